@@ -1,0 +1,98 @@
+"""The atomic writer: whole or not at all, and never over another run."""
+import errno
+import os
+
+import pytest
+
+from keras_compress import files
+from keras_compress.files import WriteError, atomic_folder, atomic_write, new_folder
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_writes_text_and_bytes_and_makes_parents(tmp_path):
+    with atomic_write(tmp_path / "a" / "b.txt") as file:
+        file.write("温\nx\n")
+    with atomic_write(tmp_path / "c.bin", "wb") as file:
+        file.write(b"\0\1")
+    assert (tmp_path / "a" / "b.txt").read_bytes() == "温\nx\n".encode()
+    assert (tmp_path / "c.bin").read_bytes() == b"\0\1"
+    assert names(tmp_path) == ["a", "c.bin"]
+
+
+def test_an_error_inside_the_block_leaves_the_old_file_and_no_other(tmp_path):
+    (tmp_path / "x").write_text("old")
+    with pytest.raises(KeyError), atomic_write(tmp_path / "x") as file:
+        file.write("half")
+        raise KeyError("stop")
+    assert (tmp_path / "x").read_text() == "old" and names(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("step", ["write", "fsync"])
+def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(tmp_path, monkeypatch, step):
+    (tmp_path / "x").write_text("old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if step == "fsync":
+        monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(WriteError, match=r"(?s)^Could not write `.*x`: No space left.*unchanged.*Free some space[^\n]*$"):
+        with atomic_write(tmp_path / "x") as file:
+            file.write("new")
+            if step == "write":
+                full()
+    assert (tmp_path / "x").read_text() == "old" and names(tmp_path) == ["x"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is a Linux device")
+def test_a_really_full_device(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.open", lambda path, *args, _open=open, **kw: _open("/dev/full", "w"))
+    with pytest.raises(WriteError, match="No space left"), atomic_write(tmp_path / "x") as file:
+        file.write("new" * 100_000)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_may_not_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"), atomic_write(tmp_path / "file" / "x") as file:
+        file.write("new")
+
+
+def test_new_folder_refuses_files_unless_told(tmp_path):
+    assert new_folder(tmp_path / "run").is_dir()
+    assert new_folder(tmp_path / "run").is_dir()                       # empty: fine
+    (tmp_path / "run" / "report.html").write_text("old")
+    with pytest.raises(ValueError, match="holds files.*--overwrite"):
+        new_folder(tmp_path / "run")
+    assert names(new_folder(tmp_path / "run", overwrite=True)) == ["report.html"]
+    with pytest.raises(ValueError, match="is a file"):
+        new_folder(tmp_path / "run" / "report.html", overwrite=True)
+
+
+def test_atomic_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "model") as folder:
+        (folder / "config.json").write_text("{")
+        raise RuntimeError("killed")
+    assert names(tmp_path) == []
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "config.json").write_text("{}")
+        (folder / "sub").mkdir()
+        assert not (tmp_path / "model").exists()
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["config.json", "sub"]
+
+
+def test_atomic_folder_overwrites_only_its_own_kind(tmp_path):
+    for number in "01":
+        with atomic_folder(tmp_path / "model", overwrite=True) as folder:
+            (folder / "config.json").write_text(number)
+    assert (tmp_path / "model" / "config.json").read_text() == "1" and names(tmp_path) == ["model"]
+    with pytest.raises(ValueError, match="--overwrite"), atomic_folder(tmp_path / "model"):
+        pass
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.doc").write_text("years of work")
+    with pytest.raises(ValueError, match="same kind"), atomic_folder(tmp_path / "home", overwrite=True) as folder:
+        (folder / "config.json").write_text("2")
+    assert names(tmp_path / "home") == ["thesis.doc"]
