@@ -1,0 +1,184 @@
+"""Accuracy and entity F1 with their uncertainty, and paired comparisons of models on the same examples.
+
+What is kept per example are `scores`: right or wrong (n,) for classification and matching, and (n, 3) counts of
+right, predicted and gold entities for tagging. Everything below is computed from them, so a study can keep them
+(packed, see `pack_correct`) and compare models later. Several seeds of one model are a leading axis: (seeds, n[, 3]).
+"""
+
+import numpy as np
+
+NUM_RESAMPLES = 1000
+Z95 = 1.96
+
+
+def evaluate(task_model, split):
+    """Measure a model on a labelled split; see `score_predictions` for what comes back."""
+    if split is None or split.labels is None:
+        raise ValueError("`split` must have labels to be evaluated. Received: none. Use a labelled dev or test split.")
+    predicted = task_model.predict(split.texts)
+    if task_model.task == "tagging":
+        predicted = [list(tags) for _, tags in predicted]
+    else:
+        predicted = np.argmax(predicted, axis=-1)
+    return score_predictions(task_model.task, task_model.labels, split.labels, predicted)
+
+
+def score_predictions(task, labels, gold, predicted):
+    """Compare predictions with the truth.
+
+    Args:
+        task: "classification", "matching" or "tagging".
+        labels: label names; ids index them.
+        gold: label id per text; tagging: list of label ids per text, one per word.
+        predicted: label id per text; tagging: list of label *names* per text. Words that were cut off count as "O".
+    Returns:
+        dict: `metric` ("accuracy" | "entity_f1"), `value` and `se` (0-1), `n`, `predictions`, `scores` (module
+        docstring), `confusion` (gold x predicted; tagging: words), `macro_f1` (over classes; tagging: over tags).
+    """
+    if len(gold) != len(predicted) or len(gold) == 0:
+        raise ValueError(f"`predicted` must hold one prediction per example. Received: {len(predicted)} for {len(gold)}.")
+    if task == "tagging":
+        gold_tags = [[labels[label] for label in row] for row in gold]
+        predicted = [(row + ["O"] * len(tags))[:len(tags)] for row, tags in zip(predicted, gold_tags)]
+        metric, scores = "entity_f1", np.array([entity_counts(*pair) for pair in zip(gold_tags, predicted)])
+        index = {label: position for position, label in enumerate(labels)}
+        confusion = confusion_matrix(np.concatenate(gold), [index[tag] for row in predicted for tag in row], len(labels))
+    else:
+        predicted = np.asarray(predicted)
+        metric, scores = "accuracy", predicted == np.asarray(gold)
+        confusion = confusion_matrix(gold, predicted, len(labels))
+    value, se = value_and_error(metric, scores[None])
+    return {"metric": metric, "value": value, "se": se, "n": len(gold), "predictions": predicted, "scores": scores,
+            "confusion": confusion, "macro_f1": float(np.nanmean(class_f1(confusion)))}
+
+
+def entities(tags):
+    """Set of (type, first, last + 1) of one sentence, by the rules of conlleval: an I after O, or after another type,
+    starts an entity as B does."""
+    spans, start = set(), None
+    for position, tag in enumerate([*tags, "O"]):
+        kind = tag[2:]
+        if start is not None and not (tag.startswith("I") and kind == tags[start][2:]):
+            spans.add((tags[start][2:], start, position))
+            start = None
+        if start is None and tag != "O":
+            start = position
+    return spans
+
+
+def entity_counts(gold, predicted):
+    """[right, predicted, gold] numbers of entities in one sentence; right = same type, first and last word."""
+    gold, predicted = entities(gold), entities(predicted)
+    return [len(gold & predicted), len(predicted), len(gold)]
+
+
+def f1(counts):
+    """Micro F1, (..., 3) -> (...): 2 right / (predicted + gold); 0 where there is nothing."""
+    right, predicted, gold = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
+    return 2 * right / np.maximum(predicted + gold, 1)
+
+
+def values(metric, scores):
+    """The metric of each seed, (seeds, n[, 3]) -> (seeds,)."""
+    return scores.mean(axis=1) if metric == "accuracy" else f1(scores.sum(axis=1))
+
+
+def value_and_error(metric, scores):
+    """Mean over seeds and its standard error over examples, from (seeds, n[, 3]).
+
+    Accuracy: each example is averaged over the seeds first; one seed gives sqrt(p (1 - p) / n).
+    Entity F1: bootstrap over sentences.
+    """
+    scores = np.asarray(scores)
+    if metric == "accuracy":
+        error = scores.mean(axis=0).std() / scores.shape[1] ** 0.5
+    else:
+        error = _resampled_f1(scores).std()
+    return float(values(metric, scores).mean()), float(error)
+
+
+def paired_difference(metric, a, b):
+    """Model a minus model b on the same examples, with a 95 % interval.
+
+    Accuracy: each example is averaged over the seeds first, then the normal interval of the per-example differences.
+    Entity F1: paired bootstrap over sentences (both models see the same resamples), percentile interval.
+    The interval says what other test examples would change; `seed_spread`, beside it, what other seeds would.
+
+    Args:
+        metric: "accuracy" or "entity_f1".
+        a, b: scores, (n[, 3]) or (seeds, n[, 3]).
+    Returns:
+        dict: `difference`, `low`, `high`, `se`, `n`, `seed_spread` (standard deviation of the per-seed differences;
+        None with one seed, or with two unequal numbers of seeds).
+    """
+    a, b = ([np.asarray(s), np.asarray(s)[None]][np.ndim(s) == (1 if metric == "accuracy" else 2)] for s in (a, b))
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"`a` and `b` must score the same examples. Received: {a.shape[1]} and {b.shape[1]}.")
+    by_seed = [values(metric, a), values(metric, b)]
+    difference, num_examples = by_seed[0].mean() - by_seed[1].mean(), a.shape[1]
+    if metric == "accuracy":
+        error = (a.mean(axis=0) - b.mean(axis=0)).std() / num_examples ** 0.5
+        low, high = difference - Z95 * error, difference + Z95 * error
+    else:
+        resampled = _resampled_f1(a) - _resampled_f1(b)
+        error, (low, high) = resampled.std(), np.percentile(resampled, [2.5, 97.5])
+    spread = None
+    if max(len(a), len(b)) > 1 and (len(a) == len(b) or 1 in (len(a), len(b))):
+        spread = float((by_seed[0] - by_seed[1]).std(ddof=1))
+    return {"difference": float(difference), "low": float(low), "high": float(high), "se": float(error),
+            "n": num_examples, "seed_spread": spread}
+
+
+def _resampled_f1(counts):
+    """Mean F1 over seeds in each of 1,000 resamples of the sentences, the same ones for every model of n sentences."""
+    generator, n = np.random.default_rng(0), counts.shape[1]
+    means = []
+    for _ in range(NUM_RESAMPLES):
+        times_drawn = np.bincount(generator.integers(0, n, n), minlength=n)
+        means.append(f1(np.tensordot(counts, times_drawn, axes=(1, 0))).mean())
+    return np.array(means)
+
+
+def agreement(a, b):
+    """Share of equal predictions (tagging: of words) of two models, 0-1."""
+    if len(a) != len(b):
+        raise ValueError(f"`a` and `b` must predict the same examples. Received: {len(a)} and {len(b)}.")
+    if isinstance(a[0], list):
+        a, b = ([tag for row in rows for tag in row] for rows in (a, b))
+    return float(np.mean(np.asarray(a) == np.asarray(b)))
+
+
+def confusion_matrix(gold, predicted, num_labels):
+    """Counts, (num_labels, num_labels): row = truth, column = prediction."""
+    matrix = np.zeros((num_labels, num_labels), np.int64)
+    np.add.at(matrix, (np.asarray(gold), np.asarray(predicted)), 1)
+    return matrix
+
+
+def class_f1(confusion):
+    """F1 of each class, (classes, classes) -> (classes,); nan for a class that occurs on neither side.
+
+    `class_f1(confusion)[1]` is the F1 that GLUE reports for MRPC.
+    """
+    total = confusion.sum(axis=0) + confusion.sum(axis=1)
+    return np.where(total > 0, 2 * np.diag(confusion) / np.maximum(total, 1), np.nan)
+
+
+def pack_correct(scores):
+    """Scores of one seed as a short hex string: one bit per example, or three bytes per sentence for counts."""
+    scores = np.asarray(scores)
+    if scores.ndim == 1:
+        return np.packbits(scores.astype(bool)).tobytes().hex()
+    if scores.max(initial=0) > 255:
+        raise ValueError(f"`scores` must hold at most 255 entities per sentence. Received: {scores.max()}.")
+    return scores.astype(np.uint8).tobytes().hex()
+
+
+def unpack_correct(text, n):
+    """Inverse of `pack_correct`: bool (n,) or int (n, 3), told apart by the length."""
+    data = np.frombuffer(bytes.fromhex(text), np.uint8)
+    if len(data) == 3 * n:
+        return data.reshape(n, 3).astype(np.int64)
+    if len(data) != -(-n // 8):
+        raise ValueError(f"`text` must hold {n} packed scores. Received: {len(data)} bytes.")
+    return np.unpackbits(data, count=n).astype(bool)

@@ -1,0 +1,104 @@
+"""The baselines that need no BERT: majority class, and TF-IDF with a linear support vector machine.
+
+    classification   TF-IDF of word 1-2 grams (Chinese and other text without spaces: character 1-3 grams)
+    matching         the TF-IDF vectors of both texts, their product and their absolute difference, and per pair their
+                     cosine, the share of common words and the ratio of the lengths
+    tagging          no linear model; instead of the majority class, the most frequent tag of each word in training,
+                     "O" for a word that was never seen
+The penalty C of the machine is chosen on dev from `PENALTIES`; ties go to the smaller. Test is used once.
+"""
+
+from collections import Counter, defaultdict
+
+import numpy as np
+
+from keras_compress.measure.accuracy import score_predictions
+from keras_compress.measure.report import model_row
+
+PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
+
+
+def baselines(dataset):
+    """All baselines that fit the task, measured on test.
+
+    Returns:
+        list of (row, result): a row of report.json with the fixed name `majority` or `tfidf`, and the dict of
+        `accuracy.score_predictions` (predictions, scores, ...) with one more key, `choice`: what was chosen, in words.
+    """
+    fits = [most_frequent_tags] if dataset.task == "tagging" else [majority, tfidf]
+    return [fit(dataset) for fit in fits]
+
+
+def majority(dataset):
+    """Always the most frequent class of the training split."""
+    label = int(np.argmax(np.bincount(dataset.train.labels)))
+    return _measured("majority", dataset, np.full(len(dataset.test.texts), label), 1, f"always {dataset.labels[label]}")
+
+
+def most_frequent_tags(dataset):
+    """The most frequent training tag of each word."""
+    seen = defaultdict(Counter)
+    for text, labels in zip(dataset.train.texts, dataset.train.labels):
+        for word, label in zip(text.split(" "), labels):
+            seen[word][dataset.labels[label]] += 1
+    best = {word: counts.most_common(1)[0][0] for word, counts in seen.items()}
+    predicted = [[best.get(word, "O") for word in text.split(" ")] for text in dataset.test.texts]
+    return _measured("majority", dataset, predicted, len(best), "most frequent tag of each word")
+
+
+def tfidf(dataset):
+    """TF-IDF and a linear support vector machine."""
+    from sklearn.svm import LinearSVC   # scikit-learn takes a second to import, and only training needs it
+
+    features, grams = _features(dataset)
+    train = features(dataset.train.texts)
+    best = None
+    for penalty in PENALTIES if dataset.dev else (1.0,):
+        machine = LinearSVC(C=penalty, random_state=0).fit(train, dataset.train.labels)
+        hits = np.mean(machine.predict(features(dataset.dev.texts)) == dataset.dev.labels) if dataset.dev else 0.0
+        if best is None or hits > best[0]:
+            best = hits, penalty, machine
+    hits, penalty, machine = best
+    choice = f"{grams}, C = {penalty}" + (f" (dev accuracy {hits:.3f})" if dataset.dev else " (no dev split)")
+    predicted = machine.predict(features(dataset.test.texts))
+    return _measured("tfidf", dataset, predicted, machine.coef_.size + machine.intercept_.size, choice)
+
+
+def _features(dataset):
+    """A function texts -> sparse matrix (n, features), fitted on the training texts; and its name in words."""
+    from scipy import sparse
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    matching = dataset.task == "matching"
+    texts = [side for pair in dataset.train.texts for side in pair] if matching else dataset.train.texts
+    if _has_spaces(texts):
+        grams = "word 1-2 grams"
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    else:
+        grams = "character 1-3 grams"
+        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)
+    vectorizer.fit(texts)
+    if not matching:
+        return vectorizer.transform, grams
+
+    def pair_features(pairs):
+        a, b = (vectorizer.transform(side) for side in zip(*pairs))
+        products, common = a.multiply(b), a.sign().multiply(b.sign()).sum(axis=1)
+        sizes = [side.sign().sum(axis=1) for side in (a, b)]
+        shape = [products.sum(axis=1), 2 * common / np.maximum(sizes[0] + sizes[1], 1),
+                 np.minimum(*sizes) / np.maximum(np.maximum(*sizes), 1)]
+        return sparse.hstack([a, b, products, abs(a - b), np.column_stack(shape)], format="csr")
+    return pair_features, grams + " of pairs"
+
+
+def _has_spaces(texts):
+    """Whether words are separated by spaces: false when over a third of the characters are Chinese or Japanese."""
+    sample = "".join(texts[:2000])
+    return 3 * sum("\u3040" <= character <= "\u9fff" for character in sample) <= len(sample)
+
+
+def _measured(name, dataset, predicted, num_parameters, choice):
+    result = score_predictions(dataset.task, dataset.labels, dataset.test.labels, predicted)
+    row = model_row(name=name, parameters=num_parameters, metric=result["metric"], accuracy=result["value"],
+                    accuracy_se=result["se"], num_examples=result["n"], seeds=[0])
+    return row, {**result, "choice": choice}

@@ -1,0 +1,44 @@
+from types import SimpleNamespace
+
+import pytest
+
+from keras_compress.measure import cost
+
+
+def bert(num_layers=12, vocab_size=30522, pooling="pooler"):
+    return SimpleNamespace(vocab_size=vocab_size, hidden_size=768, num_layers=num_layers, intermediate_size=3072,
+                           max_position_embeddings=512, type_vocab_size=2, pooling=pooling)
+
+
+@pytest.mark.parametrize("num_layers, vocab_size, expected", [
+    (12, 30522, 109_482_240), (6, 30522, 66_955_008), (3, 30522, 45_691_392),
+    (12, 21128, 102_267_648), (6, 21128, 59_740_416), (3, 21128, 38_476_800)])
+def test_parameters_of_published_models(num_layers, vocab_size, expected):
+    assert cost.parameters(bert(num_layers, vocab_size)) == expected
+
+
+def test_encoder_parameters_by_hand():
+    # 4 (768^2 + 768) + 768*3072 + 3072 + 3072*768 + 768 + 4*768 = 2,362,368 + 2,362,368 + 2,360,064 + 3,072
+    assert cost.encoder_parameters(bert(1)) == 7_087_872
+    # pooler 590,592 and two classes 1,538 are not part of it
+    assert cost.parameters(bert(1), 2) - cost.parameters(bert(1, pooling="cls"), 0) == 590_592 + 1_538
+
+
+def test_flops_of_bert_base_by_hand():
+    # per layer at 128 tokens: 8*128*768^2 = 603,979,776; 4*128^2*768 = 50,331,648; 4*128*768*3072 = 1,207,959,552
+    # 12 * 1,862,270,976 = 22,347,251,712; pooler 2*768^2 = 1,179,648; 2 classes 2*768*2 = 3,072
+    assert cost.flops(bert(), 128, num_labels=2) == 22_347_251_712 + 1_179_648 + 3_072
+    # tagging: the classifier runs on every token
+    tagger = bert(pooling="none")
+    assert cost.flops(tagger, 128, 9, "tagging") - cost.flops(tagger, 128) == 128 * 2 * 768 * 9
+
+
+def test_flops_are_proportional_to_layers():
+    assert cost.flops(bert(12, pooling="cls"), 48) == 4 * cost.flops(bert(3, pooling="cls"), 48)
+
+
+def test_file_bytes_of_a_file_and_a_folder(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * 10)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b").write_bytes(b"x" * 5)
+    assert cost.file_bytes(tmp_path / "a") == 10 and cost.file_bytes(tmp_path) == 15
