@@ -1,0 +1,120 @@
+"""`BertConfig`: everything that is needed to rebuild an encoder, as plain data."""
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+POOLINGS = ("pooler", "cls", "mean")
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
+ARCHITECTURES = ("bert",)
+
+# Names in Google's bert_config.json and in Hugging Face's config.json (they agree but for the last four).
+_PUBLISHED_NAMES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "intermediate_size": "intermediate_size",
+    "max_position_embeddings": "max_position_embeddings",
+    "type_vocab_size": "type_vocab_size",
+    "hidden_act": "activation",
+    "hidden_dropout_prob": "dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
+    "initializer_range": "initializer_range",
+    "layer_norm_eps": "layer_norm_eps",
+}
+_PUBLISHED_ACTIVATIONS = {
+    "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu"
+}
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """Sizes and switches of one encoder (Devlin et al., 2019, arXiv:1810.04805, Sec. 3).
+
+    Attributes:
+        hidden_size: width of the hidden states; a multiple of `num_heads`.
+        intermediate_size: width of the feed-forward layer.
+        activation: "gelu" (erf form), "gelu_tanh" or "relu".
+        pooling: what a sentence-level head reads: "pooler" (dense + tanh on [CLS]), "cls" (the last hidden
+            state of [CLS]) or "mean" (mean of the last hidden states over real tokens).
+    Raises:
+        ValueError: if a size is not positive or a name is unknown.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    activation: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    initializer_range: float = 0.02
+    pooling: str = "pooler"
+    architecture: str = "bert"
+
+    def __post_init__(self):
+        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size",
+                     "max_position_embeddings", "type_vocab_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
+        if self.hidden_size % self.num_heads:
+            raise ValueError("`hidden_size` must be a multiple of `num_heads`. "
+                             f"Received: {self.hidden_size} and {self.num_heads}.")
+        for name, choices in (("pooling", POOLINGS), ("activation", ACTIVATIONS), ("architecture", ARCHITECTURES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {getattr(self, name)!r}.")
+        for name in ("dropout", "attention_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"`{name}` must be in [0, 1). Received: {getattr(self, name)!r}.")
+
+    def replace(self, **changes):
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self):
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values):
+        """Rebuilds what `to_dict` wrote. Raises ValueError on a field this version does not know."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"A model's config may hold only fields that this version knows. Received: {unknown}. "
+                             "Update keras_compress to the version that wrote the model.")
+        return cls(**values)
+
+    @classmethod
+    def from_published(cls, values, **changes):
+        """Reads the dict of a Google `bert_config.json` or a Hugging Face `config.json` of a BERT."""
+        model_type = values.get("model_type", "bert")
+        if model_type != "bert":
+            raise ValueError(f"The checkpoint must be a BERT. Received: `model_type` = {model_type!r}. "
+                             "Choose a model whose config.json says \"model_type\": \"bert\".")
+        position_type = values.get("position_embedding_type", "absolute")
+        if position_type != "absolute":
+            raise ValueError(f"Position embeddings must be absolute. Received: {position_type!r}.")
+        missing = [name for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                                     "intermediate_size") if name not in values]
+        if missing:
+            raise ValueError(f"A BERT config must name its sizes. Missing: {', '.join(missing)}.")
+        fields = {ours: values[theirs] for theirs, ours in _PUBLISHED_NAMES.items() if theirs in values}
+        activation = fields.get("activation", "gelu")
+        if activation not in _PUBLISHED_ACTIVATIONS:
+            raise ValueError(f"`hidden_act` must be one of {', '.join(_PUBLISHED_ACTIVATIONS)}. "
+                             f"Received: {activation!r}.")
+        fields["activation"] = _PUBLISHED_ACTIVATIONS[activation]
+        return cls(**{**fields, **changes})
+
+    @classmethod
+    def from_json(cls, path, **changes):
+        """`from_published` of a file. Raises ValueError naming the file if it is not a BERT config."""
+        try:
+            return cls.from_published(json.loads(Path(path).read_text(encoding="utf-8")), **changes)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,155 @@
+"""The BERT encoder as a flat functional Keras model. Devlin et al., 2019, arXiv:1810.04805.
+
+Equation map
+    Sec. 3.2   word + position + type embedding, LayerNorm          embed
+    Sec. 3     post-norm Transformer layer                          transformer_layer
+    Vaswani et al., 2017, Eq. 1   softmax(QK^T / sqrt(d)) V         transformer_layer (layers.py)
+    Sec. 3     [CLS] -> dense + tanh -> classifier                  pool, task_head
+
+Every function takes `get`, which makes a layer by name or returns the one that already exists. So the same code
+builds a model, cuts modules out of one (Theseus), and rewires one for export, always on the same weights.
+"""
+from keras_compress.backend import keras, tf
+from keras_compress.bert import layers as L
+
+TASKS = ("classification", "matching", "tagging")
+INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
+
+
+class LayerStore(dict):
+    """Layers by name: `store(cls, name, ...)` returns the layer of that name, made at its first use.
+
+    Each new layer gets a seed of its own (two layers with one seeded initialiser would start equal).
+    """
+
+    def __init__(self, config, seed=0, existing=()):
+        super().__init__({layer.name: layer for layer in existing})
+        self.config, self.seed = config, seed
+
+    def __call__(self, cls, name, *args, **kwargs):
+        if name not in self:
+            self.seed += 1
+            stddev = self.config.initializer_range
+            truncated_normal = keras.initializers.TruncatedNormal(stddev=stddev, seed=self.seed)
+            if cls is keras.layers.Dense:
+                kwargs["kernel_initializer"] = truncated_normal
+            elif cls is keras.layers.Embedding:
+                kwargs["embeddings_initializer"] = truncated_normal
+            elif cls is L.PositionEmbedding:
+                kwargs["initializer"] = truncated_normal
+            elif cls is keras.layers.Dropout:
+                kwargs["seed"] = self.seed
+            self[name] = cls(*args, name=name, **kwargs)
+        return self[name]
+
+
+def make_inputs(sequence_length=None, batch_size=None):
+    """The three int32 inputs, (batch, seq) each, by name."""
+    return {name: keras.Input((sequence_length,), batch_size, name=name, dtype="int32") for name in INPUT_NAMES}
+
+
+def embed(get, word_ids, type_ids):
+    """Sum of word, type and position embeddings, normalised. (batch, seq) twice -> (batch, seq, hidden)."""
+    config = get.config
+    x = get(keras.layers.Embedding, "word_embeddings", config.vocab_size, config.hidden_size)(word_ids)
+    types = get(keras.layers.Embedding, "type_embeddings", config.type_vocab_size, config.hidden_size)(type_ids)
+    x = get(keras.layers.Add, "embeddings_add")([x, types])
+    x = get(L.PositionEmbedding, "position_embeddings", config.max_position_embeddings)(x)
+    x = get(L.LayerNorm, "embeddings_norm", config.layer_norm_eps)(x)
+    return get(keras.layers.Dropout, "embeddings_dropout", config.dropout)(x)
+
+
+def activation(name):
+    return {"gelu": tf.nn.gelu, "gelu_tanh": L.gelu_tanh, "relu": tf.nn.relu}[name]
+
+
+def transformer_layer(get, index, x, bias, cls_only=False):
+    """One post-norm layer: attention, add & norm, feed-forward, add & norm.
+
+    Args:
+        index: which layer, from 0.
+        x: float, (batch, seq, hidden).
+        bias: float, (batch, 1, 1, seq), added to the scores.
+        cls_only: compute the outputs of [CLS] alone; exact, and enough for the last layer under [CLS] pooling.
+    Returns:
+        (hidden states (batch, seq or 1, hidden), attention scores before mask and softmax (batch, heads, seq, seq)).
+    """
+    config, name, dense = get.config, f"layer_{index}_", keras.layers.Dense
+    asking = get(L.FirstTokenKept, "cls_only")(x) if cls_only else x
+    query = get(dense, name + "query", config.hidden_size)(asking)
+    key = get(dense, name + "key", config.hidden_size)(x)
+    value = get(dense, name + "value", config.hidden_size)(x)
+    scores = get(L.AttentionScores, name + "attention_scores", config.num_heads)(query, key)
+    probs = get(L.AttentionProbs, name + "attention_probs")(scores, bias)
+    probs = get(keras.layers.Dropout, name + "attention_probs_dropout", config.attention_dropout)(probs)
+    context = get(L.AttentionContext, name + "attention_context")(probs, value)
+    context = get(dense, name + "attention_output", config.hidden_size)(context)
+    context = get(keras.layers.Dropout, name + "attention_dropout", config.dropout)(context)
+    x = get(keras.layers.Add, name + "attention_add")([asking, context])
+    x = get(L.LayerNorm, name + "attention_norm", config.layer_norm_eps)(x)
+    inner = get(dense, name + "intermediate", config.intermediate_size, activation(config.activation))(x)
+    inner = get(dense, name + "output", config.hidden_size)(inner)
+    inner = get(keras.layers.Dropout, name + "output_dropout", config.dropout)(inner)
+    x = get(keras.layers.Add, name + "output_add")([x, inner])
+    return get(L.LayerNorm, name + "output_norm", config.layer_norm_eps)(x), scores
+
+
+def pool(get, x, mask):
+    """One vector per text, as `config.pooling` says. (batch, seq, hidden), (batch, seq) -> (batch, hidden)."""
+    config = get.config
+    if config.pooling == "mean":
+        return get(L.MaskedMean, "pooled_mean")(x, mask)
+    first = get(L.FirstToken, "pooled_cls")(x)
+    return get(keras.layers.Dense, "pooler", config.hidden_size, "tanh")(first) if config.pooling == "pooler" else first
+
+
+def task_head(get, task, num_labels, x, mask):
+    """Dropout and the classifier: per text for classification and matching, per token for tagging.
+
+    Returns:
+        (pooled (batch, hidden) or None, logits (batch, classes) or (batch, seq, labels)).
+    """
+    pooled = None if task == "tagging" else pool(get, x, mask)
+    dropped = get(keras.layers.Dropout, "classifier_dropout", get.config.dropout)(x if pooled is None else pooled)
+    return pooled, get(keras.layers.Dense, "classifier", num_labels)(dropped)
+
+
+def build(config, task, num_labels, get=None, sequence_length=None, batch_size=None, cls_only=False):
+    """Builds the flat model of a task.
+
+    Args:
+        config: `BertConfig`.
+        task: one of `TASKS`.
+        num_labels: width of the classifier.
+        get: `LayerStore`; layers that it holds are used, others are made.
+        sequence_length, batch_size: fixed sizes for export; None = any.
+        cls_only: compute the last layer for [CLS] alone.
+    Returns:
+        (inputs, outputs): dicts of symbolic tensors. Outputs: `hidden_states` (list: embeddings, then each layer;
+        (batch, seq, hidden)), `attention_scores` (list), `pooled` (not for tagging), `logits`.
+    Raises:
+        ValueError: if the task is unknown, or `cls_only` does not fit task and pooling.
+    """
+    if task not in TASKS:
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: {task!r}.")
+    if cls_only and not can_be_cls_only(config, task):
+        raise ValueError("`cls_only` needs a head that reads [CLS] alone. "
+                         f"Received: task {task!r}, pooling {config.pooling!r}.")
+    get = LayerStore(config) if get is None else get
+    inputs = make_inputs(sequence_length, batch_size)
+    bias = get(L.AttentionBias, "attention_bias")(inputs["input_mask"])
+    hidden_states = [embed(get, inputs["input_word_ids"], inputs["input_type_ids"])]
+    attention_scores = []
+    for index in range(config.num_layers):
+        last = index == config.num_layers - 1
+        x, scores = transformer_layer(get, index, hidden_states[-1], bias, cls_only=cls_only and last)
+        hidden_states.append(x)
+        attention_scores.append(scores)
+    pooled, logits = task_head(get, task, num_labels, hidden_states[-1], inputs["input_mask"])
+    outputs = {"hidden_states": hidden_states, "attention_scores": attention_scores, "logits": logits}
+    return inputs, outputs if pooled is None else {**outputs, "pooled": pooled}
+
+
+def can_be_cls_only(config, task):
+    """Whether the logits depend on the last layer's [CLS] vector alone."""
+    return task != "tagging" and config.pooling in ("pooler", "cls")

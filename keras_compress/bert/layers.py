@@ -1,0 +1,131 @@
+"""The layers of a flat BERT encoder; all weights of attention live in plain `Dense` layers outside of it."""
+from keras_compress.backend import keras, tf
+
+_MASKED = -1e4    # finite, so that no quantiser, exporter or 0 * inf ever sees an infinity; exp(-1e4) is 0 in float32
+
+
+def register(cls):
+    return keras.utils.register_keras_serializable(package="keras_compress")(cls)
+
+
+def split_heads(x, num_heads):
+    """(batch, seq, hidden) -> (batch, heads, seq, head size)."""
+    batch, seq, hidden = tf.shape(x)[0], tf.shape(x)[1], x.shape[-1]
+    return tf.transpose(tf.reshape(x, (batch, seq, num_heads, hidden // num_heads)), (0, 2, 1, 3))
+
+
+@register
+class AttentionBias(keras.layers.Layer):
+    """Turns `input_mask` (1 = real token) into an additive bias: 0 for real tokens, -1e4 for padding."""
+
+    def call(self, mask):                                                  # (batch, seq)
+        return (1.0 - tf.cast(mask, tf.float32))[:, None, None, :] * _MASKED   # (batch, 1, 1, seq)
+
+
+@register
+class PositionEmbedding(keras.layers.Layer):
+    """Adds one learned vector per position (Devlin et al., 2019, Sec. 3.2)."""
+
+    def __init__(self, max_length, initializer="zeros", **kwargs):
+        super().__init__(**kwargs)
+        self.max_length = max_length
+        self.initializer = keras.initializers.get(initializer)
+
+    def build(self, shape):
+        self.embeddings = self.add_weight(name="embeddings", shape=(self.max_length, shape[-1]),
+                                          initializer=self.initializer)
+
+    def call(self, x):                                                     # (batch, seq, hidden)
+        return x + self.embeddings[: tf.shape(x)[1]]
+
+    def get_config(self):
+        return {**super().get_config(), "max_length": self.max_length,
+                "initializer": keras.initializers.serialize(self.initializer)}
+
+
+@register
+class LayerNorm(keras.layers.Layer):
+    """Normalises the last axis to mean 0 and variance 1, then scales and shifts (Ba et al., 2016, Eq. 4)."""
+
+    def __init__(self, epsilon=1e-12, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, shape):
+        self.gamma = self.add_weight(name="gamma", shape=(shape[-1],), initializer="ones")
+        self.beta = self.add_weight(name="beta", shape=(shape[-1],), initializer="zeros")
+
+    def call(self, x):
+        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+        return centred * tf.math.rsqrt(variance + self.epsilon) * self.gamma + self.beta
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@register
+class AttentionScores(keras.layers.Layer):
+    """Scaled dot products of queries and keys, before mask and softmax (Vaswani et al., 2017, Eq. 1)."""
+
+    def __init__(self, num_heads, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+
+    def call(self, query, key):                                            # (batch, seq, hidden) each
+        query, key = split_heads(query, self.num_heads), split_heads(key, self.num_heads)
+        scale = query.shape[-1] ** -0.5
+        return tf.matmul(query * scale, key, transpose_b=True)             # (batch, heads, seq, seq)
+
+    def get_config(self):
+        return {**super().get_config(), "num_heads": self.num_heads}
+
+
+@register
+class AttentionProbs(keras.layers.Layer):
+    """Softmax of the scores over the keys, padding masked out (Vaswani et al., 2017, Eq. 1)."""
+
+    def call(self, scores, bias):                       # (batch, heads, seq, seq), (batch, 1, 1, seq)
+        return tf.nn.softmax(scores + bias, axis=-1)
+
+
+@register
+class AttentionContext(keras.layers.Layer):
+    """Values averaged by the attention probabilities, heads joined (Vaswani et al., 2017, Eq. 1)."""
+
+    def call(self, probs, value):                       # (batch, heads, seq, seq), (batch, seq, hidden)
+        hidden = value.shape[-1]
+        context = tf.matmul(probs, split_heads(value, probs.shape[1]))     # (batch, heads, seq, head size)
+        context = tf.transpose(context, (0, 2, 1, 3))
+        return tf.reshape(context, (tf.shape(context)[0], tf.shape(context)[1], hidden))   # (batch, seq, hidden)
+
+
+@register
+class FirstToken(keras.layers.Layer):
+    """The hidden state of [CLS]. (batch, seq, hidden) -> (batch, hidden)."""
+
+    def call(self, x):
+        return x[:, 0]
+
+
+@register
+class MaskedMean(keras.layers.Layer):
+    """Mean of the hidden states over real tokens. (batch, seq, hidden), (batch, seq) -> (batch, hidden)."""
+
+    def call(self, x, mask):
+        weights = tf.cast(mask, x.dtype)[:, :, None]
+        return tf.reduce_sum(x * weights, axis=1) / tf.maximum(tf.reduce_sum(weights, axis=1), 1.0)
+
+
+@register
+class FirstTokenKept(keras.layers.Layer):
+    """The hidden state of [CLS] with its axis. (batch, seq, hidden) -> (batch, 1, hidden)."""
+
+    def call(self, x):
+        return x[:, :1]
+
+
+@register
+def gelu_tanh(x):
+    """Gaussian error linear unit, tanh form (Hendrycks & Gimpel, 2016, Sec. 2)."""
+    return tf.nn.gelu(x, approximate=True)

@@ -1,0 +1,252 @@
+"""`TaskModel`: what every method takes and gives back. A Keras model with its tokenizer, labels and history."""
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from keras_compress.backend import keras, tf
+from keras_compress.bert.config import BertConfig
+from keras_compress.bert.encoder import LayerStore, build
+from keras_compress.bert.tokenizer import Tokenizer, read_vocab
+from keras_compress.files import atomic_folder
+
+FORMAT = 1
+
+
+class TaskModel:
+    """A model that solves a task, from text to label.
+
+    Attributes:
+        model: `keras.Model`, {input_word_ids, input_mask, input_type_ids} int32 (batch, seq) -> logits, float32
+            (batch, classes), or (batch, seq, labels) for tagging.
+        config: `BertConfig`. tokenizer: `Tokenizer`. task: "classification", "matching" or "tagging".
+        labels: tuple of names. history: list of dicts, the chain of methods with settings and seeds.
+        curve: list of dicts, what was measured during training. metrics: dict, what was measured afterwards.
+
+    Args:
+        seed: of the initial weights and of dropout.
+    """
+
+    def __init__(self, config, tokenizer, task, labels, *, seed=0, layers=()):
+        if len(tokenizer.vocab) != config.vocab_size:
+            raise ValueError(f"The vocabulary must have `vocab_size` pieces. Received: {len(tokenizer.vocab)} pieces "
+                             f"and a table of {config.vocab_size} rows. Use the vocab.txt that came with the weights.")
+        if len(labels) < 2 or len(set(labels)) != len(labels) or any("\n" in label or not label for label in labels):
+            raise ValueError("Labels must be two or more different names of one line each. "
+                             f"Received: {list(labels)[:20]}.")
+        self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, tuple(labels)
+        self.history, self.curve, self.metrics = [], [], {}
+        # Seeds of neighbouring runs must not overlap: a model makes far fewer than 10,000 layers.
+        store = LayerStore(config, seed=10_000 * seed, existing=layers)
+        self._inputs, self._outputs = build(config, task, len(labels), store)
+        self.model = keras.Model(self._inputs, self._outputs["logits"], name=config.architecture)
+        self._forward = None
+
+    def features(self, names):
+        """A `keras.Model` with the same weights that returns a dict of named outputs.
+
+        Args:
+            names: some of `hidden_states`, `attention_scores`, `pooled`, `logits`.
+        Raises:
+            ValueError: if the model has no output of that name.
+        """
+        unknown = [name for name in names if name not in self._outputs]
+        if unknown:
+            raise ValueError(f"Outputs must be among {', '.join(self._outputs)}. Received: {', '.join(unknown)}.")
+        return keras.Model(self._inputs, {name: self._outputs[name] for name in names})
+
+    def weights(self):
+        """All weights as {"layer/variable": float array}, dropout's random state left out."""
+        return {_key(layer, v): v.numpy() for layer in self.model.layers for v in layer.weights if _is_parameter(v)}
+
+    def set_weights(self, tensors, only=None):
+        """Sets weights by name.
+
+        Args:
+            tensors: {"layer/variable": array}; names that the model does not have are ignored.
+            only: names that must be found; None = every weight of the model.
+        Raises:
+            ValueError: naming the missing weight, or the two shapes that differ.
+        """
+        variables = {_key(layer, v): v for layer in self.model.layers for v in layer.weights if _is_parameter(v)}
+        for name in variables if only is None else only:
+            if name not in tensors:
+                raise ValueError(f"The weights must hold `{name}`. It is missing; the file may be incomplete.")
+            if tuple(tensors[name].shape) != tuple(variables[name].shape):
+                raise ValueError(f"`{name}` must have shape {tuple(variables[name].shape)}. "
+                                 f"Received: {tuple(tensors[name].shape)}.")
+            variables[name].assign(tensors[name])
+
+    def clone(self, *, seed=0, config=None):
+        """An independent copy with weights of its own; `seed` is dropout's.
+
+        Args:
+            config: changes only what leaves every weight's shape alone (dropout, pooling without pooler).
+        """
+        copy = TaskModel(config or self.config, self.tokenizer, self.task, self.labels, seed=seed)
+        copy.set_weights(self.weights())
+        return self._pass_on(copy)
+
+    def keep_layers(self, indices, *, seed=0):
+        """A copy that has only some of the layers, in the order given; embeddings and head are copied.
+
+        Args:
+            indices: layers to keep, from 0.
+        Raises:
+            ValueError: if there is none, or one that does not exist.
+        """
+        indices = list(indices)
+        if not indices or not all(0 <= index < self.config.num_layers for index in indices):
+            raise ValueError(f"Layers to keep must be among 0 to {self.config.num_layers - 1}. Received: {indices}.")
+        copy = TaskModel(self.config.replace(num_layers=len(indices)), self.tokenizer, self.task, self.labels,
+                         seed=seed)
+        ours = self.weights()
+        renamed = {name: array for name, array in ours.items() if not name.startswith("layer_")}
+        for new, old in enumerate(indices):
+            renamed.update({f"layer_{new}_" + name.removeprefix(f"layer_{old}_"): array
+                            for name, array in ours.items() if name.startswith(f"layer_{old}_")})
+        copy.set_weights(renamed)
+        return self._pass_on(copy)
+
+    def _pass_on(self, copy):
+        copy.history, copy.curve = [dict(step) for step in self.history], [dict(row) for row in self.curve]
+        return copy
+
+    def predict(self, texts, batch_size=64, max_length=None):
+        """Predicts from text.
+
+        Args:
+            texts: list of str; of (str, str) for matching; of words separated by one space for tagging.
+            batch_size: texts per forward pass.
+            max_length: longest input in pieces; default: all that the model can read.
+        Returns:
+            float32 (n, classes), probabilities that sum to 1; for tagging a list of (words, labels), one per text
+            (a word beyond `max_length` is "O" or, where that is no label, the first label).
+        """
+        texts = list(texts)
+        max_length = min(max_length or self.config.max_position_embeddings, self.config.max_position_embeddings)
+        encode = self.tokenizer.encode_words if self.task == "tagging" else self.tokenizer.encode
+        encodings = encode(texts, max_length) if texts else []
+        logits = self.forward(encodings, batch_size)
+        if self.task != "tagging":
+            return _softmax(np.stack(logits)) if texts else np.zeros((0, len(self.labels)), np.float32)
+        outside = self.labels.index("O") if "O" in self.labels else 0
+        found = []
+        for text, encoding, rows in zip(texts, encodings, logits):
+            best = rows.argmax(-1)
+            tags = [best[start] if start >= 0 else outside for start in encoding.word_starts]
+            found.append((text.split(" "), [self.labels[tag] for tag in tags]))
+        return found
+
+    def forward(self, encodings, batch_size=64):
+        """Logits of encoded texts, in their order: list of float32 arrays, (classes,) or (seq, labels) each."""
+        if self._forward is None:
+            spec = {name: tf.TensorSpec((None, None), tf.int32, name=name) for name in self._inputs}
+            self._forward = tf.function(lambda inputs: self.model(inputs, training=False), input_signature=[spec])
+        logits = [None] * len(encodings)
+        by_length = sorted(range(len(encodings)), key=lambda i: len(encodings[i].ids))
+        for first in range(0, len(by_length), batch_size):
+            rows = by_length[first:first + batch_size]
+            batch = self._forward(self.pad([encodings[i] for i in rows])).numpy()
+            for i, row in zip(rows, batch):
+                logits[i] = row
+        return logits
+
+    def pad(self, encodings, length=None):
+        """Encodings as the model's inputs: dict of int32 (n, `length`); default: the longest of them."""
+        length = length or max(len(e.ids) for e in encodings)
+        inputs = {name: np.zeros((len(encodings), length), np.int32) for name in self._inputs}
+        inputs["input_word_ids"] += self.tokenizer.pad_id
+        for row, e in enumerate(encodings):
+            inputs["input_word_ids"][row, :len(e.ids)] = e.ids
+            inputs["input_mask"][row, :len(e.ids)] = 1
+            inputs["input_type_ids"][row, :len(e.ids)] = e.type_ids
+        return inputs
+
+    def save(self, folder, overwrite=False):
+        """Writes the model as a folder of plain files: nothing pickled, no code. All of it or nothing appears.
+
+        Raises:
+            ValueError: if the folder holds files already and `overwrite` is False.
+        """
+        with atomic_folder(folder, overwrite=overwrite) as part:
+            (part / "model.safetensors").write_bytes(save(self.weights()))
+            self.tokenizer.save(part / "vocab.txt")
+            (part / "labels.txt").write_text("\n".join(self.labels) + "\n", encoding="utf-8")
+            for name, value in (("metrics.json", self.metrics), ("config.json", {
+                    "keras_compress": FORMAT, "task": self.task, "lowercase": self.tokenizer.lowercase,
+                    "config": self.config.to_dict(), "history": self.history})):
+                (part / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            (part / "history.csv").write_text(_to_csv(self.curve), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder):
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: naming the file that is missing, damaged or does not fit the others.
+        """
+        folder = Path(folder)
+        try:
+            stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if stored.get("keras_compress") != FORMAT:
+                raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {stored.get('keras_compress')!r}.")
+            tokenizer = Tokenizer(read_vocab(folder / "vocab.txt"), stored["lowercase"])
+            labels = (folder / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+            task_model = cls(BertConfig.from_dict(stored["config"]), tokenizer, stored["task"], labels)
+            task_model.set_weights(read_safetensors(folder / "model.safetensors"))
+            task_model.metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            task_model.curve = _from_csv((folder / "history.csv").read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ValueError(f"{folder}: a saved model must hold {Path(error.filename).name}. It is missing.") from error
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{folder}: {error}") from error
+        task_model.history = stored["history"]
+        return task_model
+
+
+def read_safetensors(path):
+    """All tensors of a safetensors file as {name: array}. Raises ValueError if the file is damaged."""
+    try:
+        return load_file(str(path))
+    except FileNotFoundError:
+        raise
+    except Exception as error:          # the library's own exception type, and OSError for a file cut short
+        raise ValueError(f"{path}: not a whole safetensors file ({error}). Copy or download it again.") from error
+
+
+def _key(layer, variable):
+    return f"{layer.name}/{variable.name.split('/')[-1].split(':')[0]}"
+
+
+def _is_parameter(variable):
+    return variable.dtype.is_floating          # a dropout layer's random state is an integer
+
+
+def _softmax(logits):
+    exp = np.exp(logits - logits.max(-1, keepdims=True))
+    return (exp / exp.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def _to_csv(rows):
+    out = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(out, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _from_csv(text):
+    def value(cell):
+        try:
+            return int(cell)
+        except ValueError:
+            try:
+                return float(cell)
+            except ValueError:
+                return cell
+    return [{k: value(v) for k, v in row.items() if v != ""} for row in csv.DictReader(io.StringIO(text))]

@@ -1,0 +1,111 @@
+"""WordPiece tokenisation with a BERT vocabulary, by the `tokenizers` library."""
+from pathlib import Path
+from typing import NamedTuple
+
+from tokenizers import Tokenizer as _Engine
+from tokenizers import models, normalizers, pre_tokenizers, processors
+
+SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+
+class Encoding(NamedTuple):
+    """One text as ids; `truncated` says that its end was cut off."""
+
+    ids: list
+    type_ids: list
+    truncated: bool = False
+
+
+class WordEncoding(NamedTuple):
+    """One sequence of words as ids; `word_starts[k]` is the position of word k's first piece, -1 if it has none."""
+
+    ids: list
+    type_ids: list
+    word_starts: list
+    truncated: bool = False
+
+
+class Tokenizer:
+    """Texts to ids, as BERT's own tokenizer does: clean, split Chinese characters, lower-case, word pieces.
+
+    Args:
+        vocab: list of pieces; a piece's id is its place.
+        lowercase: also strips accents, as BERT's uncased models do.
+    Raises:
+        ValueError: if a special piece is missing or a piece occurs twice.
+    """
+
+    def __init__(self, vocab, lowercase=True):
+        self.vocab, self.lowercase = list(vocab), bool(lowercase)
+        ids = {piece: index for index, piece in enumerate(self.vocab)}
+        missing = [piece for piece in SPECIAL_PIECES if piece not in ids]
+        if missing:
+            raise ValueError(f"A vocabulary must hold {', '.join(SPECIAL_PIECES)}. Missing: {', '.join(missing)}.")
+        if len(ids) != len(self.vocab):
+            twice = next(piece for index, piece in enumerate(self.vocab) if ids[piece] != index)
+            raise ValueError(f"A vocabulary must hold each piece once. Received twice: {twice!r}.")
+        self.ids, self.pad_id = ids, ids["[PAD]"]
+        self._engine = _Engine(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+        self._engine.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
+        self._engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self._engine.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+
+    def encode(self, texts, max_length):
+        """Encodes strings, or (text_a, text_b) pairs, as [CLS] a [SEP] b [SEP]; the longer text is cut first.
+
+        Args:
+            texts: list of str, or of (str, str).
+            max_length: most ids per text, special pieces included.
+        Returns:
+            list of `Encoding`.
+        """
+        self._engine.enable_truncation(_checked_length(max_length), strategy="longest_first")
+        texts = [_clean(text) if isinstance(text, str) else tuple(map(_clean, text)) for text in texts]
+        return [Encoding(e.ids, e.type_ids, bool(e.overflowing)) for e in self._engine.encode_batch(texts)]
+
+    def encode_words(self, texts, max_length):
+        """Encodes texts whose words are separated by one space, and says where each word starts.
+
+        Args:
+            texts: list of str.
+            max_length: most ids per text, special pieces included.
+        Returns:
+            list of `WordEncoding`.
+        """
+        self._engine.enable_truncation(_checked_length(max_length), strategy="longest_first")
+        words = [[_clean(word) for word in text.split(" ")] for text in texts]
+        found = []
+        for row, e in zip(words, self._engine.encode_batch(words, is_pretokenized=True)):
+            starts = [-1] * len(row)
+            for position, word in reversed(list(enumerate(e.word_ids))):
+                if word is not None:
+                    starts[word] = position
+            found.append(WordEncoding(e.ids, e.type_ids, starts, bool(e.overflowing)))
+        return found
+
+    def save(self, path):
+        Path(path).write_text("\n".join(self.vocab) + "\n", encoding="utf-8")
+
+
+def read_vocab(path):
+    """Reads a `vocab.txt`: one piece a line. Raises ValueError if it is not UTF-8."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a vocabulary must be UTF-8 text. Received: {error.reason} at byte {error.start}."
+                         ) from error
+    if lines and not lines[-1]:
+        lines.pop()
+    return [line.rstrip("\r") for line in lines]
+
+
+def _clean(text):
+    """Replaces lone surrogates, which no UTF-8 library accepts, by U+FFFD (which BERT's normaliser drops)."""
+    return text.encode("utf-8", "replace").decode("utf-8") if any("\ud800" <= c <= "\udfff" for c in text) else text
+
+
+def _checked_length(max_length):
+    if max_length < 4:
+        raise ValueError(f"`max_length` must leave room for text between [CLS] and [SEP]: at least 4. "
+                         f"Received: {max_length}.")
+    return int(max_length)

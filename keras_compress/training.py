@@ -1,0 +1,294 @@
+"""Training: AdamW with warm-up and decay, evaluation on dev, checkpoints, resume, distribution.
+
+Everything random is a stateless function of seed, epoch and step (data order, gate draws) or a variable in the
+checkpoint (dropout). So a run that was killed and resumed ends with the same bits as one that was not.
+"""
+import dataclasses
+import json
+import logging
+import math
+import os
+import sys
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from keras_compress.backend import keras, tf
+from keras_compress.measure.accuracy import evaluate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of a training run.
+
+    Attributes:
+        epochs: passes over the training texts; may be a fraction. Methods with several stages split them.
+        batch_size: texts per update. max_length: longest text in pieces; the rest is cut off and counted.
+        learning_rate: peak; reached after `warmup` (a share of all updates), then linearly down to 0.
+        weight_decay: decoupled; none on biases and normalisation. clip_norm: global gradient norm.
+        patience: stop after so many evaluations without a better dev metric, and go back to the best weights;
+            None = train to the end and keep the last.
+        evaluations: how often dev is looked at in each stage, the end included; 0 = never.
+        checkpoint_every: updates between checkpoints. folder: where checkpoints and the TensorBoard log go;
+            None = neither is written, and nothing can be resumed.
+        strategy: "none", or "mirrored": every visible device (with TF_CONFIG set: every worker) takes a share of
+            each batch.
+    """
+
+    epochs: float = 3.0
+    batch_size: int = 32
+    max_length: int = 64
+    learning_rate: float = 1e-4
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    patience: int | None = None
+    evaluations: int = 4
+    checkpoint_every: int = 200
+    folder: str | None = None
+    strategy: str = "none"
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "checkpoint_every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be positive. Received: {getattr(self, name)!r}.")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"`warmup` must be in [0, 1). Received: {self.warmup!r}.")
+        if self.strategy not in ("none", "mirrored"):
+            raise ValueError(f"`strategy` must be none or mirrored. Received: {self.strategy!r}.")
+
+    def replace(self, **changes):
+        return dataclasses.replace(self, **changes)
+
+    def num_steps(self, num_examples):
+        """Updates in a run over `num_examples` texts."""
+        return max(1, round(self.epochs * math.ceil(num_examples / self.batch_size)))
+
+    def scope(self):
+        """The context in which a method builds and compiles what it trains."""
+        return _strategy(self.strategy).scope()
+
+    def settings(self):
+        """What belongs into a model's history: everything but where the files went."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("folder", "checkpoint_every")}
+
+
+_strategies = {}
+
+
+def _strategy(name):
+    """One strategy object per process: models and training must meet the same one."""
+    if name == "none":
+        return tf.distribute.get_strategy()
+    if name not in _strategies:
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        _strategies[name] = (tf.distribute.MultiWorkerMirroredStrategy() if os.environ.get("TF_CONFIG")
+                             else tf.distribute.MirroredStrategy([device.name for device in devices]))
+    return _strategies[name]
+
+
+@keras.utils.register_keras_serializable(package="keras_compress")
+class WarmUpLinear(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate up linearly from 0 to `peak` in `warmup_steps`, then down to 0 at `num_steps`.
+
+    Devlin et al., 2019, App. A.2.
+    """
+
+    def __init__(self, peak, warmup_steps, num_steps):
+        self.peak, self.warmup_steps, self.num_steps = peak, warmup_steps, num_steps
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.float32)
+        up = (step + 1.0) / max(self.warmup_steps, 1)
+        down = (self.num_steps - step) / max(self.num_steps - self.warmup_steps, 1)
+        return self.peak * tf.clip_by_value(tf.minimum(up, down), 0.0, 1.0)
+
+    def get_config(self):
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "num_steps": self.num_steps}
+
+
+def adamw(training, num_steps, cls=keras.optimizers.AdamW, **kwargs):
+    """AdamW (Loshchilov & Hutter, 2019, Alg. 2) with warm-up, decay and clipping as `training` says.
+
+    Args:
+        num_steps: updates of the stage, at whose end the learning rate is 0.
+        cls: an optimizer class with AdamW's arguments.
+    """
+    rate = WarmUpLinear(training.learning_rate, round(training.warmup * num_steps), num_steps)
+    optimizer = cls(learning_rate=rate, weight_decay=training.weight_decay, global_clipnorm=training.clip_norm,
+                    epsilon=1e-6, **kwargs)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "_norm/"])
+    return optimizer
+
+
+def task_loss(task):
+    """Cross-entropy in nats, mean over texts; for tagging over the words' first pieces (labels of -1 are left out)."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1 if task == "tagging" else None)
+
+
+def check_fit(task_model, dataset):
+    """Raises ValueError unless the data set asks for what the model answers."""
+    if task_model.task != dataset.task:
+        raise ValueError(f"Model and data must have one task. Received: a {task_model.task} model and "
+                         f"{dataset.task} data ({dataset.name}).")
+    if tuple(task_model.labels) != tuple(dataset.labels):
+        raise ValueError("Model and data must have the same labels in the same order. "
+                         f"Received: {list(task_model.labels)[:8]} and {list(dataset.labels)[:8]}. "
+                         "Reorder labels.txt, or load the model with a new head.")
+
+
+def stream(dataset, tokenizer, training, seed, first, last):
+    """Training batches `first` to `last` - 1 of an endless run through the epochs, as a `tf.data.Dataset`."""
+    per_epoch = math.ceil(len(dataset.train.texts) / training.batch_size)
+    parts = []
+    for epoch in range(first // per_epoch, (last - 1) // per_epoch + 1):
+        begin = epoch * per_epoch
+        parts.append(dataset.batches("train", tokenizer, training.batch_size, training.max_length,
+                                     shuffle_seed=seed * 1000 + epoch,
+                                     first=max(first - begin, 0), last=min(last - begin, per_epoch)))
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.concatenate(part)
+    return whole.prefetch(2)
+
+
+def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, callbacks=()):
+    """Trains a compiled `model` and returns what was measured on the way.
+
+    Runs `keras.Model.fit` piece by piece between evaluations and checkpoints. If `training.folder` holds a
+    checkpoint of this stage, goes on from there.
+
+    Args:
+        model: compiled `keras.Model` that trains; for most methods `task_model.model`.
+        task_model: `TaskModel` whose dev metric is followed.
+        stage: name of the stage, for logs and checkpoints.
+        num_steps: updates; default: what `training` gives for the data.
+        callbacks: `keras.callbacks.Callback`s.
+    Returns:
+        list of dicts with stage, step, loss, learning_rate, whatever the callbacks put into the logs, and dev.
+    Raises:
+        ValueError: if the loss stops being finite; the last checkpoint is kept.
+    """
+    num_steps = num_steps or training.num_steps(len(dataset.train.texts))
+    evaluate_at = {round(num_steps * k / training.evaluations) for k in range(1, training.evaluations + 1)}
+    piece = max(1, min(50, num_steps // 10))
+    state = {"step": 0, "rows": [], "best": -1.0, "best_step": 0, "worse": 0}
+    saver = _Saver(training.folder, stage, model, state)
+    saver.restore()
+    writer = tf.summary.create_file_writer(f"{training.folder}/{stage}/log") if training.folder else None
+    bar = tqdm(total=num_steps, initial=state["step"], desc=stage, file=sys.stderr, disable=None, unit="step")
+    while state["step"] < num_steps:
+        first = state["step"]
+        last = min(stop for stop in (num_steps, *evaluate_at, (first // piece + 1) * piece,
+                                     (first // training.checkpoint_every + 1) * training.checkpoint_every)
+                   if stop > first)
+        logs = model.fit(stream(dataset, task_model.tokenizer, training, seed, first, last),
+                         verbose=0, callbacks=[_Progress(bar), *callbacks]).history
+        row = {"stage": stage, "step": last, **{name: float(values[-1]) for name, values in logs.items()},
+               "learning_rate": float(model.optimizer.learning_rate)}
+        if not math.isfinite(row["loss"]):
+            raise ValueError(f"The loss must stay finite. Received: {row['loss']} between updates {first} and {last} "
+                             f"of stage {stage}. Lower `learning_rate` (now {training.learning_rate}).")
+        state["step"] = last
+        if last in evaluate_at:
+            row["dev"] = evaluate(task_model, dataset.dev)["value"]
+            _note_best(state, row["dev"], last, task_model, saver, training.patience)
+        state["rows"].append(row)
+        _write_summary(writer, row)
+        log.info("%s %d/%d  %s", stage, last, num_steps,
+                 "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("stage", "step")))
+        stopped = training.patience is not None and state["worse"] >= training.patience
+        if last % training.checkpoint_every == 0 or last == num_steps or stopped:
+            saver.save()
+        if stopped:
+            break
+    bar.close()
+    if training.patience is not None and state["best_step"]:
+        saver.restore_best(task_model)
+    return state["rows"]
+
+
+def _note_best(state, dev, step, task_model, saver, patience):
+    if dev > state["best"]:
+        state.update(best=dev, best_step=step, worse=0)
+        if patience is not None:
+            saver.save_best(task_model)
+    else:
+        state["worse"] += 1
+
+
+def _write_summary(writer, row):
+    if writer is not None:
+        with writer.as_default(step=row["step"]):
+            for name, value in row.items():
+                if isinstance(value, float):
+                    tf.summary.scalar(name, value)
+        writer.flush()
+
+
+class _Progress(keras.callbacks.Callback):
+    def __init__(self, bar):
+        super().__init__()
+        self.bar = bar
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update(1)
+        self.bar.set_postfix({k: f"{v:.3f}" for k, v in (logs or {}).items()}, refresh=False)
+
+
+class _Saver:
+    """Checkpoints of one stage: weights, optimizer, random generators and the loop's own state, as one."""
+
+    def __init__(self, folder, stage, model, state):
+        self.state, self.best = state, None
+        self.packed = tf.Variable("", dtype=tf.string)
+        self.manager = None
+        if folder:
+            model.optimizer.build(model.trainable_variables)      # its slots must exist before they are restored
+            checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, state=self.packed)
+            self.manager = tf.train.CheckpointManager(checkpoint, f"{folder}/{stage}", max_to_keep=2)
+
+    def restore(self):
+        if self.manager and self.manager.latest_checkpoint:
+            self.manager.checkpoint.restore(self.manager.latest_checkpoint).assert_existing_objects_matched()
+            self.state.update(json.loads(self.packed.numpy()))
+            log.info("resumed from %s", self.manager.latest_checkpoint)
+
+    def save(self):
+        if self.manager:
+            self.packed.assign(json.dumps(self.state))
+            self.manager.save(self.state["step"])
+
+    def save_best(self, task_model):
+        self.best = task_model.weights()
+        if self.manager:
+            task_model.save(f"{self.manager.directory}/best-{self.state['best_step']}", overwrite=True)
+
+    def restore_best(self, task_model):
+        if self.best is None:
+            self.best = type(task_model).load(f"{self.manager.directory}/best-{self.state['best_step']}").weights()
+        task_model.set_weights(self.best)
+
+
+def finetune(task_model, dataset, *, seed=0, training=Training(), stage="finetune"):
+    """Trains every weight of a model on a task (Devlin et al., 2019, Sec. 4). Returns a new `TaskModel`.
+
+    Args:
+        task_model: `TaskModel`; left as it is.
+        dataset: `Dataset` of the same task and labels.
+        seed: of data order and dropout.
+        training: `Training`.
+    """
+    check_fit(task_model, dataset)
+    with training.scope():
+        tuned = task_model.clone(seed=seed)
+        num_steps = training.num_steps(len(dataset.train.texts))
+        tuned.model.compile(adamw(training, num_steps), task_loss(tuned.task), jit_compile=False)
+    tuned.curve += fit(tuned.model, tuned, dataset, training, seed=seed, stage=stage, num_steps=num_steps)
+    tuned.history.append({"method": stage, "seed": seed, "training": training.settings()})
+    return tuned
+
+
+compress = finetune     # the contract's name, so that a recipe can name `finetune` like any method
