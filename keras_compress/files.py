@@ -31,7 +31,7 @@ def _whole(path):
             raise WriteError(f"Could not write `{path}`: {error.strerror}. What was there before is unchanged. "
                              "Free some space, or choose a folder on another disk.") from error
         if isinstance(error, OSError) and error.filename == str(temp):
-            raise WriteError(f"Could not write `{path}`: {error.strerror}. Choose a folder that you may write to.") from error
+            raise WriteError(f"Could not write `{path}`: {error.strerror}. Choose another folder.") from error
         raise
 
 
