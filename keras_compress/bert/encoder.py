@@ -19,24 +19,26 @@ INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 class LayerStore(dict):
     """Layers by name: `store(cls, name, ...)` returns the layer of that name, made at its first use.
 
-    Each new layer gets a seed of its own (two layers with one seeded initialiser would start equal).
+    Each new layer gets a seed of its own (two layers with one seeded initialiser would start equal). Layers named in
+    `loaded` get their weights afterwards: they start at zero, because drawing a large table takes seconds.
     """
 
-    def __init__(self, config, seed=0, existing=()):
+    def __init__(self, config, seed=0, existing=(), loaded=()):
         super().__init__({layer.name: layer for layer in existing})
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.loaded = config, seed, frozenset(loaded)
 
     def __call__(self, cls, name, *args, **kwargs):
         if name not in self:
             self.seed += 1
             stddev = self.config.initializer_range
             truncated_normal = keras.initializers.TruncatedNormal(stddev=stddev, seed=self.seed)
+            initializer = "zeros" if name in self.loaded else truncated_normal
             if cls is keras.layers.Dense:
-                kwargs["kernel_initializer"] = truncated_normal
+                kwargs["kernel_initializer"] = initializer
             elif cls is keras.layers.Embedding:
-                kwargs["embeddings_initializer"] = truncated_normal
+                kwargs["embeddings_initializer"] = initializer
             elif cls is L.PositionEmbedding:
-                kwargs["initializer"] = truncated_normal
+                kwargs["initializer"] = initializer
             elif cls is keras.layers.Dropout:
                 kwargs["seed"] = self.seed
             self[name] = cls(*args, name=name, **kwargs)

@@ -28,9 +28,10 @@ class TaskModel:
 
     Args:
         seed: of the initial weights and of dropout.
+        layers: existing layers to use. loaded: names of weights that `set_weights` will set, so need no initial draw.
     """
 
-    def __init__(self, config, tokenizer, task, labels, *, seed=0, layers=()):
+    def __init__(self, config, tokenizer, task, labels, *, seed=0, layers=(), loaded=()):
         if len(tokenizer.vocab) != config.vocab_size:
             raise ValueError(f"The vocabulary must have `vocab_size` pieces. Received: {len(tokenizer.vocab)} pieces "
                              f"and a table of {config.vocab_size} rows. Use the vocab.txt that came with the weights.")
@@ -40,7 +41,7 @@ class TaskModel:
         self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, tuple(labels)
         self.history, self.curve, self.metrics = [], [], {}
         # Seeds of neighbouring runs must not overlap: a model makes far fewer than 10,000 layers.
-        store = LayerStore(config, seed=10_000 * seed, existing=layers)
+        store = LayerStore(config, 10_000 * seed, layers, {name.split("/")[0] for name in loaded})
         self._inputs, self._outputs = build(config, task, len(labels), store)
         self.model = keras.Model(self._inputs, self._outputs["logits"], name=config.architecture)
         self._forward = None
@@ -86,8 +87,9 @@ class TaskModel:
         Args:
             config: changes only what leaves every weight's shape alone (dropout, pooling without pooler).
         """
-        copy = TaskModel(config or self.config, self.tokenizer, self.task, self.labels, seed=seed)
-        copy.set_weights(self.weights())
+        ours = self.weights()
+        copy = TaskModel(config or self.config, self.tokenizer, self.task, self.labels, seed=seed, loaded=ours)
+        copy.set_weights(ours)
         return self._pass_on(copy)
 
     def keep_layers(self, indices, *, seed=0):
@@ -101,13 +103,13 @@ class TaskModel:
         indices = list(indices)
         if not indices or not all(0 <= index < self.config.num_layers for index in indices):
             raise ValueError(f"Layers to keep must be among 0 to {self.config.num_layers - 1}. Received: {indices}.")
-        copy = TaskModel(self.config.replace(num_layers=len(indices)), self.tokenizer, self.task, self.labels,
-                         seed=seed)
         ours = self.weights()
         renamed = {name: array for name, array in ours.items() if not name.startswith("layer_")}
         for new, old in enumerate(indices):
             renamed.update({f"layer_{new}_" + name.removeprefix(f"layer_{old}_"): array
                             for name, array in ours.items() if name.startswith(f"layer_{old}_")})
+        copy = TaskModel(self.config.replace(num_layers=len(indices)), self.tokenizer, self.task, self.labels,
+                         seed=seed, loaded=renamed)
         copy.set_weights(renamed)
         return self._pass_on(copy)
 
@@ -196,8 +198,9 @@ class TaskModel:
                 raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {stored.get('keras_compress')!r}.")
             tokenizer = Tokenizer(read_vocab(folder / "vocab.txt"), stored["lowercase"])
             labels = (folder / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-            task_model = cls(BertConfig.from_dict(stored["config"]), tokenizer, stored["task"], labels)
-            task_model.set_weights(read_safetensors(folder / "model.safetensors"))
+            tensors = read_safetensors(folder / "model.safetensors")
+            task_model = cls(BertConfig.from_dict(stored["config"]), tokenizer, stored["task"], labels, loaded=tensors)
+            task_model.set_weights(tensors)
             task_model.metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
             task_model.curve = _from_csv((folder / "history.csv").read_text(encoding="utf-8"))
         except FileNotFoundError as error:

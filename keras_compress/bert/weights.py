@@ -68,7 +68,7 @@ def from_checkpoint(checkpoint, name, *, task=None, labels=None, pooling=None, n
     tensors = {k: v for k, v in checkpoint.tensors.items() if has_head or not k.startswith("classifier/")}
     config = checkpoint.config if pooling is None else checkpoint.config.replace(pooling=pooling)
     task_model = TaskModel(config, checkpoint.tokenizer, checkpoint.task if has_head else task,
-                           checkpoint.labels if has_head else labels, seed=seed)
+                           checkpoint.labels if has_head else labels, seed=seed, loaded=tensors)
     wanted = task_model.weights()
     new = sorted(k for k in wanted if k not in tensors and k.startswith(("classifier/", "pooler/")))
     task_model.set_weights(tensors, only=[k for k in wanted if k not in new])
