@@ -96,6 +96,8 @@ class BertConfig:
         if model_type != "bert":
             raise ValueError(f"The checkpoint must be a BERT. Received: `model_type` = {model_type!r}. "
                              "Choose a model whose config.json says \"model_type\": \"bert\".")
+        if values.get("is_decoder"):
+            raise ValueError("The checkpoint must be an encoder. Received: `is_decoder` = true.")
         position_type = values.get("position_embedding_type", "absolute")
         if position_type != "absolute":
             raise ValueError(f"Position embeddings must be absolute. Received: {position_type!r}.")

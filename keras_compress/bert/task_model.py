@@ -35,7 +35,7 @@ class TaskModel:
         if len(tokenizer.vocab) != config.vocab_size:
             raise ValueError(f"The vocabulary must have `vocab_size` pieces. Received: {len(tokenizer.vocab)} pieces "
                              f"and a table of {config.vocab_size} rows. Use the vocab.txt that came with the weights.")
-        if len(labels) < 2 or len(set(labels)) != len(labels) or any("\n" in label or not label for label in labels):
+        if len(labels) < 2 or len(set(labels)) != len(labels) or any(not x or set("\r\n") & set(x) for x in labels):
             raise ValueError("Labels must be two or more different names of one line each. "
                              f"Received: {list(labels)[:20]}.")
         self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, tuple(labels)
