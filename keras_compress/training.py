@@ -272,22 +272,26 @@ class _Saver:
         task_model.set_weights(self.best)
 
 
-def finetune(task_model, dataset, *, seed=0, training=Training(), stage="finetune"):
-    """Trains every weight of a model on a task (Devlin et al., 2019, Sec. 4). Returns a new `TaskModel`.
+def finetune(task_model, dataset, *, seed=0, training=Training(), num_steps=None, only=None):
+    """Trains a model on a task (Devlin et al., 2019, Sec. 4). Returns a new `TaskModel`.
 
     Args:
         task_model: `TaskModel`; left as it is.
         dataset: `Dataset` of the same task and labels.
         seed: of data order and dropout.
-        training: `Training`.
+        num_steps: updates; default: what `training` gives for the data.
+        only: train only the layers whose name starts so; default: all.
     """
     check_fit(task_model, dataset)
+    num_steps = num_steps or training.num_steps(len(dataset.train.texts))
     with training.scope():
         tuned = task_model.clone(seed=seed)
-        num_steps = training.num_steps(len(dataset.train.texts))
+        for layer in tuned.model.layers:
+            layer.trainable = only is None or layer.name.startswith(only)
         tuned.model.compile(adamw(training, num_steps), task_loss(tuned.task), jit_compile=False)
-    tuned.curve += fit(tuned.model, tuned, dataset, training, seed=seed, stage=stage, num_steps=num_steps)
-    tuned.history.append({"method": stage, "seed": seed, "training": training.settings()})
+    tuned.curve += fit(tuned.model, tuned, dataset, training, seed=seed, stage="finetune", num_steps=num_steps)
+    tuned.model.trainable = True
+    tuned.history.append({"method": "finetune", "seed": seed, "num_steps": num_steps, "training": training.settings()})
     return tuned
 
 
