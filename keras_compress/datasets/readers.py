@@ -88,8 +88,8 @@ def read_folder(path):
         seen = set(splits[earlier].texts)
         number = sum(text in seen for text in splits[later].texts) if later in splits else 0
         if number:
-            _warn(f"{path}: {number} of {len(splits[later].texts)} {later} texts also occur in {earlier}. They are kept; "
-                  "a result on them says little about new texts.")
+            _warn(f"{path}: {number} of {len(splits[later].texts)} {later} texts also occur in {earlier}. "
+                  "They are kept; a result on them says little about new texts.")
     task = "matching" if pairs else "tagging" if tagging else "classification"
     return Dataset(path.resolve().name, task, tuple(names), **splits)
 

@@ -1,0 +1,193 @@
+"""Prose that is on every machine: the documentation strings of Python, NumPy, SciPy and TensorFlow.
+
+They are read from the source files with `ast`; no library is imported and nothing of it runs. Two sets are made:
+- "unlabelled": every documented object is a document of its sentences;
+- "classification": one sentence each; the label is the topic, which follows from the module. Objects that share a
+  sentence but for one replaced word are in the same split, and a sentence that occurs twice is used once.
+The content follows the installed versions and is the same on every run; `Dataset.summary` has counts and hash.
+"""
+import ast
+import collections
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import platform
+import re
+import sysconfig
+from pathlib import Path
+
+from keras_compress.datasets.dataset import Dataset, Split
+from keras_compress.files import DATA_FOLDER, atomic_write
+
+LIBRARIES = ("numpy", "scipy", "tensorflow")
+SKIP = {"test", "tests", "testing", "site-packages", "idlelib", "lib2to3", "ensurepip", "turtledemo", "pydoc_data",
+        "_api", "include", "keras", "compiler", "debug", "tools", "distutils", "f2py", "_lib"}
+TOPICS = {                                              # topic: dotted beginnings of its modules
+    "arrays": "numpy.lib numpy._core numpy.ma",
+    "concurrency": "asyncio threading multiprocessing concurrent queue subprocess selectors sched contextlib",
+    "distribution": "tensorflow.distribute",
+    "images and space": "scipy.ndimage scipy.spatial scipy.cluster tensorflow.ops.image_ops_impl",
+    "input pipelines": "tensorflow.data",
+    "interpolation and integration": "scipy.interpolate scipy.integrate",
+    "linear algebra": "scipy.linalg numpy.linalg tensorflow.ops.linalg",
+    "mail and web": "email http urllib mailbox smtplib imaplib poplib ftplib xmlrpc wsgiref socketserver ssl",
+    "optimization": "scipy.optimize",
+    "programs and graphs": "tensorflow.framework tensorflow.eager",
+    "saving": "tensorflow.saved_model tensorflow.checkpoint tensorflow.trackable",
+    "signals": "scipy.signal scipy.fft scipy.fftpack numpy.fft",
+    "sparse matrices": "scipy.sparse",
+    "special functions": "scipy.special",
+    "statistics": "scipy.stats statistics",
+    "testing and logging": "unittest doctest pdb bdb trace traceback inspect logging pydoc",
+    "windows and widgets": "tkinter turtle",
+}
+SIZES = {"train": 360, "dev": 60, "test": 90}           # sentences per topic, at most
+MARKUP = ((re.compile(r":[a-z:]+:(?=`)"), ""),                            # :func:`x` -> `x`
+          (re.compile(r"\[([^\]]+)\]\s?\([^)]*\)"), r"\1"),               # [x](url) -> x
+          (re.compile(r"[`*]+|\[[0-9]+\]_?"), ""), (re.compile(r"\s+"), " "))
+SENTENCE_END = re.compile(r"(?<=[a-z0-9)][.!?]) (?=[A-Z\"'(])")
+SECTION = re.compile(r"[-=~^*_]{3,}")
+
+
+def load(task="classification", folders=None):
+    """Makes the topic set (task "classification") or the corpus (task "unlabelled").
+
+    Args:
+        folders: list of (dotted prefix, folder) instead of the installed libraries.
+    Returns:
+        `Dataset`; the corpus has train and dev.
+    """
+    if task not in ("classification", "unlabelled"):
+        raise ValueError(f"`task` of apidocs must be classification or unlabelled. Received: {task!r}.")
+    objects = _installed() if folders is None else _scan(folders)
+    return _topics(objects) if task == "classification" else _corpus(objects)
+
+
+def _corpus(objects):
+    splits, seen = {}, set()
+    for split in ("train", "dev"):                      # a dev document shares no sentence with train
+        texts, documents = [], []
+        for document, (name, found) in enumerate(objects):
+            new = not seen.issuperset(found) if split == "train" else seen.isdisjoint(found)
+            if new and (_share(name) < 0.05) == (split == "dev"):
+                texts += found
+                documents += [document] * len(found)
+                seen.update(found)
+        splits[split] = Split(texts, documents)
+    return Dataset("apidocs", "unlabelled", (), **splits)
+
+
+def _topics(objects):
+    names = tuple(TOPICS)
+    topics = {module: topic for topic, modules in TOPICS.items() for module in modules.split()}
+    uses, group = collections.defaultdict(set), {}      # words -> topics; object or words -> its parent
+
+    def root(node):
+        while group.setdefault(node, node) != node:
+            group[node] = node = group[group[node]]
+        return node
+
+    labelled = []
+    for name, found in objects:
+        parts = name.split(".")
+        topic = next((topics[start] for start in (".".join(parts[:n]) for n in (1, 2, 3)) if start in topics), None)
+        for sentence in found if topic else ():
+            words = tuple(re.findall("[a-z]+", sentence.lower()))
+            if words not in uses:
+                labelled.append((name, topic, sentence, words))
+                for key in (words[:i] + ("*",) + words[i + 1:] for i in range(len(words))):
+                    group[root(key)] = root(name)
+            uses[words].add(topic)
+
+    splits, taken = {split: Split([], []) for split in SIZES}, collections.Counter()
+    for name, topic, sentence, words in sorted(labelled, key=lambda row: _share(row[2])):
+        share = _share(root(name))
+        split = "train" if share < 0.7 else "dev" if share < 0.82 else "test"
+        if len(uses[words]) == 1 and taken[split, topic] < SIZES[split]:
+            taken[split, topic] += 1
+            splits[split].texts.append(sentence)
+            splits[split].labels.append(names.index(topic))
+    return Dataset("apidocs", "classification", names, **splits)
+
+
+def _share(text):
+    """A number in [0, 1) that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
+
+
+def _installed():
+    """The scan of the installed libraries, kept in data/cache until a version or this file changes."""
+    versions = [platform.python_version(), *map(importlib.metadata.version, LIBRARIES), Path(__file__).read_text()]
+    key = hashlib.sha256(json.dumps(versions).encode()).hexdigest()[:12]
+    cache = DATA_FOLDER / "cache" / f"apidocs-{key}.json"
+    if cache.is_file():
+        return json.loads(cache.read_text(encoding="utf-8"))
+    objects = _scan(library_folders())
+    with atomic_write(cache) as file:
+        json.dump(objects, file, ensure_ascii=False)
+    return objects
+
+
+def _scan(folders):
+    return [[name, found] for prefix, folder in folders for name, doc in documented_objects(prefix, folder)
+            if (found := sentences(doc))]
+
+
+def library_folders():
+    """(dotted prefix, folder) of each library, found without importing it."""
+    yield "", Path(sysconfig.get_path("stdlib"))
+    for name in LIBRARIES:
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            yield f"{name}.", Path(spec.origin).parent
+
+
+def documented_objects(prefix, folder):
+    """Yields (dotted name, documentation string) of everything documented under a folder; runs none of its code."""
+    for file in sorted(folder.rglob("*.py")):
+        parts = file.relative_to(folder).with_suffix("").parts
+        if SKIP.intersection(parts) or parts[-1].startswith("gen_"):
+            continue
+        module = prefix + ".".join(part for part in parts if part != "__init__").removeprefix("python.")
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError):                # a template or a broken file
+            continue
+        for node, name in _definitions(tree, module):
+            doc = node.args[-1].value if isinstance(node, ast.Call) else ast.get_docstring(node, clean=False)
+            if doc:
+                yield name, doc
+
+
+def _definitions(node, name):
+    if isinstance(node, ast.Module):
+        yield node, name
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield child, f"{name}.{child.name}"
+            if isinstance(child, ast.ClassDef):
+                yield from _definitions(child, f"{name}.{child.name}")
+        elif isinstance(child, ast.Expr) and isinstance(child.value, ast.Call):
+            call = child.value                           # add_newdoc("module", "name", "doc"), of NumPy and SciPy
+            if getattr(call.func, "id", "") == "add_newdoc" and all(isinstance(a, ast.Constant) for a in call.args):
+                yield call, f"{name}.{call.args[-2].value}"
+
+
+def sentences(doc):
+    """The sentences of a documentation string's paragraphs; examples, tables and argument lists are left out."""
+    found = []
+    for block in re.split(r"\n\s*\n", inspect.cleandoc(doc)):
+        lines = block.split("\n")
+        if any(line[:1].isspace() or line.startswith((">>>", "..", "|", "+", "@", "-")) or SECTION.match(line)
+               for line in lines):
+            continue
+        text = " ".join(lines)
+        for pattern, new in MARKUP:
+            text = pattern.sub(new, text)
+        for sentence in SENTENCE_END.split(text.strip()):
+            letters = sum(c.isalpha() or c == " " for c in sentence)
+            if 5 <= sentence.count(" ") + 1 <= 60 and letters > 0.85 * len(sentence) and sentence[-1] in ".!?":
+                found.append(sentence)
+    return found
