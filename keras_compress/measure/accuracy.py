@@ -36,13 +36,15 @@ def score_predictions(task, labels, gold, predicted):
         docstring), `confusion` (gold x predicted; tagging: words), `macro_f1` (over classes; tagging: over tags).
     """
     if len(gold) != len(predicted) or len(gold) == 0:
-        raise ValueError(f"`predicted` must hold one prediction per example. Received: {len(predicted)} for {len(gold)}.")
+        raise ValueError(f"`predicted` must hold one prediction per example. Received: {len(predicted)} for "
+                         f"{len(gold)}.")
     if task == "tagging":
         gold_tags = [[labels[label] for label in row] for row in gold]
         predicted = [(row + ["O"] * len(tags))[:len(tags)] for row, tags in zip(predicted, gold_tags)]
         metric, scores = "entity_f1", np.array([entity_counts(*pair) for pair in zip(gold_tags, predicted)])
         index = {label: position for position, label in enumerate(labels)}
-        confusion = confusion_matrix(np.concatenate(gold), [index[tag] for row in predicted for tag in row], len(labels))
+        words = [index[tag] for row in predicted for tag in row]
+        confusion = confusion_matrix(np.concatenate(gold), words, len(labels))
     else:
         predicted = np.asarray(predicted)
         metric, scores = "accuracy", predicted == np.asarray(gold)

@@ -43,17 +43,19 @@ def pictures(report):
             drawn.append((f"accuracy_{name}", f"{metric.capitalize()} against {name}",
                           "Up and to the left is better. Bars: 95 % intervals. Hollow: the same model as int8. "
                           "Dashed: a baseline without BERT.", figure))
-        curves = _own_rows(report.get("curves") or {})
+        curves = own_rows(report.get("curves") or {})
         drawn.append(("curves", "Training curves", f"Training loss, and {metric} on dev, by update; stages one after "
                       "another.", _curves(curves, [("loss", "loss", 1), ("dev", f"dev {metric}, %", 100)])))
         drawn.append(("replacing_rate", "Replacing rate", "Chance that a module of the predecessor is replaced by its "
                       "successor.", _curves(curves, [("replacing_rate", "replacing rate", 1)])))
         if report.get("confusion"):
-            confusion = report["confusion"]
-            drawn.append(("confusion", f"Confusion of the classes: {confusion['model']}", "Row: truth; column: "
-                          "prediction. Off the diagonal: number of errors (the darker, the larger the share of its "
-                          "row). On the diagonal: % right.", _confusion(confusion["labels"], confusion["matrix"])))
-        return [(name, title, caption, _png(figure)) for name, title, caption, figure in drawn if figure]
+            labels, matrix, model = (report["confusion"][key] for key in ("labels", "matrix", "model"))
+            caption = ("Row: truth; column: prediction. Off the diagonal: number of errors (the darker, the larger the "
+                       "share of its row). On the diagonal: % right.")
+            if any(_drawable(label, i) == f"class {i}" for i, label in enumerate(labels)):
+                caption += " Class N: line N of labels.txt, from 0."
+            drawn.append(("confusion", f"Confusion of the classes: {model}", caption, _confusion(labels, matrix)))
+        return [(name, title, caption, to_png(figure)) for name, title, caption, figure in drawn if figure]
 
 
 def new_figure(width, height, rows=1, columns=1):
@@ -63,7 +65,7 @@ def new_figure(width, height, rows=1, columns=1):
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=columns == 1).ravel()
 
 
-def _png(figure):
+def to_png(figure):
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -114,8 +116,8 @@ def _place_labels(figure, axes, labels, points, lines):
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     frame, pixels = axes.get_window_extent(), figure.dpi / 72
-    taken, lines = ([Bbox.from_bounds(x - half, y - half, 2 * half, 2 * half) for x, y in axes.transData.transform(places)]
-                    for places, half in ((points, 12), (lines, 6)))
+    taken, lines = ([Bbox.from_bounds(x - half, y - half, 2 * half, 2 * half)
+                     for x, y in axes.transData.transform(places)] for places, half in ((points, 12), (lines, 6)))
     offsets = [(radius * right, radius * up) for radius in (8, 16, 28, 44) for right, up in
                ((1, 0), (-1, 0), (.8, .8), (.8, -.8), (-.8, .8), (-.8, -.8), (0, 1), (0, -1))]
     for x, y, text, colour in sorted(labels, key=lambda label: -label[1]):
@@ -140,7 +142,7 @@ def _place_labels(figure, axes, labels, points, lines):
         taken.append(boxes[best])
 
 
-def _own_rows(curves):
+def own_rows(curves):
     """The rows of each model without those it inherited from the predecessor, its stages laid end to end."""
     inherited, result = curves.get("predecessor", []), {}
     for name, rows in curves.items():
@@ -201,7 +203,7 @@ def _confusion(labels, matrix):
     rows = matrix.sum(axis=1, keepdims=True)
     share = (errors / np.maximum(rows, 1))[np.ix_(chosen, chosen)]
     count = len(chosen)
-    figure, (axes,) = new_figure(2.2 + .27 * count, 1.9 + .27 * count)
+    figure, (axes,) = new_figure(2.2 + max(.27 * count, .9), 1.9 + max(.27 * count, .9))
     axes.imshow(share, cmap=LinearSegmentedColormap.from_list("errors", ["white", "#9cc3ee", ACCENT]),
                 vmax=max(share.max(), .05))
     for i, row in enumerate(chosen):

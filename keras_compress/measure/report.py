@@ -62,7 +62,8 @@ def write_report(folder, report):
             file.write(png)
     page = {"title": f"{report['recipe']} on {report['data']}", "summary": headline(report), "report": report,
             "facts": _facts(report), "tables": _tables(report),
-            "pictures": [(name, title, caption, base64.b64encode(png).decode()) for name, title, caption, png in drawn]}
+            "pictures": [(name, title, caption, base64.b64encode(png).decode(), int.from_bytes(png[16:20], "big") // 2)
+                         for name, title, caption, png in drawn]}              # the last: width in CSS pixels
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True)
     for name, text in (("report.json", json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
@@ -92,7 +93,8 @@ def metric_name(models):
 
 
 def headline(report):
-    """What compression cost and gained, (sentence, further sentences) per compressed model, as plain when it did not pay."""
+    """What compression cost and gained: (sentence, further sentences) of each compressed model. Plain when it did not
+    pay, too."""
     rows = {model["name"]: model for model in report["models"] if model["accuracy"] is not None}
     predecessor, result = rows.get("predecessor"), []
     metric = metric_name(report["models"])
@@ -116,7 +118,8 @@ def headline(report):
             more.append("A linear model on TF-IDF does as well or better without any BERT "
                         f"({100 * linear['accuracy']:.1f} %).")
         result.append((text + ".", " ".join(more)))
-    return result or [("No compressed model stands beside its predecessor here; the tables show what was measured.", "")]
+    return result or [("No compressed model stands beside its predecessor here; the tables show what was measured.",
+                        "")]
 
 
 def _against(comparison):
@@ -144,7 +147,8 @@ def _number(value, factor=1, form=",.1f"):
 
 
 def _latency(row):
-    return NONE if row["latency_ms_p50"] is None else " / ".join(_number(row[f"latency_ms_p{p}"], 1, ".2f") for p in (50, 90))
+    figures = row["latency_ms_p50"], row["latency_ms_p90"]
+    return NONE if figures[0] is None else " / ".join(_number(figure, form=",.2f") for figure in figures)
 
 
 def _times(large, small):
@@ -214,6 +218,7 @@ def _markdown(page):
     parts += ["\n".join(f"- {note}" for note in page["report"]["notes"])] if page["report"]["notes"] else []
     for title, note, header, rows in page["tables"]:
         parts += [f"## {title}", markdown_table(header, rows), note]
-    parts += [f"## {title}\n\n![{title}](pictures/{name}.png)\n\n{caption}" for name, title, caption, _ in page["pictures"]]
+    parts += [f"## {title}\n\n![{title}](pictures/{name}.png)\n\n{caption}"
+              for name, title, caption, *_ in page["pictures"]]
     details = {key: page["report"][key] for key in ("settings", "versions")}
     return "\n\n".join([*parts, "## Settings and versions", f"```json\n{json.dumps(details, indent=1)}\n```"]) + "\n"

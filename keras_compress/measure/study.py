@@ -1,0 +1,165 @@
+"""Results of studies: cells (data, method, seed) in, one row per (data, method) and a table out.
+
+A cell is the dict of one small JSON file. `pool_cells` reads `data`, `method`, `seed`, `metric`, `num_examples` and
+`correct` (`accuracy.pack_correct`); `study_cell` makes one. Test examples are the same in every cell of a data set.
+"""
+
+import re
+
+import numpy as np
+
+from keras_compress.measure.accuracy import (Z95, pack_correct, paired_difference, unpack_correct, value_and_error,
+                                             values)
+from keras_compress.measure.report import MADE_SET, markdown_table, percent
+
+BASELINES = ("plain", "truncated")
+
+
+def study_cell(data, method, seed, result, **more):
+    """A cell from the dict of `accuracy.evaluate` on test; `more`: settings, versions, costs, dev figures."""
+    return {"data": data, "method": method, "seed": seed, "metric": result["metric"], "accuracy": result["value"],
+            "accuracy_se": result["se"], "num_examples": result["n"], "correct": pack_correct(result["scores"]), **more}
+
+
+def pool_cells(cells):
+    """One row per (data, method), the mean over seeds.
+
+    The better baseline of `name-K` is whichever of `plain-K` and `truncated-K` has the higher test mean over the
+    seeds shared with it: the stricter choice. The predecessor is shared by all seeds.
+
+    Returns:
+        list of dicts: `data`, `method`, `metric`, `accuracy`, `accuracy_se` (over examples), `seed_spread` (standard
+        deviation over seeds, None for one), `seeds`, `num_examples`, `by_seed` (list), and `vs_predecessor` and
+        `vs_baseline`: None or the dict of `accuracy.paired_difference` with `baseline`.
+    """
+    scores = _scores(cells)
+    metric = {cell["data"]: cell["metric"] for cell in cells}
+    rows = []
+    for (data, method), by_seed in sorted(scores.items(), key=lambda item: (item[0][0], _order(item[0][1]))):
+        stacked = np.stack(list(by_seed.values()))
+        value, error = value_and_error(metric[data], stacked)
+        each = values(metric[data], stacked)
+        teacher, pair = scores.get((data, "predecessor")), _against_baseline(scores, data, method, metric[data])
+        rows.append({"data": data, "method": method, "metric": metric[data], "accuracy": value, "accuracy_se": error,
+                     "seed_spread": float(each.std(ddof=1)) if len(each) > 1 else None, "seeds": list(by_seed),
+                     "num_examples": stacked.shape[1], "by_seed": each.tolist(),
+                     "vs_predecessor": None if method == "predecessor" or not teacher else
+                     {"baseline": "predecessor",
+                      **paired_difference(metric[data], stacked, np.stack(list(teacher.values())))},
+                     "vs_baseline": pair and {"baseline": pair[0], **paired_difference(metric[data], *pair[1:])}})
+    return rows
+
+
+def pool_differences(cells, family):
+    """`family`-K minus the better baseline, pooled over all sizes and data sets.
+
+    Within a data set the sizes share examples, so they are averaged per example; data sets are independent, each
+    counts the same: se^2 = sum of their se^2 / (number of sets)^2.
+
+    Returns:
+        dict: `difference`, `low`, `high`, `se`, `num_sets`; None if there is nothing to pool.
+    """
+    scores, found = _scores(cells), []
+    metric = {cell["data"]: cell["metric"] for cell in cells}
+    for data in sorted(metric):
+        pairs = [_against_baseline(scores, data, method, metric[data]) for where, method in sorted(scores)
+                 if where == data and re.fullmatch(rf"{re.escape(family)}-\d+", method)]
+        sides = [[pair[side] for pair in pairs if pair] for side in (1, 2)]
+        if sides[0]:
+            found.append(paired_difference(metric[data], *map(np.concatenate, sides)))
+    if not found:
+        return None
+    difference = sum(one["difference"] for one in found) / len(found)
+    error = sum(one["se"] ** 2 for one in found) ** .5 / len(found)
+    return {"difference": difference, "low": difference - Z95 * error, "high": difference + Z95 * error, "se": error,
+            "num_sets": len(found)}
+
+
+def study_table(cells):
+    """The Markdown table of a study, and below it the pooled difference of each method from its better baseline."""
+    rows = [(row["data"], row["method"], percent(row["accuracy"], row["accuracy_se"]),
+             "–" if row["seed_spread"] is None else f"{100 * row['seed_spread']:.1f}", _difference(row["vs_baseline"]),
+             _difference(row["vs_predecessor"], name=False), ", ".join(map(str, row["seeds"])), row["num_examples"])
+            for row in pool_cells(cells)]
+    lines = [markdown_table(("data", "method", "test, % ± SE", "SD of seeds", "minus the better baseline [95 %]",
+                             "minus predecessor [95 %]", "seeds", "examples"), rows), "",
+             "Mean over seeds. SE and intervals are over test examples (paired, averaged over seeds first)."]
+    if any(cell["metric"] == "entity_f1" for cell in cells):
+        lines.append("Tagging sets: entity F1, bootstrap over sentences.")
+    if any(cell["data"].startswith("assistant") for cell in cells):
+        lines.append(MADE_SET)
+    families = {cell["method"].rpartition("-")[0] for cell in cells if re.fullmatch(r".+-\d+", cell["method"])}
+    for family in sorted(families - set(BASELINES)):
+        pooled = pool_differences(cells, family)
+        if pooled:
+            lines.append(f"{family} minus the better baseline, pooled over {pooled['num_sets']} data "
+                         f"set{'s' * (pooled['num_sets'] > 1)} and all sizes: {_difference(pooled, name=False)}, "
+                         f"SE {100 * pooled['se']:.2f}.")
+    return "\n".join(lines) + "\n"
+
+
+def study_picture(cells):
+    """PNG bytes: the methods of each data set with 95 % intervals; small marks are single seeds."""
+    import matplotlib
+
+    from keras_compress.measure.pictures import GREY, PALE, STYLE, look, new_figure, to_png
+
+    rows = [row for row in pool_cells(cells) if row["method"] != "majority"]
+    names = sorted({row["data"] for row in rows})
+    with matplotlib.rc_context(STYLE):
+        tallest = max(sum(row["data"] == name for row in rows) for name in names)
+        figure, panels = new_figure(4.6 * len(names), 1.2 + .32 * tallest, columns=len(names))
+        for axes, name in zip(panels, names):
+            here = [row for row in rows if row["data"] == name]
+            for place, row in enumerate(here):
+                colour, marker, _ = look(row["method"]) if row["method"] != "tfidf" else (GREY, "D", "")
+                axes.plot(np.multiply(100, row["by_seed"]), [place] * len(row["by_seed"]), "|", color=colour, alpha=.6,
+                          markersize=9)
+                axes.errorbar(100 * row["accuracy"], place, xerr=196 * row["accuracy_se"], color=colour, marker=marker,
+                              markersize=6, linewidth=1.2)
+                if place and row["method"].rpartition("-")[2] != here[place - 1]["method"].rpartition("-")[2]:
+                    axes.axhline(place - .5, color=PALE, linewidth=.8)
+            axes.set_yticks(range(len(here)), [row["method"] for row in here])
+            axes.set_ylim(len(here) - .4, -.6)
+            axes.grid(False, axis="y")
+            axes.set_xlabel("test entity F1, %" if here[0]["metric"] == "entity_f1" else "test accuracy, %")
+            axes.set_title(f"{name} ({here[0]['num_examples']:,} examples)", fontsize=10, loc="left", weight="bold")
+        return to_png(figure)
+
+
+def _scores(cells):
+    """{(data, method): {seed: scores}}, seeds in order."""
+    scores = {}
+    for cell in sorted(cells, key=lambda cell: cell["seed"]):
+        by_seed = scores.setdefault((cell["data"], cell["method"]), {})
+        by_seed[cell["seed"]] = unpack_correct(cell["correct"], cell["num_examples"])
+    return scores
+
+
+def _against_baseline(scores, data, method, metric):
+    """(name of the better baseline, scores of the method, scores of the baseline) on the seeds they share, or None."""
+    family, _, size = method.rpartition("-")
+    if not size.isdigit() or family in BASELINES:
+        return None
+    ours, pairs = scores[data, method], []
+    for baseline in BASELINES:
+        theirs = scores.get((data, f"{baseline}-{size}"), {})
+        shared = [seed for seed in ours if seed in theirs]
+        if shared:
+            both = (np.stack([side[seed] for seed in shared]) for side in (ours, theirs))
+            pairs.append((f"{baseline}-{size}", *both))
+    return max(pairs, key=lambda pair: values(metric, pair[2]).mean(), default=None)
+
+
+def _order(method):
+    """Predecessor, then by size (large first), methods before baselines; TF-IDF and majority last."""
+    family, _, size = method.rpartition("-")
+    size = int(size) if size.isdigit() else {"predecessor": 10 ** 9, "tfidf": -1, "majority": -2}.get(method, 0)
+    return -size, family in BASELINES, method
+
+
+def _difference(pair, name=True):
+    if pair is None:
+        return "–"
+    low, high = 100 * pair["low"], 100 * pair["high"]
+    return f"{100 * pair['difference']:+.1f} [{low:+.1f}, {high:+.1f}]" + (f" ({pair['baseline']})" if name else "")

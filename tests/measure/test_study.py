@@ -1,0 +1,73 @@
+import json
+
+import numpy as np
+import pytest
+
+from keras_compress.measure import study
+from keras_compress.measure.accuracy import score_predictions
+
+
+def cell(data, method, seed, correct):
+    correct = np.array(correct, bool)
+    return study.study_cell(data, method, seed, {"metric": "accuracy", "value": correct.mean(), "se": 0.0,
+                                                 "n": len(correct), "scores": correct})
+
+
+CELLS = [cell("a", "predecessor", 0, [1, 1, 1, 1]), cell("a", "theseus-3", 0, [1, 1, 1, 0]),
+         cell("a", "theseus-3", 1, [1, 1, 0, 0]), cell("a", "plain-3", 0, [1, 0, 0, 0]),
+         cell("a", "plain-3", 1, [1, 0, 0, 0]), cell("a", "truncated-3", 0, [1, 1, 0, 0]),
+         cell("a", "truncated-3", 1, [1, 0, 0, 0]), cell("a", "majority", 0, [0, 0, 0, 1])]
+
+
+def test_rows_by_hand():
+    rows = {row["method"]: row for row in study.pool_cells(json.loads(json.dumps(CELLS)))}
+    assert list(rows) == ["predecessor", "theseus-3", "plain-3", "truncated-3", "majority"]
+    row = rows["theseus-3"]
+    assert (row["accuracy"], row["seeds"], row["num_examples"]) == (.625, [0, 1], 4)
+    assert row["seed_spread"] == pytest.approx(.25 / 2 ** .5)
+    assert row["accuracy_se"] == pytest.approx(np.std([1, 1, .5, 0]) / 2)
+    # truncated-3 (mean .375) is better than plain-3 (.25); per example 0, .5, .5, 0
+    assert row["vs_baseline"]["baseline"] == "truncated-3" and row["vs_baseline"]["difference"] == .25
+    assert row["vs_baseline"]["se"] == pytest.approx(.125)
+    assert row["vs_predecessor"]["difference"] == -.375
+    assert rows["plain-3"]["vs_baseline"] is None and rows["predecessor"]["vs_predecessor"] is None
+
+
+def test_only_shared_seeds_are_compared():
+    cells = [cell for cell in CELLS if (cell["method"], cell["seed"]) != ("truncated-3", 1)]
+    row, = (row for row in study.pool_cells(cells) if row["method"] == "theseus-3")
+    assert row["vs_baseline"]["baseline"] == "truncated-3" and row["vs_baseline"]["difference"] == .75 - .5
+
+
+def test_pooled_difference_averages_sizes_per_example_and_sets_equally():
+    more = [cell("a", "theseus-2", 0, [1, 0, 0, 0]), cell("a", "plain-2", 0, [0, 0, 1, 0]),
+            cell("b", "theseus-3", 0, [1, 1]), cell("b", "plain-3", 0, [1, 0])]
+    first = [cell for cell in CELLS if cell["seed"] == 0]
+    pooled = study.pool_differences(first + more, "theseus")
+    # set a: size 3 minus truncated-3: 0 0 1 0; size 2: 1 0 -1 0; averaged .5 0 0 0: mean .125, se .2165 / 2
+    # set b: 0 1: mean .5, se .5 / sqrt 2
+    se_a, se_b = np.std([.5, 0, 0, 0]) / 2, .5 / 2 ** .5
+    assert pooled["difference"] == pytest.approx((.125 + .5) / 2) and pooled["num_sets"] == 2
+    assert pooled["se"] == pytest.approx((se_a ** 2 + se_b ** 2) ** .5 / 2)
+    assert study.pool_differences(CELLS, "tinybert") is None
+
+
+def test_tagging_cells():
+    tags = ("O", "B-X")
+    gold = [[1, 0], [0, 1], [1, 1]]
+    right = [["B-X", "O"], ["O", "B-X"], ["B-X", "B-X"]]
+    wrong = [["B-X", "O"], ["O", "O"], ["B-X", "B-X"]]
+    cells = [study.study_cell("t", method, 0, score_predictions("tagging", tags, gold, predicted), dev=.9)
+             for method, predicted in (("theseus-3", right), ("plain-3", wrong))]
+    row = study.pool_cells(cells)[0]
+    assert (row["metric"], row["accuracy"], cells[0]["dev"]) == ("entity_f1", 1, .9)
+    assert row["vs_baseline"]["difference"] == pytest.approx(1 - 6 / 7)
+    assert "entity F1" in study.study_table(cells)
+
+
+def test_table_and_picture():
+    lines = study.study_table(CELLS).splitlines()
+    assert lines[3] == ("| a | theseus-3 | 62.5 ± 20.7 | 17.7 | +25.0 [+0.5, +49.5] (truncated-3) "
+                        "| -37.5 [-78.1, +3.1] | 0, 1 | 4 |")
+    assert lines[-1].startswith("theseus minus the better baseline, pooled over 1 data set and all sizes: +25.0 [")
+    assert study.study_picture(CELLS).startswith(b"\x89PNG")
