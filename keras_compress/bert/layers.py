@@ -105,7 +105,7 @@ class FirstToken(keras.layers.Layer):
     """The hidden state of [CLS]. (batch, seq, hidden) -> (batch, hidden)."""
 
     def call(self, x):
-        return x[:, 0]
+        return tf.reshape(x[:, :1], (-1, x.shape[-1]))     # x[:, 0] would cut the exported graph in two partitions
 
 
 @register
