@@ -28,9 +28,9 @@ def test_flops_of_bert_base_by_hand():
     # per layer at 128 tokens: 8*128*768^2 = 603,979,776; 4*128^2*768 = 50,331,648; 4*128*768*3072 = 1,207,959,552
     # 12 * 1,862,270,976 = 22,347,251,712; pooler 2*768^2 = 1,179,648; 2 classes 2*768*2 = 3,072
     assert cost.flops(bert(), 128, num_labels=2) == 22_347_251_712 + 1_179_648 + 3_072
-    # tagging: the classifier runs on every token
-    tagger = bert(pooling="none")
-    assert cost.flops(tagger, 128, 9, "tagging") - cost.flops(tagger, 128) == 128 * 2 * 768 * 9
+    # tagging: no pooler, and the classifier runs on every token
+    assert cost.flops(bert(), 128, 9, "tagging") == 22_347_251_712 + 128 * 2 * 768 * 9
+    assert cost.parameters(bert(), task="tagging") == 109_482_240 - 590_592
 
 
 def test_flops_are_proportional_to_layers():
