@@ -1,0 +1,113 @@
+"""Download against a server on the loopback interface: whole, resumed, cut off, wrong, missing."""
+import http.server
+import threading
+
+import pytest
+
+from keras_compress.datasets import download as module
+from keras_compress.datasets.download import DownloadError, Source, download, fetch
+from keras_compress.datasets.readers import read_folder
+
+FILES = {"train": "1 a  good film\n0 a bad film\n1 fine\n", "dev": "0 no\n", "test": "1 yes\r\n"}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    files, ranges, cut, seen = {}, True, None, []
+
+    def do_GET(self):
+        asked = self.headers.get("Range")
+        Handler.seen.append((self.path.split("/")[-1], asked))
+        content = self.files.get(self.path.split("/")[-1])
+        if content is None:
+            return self.send_error(404)
+        start = int(asked.split("=")[1].rstrip("-")) if asked and self.ranges else 0
+        if start and start >= len(content):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:self.cut])
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    Handler.files = {f"x.{split}": text.encode() for split, text in FILES.items()}
+    Handler.ranges, Handler.cut, Handler.seen = True, None, []
+    monkeypatch.setenv("no_proxy", "*")
+    files = {}
+    for split, text in FILES.items():
+        rows = [[line[0], " ".join(line[2:].split())] for line in text.splitlines()]
+        files[f"data/x.{split}"] = (split, len(rows), module._rows_hash(rows))
+    monkeypatch.setitem(module.SOURCES, "sst2", Source("who/what/commit", files, ("negative", "positive"),
+                                                       "label\ttext", module._sst2, "Free."))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_download_gives_a_folder_that_reads(tmp_path, server):
+    folder = download("sst2", tmp_path, server)
+    data = read_folder(folder)
+    assert folder == tmp_path / "sst2" and data.labels == ("negative", "positive")
+    assert data.train.texts == ["a good film", "a bad film", "fine"] and data.train.labels == [1, 0, 1]
+    assert "who/what/commit" in (folder / "SOURCE.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["sst2"]
+    assert download("sst2", tmp_path, "http://127.0.0.1:9") == folder                # there already: no request
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_cut_connection_goes_on(tmp_path, server, ranges):
+    Handler.ranges, Handler.cut = ranges, 12
+    with pytest.raises(DownloadError, match="ended after 12 of 35 bytes. Run the command again"):
+        download("sst2", tmp_path, server)
+    assert not (tmp_path / "sst2").exists()
+    Handler.cut = None
+    read_folder(download("sst2", tmp_path, server))
+    assert Handler.seen[:2] == [("x.train", None), ("x.train", "bytes=12-")]
+
+
+def test_a_part_that_is_as_long_as_the_file(tmp_path, server):
+    (tmp_path / "f.part").write_bytes(b"?" * 35)
+    fetch(f"{server}/x.train", tmp_path / "f")
+    assert (tmp_path / "f").read_text() == FILES["train"]
+
+
+@pytest.mark.parametrize("content", [b"1 another film\n", b"<html>\n", b"\xff\xfe"])
+def test_wrong_content_is_refused_and_removed(tmp_path, server, content):
+    Handler.files["x.dev"], good = content, Handler.files["x.dev"]
+    with pytest.raises(DownloadError, match="x.dev: the content must have 1 rows with SHA-256"):
+        download("sst2", tmp_path, server)
+    assert not (tmp_path / "sst2").exists()
+    Handler.files["x.dev"] = good
+    read_folder(download("sst2", tmp_path, server))
+    assert [name for name, _ in Handler.seen].count("x.train") == 1                  # what was right was kept
+
+
+def test_errors(tmp_path, server):
+    with pytest.raises(DownloadError, match="nothing: the server answered 404"):
+        fetch(f"{server}/nothing", tmp_path / "nothing")
+    with pytest.raises(DownloadError, match="could not be fetched"):
+        fetch("http://127.0.0.1:9/x", tmp_path / "x")
+    with pytest.raises(ValueError, match="one of sst2, mrpc, tnews. Received: 'imdb'"):
+        download("imdb", tmp_path)
+
+
+def test_lines_of_the_three_sources():
+    assert module._sst2("1 a film . 1") == ["1", "a film . 1"]
+    assert module._mrpc("1\t702876\t702977\tHe said \"yes\".\tYes.") == ["1", 'He said "yes".', "Yes."]
+    assert module._mrpc("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String") is None
+    assert module._tnews("以色列\tnews_military") == ["9", "以色列"]
+
+
+def test_hold_out_is_deterministic_and_takes_texts_that_occur_once():
+    rows = [["0", f"text {i % 90}"] for i in range(100)]                             # texts 0-9 occur twice
+    train, test = module._hold_out(rows, 20)
+    assert len(train) == 80 and len(test) == 20 and not {tuple(row) for row in train} & {tuple(row) for row in test}
+    assert not {f"text {i}" for i in range(10)} & {row[1] for row in test}
+    assert {tuple(row) for row in module._hold_out(rows[::-1], 20)[1]} == {tuple(row) for row in test}
