@@ -1,0 +1,208 @@
+"""A `TaskModel` as .tflite files that run on phones, each checked against Keras before it is written.
+
+The graph: three int32 inputs (1, seq) by name, one signature, built-in operators only, one output `probabilities`
+((1, classes), tagging (1, seq, labels)). The softmax is in the graph because a client such as MediaPipe's
+TextClassifier shows the single output tensor as it is. Parity is still checked on logits, and on the very same file:
+in a copy of its bytes the output's index is set to the tensor that the softmax reads (`logits_view`).
+"""
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tensorflow.lite.python.convert_phase import ConverterError     # no public name; after backend, which picks Keras 2
+
+from keras_compress.backend import keras, tf
+from keras_compress.bert.encoder import LayerStore, build, can_be_cls_only
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tokenizer import Encoding
+from keras_compress.files import atomic_write
+from keras_compress.measure.accuracy import evaluate, paired_difference
+from mobile_export.litert import OUTPUT_NAME, SIGNATURE, Runner
+
+FORMATS = ("float32", "float16", "int8", "int8_per_tensor")
+MAX_LOGIT_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2}
+MAX_MEAN_DP = 0.05
+MAX_FALL = 0.02                  # of dev accuracy, beyond the paired 95 % interval
+NUM_PARITY_TEXTS = 200           # int8 is checked on all dev texts
+
+
+class ExportError(ValueError):
+    """The file would not do what the Keras model does; nothing was written."""
+
+
+def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64, dev=None, cls_only=None, fuse=False,
+           allow_drift=False):
+    """Converts a model, compares each file with Keras, and writes all of them or none.
+
+    Args:
+        task_model: `TaskModel` of any task.
+        path: a folder, for `<format>.tflite`; or, for one format, a name that ends in .tflite. Replaced if there.
+        formats: some of "float32", "float16", "int8" (dynamic range: int8 weights, one scale per channel) and
+            "int8_per_tensor" (the same with one scale per weight, for runtimes up to 2.14).
+        sequence_length: fixed length of the inputs; longer texts must be cut.
+        dev: `Split` to compare on, with labels; None: random ids of varied lengths, and no accuracy.
+        cls_only: compute the last layer for [CLS] alone (exact). None: where task and pooling allow.
+        fuse: let the converter fold LayerNorm's gamma into the next weights, which then leave the trained grid.
+        allow_drift: write int8 files that drift too far, marked in `drift`.
+    Returns:
+        list of dicts, one per file: `format`, `path`, `bytes`, `sequence_length`, `cls_only`, `partitions` (XNNPACK),
+        `seconds` (conversion), and against Keras on the same texts cut to the same length: `num_examples`,
+        `agreement` (0-1; tagging: of tokens), `max_dp`, `mean_dp` (over texts or tokens, of the largest probability
+        difference), `max_dlogit` (floats only), `metric`, `accuracy`, `accuracy_keras` (int8 with dev only), `drift`
+        (None, or what is out of bounds).
+    Raises:
+        ValueError: on wrong arguments.
+        ExportError: on an operator that is not built in; a non-finite output; logits off by more than 1e-4 (float32)
+            or 1e-2 (float16); int8 mean |dp| above .05, or accuracy more than 2 points below Keras even at the near
+            end of the paired 95 % interval.
+    """
+    config, path = task_model.config, Path(path)
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise ValueError(f"`formats` must be some of {', '.join(FORMATS)}. Received: {', '.join(unknown) or 'none'}.")
+    if path.suffix == ".tflite" and len(formats) > 1:
+        raise ValueError(f"`path` must be a folder for several formats. Received: `{path}`.")
+    if not 4 <= sequence_length <= config.max_position_embeddings:
+        raise ValueError(f"`sequence_length` must be 4 to {config.max_position_embeddings}, the positions that the "
+                         f"model has. Received: {sequence_length}.")
+    if cls_only is None:
+        cls_only = can_be_cls_only(config, task_model.task)
+    found = []
+    for name in dict.fromkeys(formats):
+        start = time.perf_counter()
+        content = convert(task_model, name, sequence_length, cls_only, fuse)
+        facts = {"format": name, "path": str(path if path.suffix == ".tflite" else path / f"{name}.tflite"),
+                 "bytes": len(content), "sequence_length": sequence_length, "cls_only": cls_only,
+                 "seconds": round(time.perf_counter() - start, 1)}
+        facts |= compare(task_model, content, name, dev)
+        if facts["drift"] and not allow_drift:
+            raise ExportError(f"{name}: {facts['drift']}. Nothing was written. Pass `--allow-drift` to write it anyway.")
+        found.append((facts, content))
+    for facts, content in found:
+        with atomic_write(facts["path"], "wb") as file:
+            file.write(content)
+    return [facts for facts, _ in found]
+
+
+def convert(task_model, name, sequence_length, cls_only=False, fuse=False):
+    """The bytes of one .tflite file; arguments as in `export`. One converter object converts once."""
+    store = LayerStore(task_model.config, existing=task_model.model.layers)
+    inputs, outputs = build(task_model.config, task_model.task, len(task_model.labels), store, sequence_length, 1,
+                            cls_only)
+    model = keras.Model(inputs, outputs["logits"])
+    module = tf.Module()             # holds the bare variables: saving the Keras model takes several times as long
+    module.weights = model.variables
+    module.serve = tf.function(lambda **ids: {OUTPUT_NAME: tf.nn.softmax(model(ids, training=False))})
+    specs = {key: tf.TensorSpec(tensor.shape, tf.int32, name=key) for key, tensor in inputs.items()}
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function(**specs)], module)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]       # neither Flex nor custom operators
+    converter._experimental_disable_fuse_mul_and_fc = not fuse
+    if name != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if name == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    converter._experimental_disable_per_channel = name == "int8_per_tensor"
+    try:
+        return converter.convert()
+    except ConverterError as error:
+        raise ExportError(f"{name}: the graph must consist of TFLite's built-in operators. Received: {error}") from error
+
+
+def compare(task_model, content, name, dev=None):
+    """Runs a converted model and Keras on the same inputs.
+
+    Args:
+        content: bytes of the file. name: its format. dev: as in `export`.
+    Returns:
+        dict: those facts of `export` that come from running; `drift` says what is out of bounds for int8.
+    Raises:
+        ExportError: on what `allow_drift` does not allow.
+    """
+    runner, is_float = Runner(content), name in MAX_LOGIT_DIFFERENCE
+    encodings = parity_encodings(task_model, runner.sequence_length, dev)[:NUM_PARITY_TEXTS if is_float else None]
+    logits = _cut(task_model.forward(encodings), encodings)
+    rows = runner.forward(encodings)
+    theirs, ours = np.vstack(rows), np.vstack(logits)                        # (texts or tokens, classes)
+    for who, values in (("Keras", ours), ("The converted model", theirs)):
+        if not np.isfinite(values).all():
+            raise ExportError(f"{name}: outputs must be finite. Received: {who} gives "
+                              f"{np.sum(~np.isfinite(values).all(-1))} of {len(values)} rows with inf or nan.")
+    dp = np.abs(tf.nn.softmax(ours).numpy() - theirs).max(-1)
+    facts = {"partitions": runner.num_partitions, "num_examples": len(encodings),
+             "agreement": float(np.mean(theirs.argmax(-1) == ours.argmax(-1))), "max_dp": float(dp.max()),
+             "mean_dp": float(dp.mean()), "max_dlogit": None, "metric": None, "accuracy": None, "accuracy_keras": None,
+             "drift": None}
+    if is_float:
+        facts["max_dlogit"] = float(np.abs(np.vstack(Runner(logits_view(content)).forward(encodings)) - ours).max())
+        if not facts["max_dlogit"] <= MAX_LOGIT_DIFFERENCE[name]:
+            raise ExportError(f"{name}: logits must be within {MAX_LOGIT_DIFFERENCE[name]:g} of Keras'. Received: "
+                              f"{facts['max_dlogit']:.3g} apart on {len(encodings)} texts.")
+        return facts
+    if facts["mean_dp"] > MAX_MEAN_DP:
+        facts["drift"] = f"mean |dp| must be at most {MAX_MEAN_DP}. Received: {facts['mean_dp']:.3f}"
+    if dev is not None and dev.labels is not None:
+        before, after = (evaluate(AtLength(task_model, runner.sequence_length, lambda *_: values), dev)
+                         for values in (logits, _log(rows)))
+        change = paired_difference(after["metric"], after["scores"], before["scores"])
+        facts |= {"metric": after["metric"], "accuracy": after["value"], "accuracy_keras": before["value"]}
+        if change["high"] < -MAX_FALL:
+            facts["drift"] = (f"dev {after['metric']} must not fall by more than {MAX_FALL} beyond its 95 % interval. "
+                              f"Received: {before['value']:.3f} -> {after['value']:.3f}, interval of the difference "
+                              f"{change['low']:.3f} to {change['high']:.3f}")
+    return facts
+
+
+class AtLength:
+    """What `evaluate` needs of a model: texts cut at `sequence_length` pieces; `forward` gives the logits."""
+
+    def __init__(self, task_model, sequence_length, forward):
+        self.config = task_model.config.replace(max_position_embeddings=sequence_length)
+        self.tokenizer, self.task, self.labels = task_model.tokenizer, task_model.task, task_model.labels
+        self.forward = forward
+
+    predict = TaskModel.predict          # text to labels exactly as Keras does it, but for the forward pass
+
+
+def exported_model(path, task_model, num_threads=1):
+    """An exported file as an object with `predict(texts)`, `task` and `labels`, to be measured like a `TaskModel`.
+
+    Args:
+        task_model: the one it was exported from (its tokenizer and labels are used).
+    """
+    runner = Runner(path, num_threads)
+    return AtLength(task_model, runner.sequence_length, lambda encodings, _: _log(runner.forward(encodings)))
+
+
+def parity_encodings(task_model, sequence_length, dev=None):
+    """Encoded dev texts; without any, random ids of varied lengths, seeded."""
+    if dev is not None:
+        encode = task_model.tokenizer.encode_words if task_model.task == "tagging" else task_model.tokenizer.encode
+        return encode(list(dev.texts), sequence_length)
+    random, config = np.random.default_rng(0), task_model.config
+    lengths = random.integers(1, sequence_length + 1, NUM_PARITY_TEXTS // 2)
+    return [Encoding(random.integers(0, config.vocab_size, n).tolist(),
+                     np.sort(random.integers(0, min(config.type_vocab_size, 2), n)).tolist()) for n in lengths]
+
+
+def logits_view(content):
+    """A copy of a file's bytes that gives the logits under the name of the probabilities: same graph, same weights."""
+    from ai_edge_litert.schema_py_generated import Model
+
+    content = bytearray(content)
+    model = Model.GetRootAsModel(content)
+    graph, signature = model.Subgraphs(0), model.SignatureDefs(0).Outputs(0)
+    last = next(graph.Operators(i) for i in range(graph.OperatorsLength()) if graph.Operators(i).Outputs(0) == graph.Outputs(0))
+    graph.OutputsAsNumpy()[0] = last.Inputs(0)
+    place = signature._tab.Pos + signature._tab.Offset(6)                    # field TensorMap.tensor_index
+    content[place:place + 4] = int(last.Inputs(0)).to_bytes(4, "little")
+    return content
+
+
+def _cut(rows, encodings):
+    """Leaves out what stands at padded places: (seq, labels) -> (number of ids, labels)."""
+    return [row if row.ndim == 1 else row[:len(encoding.ids)] for row, encoding in zip(rows, encodings)]
+
+
+def _log(rows):
+    return [np.log(np.maximum(row, np.finfo(np.float32).tiny)) for row in rows]
