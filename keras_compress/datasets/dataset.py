@@ -75,10 +75,6 @@ class Dataset:
         data = tf.data.Dataset.from_tensor_slices(rows).map(pad, num_parallel_calls=2)
         return data.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(4)
 
-    def num_batches(self, split, batch_size):
-        """Number of batches of one pass."""
-        return -(-len(self._examples(split).texts) // batch_size)
-
     def subset(self, num_train=None, num_dev=None, num_test=None, seed=0):
         """A smaller data set, drawn at random; a larger subset with the same seed holds the smaller one."""
         def draw(split, number):

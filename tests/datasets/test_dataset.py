@@ -82,7 +82,7 @@ def test_shuffled_batches_hold_every_text_once(number):
     batches = batch_order(lengths, 8, shuffle_seed=3)
     assert len(batches) == -(-number // 8)
     assert sorted(np.concatenate(batches).tolist()) == list(range(number))
-    assert make(words(number)).num_batches("train", 8) == len(batches)
+    assert make(words(number)).batches("train", Letters(), 8, 64).cardinality() == len(batches)
 
 
 def test_the_order_is_a_function_of_the_seed_and_can_be_resumed():
