@@ -1,0 +1,142 @@
+"""Studies: a recipe over several data sets and seeds, as a grid of cells that grows over days.
+
+A cell is (data, method, seed). It trains one model, looks at test once, and writes one small JSON file to
+data/results/<study>/. Cells whose file exists are skipped, so a study can be stopped and resumed anywhere. Weights
+stay under runs/<study>/, out of git; where they are gone, a model that others start from is trained again.
+
+Learning rates are chosen on dev, from the study's own grid, with the first seed. The first step of a tree (the
+predecessor) is trained once per data set and shared by the seeds.
+"""
+import json
+import logging
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from keras_compress import datasets
+from keras_compress.files import DATA_FOLDER, atomic_write
+from keras_compress.recipe import is_step, run_step
+
+log = logging.getLogger(__name__)
+PACKAGES = ("tensorflow", "tf-keras", "numpy", "ai-edge-litert", "tokenizers")
+
+
+def versions():
+    """Versions of what a number depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def run_study(recipe, *, seeds=None, data=None, fixed_lr=False, only=None, weights=None, results=None):
+    """Runs the cells that are missing.
+
+    Args:
+        recipe: a study, from `read_recipe`.
+        seeds: default: the recipe's. data: list of data sets, default: the recipe's.
+        fixed_lr: take the learning rates of the recipe instead of choosing on dev.
+        only: names of steps; default: all.
+        weights, results: folders; default: runs/<study> and data/results/<study>.
+    Returns:
+        list of all cells, those from earlier runs included.
+    """
+    weights = Path(weights or DATA_FOLDER.parent / "runs" / recipe["name"])
+    results = Path(results or DATA_FOLDER / "results" / recipe["name"])
+    for name in data or recipe["datasets"]:
+        dataset = datasets.load(name)
+        study = _Study(recipe, dataset, None if fixed_lr else recipe.get("learning_rates"), weights, results)
+        _write_baselines(dataset, results)
+        for seed in seeds or recipe["seeds"]:
+            for step in recipe["steps"]:
+                if only is None or step["name"] in only:
+                    study.cell(step, seed)
+    return read_cells(results)
+
+
+def read_cells(results):
+    """All cells in a folder of results, as dicts."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(results).glob("*.json"))]
+
+
+class _Study:
+    """One data set of a study: what is trained, where it is kept, and which learning rate was chosen."""
+
+    def __init__(self, recipe, dataset, learning_rates, weights, results):
+        self.recipe, self.dataset, self.learning_rates = recipe, dataset, learning_rates
+        self.weights, self.results = weights, results
+        self.first_seed = recipe["seeds"][0]
+
+    def cell(self, step, seed):
+        """Trains and measures one cell, unless its file exists."""
+        if step is self.recipe["steps"][0]:
+            seed = self.first_seed                       # one predecessor for all seeds
+        path = self.results / f"{self.dataset.name}-{step['name']}-{seed}.json"
+        if path.is_file():
+            return
+        from keras_compress.measure.accuracy import evaluate
+        from keras_compress.measure.study import study_cell
+
+        start = time.time()
+        rate, on_dev = self.learning_rate(step)
+        model = self.model(step, seed, rate)
+        cell = study_cell(self.dataset.name, step["name"], seed, evaluate(model, self.dataset.test),
+                          dev=evaluate(model, self.dataset.dev)["value"], learning_rate=rate, dev_of_learning_rates=on_dev,
+                          parameters=model.model.count_params(), data_sha256=self.dataset.summary()["sha256"],
+                          settings=model.history[-2:], seconds=round(time.time() - start), versions=versions())
+        _write_json(path, cell)
+        log.info("%s: test %.4f, dev %.4f, learning rate %g", path.name, cell["accuracy"], cell["dev"], rate or 0)
+
+    def learning_rate(self, step):
+        """(the learning rate of a step, {rate: dev metric} if it was chosen)."""
+        fixed = {**self.recipe["training"], **step}.get("learning_rate")
+        if not self.learning_rates:
+            return fixed, None
+        path = self.results / "grid" / f"{self.dataset.name}-{step['name']}.json"
+        on_dev = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        for rate in self.learning_rates:
+            if f"{rate:g}" not in on_dev:
+                from keras_compress.measure.accuracy import evaluate
+
+                model = self.model(step, self.first_seed, rate)
+                on_dev[f"{rate:g}"] = evaluate(model, self.dataset.dev)["value"]
+                log.info("%s %s learning rate %g: dev %.4f", self.dataset.name, step["name"], rate, on_dev[f"{rate:g}"])
+                _write_json(path, on_dev)
+        return max(self.learning_rates, key=lambda rate: on_dev[f"{rate:g}"]), on_dev
+
+    def model(self, step, seed, rate):
+        """The trained model of a cell, from disk if it is there."""
+        from keras_compress.bert.task_model import TaskModel
+        from keras_compress.bert.weights import load
+
+        name = f"{self.dataset.name}-{step['name']}-{seed}" + ("" if rate is None else f"-{rate:g}")
+        if (self.weights / name / "config.json").is_file():
+            return TaskModel.load(self.weights / name)
+        if is_step(self.recipe, step["from"]):
+            parent = next(other for other in self.recipe["steps"] if other["name"] == step["from"])
+            parent_seed = self.first_seed if parent is self.recipe["steps"][0] else seed
+            parent = self.model(parent, parent_seed, self.learning_rate(parent)[0])
+        else:
+            parent = load(step["from"], task=self.dataset.task, labels=self.dataset.labels, seed=seed)
+        changes = {} if rate is None else {"learning_rate": rate}
+        model = run_step(self.recipe, step, parent, self.dataset, seed=seed,
+                         folder=str(self.weights / "checkpoints" / name), **changes)
+        model.save(self.weights / name)
+        return model
+
+
+def _write_baselines(dataset, results):
+    """Cells of the baselines without BERT; they have no seed."""
+    from keras_compress.measure.baselines import baselines
+    from keras_compress.measure.study import study_cell
+
+    if not (results / f"{dataset.name}-majority-0.json").is_file():
+        for row, result in reversed(baselines(dataset)):
+            _write_json(results / f"{dataset.name}-{row['name']}-0.json",
+                        study_cell(dataset.name, row["name"], 0, result, parameters=row["parameters"],
+                                   choice=result["choice"], data_sha256=dataset.summary()["sha256"],
+                                   versions=versions()))
+
+
+def _write_json(path, value):
+    with atomic_write(path) as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
