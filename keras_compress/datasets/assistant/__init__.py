@@ -1,0 +1,249 @@
+"""Built-in data: phone-assistant commands in English and Chinese, from a grammar written for this project.
+
+The grammars are `en.toml` and `zh.toml`; the rules of what a label means are in data/README.md. In short: an
+utterance has a list of commands that are carried out, in order. Its class is the intent of the first of them, its
+tags are the slots of the first, and two utterances match if their lists are equal.
+"""
+import functools
+import random
+import re
+import tomllib
+from importlib import resources
+from typing import NamedTuple
+
+from keras_compress.datasets.dataset import Dataset, Split
+
+LANGUAGES = ("en", "zh")
+NUM_TEXTS = {"train": 5000, "dev": 1000, "test": 1500}
+NUM_PAIRS = {"train": 4000, "dev": 800, "test": 1200}
+FRAME_SHARES = {"plain": 0.25, "polite": 0.1, "order": 0.25, "negation": 0.15, "correction": 0.1, "fix": 0.05,
+                "nested": 0.1}
+ROLE = re.compile(r"\{([12x])([!~]?)\}|\{(fix)\}")
+SLOT = re.compile(r"\{(\w+)\}")
+CHOICE = re.compile(r"\(([^()]*)\)")
+
+
+class Command(NamedTuple):
+    """What the assistant is asked to do: equal commands have equal `intent` and `slots`, whatever the wording."""
+    intent: str
+    slots: dict             # lexicon entry -> words
+    template: str           # the wording
+
+
+class Utterance(NamedTuple):
+    pieces: list            # (text, tag or None)
+    commands: list          # carried out, in this order
+    withdrawn: list         # said, but not carried out
+    frame: str
+
+    @property
+    def text(self):
+        return re.sub(r"\s+([,.])", r"\1", " ".join("".join(text for text, _ in self.pieces).split()))
+
+    def words_and_tags(self, language):
+        """Words separated by one space (Chinese: characters) and as many BIO tags."""
+        words, tags = [], []
+        for text, tag in self.pieces:
+            found = re.findall(r"\w[\w'-]*|[^\w\s]" if language == "en" else r"\S", text)
+            words += found
+            tags += ["O" if tag is None else ("I-" if place else "B-") + tag for place in range(len(found))]
+        return " ".join(words), tags
+
+
+@functools.cache
+def grammar(language):
+    """The parsed TOML file: `frames`, `intents` and `lexicon`; see the comments at its top."""
+    return tomllib.loads(resources.files(__name__).joinpath(f"{language}.toml").read_text(encoding="utf-8"))
+
+
+def load(language="en", task="classification"):
+    """The `assistant` set: about 5,000 / 1,000 / 1,500 texts (pairs: 4,000 / 800 / 1,200), always the same ones.
+
+    Args:
+        language: "en" or "zh".
+        task: "classification" (intent), "tagging" (slots, BIO) or "matching" (do both utterances ask for the same?).
+    Raises:
+        ValueError: if there is no such language or task.
+    """
+    makers = {"classification": _intents, "tagging": _tags, "matching": _pairs}
+    if language not in LANGUAGES:
+        raise ValueError(f"`language` must be a language of the assistant data. Received: {language!r}. "
+                         f"Choose {' or '.join(LANGUAGES)}.")
+    if task not in makers:
+        raise ValueError(f"`task` must be a task of the assistant data. Received: {task!r}. "
+                         f"Choose {', '.join(makers)}.")
+    labels, splits = makers[task](language)
+    return Dataset(f"assistant-{language}", task, labels, *splits)
+
+
+@functools.cache
+def utterances(language):
+    """{split: list of Utterance}, as many of each intent; no text occurs twice, not even in two splits."""
+    intents, seen, splits = list(grammar(language)["intents"]), set(), {}
+    for split, num_texts in NUM_TEXTS.items():
+        speaker, splits[split] = Speaker(language, split), []
+        while len(splits[split]) < num_texts:
+            utterance = speaker.say(intents[len(splits[split]) % len(intents)])
+            if utterance.text not in seen:
+                seen.add(utterance.text)
+                splits[split].append(utterance)
+        splits[split].sort(key=lambda _: speaker.random.random())
+    return splits
+
+
+def _intents(language):
+    labels = tuple(grammar(language)["intents"])
+    return labels, [Split([said.text for said in split], [labels.index(said.commands[0].intent) for said in split])
+                    for split in utterances(language).values()]
+
+
+def _tags(language):
+    names = sorted({entry["tag"] for entry in grammar(language)["lexicon"].values() if "tag" in entry})
+    labels = ("O", *(prefix + name for name in names for prefix in ("B-", "I-")))
+    pairs = [[said.words_and_tags(language) for said in split] for split in utterances(language).values()]
+    return labels, [Split([text for text, _ in split], [[labels.index(tag) for tag in tags] for _, tags in split])
+                    for split in pairs]
+
+
+@functools.cache
+def _pairs(language):
+    seen, splits = set(), []
+    for split, num_pairs in NUM_PAIRS.items():
+        speaker, pairs = Speaker(language, split, salt="matching"), Split([], [])
+        while len(pairs.texts) < num_pairs:
+            label = len(pairs.texts) % 2
+            first = speaker.say()
+            second = speaker.answer(first, same=label == 1)
+            if second and first.text != second.text and seen.isdisjoint({first.text, second.text}):
+                seen |= {first.text, second.text}
+                pairs.texts.append((first.text, second.text))
+                pairs.labels.append(label)
+        order = sorted(range(num_pairs), key=lambda _: speaker.random.random())
+        splits.append(Split([pairs.texts[place] for place in order], [pairs.labels[place] for place in order]))
+    return ("different", "same"), splits
+
+
+class Speaker:
+    """Says things with the templates and words of one split. `random()` alone is drawn from: it never changes."""
+
+    def __init__(self, language, split, salt=""):
+        self.grammar, self.split = grammar(language), split
+        self.random = random.Random(f"{language} {split} {salt}")
+
+    def pick(self, items):
+        return items[int(self.random.random() * len(items))]
+
+    def draw(self, name):
+        """Words of a lexicon entry, nested entries filled in; half of them held out where the entry holds some out."""
+        entry = self.grammar["lexicon"][name]
+        own = entry.get(self.split)
+        words = self.pick(own if own and self.random.random() < 0.5 else entry["any"])
+        return SLOT.sub(lambda slot: self.draw(slot[1]), self.choose(words))
+
+    def choose(self, text):
+        return CHOICE.sub(lambda choice: self.pick(choice[1].split("|")), text)
+
+    def command(self, intent, whole, like=None):
+        """A Command; `whole` allows full sentences too; `like` asks for other wording of that command, or None."""
+        templates = [template for template in self.grammar["intents"][intent][self.split]
+                     if whole or not template.startswith("!")]
+        if like:
+            templates = [template for template in templates if set(SLOT.findall(template)) == set(like.slots)]
+            others = [template for template in templates if template != like.template]
+            templates = others if others and self.random.random() < 0.8 else templates
+            return self.pick([like._replace(template=template) for template in templates]) if templates else None
+        template = self.pick(templates)
+        return Command(intent, {name: self.draw(name) for name in SLOT.findall(template)}, template)
+
+    def say(self, intent=None, commands=(), withdrawn=None):
+        """An Utterance in a random frame: of `commands` if given, else one whose first command has `intent`.
+
+        Returns None if no frame and wording of this split fit the wanted commands in 20 tries.
+        """
+        for _ in range(20):
+            frame = self.frame()
+            roles = {role: kind for role, kind, _ in ROLE.findall(frame) if role}
+            wanted = dict(zip("12", commands)) | ({"x": withdrawn} if withdrawn else {})
+            if commands and not set(wanted) <= set(roles) <= set(wanted) | {"x"}:
+                continue
+            said = {}
+            for role in sorted(roles):
+                like = wanted.get(role)
+                chosen = like.intent if like else intent if intent and not said else self.intent(role, said)
+                said[role] = self.command(chosen, roles[role] == "!", like)
+                if not said[role]:
+                    break
+            if said[role] and ("fix" not in frame or self.fixable(said["1"])):
+                return Utterance(self.fill(frame, said), [said[role] for role in "12" if role in said],
+                                 [said["x"]] if "x" in said else [], frame)
+        return None
+
+    def frame(self):
+        """One frame of this split; the shares of the kinds are those of FRAME_SHARES."""
+        point = self.random.random()
+        for kind, share in FRAME_SHARES.items():
+            point -= share
+            if point < 0:
+                break
+        return "{1!}" if kind == "plain" else self.choose(self.pick(self.grammar["frames"][self.split][kind]))
+
+    def intent(self, role, said):
+        """An intent for one more command: second ones from another family (light_*, heat_*), so that both make sense."""
+        taken = {command.intent if role == "x" else command.intent.split("_")[0] for command in said.values()}
+        return self.pick([intent for intent in self.grammar["intents"]
+                          if (intent if role == "x" else intent.split("_")[0]) not in taken])
+
+    def fixable(self, command):
+        slots = SLOT.findall(command.template)
+        return slots and slots[-1] in self.grammar["fixable"]
+
+    def fill(self, frame, said):
+        """[(text, tag or None)]: only the slots of the command that is carried out first are tagged."""
+        pieces, end = [], 0
+        for match in ROLE.finditer(frame):
+            pieces.append((frame[end:match.start()], None))
+            end = match.end()
+            command = said[match[1] or "1"]
+            last = SLOT.findall(command.template)[-1] if match[2] == "~" or match[3] else None
+            if match[3]:                                           # {fix}: the right value
+                pieces.append((command.slots[last], self.tag(last)))
+                continue
+            parts = SLOT.split(self.choose(command.template.lstrip("!")))
+            for place, part in enumerate(parts):
+                if place % 2 == 0:
+                    pieces.append((part, None))
+                elif part == last:                                 # {1~}: a wrong value
+                    pieces.append((self.draw_other(part, command.slots[part]), None))
+                else:
+                    pieces.append((command.slots[part], self.tag(part) if match[1] == "1" else None))
+        return [*pieces, (frame[end:], None)]
+
+    def tag(self, name):
+        return self.grammar["lexicon"][name].get("tag")
+
+    def draw_other(self, name, words):
+        while (other := self.draw(name)) == words:
+            pass
+        return other
+
+    def answer(self, first, same):
+        """An Utterance that asks for the same as `first` in other words, or for something close to it; or None."""
+        if same:
+            return self.say(commands=first.commands)
+        kind = self.pick(["order", "slot", "intent", "withdrawn", "number"])
+        commands, withdrawn = list(first.commands), None
+        place = int(self.random.random() * len(commands))
+        command = commands[place]
+        if kind == "order":
+            commands.reverse()
+        elif kind == "slot" and command.slots:
+            name = self.pick(list(command.slots))
+            other = self.draw_other(name, command.slots[name])
+            commands[place] = command._replace(slots={**command.slots, name: other})
+        elif kind == "intent":
+            commands[place] = command._replace(intent=self.intent("x", {"1": command}))
+        elif kind == "withdrawn" and first.withdrawn:
+            commands[place], withdrawn = first.withdrawn[0], command
+        elif kind == "number":
+            commands = commands[:1] if len(commands) == 2 else [*commands, *first.withdrawn]
+        return None if commands == first.commands else self.say(commands=commands, withdrawn=withdrawn)
