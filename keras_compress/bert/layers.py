@@ -34,6 +34,7 @@ class PositionEmbedding(keras.layers.Layer):
     def build(self, shape):
         self.embeddings = self.add_weight(name="embeddings", shape=(self.max_length, shape[-1]),
                                           initializer=self.initializer)
+        super().build(shape)
 
     def call(self, x):                                                     # (batch, seq, hidden)
         return x + self.embeddings[: tf.shape(x)[1]]
@@ -54,6 +55,7 @@ class LayerNorm(keras.layers.Layer):
     def build(self, shape):
         self.gamma = self.add_weight(name="gamma", shape=(shape[-1],), initializer="ones")
         self.beta = self.add_weight(name="beta", shape=(shape[-1],), initializer="zeros")
+        super().build(shape)
 
     def call(self, x):
         centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
