@@ -77,7 +77,7 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
                  "seconds": round(time.perf_counter() - start, 1)}
         facts |= compare(task_model, content, name, dev)
         if facts["drift"] and not allow_drift:
-            raise ExportError(f"{name}: {facts['drift']}. Nothing was written. Pass `--allow-drift` to write it anyway.")
+            raise ExportError(f"{name}: {facts['drift']}. Nothing was written. Pass `allow_drift` to write it anyway.")
         found.append((facts, content))
     for facts, content in found:
         with atomic_write(facts["path"], "wb") as file:
@@ -93,9 +93,9 @@ def convert(task_model, name, sequence_length, cls_only=False, fuse=False):
     model = keras.Model(inputs, outputs["logits"])
     module = tf.Module()             # holds the bare variables: saving the Keras model takes several times as long
     module.weights = model.variables
-    module.serve = tf.function(lambda **ids: {OUTPUT_NAME: tf.nn.softmax(model(ids, training=False))})
+    serve = tf.function(lambda **ids: {OUTPUT_NAME: tf.nn.softmax(model(ids, training=False))}, autograph=False)
     specs = {key: tf.TensorSpec(tensor.shape, tf.int32, name=key) for key, tensor in inputs.items()}
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function(**specs)], module)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function(**specs)], module)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]       # neither Flex nor custom operators
     converter._experimental_disable_fuse_mul_and_fc = not fuse
     if name != "float32":
@@ -106,7 +106,10 @@ def convert(task_model, name, sequence_length, cls_only=False, fuse=False):
     try:
         return converter.convert()
     except ConverterError as error:
-        raise ExportError(f"{name}: the graph must consist of TFLite's built-in operators. Received: {error}") from error
+        lines = str(error).splitlines()          # pages of graph; the one line that counts names the operators
+        named = [line for line in lines if line.startswith(("Custom ops:", "Flex ops:"))] or lines[:1]
+        raise ExportError(f"{name}: the graph must convert to TFLite's built-in operators alone. Received: {named[0]}."
+                          ) from error
 
 
 def compare(task_model, content, name, dev=None):
@@ -192,10 +195,11 @@ def logits_view(content):
     content = bytearray(content)
     model = Model.GetRootAsModel(content)
     graph, signature = model.Subgraphs(0), model.SignatureDefs(0).Outputs(0)
-    last = next(graph.Operators(i) for i in range(graph.OperatorsLength()) if graph.Operators(i).Outputs(0) == graph.Outputs(0))
-    graph.OutputsAsNumpy()[0] = last.Inputs(0)
+    operators = [graph.Operators(i) for i in range(graph.OperatorsLength())]
+    softmax = next(operator for operator in operators if operator.Outputs(0) == graph.Outputs(0))
+    graph.OutputsAsNumpy()[0] = softmax.Inputs(0)
     place = signature._tab.Pos + signature._tab.Offset(6)                    # field TensorMap.tensor_index
-    content[place:place + 4] = int(last.Inputs(0)).to_bytes(4, "little")
+    content[place:place + 4] = int(softmax.Inputs(0)).to_bytes(4, "little")
     return content
 
 

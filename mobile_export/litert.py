@@ -36,7 +36,8 @@ class Runner:
             self._run = self._interpreter.get_signature_runner(SIGNATURE)
             self.sequence_length = int(self._run.get_input_details()["input_word_ids"]["shape"][-1])
         except (ValueError, RuntimeError, KeyError) as error:
-            raise ValueError(f"{name}: not a model that this runtime can load ({error}). Export it again, or as "
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{name}: not a model that this runtime can load ({reason}). Export it again, or as "
                              "`int8_per_tensor` for an old runtime.") from error
         self.num_partitions = sum(op["op_name"] == "DELEGATE" for op in self._interpreter._get_ops_details())
         self.vocab_size = self._rows_of_table("input_word_ids")
