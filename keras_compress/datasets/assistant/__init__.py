@@ -33,7 +33,7 @@ class Command(NamedTuple):
 class Utterance(NamedTuple):
     pieces: list            # (text, tag or None)
     commands: list          # carried out, in this order
-    withdrawn: list         # said, but not carried out
+    withdrawn: Command      # said, but not carried out; or None
     frame: str
 
     @property
@@ -81,13 +81,13 @@ def utterances(language):
     """{split: list of Utterance}, as many of each intent; no text occurs twice, not even in two splits."""
     intents, seen, splits = list(grammar(language)["intents"]), set(), {}
     for split, num_texts in NUM_TEXTS.items():
-        speaker, splits[split] = Speaker(language, split), []
-        while len(splits[split]) < num_texts:
-            utterance = speaker.say(intents[len(splits[split]) % len(intents)])
+        speaker, said = Speaker(language, split), []
+        while len(said) < num_texts:
+            utterance = speaker.say(intents[len(said) % len(intents)])
             if utterance.text not in seen:
                 seen.add(utterance.text)
-                splits[split].append(utterance)
-        splits[split].sort(key=lambda _: speaker.random.random())
+                said.append(utterance)
+        splits[split] = speaker.shuffled(said)
     return splits
 
 
@@ -100,31 +100,29 @@ def _intents(language):
 def _tags(language):
     names = sorted({entry["tag"] for entry in grammar(language)["lexicon"].values() if "tag" in entry})
     labels = ("O", *(prefix + name for name in names for prefix in ("B-", "I-")))
-    pairs = [[said.words_and_tags(language) for said in split] for split in utterances(language).values()]
-    return labels, [Split([text for text, _ in split], [[labels.index(tag) for tag in tags] for _, tags in split])
-                    for split in pairs]
+    rows = [[said.words_and_tags(language) for said in split] for split in utterances(language).values()]
+    return labels, [Split([words for words, _ in split], [[labels.index(tag) for tag in tags] for _, tags in split])
+                    for split in rows]
 
 
 @functools.cache
 def _pairs(language):
     seen, splits = set(), []
     for split, num_pairs in NUM_PAIRS.items():
-        speaker, pairs = Speaker(language, split, salt="matching"), Split([], [])
-        while len(pairs.texts) < num_pairs:
-            label = len(pairs.texts) % 2
+        speaker, pairs = Speaker(language, split, salt="matching"), []
+        while len(pairs) < num_pairs:
+            label = len(pairs) % 2
             first = speaker.say()
             second = speaker.answer(first, same=label == 1)
             if second and first.text != second.text and seen.isdisjoint({first.text, second.text}):
                 seen |= {first.text, second.text}
-                pairs.texts.append((first.text, second.text))
-                pairs.labels.append(label)
-        order = sorted(range(num_pairs), key=lambda _: speaker.random.random())
-        splits.append(Split([pairs.texts[place] for place in order], [pairs.labels[place] for place in order]))
+                pairs.append(((first.text, second.text), label))
+        splits.append(Split(*map(list, zip(*speaker.shuffled(pairs)))))
     return ("different", "same"), splits
 
 
 class Speaker:
-    """Says things with the templates and words of one split. `random()` alone is drawn from: it never changes."""
+    """Says things with the templates and words of one split. Only `random()` is drawn from: Python never changes it."""
 
     def __init__(self, language, split, salt=""):
         self.grammar, self.split = grammar(language), split
@@ -133,25 +131,33 @@ class Speaker:
     def pick(self, items):
         return items[int(self.random.random() * len(items))]
 
-    def draw(self, name):
+    def shuffled(self, items):
+        return sorted(items, key=lambda _: self.random.random())
+
+    def choose(self, text):
+        """One of each (a|b)."""
+        return CHOICE.sub(lambda choice: self.pick(choice[1].split("|")), text)
+
+    def draw(self, name, other_than=None):
         """Words of a lexicon entry, nested entries filled in; half of them held out where the entry holds some out."""
         entry = self.grammar["lexicon"][name]
         own = entry.get(self.split)
-        words = self.pick(own if own and self.random.random() < 0.5 else entry["any"])
-        return SLOT.sub(lambda slot: self.draw(slot[1]), self.choose(words))
-
-    def choose(self, text):
-        return CHOICE.sub(lambda choice: self.pick(choice[1].split("|")), text)
+        text = self.pick(own if own and self.random.random() < 0.5 else entry["any"])
+        words = SLOT.sub(lambda slot: self.draw(slot[1]), self.choose(text))
+        return self.draw(name, other_than) if words == other_than else words
 
     def command(self, intent, whole, like=None):
-        """A Command; `whole` allows full sentences too; `like` asks for other wording of that command, or None."""
+        """A Command; `whole` allows full sentences too; `like` asks for other wording of that one, if there is any.
+
+        Returns None if `like` cannot be said with the templates of `intent`.
+        """
         templates = [template for template in self.grammar["intents"][intent][self.split]
                      if whole or not template.startswith("!")]
         if like:
             templates = [template for template in templates if set(SLOT.findall(template)) == set(like.slots)]
             others = [template for template in templates if template != like.template]
             templates = others if others and self.random.random() < 0.8 else templates
-            return self.pick([like._replace(template=template) for template in templates]) if templates else None
+            return like._replace(template=self.pick(templates)) if templates else None
         template = self.pick(templates)
         return Command(intent, {name: self.draw(name) for name in SLOT.findall(template)}, template)
 
@@ -160,22 +166,21 @@ class Speaker:
 
         Returns None if no frame and wording of this split fit the wanted commands in 20 tries.
         """
+        wanted = dict(zip("12", commands)) | ({"x": withdrawn} if withdrawn else {})
         for _ in range(20):
-            frame = self.frame()
-            roles = {role: kind for role, kind, _ in ROLE.findall(frame) if role}
-            wanted = dict(zip("12", commands)) | ({"x": withdrawn} if withdrawn else {})
-            if commands and not set(wanted) <= set(roles) <= set(wanted) | {"x"}:
+            frame, said = self.frame(), {}
+            kinds = {role: kind for role, kind, _ in ROLE.findall(frame) if role}
+            if commands and not set(wanted) <= set(kinds) <= set(wanted) | {"x"}:
                 continue
-            said = {}
-            for role in sorted(roles):
+            for role in sorted(kinds):
                 like = wanted.get(role)
                 chosen = like.intent if like else intent if intent and not said else self.intent(role, said)
-                said[role] = self.command(chosen, roles[role] == "!", like)
+                said[role] = self.command(chosen, kinds[role] == "!", like)
                 if not said[role]:
                     break
-            if said[role] and ("fix" not in frame or self.fixable(said["1"])):
-                return Utterance(self.fill(frame, said), [said[role] for role in "12" if role in said],
-                                 [said["x"]] if "x" in said else [], frame)
+            if said[role] and ("{fix}" not in frame or _last_slot(said["1"]) in self.grammar["fixable"]):
+                commands = [said[role] for role in "12" if role in said]
+                return Utterance(self.fill(frame, said), commands, said.get("x"), frame)
         return None
 
     def frame(self):
@@ -188,14 +193,10 @@ class Speaker:
         return "{1!}" if kind == "plain" else self.choose(self.pick(self.grammar["frames"][self.split][kind]))
 
     def intent(self, role, said):
-        """An intent for one more command: second ones from another family (light_*, heat_*), so that both make sense."""
-        taken = {command.intent if role == "x" else command.intent.split("_")[0] for command in said.values()}
-        return self.pick([intent for intent in self.grammar["intents"]
-                          if (intent if role == "x" else intent.split("_")[0]) not in taken])
-
-    def fixable(self, command):
-        slots = SLOT.findall(command.template)
-        return slots and slots[-1] in self.grammar["fixable"]
+        """An intent for one more command. A second one is from another family (light_*, heat_*): both make sense."""
+        kind = (lambda intent: intent) if role == "x" else (lambda intent: intent.split("_")[0])
+        taken = {kind(command.intent) for command in said.values()}
+        return self.pick([intent for intent in self.grammar["intents"] if kind(intent) not in taken])
 
     def fill(self, frame, said):
         """[(text, tag or None)]: only the slots of the command that is carried out first are tagged."""
@@ -203,47 +204,45 @@ class Speaker:
         for match in ROLE.finditer(frame):
             pieces.append((frame[end:match.start()], None))
             end = match.end()
-            command = said[match[1] or "1"]
-            last = SLOT.findall(command.template)[-1] if match[2] == "~" or match[3] else None
-            if match[3]:                                           # {fix}: the right value
-                pieces.append((command.slots[last], self.tag(last)))
+            role, kind, fix = match.groups()
+            command = said[role or "1"]
+            if fix:                                                # the right value of the slot
+                pieces.append(self.slot(command, _last_slot(command)))
                 continue
-            parts = SLOT.split(self.choose(command.template.lstrip("!")))
-            for place, part in enumerate(parts):
+            for place, part in enumerate(SLOT.split(self.choose(command.template.lstrip("!")))):
                 if place % 2 == 0:
                     pieces.append((part, None))
-                elif part == last:                                 # {1~}: a wrong value
-                    pieces.append((self.draw_other(part, command.slots[part]), None))
+                elif kind == "~" and part == _last_slot(command):  # a wrong value
+                    pieces.append((self.draw(part, other_than=command.slots[part]), None))
                 else:
-                    pieces.append((command.slots[part], self.tag(part) if match[1] == "1" else None))
+                    pieces.append(self.slot(command, part) if role == "1" else (command.slots[part], None))
         return [*pieces, (frame[end:], None)]
 
-    def tag(self, name):
-        return self.grammar["lexicon"][name].get("tag")
-
-    def draw_other(self, name, words):
-        while (other := self.draw(name)) == words:
-            pass
-        return other
+    def slot(self, command, name):
+        return command.slots[name], self.grammar["lexicon"][name]["tag"]
 
     def answer(self, first, same):
         """An Utterance that asks for the same as `first` in other words, or for something close to it; or None."""
         if same:
             return self.say(commands=first.commands)
-        kind = self.pick(["order", "slot", "intent", "withdrawn", "number"])
+        change = self.pick(["order", "slot", "intent", "withdrawn", "number"])
         commands, withdrawn = list(first.commands), None
         place = int(self.random.random() * len(commands))
         command = commands[place]
-        if kind == "order":
+        if change == "order":
             commands.reverse()
-        elif kind == "slot" and command.slots:
+        elif change == "slot" and command.slots:
             name = self.pick(list(command.slots))
-            other = self.draw_other(name, command.slots[name])
-            commands[place] = command._replace(slots={**command.slots, name: other})
-        elif kind == "intent":
+            words = self.draw(name, other_than=command.slots[name])
+            commands[place] = command._replace(slots={**command.slots, name: words})
+        elif change == "intent":
             commands[place] = command._replace(intent=self.intent("x", {"1": command}))
-        elif kind == "withdrawn" and first.withdrawn:
-            commands[place], withdrawn = first.withdrawn[0], command
-        elif kind == "number":
-            commands = commands[:1] if len(commands) == 2 else [*commands, *first.withdrawn]
+        elif change == "withdrawn" and first.withdrawn:
+            commands[place], withdrawn = first.withdrawn, command
+        elif change == "number":
+            commands = commands[:1] if len(commands) == 2 else [*commands, *filter(None, [first.withdrawn])]
         return None if commands == first.commands else self.say(commands=commands, withdrawn=withdrawn)
+
+
+def _last_slot(command):
+    return next(reversed(SLOT.findall(command.template)), None)
