@@ -193,7 +193,7 @@ class TaskModel:
         """
         folder = Path(folder)
         try:
-            stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            stored = read_json(folder / "config.json")
             if stored.get("keras_compress") != FORMAT:
                 raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {stored.get('keras_compress')!r}.")
             tokenizer = Tokenizer(read_vocab(folder / "vocab.txt"), stored["lowercase"])
@@ -201,7 +201,7 @@ class TaskModel:
             tensors = read_safetensors(folder / "model.safetensors")
             task_model = cls(BertConfig.from_dict(stored["config"]), tokenizer, stored["task"], labels, loaded=tensors)
             task_model.set_weights(tensors)
-            task_model.metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            task_model.metrics = read_json(folder / "metrics.json")
             task_model.curve = _from_csv((folder / "history.csv").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             name = Path(error.filename).name
@@ -215,11 +215,23 @@ class TaskModel:
 def read_safetensors(path):
     """All tensors of a safetensors file as {name: array}. Raises ValueError if the file is damaged."""
     try:
-        return load_file(str(path))
+        with open(path, "rb"):                 # unlike the library's, this error tells the name of a missing file
+            return load_file(str(path))
     except FileNotFoundError:
         raise
     except Exception as error:          # the library's own exception type, and OSError for a file cut short
         raise ValueError(f"{path}: not a whole safetensors file ({error}). Copy or download it again.") from error
+
+
+def read_json(path):
+    """The object in a JSON file. Raises ValueError, naming the file, if it holds anything else."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: must hold a JSON object. Received: {type(value).__name__}.")
+    return value
 
 
 def _key(layer, variable):

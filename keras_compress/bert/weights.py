@@ -8,7 +8,6 @@ Sources of `load`:
     a Google folder         bert_config.json, bert_model.ckpt.*, vocab.txt
     a bert4keras .h5 file   with bert_config.json and vocab.txt beside it; `from_bert4keras` takes a model in memory
 """
-import json
 import logging
 import re
 from importlib.util import find_spec
@@ -19,7 +18,7 @@ import numpy as np
 
 from keras_compress.bert import bert4keras_bridge as bridge
 from keras_compress.bert.config import BertConfig
-from keras_compress.bert.task_model import TaskModel, read_safetensors
+from keras_compress.bert.task_model import TaskModel, read_json, read_safetensors
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
 
 log = logging.getLogger(__name__)
@@ -177,7 +176,7 @@ def read_huggingface(folder, with_head=True):
     """
     folder = Path(folder)
     path = _one_of(folder, "config.json")
-    config, published = BertConfig.from_json(path), _read_json(path)
+    config, published = BertConfig.from_json(path), read_json(path)
     tensors, left_out = to_our_names(_read_shards(folder), config.num_layers)
     labels, heads = None, {"BertForSequenceClassification": "classification", "BertForTokenClassification": "tagging"}
     task = next((heads[name] for name in published.get("architectures") or () if name in heads), None)
@@ -197,7 +196,7 @@ def read_huggingface(folder, with_head=True):
 def _read_shards(folder):
     if (folder / "model.safetensors").is_file():
         return read_safetensors(folder / "model.safetensors")
-    shards = set(_read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
+    shards = set(read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
     return {name: array for shard in sorted(shards)
             for name, array in read_safetensors(_one_of(folder, Path(shard).name)).items()}
 
@@ -240,11 +239,11 @@ def read_tokenizer(folder):
     """
     path = _one_of(folder, "tokenizer.json", "vocab.txt")
     extra = folder / "tokenizer_config.json"
-    switches = _read_json(extra) if extra.is_file() else {}
+    switches = read_json(extra) if extra.is_file() else {}
     if path.name == "vocab.txt":
         vocab = read_vocab(path)
     else:
-        stored = _read_json(path)
+        stored = read_json(path)
         model, normalizer = stored.get("model") or {}, stored.get("normalizer") or {}
         kinds = model.get("type"), model.get("continuing_subword_prefix"), normalizer.get("type")
         if kinds != ("WordPiece", "##", "BertNormalizer"):
@@ -284,7 +283,7 @@ def _with_pooling(config, tensors):
 
 
 def _is_ours(path):
-    return (path / "config.json").is_file() and "keras_compress" in _read_json(path / "config.json")
+    return (path / "config.json").is_file() and "keras_compress" in read_json(path / "config.json")
 
 
 def _one_of(folder, *names):
@@ -292,13 +291,3 @@ def _one_of(folder, *names):
     if not found:
         raise ValueError(f"{folder}: the weights must come with {' or '.join(names)}. It is missing.")
     return found[0]
-
-
-def _read_json(path):
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: must hold a JSON object. Received: {type(value).__name__}.")
-    return value
