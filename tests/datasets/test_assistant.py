@@ -18,9 +18,9 @@ HASHES = {
     ("en", "classification"): "a5b2630538a46962",
     ("en", "tagging"): "e4d790fc70600eea",
     ("en", "matching"): "ff06ce881190372e",
-    ("zh", "classification"): "76b9a5cb432c97d6",
-    ("zh", "tagging"): "b5d8d293804b082c",
-    ("zh", "matching"): "df59c40f43afe8c0",
+    ("zh", "classification"): "8ed3137c25793c33",
+    ("zh", "tagging"): "24ffadf569f611e3",
+    ("zh", "matching"): "1d835ff284e40a21",
 }
 
 
