@@ -154,12 +154,12 @@ class Speaker:
         templates = [template for template in self.grammar["intents"][intent][self.split]
                      if whole or not template.startswith("!")]
         if like:
-            templates = [template for template in templates if set(SLOT.findall(template)) == set(like.slots)]
+            templates = [template for template in templates if set(_slots(template)) == set(like.slots)]
             others = [template for template in templates if template != like.template]
             templates = others if others and self.random.random() < 0.8 else templates
             return like._replace(template=self.pick(templates)) if templates else None
         template = self.pick(templates)
-        return Command(intent, {name: self.draw(name) for name in SLOT.findall(template)}, template)
+        return Command(intent, {name: self.draw(name) for name in _slots(template)}, template)
 
     def say(self, intent=None, commands=(), withdrawn=None):
         """An Utterance in a random frame: of `commands` if given, else one whose first command has `intent`.
@@ -244,5 +244,10 @@ class Speaker:
         return None if commands == first.commands else self.say(commands=commands, withdrawn=withdrawn)
 
 
+@functools.cache
+def _slots(template):
+    return SLOT.findall(template)
+
+
 def _last_slot(command):
-    return next(reversed(SLOT.findall(command.template)), None)
+    return (_slots(command.template) or [None])[-1]
