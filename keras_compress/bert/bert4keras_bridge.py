@@ -79,7 +79,7 @@ def read_google(prefix, config):
                 if variable in left_out:
                     tensors[name] = reader.load_variable(str(prefix), variable)
                     left_out.remove(variable)
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+    except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"{prefix}: not a whole TensorFlow checkpoint ({str(error).splitlines()[0]}). "
                          "Copy or download all its files again.") from error
     return tensors, sorted(left_out)

@@ -76,7 +76,8 @@ def from_bert4keras(model, tokenizer, task, labels, *, pooling=None, new_head=Fa
     if hasattr(tokenizer, "_token_dict"):
         tokenizer = Tokenizer(_in_order(tokenizer._token_dict), tokenizer._do_lower_case)
     elif not isinstance(tokenizer, Tokenizer):
-        tokenizer = _tokenizer(Path(tokenizer), read_vocab(tokenizer))
+        path = _one_of(Path(tokenizer).parent, Path(tokenizer).name)
+        tokenizer = _tokenizer(path, read_vocab(path))
     tensors, left_out = bridge.to_our_names(layers, config, None if new_head else len(labels))
     return from_checkpoint(Checkpoint(config, tokenizer, tensors, left_out), "bert4keras", task=task, labels=labels,
                            pooling=pooling, new_head=new_head, seed=seed)

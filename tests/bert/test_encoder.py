@@ -9,6 +9,7 @@ from keras_compress.bert.weights import from_bert4keras
 from keras_compress.measure import cost
 from tests.bert import tiny
 
+pytestmark = pytest.mark.filterwarnings("ignore:The initializer TruncatedNormal")      # bert4keras' own
 HEADS = [("classification", "pooler"), ("classification", "cls"), ("matching", "mean"), ("tagging", "cls")]
 
 
