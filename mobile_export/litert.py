@@ -59,8 +59,8 @@ class Runner:
         """One encoded text as the three inputs, padded; what stands in padded places does not matter."""
         length = len(encoding.ids)
         if not 0 < length <= self.sequence_length or len(encoding.type_ids) != length:
-            raise ValueError(f"A text must have 1 to {self.sequence_length} ids and as many type ids. Received: {length}"
-                             f" and {len(encoding.type_ids)}. Encode with `max_length={self.sequence_length}`.")
+            raise ValueError(f"A text must have 1 to {self.sequence_length} ids and as many type ids. Received: "
+                             f"{length} and {len(encoding.type_ids)}. Encode with `max_length={self.sequence_length}`.")
         rows = {"input_word_ids": encoding.ids, "input_mask": [1] * length, "input_type_ids": encoding.type_ids}
         padding = [0] * (self.sequence_length - length)
         return {name: np.array([[*row, *padding]], np.int32) for name, row in rows.items()}
