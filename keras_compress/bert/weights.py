@@ -74,7 +74,7 @@ def from_bert4keras(model, tokenizer, task, labels, *, pooling=None, new_head=Fa
     """
     config, layers = bridge.read_model(model)
     if hasattr(tokenizer, "_token_dict"):
-        tokenizer = Tokenizer(_in_order(tokenizer._token_dict), tokenizer._do_lower_case)
+        tokenizer = _tokenizer("The tokenizer", tokenizer._token_dict, tokenizer._do_lower_case)
     elif not isinstance(tokenizer, Tokenizer):
         path = _one_of(Path(tokenizer).parent, Path(tokenizer).name)
         tokenizer = _tokenizer(path, read_vocab(path))
@@ -250,7 +250,7 @@ def read_tokenizer(folder):
         if kinds != ("WordPiece", "##", "BertNormalizer"):
             raise ValueError(f"{path}: the tokenizer must be WordPiece, with '##' and BertNormalizer. "
                              f"Received: {kinds}.")
-        vocab = _in_order(model["vocab"])
+        vocab = model.get("vocab", {})
         switches = {"do_lower_case": normalizer.get("lowercase"), "strip_accents": normalizer.get("strip_accents"),
                     "tokenize_chinese_chars": normalizer.get("handle_chinese_chars"), **switches}
     tokenizer = _tokenizer(path, vocab, switches.get("do_lower_case"))
@@ -261,16 +261,13 @@ def read_tokenizer(folder):
     return tokenizer
 
 
-def _in_order(ids):
-    vocab = sorted(ids, key=ids.get)
-    if [ids[piece] for piece in vocab] != list(range(len(vocab))):
-        raise ValueError(f"A vocabulary must number its pieces from 0 without gaps. Received: {len(vocab)} pieces, the "
-                         f"last is number {ids[vocab[-1]]}.")
-    return vocab
-
-
 def _tokenizer(path, vocab, lowercase=None):
-    """A `Tokenizer`; where nothing tells `lowercase`, a vocabulary without capital letters is an uncased one."""
+    """A `Tokenizer` of a list, or {piece: id}; if nothing tells, a vocabulary without capital letters is uncased."""
+    if isinstance(vocab, dict):
+        if sorted(vocab.values()) != list(range(len(vocab))):
+            raise ValueError(f"{path}: a vocabulary must number its pieces from 0 without gaps. "
+                             f"Received: {len(vocab)} pieces up to number {max(vocab.values())}.")
+        vocab = sorted(vocab, key=vocab.get)
     if lowercase is None:
         lowercase = not any(re.search("[A-Z]", piece) for piece in vocab if not re.fullmatch(r"\[.*\]", piece))
     try:

@@ -13,7 +13,7 @@ FILES = {"config.json", "model.safetensors", "vocab.txt", "labels.txt", "metrics
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "model"
-    model = tiny.model(pooling="cls")
+    model = tiny.model(pooling="cls", num_layers=1)
     model.history = [{"method": "load", "source": "x", "left_out": ["a"], "seed": 0}]
     model.curve = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "note": "last, \"best\""}]
     model.metrics = {"accuracy": 0.75}
@@ -99,7 +99,7 @@ def test_nothing_saved_is_a_pickle(saved):
 def test_labels_and_pieces_survive_the_files(tmp_path):
     labels = ("a, b", " two  words ", "标签", "\"quoted\"", "\u2028", "0")
     vocab = [*tiny.VOCAB[:-2], "\u2028", "\u00a0"]
-    model = TaskModel(tiny.config(), Tokenizer(vocab, lowercase=False), "classification", labels)
+    model = TaskModel(tiny.config(num_layers=1), Tokenizer(vocab, lowercase=False), "classification", labels)
     model.save(tmp_path / "m")
     again = TaskModel.load(tmp_path / "m")
     assert again.labels == labels and again.tokenizer.vocab == vocab and not again.tokenizer.lowercase
@@ -109,9 +109,9 @@ def test_save_refuses_an_occupied_folder(saved, tmp_path):
     model, folder = saved
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     with pytest.raises(ValueError, match="output folder must be new or empty"):
-        tiny.shared().save(folder)
+        model.save(folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    tiny.model(seed=9).save(tmp_path / "other")
+    tiny.shared().save(tmp_path / "other")
     model.save(tmp_path / "other", overwrite=True)
     assert (tmp_path / "other" / "model.safetensors").read_bytes() == before["model.safetensors"]
 
@@ -141,8 +141,8 @@ def edited(folder, **changes):
     (lambda f: (f / "labels.txt").write_text("a\na\nb\n"), "Labels must be two or more different names"),
     (lambda f: edited(f, keras_compress=99), "`keras_compress` must be 1. Received: 99"),
     (lambda f: edited(f, task="mlm"), "`task` must be one of .* Received: 'mlm'"),
-    (lambda f: edited(f, config={**tiny.config(pooling="cls").to_dict(), "num_layers": 3}),
-     "must hold `layer_2_query/kernel`. It is missing"),
+    (lambda f: edited(f, config={**tiny.config(pooling="cls").to_dict(), "num_layers": 2}),
+     "must hold `layer_1_query/kernel`. It is missing"),
     (lambda f: edited(f, config={"bottleneck": 3}), r"Received: \['bottleneck'\]"),
 ])
 def test_load_refuses_a_damaged_folder(saved, tmp_path, damage, message):
@@ -159,11 +159,15 @@ def test_bad_labels(labels):
         TaskModel(tiny.config(), tiny.tokenizer(), "classification", labels)
 
 
+def logits(model):
+    return model.model(model.pad(model.tokenizer.encode(tiny.TEXTS, 16))).numpy()
+
+
 def test_clone_is_equal_and_independent():
     model = tiny.model()
     model.history, model.curve = [{"method": "load"}], [{"epoch": 1}]
     copy = model.clone(seed=5)
-    np.testing.assert_array_equal(copy.predict(tiny.TEXTS), model.predict(tiny.TEXTS))
+    np.testing.assert_array_equal(logits(copy), logits(model))
     assert (copy.history, copy.curve, copy.metrics) == (model.history, model.curve, {})
     before = model.weights()
     copy.set_weights({name: w + 1 for name, w in before.items()})
@@ -173,14 +177,14 @@ def test_clone_is_equal_and_independent():
 
 
 def test_keep_layers_is_the_model_with_the_others_as_identity():
-    model = tiny.model(num_layers=3)
+    model = tiny.model()
     # x + 0, normalised once more (gamma 1, beta 0), is x: a layer whose two outputs are 0 does nothing.
     identity = {name: np.zeros_like(w) for name, w in model.weights().items()
-                if name.startswith(("layer_1_attention_output", "layer_1_output/"))}
+                if name.startswith(("layer_0_attention_output", "layer_0_output/"))}
     whole = model.clone()
     whole.set_weights(identity, only=identity)
-    np.testing.assert_allclose(model.keep_layers([0, 2]).predict(tiny.TEXTS), whole.predict(tiny.TEXTS), atol=1e-6)
-    assert np.abs(whole.predict(tiny.TEXTS) - model.predict(tiny.TEXTS)).max() > 1e-3
+    np.testing.assert_allclose(logits(model.keep_layers([1])), logits(whole), atol=1e-6)
+    assert np.abs(logits(whole) - logits(model)).max() > 1e-3
 
 
 def test_keep_layers_copies_what_it_keeps():
@@ -189,7 +193,6 @@ def test_keep_layers_copies_what_it_keeps():
     for name, w in kept.items():
         prefix = {"layer_0_": "layer_2_", "layer_1_": "layer_0_"}.get(name[:8], name[:8])
         np.testing.assert_array_equal(w, ours[prefix + name[8:]])
-    np.testing.assert_array_equal(model.keep_layers(range(3)).predict(tiny.TEXTS), model.predict(tiny.TEXTS))
     for indices in ([], [3], [-1]):
         with pytest.raises(ValueError, match="Layers to keep must be among 0 to 2. Received"):
             model.keep_layers(indices)
