@@ -115,6 +115,7 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
         ValueError: if the loss stops being finite; the last checkpoint is kept.
     """
     num_steps = num_steps or training.num_steps(len(dataset.train.texts))
+    model.optimizer.build(model.trainable_variables)      # before its slots are restored, and before the first trace
     evaluate_at = {round(num_steps * k / training.evaluations) for k in range(1, training.evaluations + 1)}
     piece = max(1, min(50, num_steps // 10))
     state = {"step": 0, "rows": [], "best": -1.0, "best_step": 0, "worse": 0}
@@ -189,7 +190,6 @@ class _Saver:
         self.packed = tf.Variable("", dtype=tf.string)
         self.manager = None
         if folder:
-            model.optimizer.build(model.trainable_variables)      # its slots must exist before they are restored
             checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, state=self.packed)
             self.manager = tf.train.CheckpointManager(checkpoint, f"{folder}/{stage}", max_to_keep=2)
 

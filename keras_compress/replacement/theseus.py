@@ -96,22 +96,21 @@ class DrawnAdamW(keras.optimizers.AdamW):
         """Ties every weight of the successors to the draw of its module."""
         self.draws = {self._var_key(v): mix.draw for mix in mixes for v in mix.successor.trainable_variables}
 
-    def apply_weight_decay(self, variables):
+    def _apply_weight_decay(self, variables):
         """Decay is part of `update_step` here, since it depends on the draw."""
 
     def update_step(self, gradient, variable):
-        def update():
-            if self._use_weight_decay(variable):
-                rate = tf.cast(self.learning_rate, variable.dtype)
-                variable.assign_sub(variable * tf.cast(self.weight_decay, variable.dtype) * rate)
-            super(DrawnAdamW, self).update_step(gradient, variable)
-            return tf.constant(True)
-
-        draw = self.draws.get(self._var_key(variable))
-        if draw is None:
-            update()
-        else:
-            tf.cond(draw(), update, lambda: tf.constant(False))
+        """Loshchilov & Hutter, 2019, Alg. 2, every change times 0 or 1."""
+        key, gradient = self._var_key(variable), tf.convert_to_tensor(gradient)
+        m, v = self._momentums[self._index_dict[key]], self._velocities[self._index_dict[key]]
+        drawn = tf.cast(self.draws[key](), variable.dtype)
+        t, rate = tf.cast(self.iterations + 1, variable.dtype), tf.cast(self.learning_rate, variable.dtype)
+        decay = self.weight_decay if self._use_weight_decay(variable) else 0.0
+        m.assign_add(drawn * (1.0 - self.beta_1) * (gradient - m))
+        v.assign_add(drawn * (1.0 - self.beta_2) * (tf.square(gradient) - v))
+        corrected = tf.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t)
+        change = corrected * m / (tf.sqrt(v) + self.epsilon) + decay * variable
+        variable.assign_sub(drawn * rate * change)
 
 
 def constant_rate(rate, steps=None):
