@@ -1,9 +1,10 @@
 """The command line: `python -m keras_compress <verb>`. Results on stdout, progress on stderr; exit 0, 1 or 2."""
 import argparse
-import contextlib
 import dataclasses
 import json
 import logging
+import os
+import re
 import sys
 import tomllib
 import warnings
@@ -17,9 +18,21 @@ TRAINING_HELP = {
     "warmup": "share of the updates in which the learning rate rises", "weight_decay": "decoupled weight decay",
     "clip_norm": "largest global norm of the gradients",
     "patience": "stop after so many evaluations on dev without a better one",
-    "evaluations": "how often dev is looked at in each stage", "checkpoint_every": "updates between checkpoints",
+    "evaluations": "how often dev is looked at in each stage",
     "strategy": "none, or mirrored: all devices (with TF_CONFIG set: all workers) share each batch",
 }
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one; texts that tell it themselves stay as they are."""
+
+    def _get_help_string(self, action):
+        plain = action.default is None or action.default is False or action.default == [] or "default" in action.help
+        return action.help if plain else super()._get_help_string(action)
+
+
+def _numbers(text):
+    return [int(item) for item in text.split(",")]
 
 
 def parser():
@@ -29,17 +42,18 @@ def parser():
 
     def verb(name, text, *groups):
         one = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".",
-                               formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+                               formatter_class=_Help)
         for group in groups:
             group(one)
         one.add_argument("--json", action="store_true", help="print the result as JSON")
         return one
 
-    def data(one, required=False, default=None):
-        one.add_argument("--data", required=required, default=default, metavar="NAME|DIR",
-                         help="assistant, apidocs, a downloaded set, or a folder with train.tsv, dev.tsv, test.tsv")
+    def data(one):
+        default = {"run": "the recipe's", "export": "none, random ids are compared"}.get(one.prog.split()[-1], "assistant")
+        one.add_argument("--data", default=None, metavar="NAME|DIR", help="assistant, apidocs, a downloaded set, or a "
+                         f"folder with train.tsv, dev.tsv, test.tsv, labels.txt (default: {default})")
         one.add_argument("--task", choices=("classification", "matching", "tagging"), default=None,
-                         help="task of a built-in set (default: classification); other sets know theirs")
+                         help="task of a built-in set; other sets know theirs (default: classification)")
         one.add_argument("--language", choices=("en", "zh"), default="en", help="of assistant")
 
     def source(one):
@@ -54,32 +68,44 @@ def parser():
         for field in dataclasses.fields(Training):
             if field.name in TRAINING_HELP:
                 kind = int if field.name == "patience" else type(field.default)
-                one.add_argument("--" + field.name.replace("_", "-"), type=kind, default=field.default,
-                                 help=TRAINING_HELP[field.name])
+                choices = ("none", "mirrored") if field.name == "strategy" else None
+                one.add_argument("--" + field.name.replace("_", "-"), type=kind, default=field.default, choices=choices,
+                                 help=TRAINING_HELP[field.name], metavar=None if choices else kind.__name__.upper())
         one.add_argument("--seed", type=int, default=0, help="of initial weights, data order, dropout and draws")
 
     def new_head(one):
-        one.add_argument("--pooling", choices=("pooler", "cls", "mean"), default=None,
-                         help="what the classifier reads; default: as the source was trained")
         one.add_argument("--new-head", action="store_true", help="leave out the classifier that the source has")
 
-    one = verb("run", "run a recipe from texts to a report with exported models, or a study", data)
+    def pooling(one):
+        one.add_argument("--pooling", choices=("pooler", "cls", "mean"), default=None,
+                         help="what the classifier reads (default: as the source was trained)")
+
+    one = verb("run", "run a recipe from texts to a report with exported models, or a study", data, new_head)
     one.add_argument("recipe", nargs="?", default="theseus", help="a recipe's name (see `methods`) or a TOML file")
     one.add_argument("--from", dest="source", default=None, metavar="SOURCE",
-                     help="weights to start from instead of minilm, e.g. a folder with your own BERT")
-    one.add_argument("--out", default=None, metavar="DIR", help="report folder; default: runs/<recipe>-<time>")
+                     help="weights instead of minilm, such as a folder with your own BERT. Fine-tuned for the labels of "
+                          "the data, it is the predecessor as it is, and the baseline plain-K, which needs pre-trained "
+                          "weights, is left out; with --new-head it is fine-tuned anew")
+    one.add_argument("--length", type=int, default=None, metavar="INT",
+                     help="longest text in pieces, in training and in the exported files (default: the recipe's)")
+    one.add_argument("--out", default=None, metavar="DIR", help="report folder (default: runs/<recipe>-<time>)")
     one.add_argument("--quick", action="store_true", help="a small part of the data: about 3 minutes on 2 cores")
-    one.add_argument("--resume", action="store_true", help="go on with a run that was stopped; default: the last one")
-    one.add_argument("--overwrite", action="store_true", help="replace what the folder holds")
+    again = one.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true",
+                       help="go on with a run that was stopped: --out, or the one last at work")
+    again.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
     one.add_argument("--seed", type=int, default=0, help="of everything random")
     one.add_argument("--strategy", choices=("none", "mirrored"), default="none", help=TRAINING_HELP["strategy"])
     one.add_argument("--allow-drift", action="store_true", help="write int8 files that drift too far, marked")
-    one.add_argument("--seeds", default=None, metavar="0,1,2", help="a study's seeds; default: the recipe's")
-    one.add_argument("--only", default=None, metavar="STEP,..", help="a study's steps; default: all")
+    one.add_argument("--seeds", type=_numbers, default=None, metavar="0,1,2", help="a study's seeds (default: the recipe's)")
+    one.add_argument("--only", default=None, metavar="STEP,..", help="a study's steps (default: all)")
     one.add_argument("--fixed-lr", action="store_true", help="a study: the recipe's learning rates, no grid")
+    one = verb("table", "print the table of a study from its cells, without training")
+    one.add_argument("study", help="a study's name, or a folder of cells")
+    one.add_argument("--picture", default=None, metavar="FILE.png", help="write its picture, too")
 
-    one = verb("train", "fine-tune a BERT on a task", source, data, out, new_head, training)
-    one = verb("compress", "compress a model with one method", source, data, out, new_head, training)
+    one = verb("train", "fine-tune a BERT on a task", source, data, out, new_head, pooling, training)
+    one = verb("compress", "compress a model with one method", source, data, out, new_head, pooling, training)
     one.add_argument("method", help="see `methods`")
     one.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
                      help="a setting of the method, e.g. num_layers=3 (see `methods METHOD`); may be repeated")
@@ -97,8 +123,8 @@ def parser():
     one = verb("predict", "label texts from the command line, or from stdin, one a line", source)
     one.add_argument("texts", nargs="*", metavar="TEXT", help="texts; the two of a pair are separated by a tab")
     one = verb("data", "show data sets, or download a public one", data)
-    one.add_argument("action", choices=("show", "download"), help="show counts and examples of --data, or download")
-    one.add_argument("name", nargs="?", default=None, help="what to download: sst2, mrpc, tnews")
+    one.add_argument("action", choices=("show", "download"), help="show counts and examples, or download")
+    one.add_argument("name", nargs="?", default=None, help="what to show, as --data; or to download: sst2, mrpc, tnews")
     one = verb("methods", "list methods and recipes, or tell about one method")
     one.add_argument("method", nargs="?", default=None, help="a method's name")
     return top
@@ -107,18 +133,31 @@ def parser():
 def main(arguments=None):
     """Runs one command; returns the exit status. Expected errors become one line on stderr."""
     options = parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    logging.captureWarnings(True)
-    warnings.showwarning = lambda message, *rest: logging.getLogger("py.warnings").warning("warning: %s", message)
-    try:
-        result, text = globals()["_" + options.verb](options)
-        print(json.dumps(result, ensure_ascii=False) if options.json else text)
-        return 0
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("stopped; `run --resume` goes on", file=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("keras_compress").setLevel(logging.INFO)
+    for stream in (sys.stdin, sys.stdout):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")           # whatever the system's own encoding is
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *rest: logging.getLogger("py.warnings").warning("warning: %s", message)
+        try:
+            result, text = globals()["_" + options.verb](options)
+            print(json.dumps(result, ensure_ascii=False) if options.json else text, flush=True)
+            return 0
+        except BrokenPipeError:                                              # the reader, `head` say, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except _expected_errors() as error:
+            print("error:", " ".join(re.sub("{{.*?}} ", "", str(error)).splitlines()), file=sys.stderr)
+        except KeyboardInterrupt:
+            print("stopped" + "; `run --resume` goes on" * (options.verb == "run"), file=sys.stderr)
     return 1
+
+
+def _expected_errors():
+    """What wrong input or a full machine raises; everything else is a bug and keeps its traceback."""
+    tf = sys.modules.get("tensorflow")           # its own errors: no memory or a full disk; a file grown too large
+    return (ValueError, OSError, ImportError) + (
+        (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) if tf else ())
 
 
 def _dataset(options):
@@ -137,15 +176,24 @@ def _load(options, dataset=None, **settings):
 def _run(options):
     from keras_compress.recipe import read_recipe
 
-    recipe = read_recipe(options.recipe)
+    recipe = {} if options.resume and options.recipe == "theseus" else read_recipe(options.recipe)
+    for_study = {"seeds", "only", "fixed_lr"}
+    allowed = for_study | {"data", "resume"} if "seeds" in recipe else {*vars(options)} - for_study
+    unset = vars(parser().parse_args(["run"]))
+    unused = [name for name, value in vars(options).items() if value != unset[name] and name not in {
+        "recipe", "json", *allowed}]
+    if unused:
+        raise ValueError(f"Options must have an effect. Received for {options.recipe}: {', '.join(unused)}. Studies "
+                         f"alone take {', '.join(sorted(for_study))}; beside these they take data and resume.")
     if "seeds" in recipe:
         return _run_study(recipe, options)
     from keras_compress.measure.report import headline
     from keras_compress.run import run
 
     folder, report = run(options.recipe, options.out, data=options.data, task=options.task, language=options.language,
-                         source=options.source, quick=options.quick, seed=options.seed, resume=options.resume,
-                         overwrite=options.overwrite, strategy=options.strategy, allow_drift=options.allow_drift)
+                         source=options.source, new_head=options.new_head, length=options.length, quick=options.quick,
+                         seed=options.seed, resume=options.resume, overwrite=options.overwrite,
+                         strategy=options.strategy, allow_drift=options.allow_drift)
     text = "\n".join(" ".join(sentences).strip() for sentences in headline(report))
     return {"folder": str(folder), "models": report["models"]}, f"{text}\nReport: {folder / 'report.html'}"
 
@@ -154,10 +202,23 @@ def _run_study(recipe, options):
     from keras_compress.measure.study import study_table
     from keras_compress.study import run_study
 
-    cells = run_study(recipe, fixed_lr=options.fixed_lr, data=options.data and [options.data],
-                      seeds=options.seeds and [int(seed) for seed in options.seeds.split(",")],
+    cells = run_study(recipe, fixed_lr=options.fixed_lr, data=options.data and [options.data], seeds=options.seeds,
                       only=options.only and options.only.split(","))
     return cells, study_table(cells)
+
+
+def _table(options):
+    from keras_compress.files import DATA_FOLDER, atomic_write
+    from keras_compress.measure.study import pool_cells, study_picture, study_table
+    from keras_compress.study import read_cells
+
+    cells = read_cells(DATA_FOLDER / "results" / options.study) or read_cells(options.study)
+    if not cells:
+        raise ValueError(f"A study must have cells (run it first). Received: {options.study}, which has none.")
+    if options.picture:
+        with atomic_write(options.picture, "wb") as file:
+            file.write(study_picture(cells))
+    return pool_cells(cells), study_table(cells)
 
 
 def _train(options):
@@ -176,21 +237,18 @@ def _compress(options):
 
 
 def _make(options, method, settings):
-    """Trains or compresses one model and saves it; what is under way can be resumed by the same command."""
+    """Trains or compresses one model and saves it. (What takes long belongs into a recipe: a run can be resumed.)"""
     from keras_compress.files import new_folder
     from keras_compress.measure.accuracy import evaluate
-    from keras_compress.methods import settings_of
-    from keras_compress.recipe import run_step
+    from keras_compress.recipe import check_data, run_step, split_settings
 
-    unknown = sorted(set(settings) - set(settings_of(method)))
-    if unknown:
-        raise ValueError(f"Settings of {method} must be among {', '.join(settings_of(method))}. "
-                         f"Received: {', '.join(unknown)}.")
-    new_folder(options.out, overwrite=options.overwrite, make=False)
-    dataset = _dataset(options)
-    parent = _load(options, dataset, pooling=options.pooling, new_head=options.new_head, seed=options.seed)
     fields = {name: getattr(options, name) for name in TRAINING_HELP}
-    step = {"name": method, "method": method, "from": options.source, **settings}
+    step = {**settings, "name": method, "method": method, "from": options.source}
+    Training(**split_settings(fields, step)[0])
+    new_folder(options.out, overwrite=options.overwrite, make=False, sign="model.safetensors")
+    dataset = _dataset(options)
+    check_data(dataset, "train", "dev")
+    parent = _load(options, dataset, pooling=options.pooling, new_head=options.new_head, seed=options.seed)
     model = run_step({"training": fields}, step, parent, dataset, seed=options.seed)
     model.metrics = _figures(evaluate(model, dataset.dev), "dev")
     model.save(options.out, overwrite=options.overwrite)
@@ -200,30 +258,27 @@ def _make(options, method, settings):
 def _export(options):
     from mobile_export.convert import export
 
+    formats = tuple(options.formats.split(","))
+    there = [name for name in formats if (Path(options.out) / f"{name}.tflite").exists()]
+    if there and not options.overwrite:
+        raise ValueError(f"Exported files are not replaced unasked. Received: `{options.out}`, which holds "
+                         f"{', '.join(there)}. Choose another folder, or pass `--overwrite`.")
     dataset = _dataset(options) if options.data else None
     model = _load(options, dataset)
-    files = export(model, _new_files(options), tuple(options.formats.split(",")), sequence_length=options.length,
-                   dev=dataset and dataset.dev, allow_drift=options.allow_drift)
+    files = export(model, options.out, formats, sequence_length=options.length, dev=dataset and dataset.dev,
+                   allow_drift=options.allow_drift)
     lines = [f"{file['path']}: {file['bytes']:,} bytes, agrees with Keras on {100 * file['agreement']:.1f} % of "
              f"{file['num_examples']} texts, largest |dp| {file['max_dp']:.2g}, {file['partitions']} XNNPACK partition(s)"
              + (f"; DRIFT: {file['drift']}" if file["drift"] else "") for file in files]
     return files, "\n".join(lines)
 
 
-def _new_files(options):
-    """The folder for exported files: one that holds some already is refused, a model's own folder is not."""
-    from keras_compress.files import new_folder
-
-    folder = Path(options.out)
-    if folder.is_dir() and not list(folder.glob("*.tflite")) and (folder / "config.json").is_file():
-        return folder
-    return new_folder(folder, overwrite=options.overwrite)
-
-
 def _evaluate(options):
     from keras_compress.measure.accuracy import evaluate
+    from keras_compress.recipe import check_data
 
     dataset = _dataset(options)
+    check_data(dataset, options.split)
     model = _load(options, dataset)
     if options.tflite:
         from mobile_export.convert import exported_model
@@ -253,21 +308,16 @@ def _benchmark(options):
 
 def _predict(options):
     model = _load(options)
-    texts = options.texts or [line.rstrip("\n") for line in sys.stdin]
-    if model.task == "matching":
-        pairs = [tuple(text.split("\t")) for text in texts]
-        if any(len(pair) != 2 for pair in pairs):
-            bad = next(i for i, pair in enumerate(pairs) if len(pair) != 2)
-            raise ValueError(f"A pair must be two texts separated by one tab. Received: {texts[bad][:80]!r}.")
-        texts, shown = pairs, texts
-    else:
-        shown = texts
-    found = model.predict(texts)
+    texts = options.texts or [line.rstrip("\r\n") for line in sys.stdin]
+    bad = [text for text in texts if text.count("\t") != 1]
+    if model.task == "matching" and bad:
+        raise ValueError(f"A pair must be two texts separated by one tab. Received: {bad[0][:80]!r}.")
+    found = model.predict([tuple(text.split("\t")) for text in texts] if model.task == "matching" else texts)
     if model.task == "tagging":
         rows = [{"words": words, "labels": labels} for words, labels in found]
         return rows, "\n".join(" ".join(f"{w}/{t}" if t != "O" else w for w, t in zip(*row.values())) for row in rows)
     rows = [{"text": text, "label": model.labels[row.argmax()], "probability": float(row.max())}
-            for text, row in zip(shown, found)]
+            for text, row in zip(texts, found)]
     return rows, "\n".join(f"{row['label']}\t{row['probability']:.3f}\t{row['text']}" for row in rows)
 
 
@@ -279,6 +329,7 @@ def _data(options):
             raise ValueError("`data download` needs a name. Choose sst2, mrpc or tnews.")
         folder = download(options.name)
         return {"folder": str(folder)}, f"Saved: {folder}"
+    options.data = options.name or options.data
     dataset = _dataset(options)
     summary = dataset.summary()
     examples = [[text, label] for text, label in list(zip(*dataset.train))[:5]]
@@ -305,7 +356,3 @@ def _methods(options):
     lines += ["Recipes:"] + [f"  {name:14} {text}" for name, text in known.items()]
     return {"methods": {n: {"family": f, "about": t} for n, (f, t) in found.items()}, "recipes": known}, "\n".join(lines)
 
-
-if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        sys.exit(main())

@@ -55,17 +55,22 @@ def atomic_write(path, mode="w"):
         os.replace(temp, path)
 
 
-def new_folder(path, overwrite=False, make=True):
+def new_folder(path, overwrite=False, make=True, sign=None):
     """Makes the folder `path` and returns it; a folder that holds files is refused unless `overwrite`.
 
-    With `overwrite` the files in it stay until they are replaced one by one.
+    With `overwrite` the files in it stay until they are replaced one by one; only a folder that holds the file `sign`
+    is accepted, so that one of something else, given by mistake, stays as it is.
     """
     path = Path(path).resolve()
     if path.exists() and not path.is_dir():
         raise ValueError(f"The output must be a folder. Received: `{path}`, which is a file. Choose another name.")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise ValueError(f"The output folder must be new or empty. Received: `{path}`, which holds files. "
-                         "Choose another folder, or pass `--overwrite` to replace its content.")
+    if path.is_dir() and any(path.iterdir()):
+        if not overwrite:
+            raise ValueError(f"The output folder must be new or empty. Received: `{path}`, which holds files. "
+                             "Choose another folder, or pass `--overwrite` to replace its content.")
+        if sign and not (path / sign).is_file():
+            raise ValueError(f"`--overwrite` replaces only a folder of the same kind. Received: `{path}`, which holds "
+                             f"files but no {sign}. Choose another folder.")
     if make:
         path.mkdir(parents=True, exist_ok=True)
     return path

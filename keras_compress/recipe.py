@@ -11,6 +11,7 @@
 A study is a recipe with `datasets`, `seeds` and `learning_rates` (see study.py).
 """
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from keras_compress.methods import method, settings_of
 from keras_compress.settings import Training
 
 FOLDER = Path(__file__).parent / "recipes"
-TOP_KEYS = {"about", "data", "training", "step", "formats", "sequence_length", "datasets", "seeds", "learning_rates"}
+KINDS = {"about": str, "data": str, "training": dict, "step": [dict], "formats": [str], "sequence_length": int,
+         "datasets": [str], "seeds": [int], "learning_rates": [float]}         # [kind]: a list of these, not empty
 
 
 def recipes():
@@ -42,45 +44,70 @@ def read_recipe(name):
         recipe = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML ({error}).") from error
-    unknown = sorted(set(recipe) - TOP_KEYS)
-    if unknown or not recipe.get("step"):
-        raise ValueError(f"{path}: a recipe must have [[step]]s, and may have {', '.join(sorted(TOP_KEYS))}. "
-                         f"Received: {', '.join(unknown) or 'no step'}.")
+    wrong = [key for key, value in recipe.items() if key not in KINDS or not _is_kind(value, KINDS[key])]
+    if wrong or "step" not in recipe or ("seeds" in recipe) != ("datasets" in recipe):
+        raise ValueError(f"{path}: a recipe must have [[step]]s, a study also `datasets` and `seeds`, and they may have "
+                         f"{', '.join(KINDS)}, of the kinds in recipe.py. "
+                         f"Received: {', '.join(f'{key} = {recipe[key]!r:.60}' for key in wrong) or list(recipe)}.")
     recipe |= {"name": path.stem, "steps": recipe.pop("step"), "training": recipe.get("training", {})}
-    seen = set()
-    for step in recipe["steps"]:
+    names = [step.get("name") for step in recipe["steps"]]
+    for place, step in enumerate(recipe["steps"]):
         for key in ("name", "method", "from"):
             if not isinstance(step.get(key), str):
                 raise ValueError(f"{path}: each step must have `{key}`. Received: {step}.")
-        if step["name"] in seen or Path(step["name"]).name != step["name"]:
+        if step["name"] in names[:place] or not re.fullmatch(r"\w[\w.-]*", step["name"]):
             raise ValueError(f"{path}: names of steps must be different and plain. Received: {step['name']!r}.")
-        seen.add(step["name"])
+        if step["from"] in names[place:]:
+            raise ValueError(f"{path}: step {step['name']!r}: `from` must name an earlier step or a source of weights. "
+                             f"Received: {step['from']!r}. Put that step first.")
         try:
-            split_settings(recipe["training"], step)
+            Training(**split_settings(recipe["training"], step)[0])
         except ValueError as error:
             raise ValueError(f"{path}: step {step['name']!r}: {error}") from error
     return recipe
 
 
-def split_settings(common, step):
-    """(settings of `Training`, settings of the method) of a step, checked by name.
+def _is_kind(value, kind):
+    if isinstance(kind, list):
+        return isinstance(value, list) and value != [] and all(isinstance(item, kind[0]) for item in value)
+    return isinstance(value, kind)
 
+
+def split_settings(common, step):
+    """(settings of `Training`, settings of the method) of a step, checked by name and kind.
+
+    Args:
+        common: settings of `Training` for all steps; those of the step itself go before.
     Raises:
-        ValueError: on a setting that neither knows.
+        ValueError: on a setting that neither knows, or anything but a number where a number is the default.
     """
-    for_training = {field.name for field in dataclasses.fields(Training)} - {"folder"}
+    for_training = {field.name: field.default for field in dataclasses.fields(Training) if field.name != "folder"}
     for_method = settings_of(step["method"])
     own = {key: value for key, value in step.items() if key not in ("name", "method", "from")}
-    unknown = sorted({*own, *common} - for_training - set(for_method))
+    unknown = sorted({*own} - {*for_training, *for_method} | {*common} - {*for_training})
     if unknown:
         raise ValueError(f"Settings of {step['method']} must be among {', '.join(sorted({*for_training, *for_method}))}. "
                          f"Received: {', '.join(unknown)}.")
+    for key, value in {**common, **own}.items():
+        kind = type({**for_training, **for_method}[key])
+        if kind in (bool, int, float) and type(value) not in (kind, int if kind is float else kind):
+            name = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+            raise ValueError(f"`{key}` must be {name}. Received: {value!r}.")
     training = {key: value for key, value in {**common, **own}.items() if key in for_training}
     return training, {key: value for key, value in own.items() if key in for_method}
 
 
 def is_step(recipe, name):
     return any(step["name"] == name for step in recipe["steps"])
+
+
+def check_data(dataset, *splits):
+    """Raises ValueError unless the data are labelled and have these splits."""
+    there = [name for name in ("train", "dev", "test") if getattr(dataset, name)]
+    if dataset.task == "unlabelled" or not {*splits} <= {*there}:
+        raise ValueError(f"The data must have labels and the splits {', '.join(splits)}. Received: {dataset.name}, "
+                         f"{dataset.task}, with {', '.join(there)}. Add the file that is missing, with labels, or take "
+                         "other data.")
 
 
 def run_step(recipe, step, parent, dataset, *, seed, **changes):
@@ -92,5 +119,9 @@ def run_step(recipe, step, parent, dataset, *, seed, **changes):
     Returns:
         `TaskModel`.
     """
-    training, settings = split_settings(recipe["training"], step)
-    return method(step["method"])(parent, dataset, seed=seed, training=Training(**{**training, **changes}), **settings)
+    common, settings = split_settings(recipe["training"], step)
+    training = Training(**{**common, **changes})
+    if training.max_length > parent.config.max_position_embeddings:
+        raise ValueError(f"`max_length` must be at most {parent.config.max_position_embeddings}, the positions that the "
+                         f"model has. Received: {training.max_length}.")
+    return method(step["method"])(parent, dataset, seed=seed, training=training, **settings)

@@ -2,10 +2,12 @@
 
     OUT/run.json         what was asked for, and the versions        OUT/log.txt
     OUT/models/NAME/     a `TaskModel` folder with its .tflite files  OUT/report.html, .md, .json, pictures/
-    OUT/checkpoints/     of the step under way; removed after it
+    OUT/checkpoints/     of the step under way; removed after it      OUT/tensorboard/   the curves of all steps
 
-Each stage's product appears whole or not at all (files.py), and what is there is not made again.
+Each stage's product appears whole or not at all (files.py), and what is there is not made again. All that can be
+checked before training - recipe, data, source, lengths - is checked before the folder is made.
 """
+import contextlib
 import json
 import logging
 import shutil
@@ -14,11 +16,15 @@ from pathlib import Path
 
 from keras_compress import datasets
 from keras_compress.files import DATA_FOLDER, atomic_write, new_folder
-from keras_compress.recipe import is_step, read_recipe, run_step
+from keras_compress.recipe import check_data, is_step, read_recipe, run_step
 from keras_compress.study import versions
 
 log = logging.getLogger(__name__)
 QUICK = {"num_train": 1200, "num_dev": 300, "num_test": 600}      # `--quick`: texts per split
+PARTS = ("models", "checkpoints", "tensorboard", "pictures", "report.html", "report.md", "report.json", "export.json",
+         "log.txt", "run.json")                                   # what `overwrite` removes
+DEFAULTS = {"recipe": "theseus", "data": None, "task": None, "language": "en", "source": None, "new_head": False,
+            "length": None, "quick": False, "seed": 0, "strategy": "none"}
 
 
 def default_folder(recipe):
@@ -26,105 +32,173 @@ def default_folder(recipe):
     return DATA_FOLDER.parent / "runs" / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def last_folder(recipe):
-    """The newest run of a recipe. Raises ValueError if there is none."""
-    found = sorted(path.parent for path in (DATA_FOLDER.parent / "runs").glob(f"{recipe}-*/run.json"))
+def last_folder():
+    """The run under runs/ that was last at work. Raises ValueError if there is none."""
+    found = sorted((DATA_FOLDER.parent / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise ValueError(f"`--resume` needs a run to go on with. Received: none of recipe {recipe} under runs/. "
-                         "Name its folder with --out.")
-    return found[-1]
+        raise ValueError("`--resume` needs a run to go on with. Received: none under runs/. Name its folder with --out.")
+    return found[-1].parent
 
 
-def run(recipe="theseus", out=None, *, data=None, task=None, language="en", source=None, quick=False, seed=0,
-        resume=False, overwrite=False, strategy="none", allow_drift=False):
+def run(recipe="theseus", out=None, *, data=None, task=None, language="en", source=None, new_head=False, length=None,
+        quick=False, seed=0, resume=False, overwrite=False, strategy="none", allow_drift=False):
     """Runs a recipe.
 
     Args:
         recipe: a name, or a TOML file. out: folder of the report; default: runs/<recipe>-<time>.
-        data, task, language: as in `datasets.load`; default: the recipe's data.
-        source: weights to start from instead of the recipe's "minilm".
+        data, task, language: as in `datasets.load`; default: the recipe's data. They need train, dev and test.
+        source: weights to start from instead of the recipe's "minilm". If they are fine-tuned for the labels of the
+            data already, they are the predecessor as they are, and steps that need a pre-trained model are left out.
+        new_head: leave out the classifier of the source and fine-tune it anew.
+        length: longest text in pieces, in training and in the exported files; default: the recipe's.
         quick: on a small part of the data.
         resume: go on with a run that was stopped; everything else must be as it was, and may be left out.
-        overwrite: use a folder that holds another run.
+        overwrite: replace the run that the folder holds.
+        allow_drift: write int8 files that drift too far from Keras, marked.
     Returns:
         (folder, the dict that report.json holds).
     Raises:
         ValueError: on wrong input; OSError: if a file cannot be written. What was finished stays.
     """
     started = time.time()
-    name = Path(recipe).stem
-    folder = Path(out) if out else last_folder(name) if resume else default_folder(name)
-    asked = {"recipe": str(recipe), "data": data, "task": task, "language": language, "source": source,
-             "quick": quick, "seed": seed, "strategy": strategy, "allow_drift": allow_drift}
+    asked = {"recipe": str(recipe), "data": data and str(data), "task": task, "language": language,
+             "source": source and str(source), "new_head": new_head, "length": length, "quick": quick, "seed": seed,
+             "strategy": strategy}
     if resume:
-        asked, spent = _asked_before(folder, asked)
+        folder = Path(out) if out else last_folder()
+        before = _asked_before(folder, asked)
+        asked = {key: before[key] for key in asked}
     else:
-        spent = 0
-        recipe_now = read_recipe(recipe)                            # wrong words cost no folder
-        new_folder(folder, overwrite=overwrite)
-        if overwrite:
-            for stale in ("models", "checkpoints", "pictures"):
-                shutil.rmtree(folder / stale, ignore_errors=True)
-        _write_json(folder / "run.json", {**asked, "content": recipe_now, "versions": versions(), "spent": 0})
+        content = read_recipe(recipe)
+        if length:
+            content |= {"sequence_length": length, "training": {**content["training"], "max_length": length}}
+        folder = Path(out) if out else default_folder(content["name"])
+        new_folder(folder, overwrite=overwrite, make=False, sign="run.json")
+        before = {**asked, "content": content, "versions": versions(), "spent": 0}
+    content = dict(before["content"])
+    dataset, ready, sources, notes = _prepare(asked, content)
+    sha256 = dataset.summary()["sha256"]
+    if before.setdefault("data_sha256", sha256) != sha256:
+        raise ValueError(f"A resumed run must have the same data. Received: {dataset.name} with other content than "
+                         "before. Restore it, or start a new run.")
+    if not resume:
+        for part in PARTS if folder.exists() else ():
+            shutil.rmtree(folder / part) if (folder / part).is_dir() else (folder / part).unlink(missing_ok=True)
+    _write_json(folder / "run.json", before)
     handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.handleError = lambda record: None              # a full disk is reported once, by what cannot go on without
     logging.getLogger().addHandler(handler)
     try:
-        return folder, _run(folder, asked, started - spent)
+        models = _make_models(folder, asked, content, dataset, ready, sources)
+        report = _measure(folder, content, dataset, models, {**asked, "allow_drift": allow_drift}, notes)
+        report["seconds"] = before["spent"] + time.time() - started
+        from keras_compress.measure.report import write_report
+
+        log.info("report: %s", write_report(folder, report))
+        return folder, report
     finally:
-        _write_json(folder / "run.json", {**json.loads((folder / "run.json").read_text(encoding="utf-8")),
-                                          "spent": spent + time.time() - started})
         logging.getLogger().removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            _write_json(folder / "run.json", {**before, "spent": before["spent"] + time.time() - started})
+            handler.close()
 
 
 def _asked_before(folder, asked):
+    """What run.json holds, if it is what is asked for now."""
     path = folder / "run.json"
     if not path.is_file():
         raise ValueError(f"`--resume` needs the folder of a run. Received: {folder}, which holds no run.json.")
     before = json.loads(path.read_text(encoding="utf-8"))
-    default = {"data": None, "task": None, "language": "en", "source": None, "quick": False, "seed": 0,
-               "strategy": "none", "allow_drift": False}
     for key, value in asked.items():
-        if value != before[key] and value != default.get(key, value):
+        if value not in (before[key], DEFAULTS[key]):
             raise ValueError(f"A resumed run must be asked for what it was. `{key}` was {before[key]!r}. "
                              f"Received: {value!r}. Leave it out, or start a new run.")
-    return {key: before[key] for key in asked}, before["spent"]
+    return before
 
 
-def _run(folder, asked, started):
-    from keras_compress.bert.task_model import TaskModel
+def _prepare(asked, recipe):
+    """Loads and checks what the run starts from.
+
+    Returns:
+        (`Dataset`, {step: `TaskModel`} that are ready, {source: `TaskModel`}, notes for the report). Steps that cannot
+        be fair are taken out of `recipe`.
+    """
     from keras_compress.bert.weights import load
-    from keras_compress.measure.report import write_report
+    from mobile_export.convert import FORMATS
 
-    recipe = json.loads((folder / "run.json").read_text(encoding="utf-8"))["content"]
     dataset = datasets.load(asked["data"] or recipe.get("data", "assistant"), task=asked["task"],
                             language=asked["language"])
+    check_data(dataset, "train", "dev", "test")
     if asked["quick"]:
         dataset = dataset.subset(**QUICK)
+    formats, length = recipe.setdefault("formats", ["float32", "int8"]), recipe.setdefault("sequence_length", 64)
+    if not {*formats} <= {*FORMATS}:
+        raise ValueError(f"`formats` of a recipe must be some of {', '.join(FORMATS)}. Received: {formats}.")
+    sources = {}
+    for name in dict.fromkeys(step["from"] for step in recipe["steps"] if not is_step(recipe, step["from"])):
+        sources[name] = model = load(asked["source"] or name, task=dataset.task, labels=dataset.labels,
+                                     new_head=asked["new_head"], seed=asked["seed"])
+        if not 4 <= max(length, recipe["training"].get("max_length", 4)) <= model.config.max_position_embeddings:
+            raise ValueError(f"`sequence_length` and `max_length` must be 4 to {model.config.max_position_embeddings}, "
+                             "the positions that the model has. Choose with `--length`.")
+    if not asked["source"] or not _is_tuned(model):
+        return dataset, {}, sources, []
+    ready, kept, left_out = {}, [], []
+    for step in recipe["steps"]:
+        if step["from"] in sources and step["method"] == "finetune":
+            ready[step["name"]] = model
+        there = step["name"] in ready or step["from"] in [other["name"] for other in kept]
+        (kept if there else left_out).append(step)
+    if not ready:
+        raise ValueError(f"{asked['source']} is fine-tuned already, and recipe {recipe['name']} starts from pre-trained "
+                         "weights only. Pass --new-head to fine-tune it anew.")
+    recipe["steps"], names = kept, ", ".join(step["name"] for step in left_out)
+    return dataset, ready, sources, [
+        f"{', '.join(ready)}: {Path(asked['source']).name} as it is, since it is fine-tuned for these labels. " + (
+            f"Left out, since pre-trained weights are not at hand: {names}. " * bool(names)) +
+        "With --new-head it is fine-tuned anew."]
+
+
+def _is_tuned(model):
+    """Whether a model's head has been trained: its last step is a method, or it was loaded with its classifier."""
+    last = model.history[-1] if model.history else {"method": "load", "new": ["classifier/"]}
+    return last["method"] != "load" or not any(name.startswith("classifier/") for name in last["new"])
+
+
+def _make_models(folder, asked, recipe, dataset, ready, sources):
+    """{step: `TaskModel`}; those that are in the folder are not made again."""
+    from keras_compress.bert.task_model import TaskModel
+
     log.info("data: %s", dataset.summary())
     models = {}
     for step in recipe["steps"]:
-        place = folder / "models" / step["name"]
+        name, place = step["name"], folder / "models" / step["name"]
+        checkpoints = folder / "checkpoints" / name
         if (place / "config.json").is_file():
-            log.info("%s: there already", step["name"])
-            models[step["name"]] = TaskModel.load(place)
-            continue
-        log.info("%s: %s from %s", step["name"], step["method"], step["from"])
-        parent = models[step["from"]] if is_step(recipe, step["from"]) else load(
-            asked["source"] or step["from"], task=dataset.task, labels=dataset.labels, seed=asked["seed"])
-        checkpoints = folder / "checkpoints" / step["name"]
-        models[step["name"]] = run_step(recipe, step, parent, dataset, seed=asked["seed"],
-                                        strategy=asked["strategy"], folder=str(checkpoints))
-        models[step["name"]].save(place)
+            log.info("%s: there already", name)
+            models[name] = TaskModel.load(place)
+        elif name in ready:
+            log.info("%s: %s as it is, fine-tuned already", name, asked["source"])
+            models[name] = ready[name]
+            models[name].save(place)
+        else:
+            parent = models.get(step["from"]) or sources[step["from"]]
+            log.info("%s: %s from %s", name, step["method"],
+                     step["from"] if step["from"] in models else asked["source"] or step["from"])
+            models[name] = run_step(recipe, step, parent, dataset, seed=asked["seed"], strategy=asked["strategy"],
+                                    folder=str(checkpoints))
+            models[name].save(place)
+        for curves in checkpoints.glob("*/log"):
+            kept = folder / "tensorboard" / name / curves.parent.name
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(curves, kept)
         shutil.rmtree(checkpoints, ignore_errors=True)
-    report = _measure(folder, recipe, dataset, models, asked)
-    report["seconds"] = time.time() - started
-    log.info("report: %s", write_report(folder, report))
-    return report
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return models
 
 
-def _measure(folder, recipe, dataset, models, asked):
+def _measure(folder, recipe, dataset, models, asked, notes):
     """Looks at the test split, exports, times, and puts the report together."""
     from keras_compress.measure.accuracy import agreement, evaluate, paired_difference
     from keras_compress.measure.baselines import baselines
@@ -133,13 +207,13 @@ def _measure(folder, recipe, dataset, models, asked):
     from mobile_export.benchmark import benchmark
     from mobile_export.convert import export, exported_model
 
-    length = recipe.get("sequence_length", 64)
+    length = recipe["sequence_length"]
     results = {name: evaluate(model, dataset.test) for name, model in models.items()}
     first = next(iter(models))
     files = {}
     for name, model in models.items():
         log.info("%s: %s %.4f on test; exporting", name, results[name]["metric"], results[name]["value"])
-        files[name] = export(model, folder / "models" / name, tuple(recipe.get("formats", ("float32", "int8"))),
+        files[name] = export(model, folder / "models" / name, tuple(recipe["formats"]),
                              sequence_length=length, dev=dataset.dev, allow_drift=asked["allow_drift"])
         for file in files[name]:
             on_test = evaluate(exported_model(file["path"], model), dataset.test)
@@ -167,7 +241,7 @@ def _measure(folder, recipe, dataset, models, asked):
         "recipe": recipe["name"], "data": dataset.name, "task": dataset.task, "created": time.strftime("%Y-%m-%d %H:%M"),
         "settings": {**asked, "content": recipe, "data": dataset.summary()}, "versions": versions(),
         "device": every[0]["device"], "threads": every[0]["threads"], "sequence_length": length,
-        "notes": _notes(asked, files, linear), "models": rows + [row for row, _ in linear],
+        "notes": notes + _notes(asked, files, linear), "models": rows + [row for row, _ in linear],
         "comparisons": [{"model": name, "baseline": other, **paired_difference(
             results[name]["metric"], results[name]["scores"], results[other]["scores"])}
             for name in compressed for other in models if other not in compressed],

@@ -1,22 +1,25 @@
 """Studies: a recipe over several data sets and seeds, as a grid of cells that grows over days.
 
 A cell is (data, method, seed). It trains one model, looks at test once, and writes one small JSON file to
-data/results/<study>/. Cells whose file exists are skipped, so a study can be stopped and resumed anywhere. Weights
-stay under runs/<study>/, out of git; where they are gone, a model that others start from is trained again.
+data/results/<study>/. Cells whose file exists are skipped, so a study can be stopped and resumed anywhere; a file
+that was made from other data or settings is an error, never mixed in. Weights stay under runs/<study>/, out of git;
+where they are gone, a model that others start from is trained again.
 
 Learning rates are chosen on dev, from the study's own grid, with the first seed. The first step of a tree (the
 predecessor) is trained once per data set and shared by the seeds.
 """
+import hashlib
 import json
 import logging
 import platform
+import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 from keras_compress import datasets
 from keras_compress.files import DATA_FOLDER, atomic_write
-from keras_compress.recipe import is_step, run_step
+from keras_compress.recipe import check_data, is_step, run_step
 
 log = logging.getLogger(__name__)
 PACKAGES = ("tensorflow", "tf-keras", "numpy", "ai-edge-litert", "tokenizers")
@@ -38,11 +41,17 @@ def run_study(recipe, *, seeds=None, data=None, fixed_lr=False, only=None, weigh
         weights, results: folders; default: runs/<study> and data/results/<study>.
     Returns:
         list of all cells, those from earlier runs included.
+    Raises:
+        ValueError: on wrong input, or if a cell or a learning rate on disk came from other data or settings.
     """
+    names = [step["name"] for step in recipe["steps"]]
+    if not {*(only or ())} <= {*names}:
+        raise ValueError(f"`only` must name steps of the study: {', '.join(names)}. Received: {', '.join(only)}.")
     weights = Path(weights or DATA_FOLDER.parent / "runs" / recipe["name"])
     results = Path(results or DATA_FOLDER / "results" / recipe["name"])
     for name in data or recipe["datasets"]:
         dataset = datasets.load(name)
+        check_data(dataset, "train", "dev", "test")
         study = _Study(recipe, dataset, None if fixed_lr else recipe.get("learning_rates"), weights, results)
         _write_baselines(dataset, results)
         for seed in seeds or recipe["seeds"]:
@@ -57,20 +66,30 @@ def read_cells(results):
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(results).glob("*.json"))]
 
 
+def _read_made_from(path, made_from):
+    """What a JSON file holds, None if there is no file; ValueError if it was made from something else."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    changed = [key for key, value in made_from.items() if found and found.get(key) != value]
+    if changed:
+        raise ValueError(f"{path}: was made with other {', '.join(changed)}. Restore them, or move the file away and "
+                         "have it made anew.")
+    return found
+
+
 class _Study:
     """One data set of a study: what is trained, where it is kept, and which learning rate was chosen."""
 
     def __init__(self, recipe, dataset, learning_rates, weights, results):
         self.recipe, self.dataset, self.learning_rates = recipe, dataset, learning_rates
         self.weights, self.results = weights, results
-        self.first_seed = recipe["seeds"][0]
+        self.first_seed, self.sha256 = recipe["seeds"][0], dataset.summary()["sha256"]
 
     def cell(self, step, seed):
         """Trains and measures one cell, unless its file exists."""
         if step is self.recipe["steps"][0]:
             seed = self.first_seed                       # one predecessor for all seeds
-        path = self.results / f"{self.dataset.name}-{step['name']}-{seed}.json"
-        if path.is_file():
+        path, made_from = self.results / f"{self.dataset.name}-{step['name']}-{seed}.json", self.made_from(step)
+        if _read_made_from(path, made_from):
             return
         from keras_compress.measure.accuracy import evaluate
         from keras_compress.measure.study import study_cell
@@ -80,10 +99,23 @@ class _Study:
         model = self.model(step, seed, rate)
         cell = study_cell(self.dataset.name, step["name"], seed, evaluate(model, self.dataset.test),
                           dev=evaluate(model, self.dataset.dev)["value"], learning_rate=rate, dev_of_learning_rates=on_dev,
-                          parameters=model.model.count_params(), data_sha256=self.dataset.summary()["sha256"],
-                          settings=model.history[-2:], seconds=round(time.time() - start), versions=versions())
+                          parameters=model.model.count_params(), settings=model.history[-2:],
+                          seconds=round(time.time() - start), versions=versions(), **made_from)
         _write_json(path, cell)
         log.info("%s: test %.4f, dev %.4f, learning rate %g", path.name, cell["accuracy"], cell["dev"], rate or 0)
+
+    def made_from(self, step):
+        """What a number depends on beside method and seed: the data, all steps up to this one, the grid."""
+        steps = [step]
+        while is_step(self.recipe, steps[0]["from"]):
+            steps.insert(0, self.parent(steps[0]))
+        grid = {"learning_rate"} if self.learning_rates else set()              # a step's own rate does not count then
+        return {"data_sha256": self.sha256, "learning_rates": self.learning_rates,
+                "steps": [{k: v for k, v in {**self.recipe["training"], **one}.items() if k not in grid}
+                          for one in steps]}
+
+    def parent(self, step):
+        return next(other for other in self.recipe["steps"] if other["name"] == step["from"])
 
     def learning_rate(self, step):
         """(the learning rate of a step, {rate: dev metric} if it was chosen)."""
@@ -91,7 +123,8 @@ class _Study:
         if not self.learning_rates:
             return fixed, None
         path = self.results / "grid" / f"{self.dataset.name}-{step['name']}.json"
-        on_dev = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        made_from = self.made_from(step)
+        on_dev = (_read_made_from(path, made_from) or {}).get("dev", {})
         for rate in self.learning_rates:
             if f"{rate:g}" not in on_dev:
                 from keras_compress.measure.accuracy import evaluate
@@ -99,7 +132,7 @@ class _Study:
                 model = self.model(step, self.first_seed, rate)
                 on_dev[f"{rate:g}"] = evaluate(model, self.dataset.dev)["value"]
                 log.info("%s %s learning rate %g: dev %.4f", self.dataset.name, step["name"], rate, on_dev[f"{rate:g}"])
-                _write_json(path, on_dev)
+                _write_json(path, {"dev": on_dev, **made_from})
         return max(self.learning_rates, key=lambda rate: on_dev[f"{rate:g}"]), on_dev
 
     def model(self, step, seed, rate):
@@ -107,19 +140,21 @@ class _Study:
         from keras_compress.bert.task_model import TaskModel
         from keras_compress.bert.weights import load
 
-        name = f"{self.dataset.name}-{step['name']}-{seed}" + ("" if rate is None else f"-{rate:g}")
+        mark = hashlib.sha256(json.dumps(self.made_from(step)).encode()).hexdigest()[:8]
+        name = f"{self.dataset.name}-{step['name']}-{seed}" + ("" if rate is None else f"-{rate:g}") + f"-{mark}"
         if (self.weights / name / "config.json").is_file():
             return TaskModel.load(self.weights / name)
         if is_step(self.recipe, step["from"]):
-            parent = next(other for other in self.recipe["steps"] if other["name"] == step["from"])
+            parent = self.parent(step)
             parent_seed = self.first_seed if parent is self.recipe["steps"][0] else seed
             parent = self.model(parent, parent_seed, self.learning_rate(parent)[0])
         else:
             parent = load(step["from"], task=self.dataset.task, labels=self.dataset.labels, seed=seed)
         changes = {} if rate is None else {"learning_rate": rate}
-        model = run_step(self.recipe, step, parent, self.dataset, seed=seed,
-                         folder=str(self.weights / "checkpoints" / name), **changes)
+        checkpoints = self.weights / "checkpoints" / name
+        model = run_step(self.recipe, step, parent, self.dataset, seed=seed, folder=str(checkpoints), **changes)
         model.save(self.weights / name)
+        shutil.rmtree(checkpoints, ignore_errors=True)
         return model
 
 
@@ -128,7 +163,7 @@ def _write_baselines(dataset, results):
     from keras_compress.measure.baselines import baselines
     from keras_compress.measure.study import study_cell
 
-    if not (results / f"{dataset.name}-majority-0.json").is_file():
+    if not _read_made_from(results / f"{dataset.name}-majority-0.json", {"data_sha256": dataset.summary()["sha256"]}):
         for row, result in reversed(baselines(dataset)):
             _write_json(results / f"{dataset.name}-{row['name']}-0.json",
                         study_cell(dataset.name, row["name"], 0, result, parameters=row["parameters"],

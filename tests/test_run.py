@@ -1,0 +1,282 @@
+"""Whole runs with tiny models: what they write, how they resume, and what is refused before anything is lost."""
+import errno
+import json
+import logging
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from keras_compress import run as run_module
+from keras_compress import training
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.cli import main
+from keras_compress.measure.report import FILE_KEYS, MODEL_KEYS
+from keras_compress.run import run
+from mobile_export.convert import exported_model
+from tests import samples
+from tests.bert import tiny
+
+STEPS = [("predecessor", "finetune", "minilm"), ("theseus-1", "theseus", "predecessor", "num_layers = 1"),
+         ("plain-1", "layers", "minilm", "num_layers = 1"), ("truncated-1", "layers", "predecessor", "num_layers = 1")]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Data, a source of weights and recipes, for all tests."""
+    place = tmp_path_factory.mktemp("run")
+    for task in tiny.LABELS:
+        samples.data(place / task, task)
+        samples.model(place / f"bert-{task}", task)
+    samples.recipe(place / "small.toml", *STEPS[:3], training="epochs = 1\ncheckpoint_every = 1",
+                   head='formats = ["float32", "int8"]\nsequence_length = 16')
+    samples.recipe(place / "all.toml", *STEPS)
+    samples.recipe(place / "two.toml", *STEPS[:2])
+    return place
+
+
+@pytest.fixture
+def asked(place):
+    """The settings of the finished run."""
+    return {"recipe": place / "small.toml", "data": place / "classification", "source": place / "bert-classification"}
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """A run that was stopped between two steps and in the middle of one, and twice went on; what each part did."""
+    settings = {"data": place / "classification", "source": place / "bert-classification"}
+    parts = []
+
+    class Log(logging.Handler):
+        def emit(self, record):
+            parts[-1].append(record.getMessage())
+
+    def stop_at(name, original=run_module.run_step):
+        def run_step(recipe, step, *rest, **more):
+            if step["name"] == name:
+                raise KeyboardInterrupt
+            return original(recipe, step, *rest, **more)
+        return run_step
+
+    def stop_after_saving(self, original=training._Saver.save):
+        original(self)
+        if self.manager.directory.endswith("replace"):
+            raise KeyboardInterrupt
+
+    handler, logger = Log(), logging.getLogger("keras_compress")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    for target, replacement in (("keras_compress.run.run_step", stop_at("theseus-1")),
+                                ("keras_compress.training._Saver.save", stop_after_saving), (None, None)):
+        parts.append([])
+        with pytest.MonkeyPatch.context() as patch:
+            if target:
+                patch.setattr(target, replacement)
+                with pytest.raises(KeyboardInterrupt):
+                    run(place / "small.toml", place / "out", resume=len(parts) > 1, **settings)
+            else:
+                report = run(out=place / "out", resume=True)[1]                # what it was asked for is in run.json
+    logger.removeHandler(handler)
+    return place / "out", report, ["\n".join(part) for part in parts]
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_resume_makes_nothing_twice(finished):
+    folder, _, (first, second, third) = finished
+    assert "predecessor: finetune from" in first and "replace" not in first
+    assert "predecessor: there already" in second and "replace 1/2" in second and "replace 2/2" not in second
+    assert "resumed from" in third and "replace 1/2" not in third and "replace 2/2" in third
+    assert third.count("there already") == 1 and "plain-1: layers from" in third
+    assert not (folder / "checkpoints").exists()
+    assert list(folder.glob("tensorboard/theseus-1/replace/events*"))
+    assert "resumed from" in (folder / "log.txt").read_text(encoding="utf-8")
+    curve = TaskModel.load(folder / "models" / "theseus-1").curve
+    assert [row["step"] for row in curve if row["stage"] == "replace"] == [1, 2]
+
+
+def test_report_files_and_keys(finished):
+    folder, report, _ = finished
+    written = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in written["models"]] == [*(step[0] for step in STEPS[:3]), "majority", "tfidf"]
+    for row in written["models"]:
+        assert tuple(row) == MODEL_KEYS
+        assert all(tuple(file) == FILE_KEYS for file in row["files"])
+        assert row["metric"] == "accuracy" and 0 <= row["accuracy"] <= 1 and row["num_examples"] == 30
+    for row in written["models"][:3]:
+        assert [file["format"] for file in row["files"]] == ["float32", "int8"]
+        assert None not in [value for value in row.values()] + [v for file in row["files"] for v in file.values()]
+    assert written["models"][0]["agreement"] == 1.0 and written["models"][1]["seeds"] == [0]
+    assert {(c["model"], c["baseline"]) for c in written["comparisons"]} == {
+        ("theseus-1", "predecessor"), ("theseus-1", "plain-1")}
+    assert written["settings"]["source"].endswith("bert-classification") and written["versions"]["tensorflow"]
+    assert written["seconds"] > 0 and len(written["models"]) == len(report["models"])
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in html and "<script src" not in html and "theseus-1" in html
+    assert "| theseus-1 |" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_models_are_whole_folders(finished, place):
+    folder, report, _ = finished
+    texts = [line.split("\t")[1] for line in samples.rows("classification", "test", 30)]
+    for row in report["models"][:3]:
+        model = TaskModel.load(folder / "models" / row["name"])
+        assert model.config.num_layers == (2 if row["name"] == "predecessor" else 1)
+        exported = exported_model(folder / "models" / row["name"] / "float32.tflite", model)
+        np.testing.assert_allclose(exported.predict(texts), model.predict(texts), atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["matching", "tagging"])
+def test_other_tasks_end_to_end(place, tmp_path, task):
+    _, report = run(place / "two.toml", tmp_path / "out", data=place / task, source=place / f"bert-{task}")
+    assert report["task"] == task
+    by_name = {row["name"]: row for row in report["models"]}
+    assert by_name["theseus-1"]["metric"] == ("entity_f1" if task == "tagging" else "accuracy")
+    assert by_name["theseus-1"]["files"][0]["accuracy"] == pytest.approx(by_name["theseus-1"]["accuracy"])
+    assert set(by_name) >= {"majority"} and ("tfidf" in by_name) == (task == "matching")
+    assert (tmp_path / "out" / "report.html").is_file()
+    model = TaskModel.load(tmp_path / "out" / "models" / "theseus-1")
+    assert model.task == task and (tmp_path / "out" / "models" / "theseus-1" / "float32.tflite").is_file()
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"quick": True}, {"language": "zh"}, {"length": 8}, {"data": "else"},
+                                     {"recipe": "other.toml"}, {"new_head": True}, {"source": "minilm"}])
+def test_changed_settings_are_refused_on_resume(finished, changed):
+    folder, before = finished[0], contents(finished[0])
+    with pytest.raises(ValueError, match=f"must be asked for what it was. `{next(iter(changed))}` was .* Received"):
+        run(**{"out": folder, "resume": True, **changed})
+    assert contents(folder) == before
+
+
+def test_changed_data_are_refused_on_resume(finished, place):
+    file = place / "classification" / "test.tsv"
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before + "yes\tthe mat\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="same data. Received: classification with other content"):
+        run(out=finished[0], resume=True)
+    file.write_text(before, encoding="utf-8")
+
+
+def test_resume_needs_a_run(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="holds no run.json"):
+        run(out=tmp_path, resume=True)
+    monkeypatch.setattr(run_module, "DATA_FOLDER", tmp_path / "data")
+    with pytest.raises(ValueError, match="none under runs/. Name its folder with --out"):
+        run(resume=True)
+    for age, name in enumerate(["theseus-2", "theseus-1"]):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").write_text("{}")
+        os.utime(tmp_path / "runs" / name / "run.json", (age, age))
+    assert run_module.last_folder() == tmp_path / "runs" / "theseus-1"
+    assert run_module.default_folder("x").parent == tmp_path / "runs"
+
+
+def test_an_occupied_folder_keeps_every_byte(finished, asked, tmp_path, capsys):
+    folder, before = finished[0], contents(finished[0])
+    arguments = ["run", str(asked["recipe"]), "--from", str(asked["source"]), "--data", str(asked["data"])]
+    assert main([*arguments, "--out", str(folder)]) == 1
+    assert "must be new or empty" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="must be minilm"):                       # --overwrite, but a wrong source
+        run(**{**asked, "source": "nowhere"}, out=folder, overwrite=True)
+    with pytest.raises(ValueError, match="folder that exists"):
+        run(**{**asked, "data": "nowhere"}, out=folder, overwrite=True)
+    assert contents(folder) == before
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="replaces only a folder of the same kind.*no run.json"):
+        run(**asked, out=tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_overwrite_removes_the_old_run_and_nothing_else(finished, asked, tmp_path, monkeypatch):
+    shutil.copytree(finished[0], tmp_path / "out")
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    monkeypatch.setattr(run_module, "_make_models", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(**asked, out=tmp_path / "out", overwrite=True, seed=3)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["log.txt", "mine.txt", "run.json"]
+    assert json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))["seed"] == 3
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"recipe": "nothing"}, "must be one of theseus"), ({"data": "{place}/no-test"}, "splits train, dev, test. Received"),
+    ({"data": "{place}/text.txt"}, "must have labels and the splits"), ({"length": 17}, "must be 4 to 16"),
+    ({"length": 3}, "must be 4 to 16"), ({"recipe": "{place}/formats.toml"}, "must be some of float32, float16"),
+    ({"source": "{place}/bert-tagging"}, "task must be the one asked for"), ({"task": "tagging"}, "must be for the task")])
+def test_what_cannot_work_is_refused_before_anything_is_written(place, asked, tmp_path, wrong, message):
+    shutil.copytree(place / "classification", place / "no-test", dirs_exist_ok=True)
+    (place / "no-test" / "test.tsv").unlink()
+    (place / "text.txt").write_text("the cat\n", encoding="utf-8")
+    samples.recipe(place / "formats.toml", STEPS[0], head='formats = ["pdf"]')
+    wrong = {key: value.format(place=place) if isinstance(value, str) else value for key, value in wrong.items()}
+    with pytest.raises(ValueError, match=message):
+        run(**{**asked, **wrong}, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def prepare(place, recipe="all.toml", **changes):
+    recipe = run_module.read_recipe(place / recipe)
+    ready, _, notes = run_module._prepare({**run_module.DEFAULTS, "data": place / "classification", **changes}, recipe)[1:]
+    return list(ready), [step["name"] for step in recipe["steps"]], " ".join(notes)
+
+
+def test_a_fine_tuned_source_is_the_predecessor_as_it_is(finished, place):
+    source = str(finished[0] / "models" / "predecessor")
+    ready, steps, notes = prepare(place, source=source)
+    assert (ready, steps) == (["predecessor"], ["predecessor", "theseus-1", "truncated-1"])
+    assert "predecessor as it is" in notes and "not at hand: plain-1. With --new-head" in notes
+    every = [step[0] for step in STEPS]
+    assert prepare(place, source=source, new_head=True) == ([], every, "")            # from its encoder, all anew
+    assert prepare(place, source=str(place / "bert-classification")) == ([], every, "")
+    samples.recipe(place / "plain.toml", STEPS[2])
+    with pytest.raises(ValueError, match="fine-tuned already.* Pass --new-head"):
+        prepare(place, "plain.toml", source=source)
+
+
+def test_the_ready_predecessor_is_saved_and_compressed(finished, place, tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(run_module, "run_step", lambda recipe, step, parent, *_, **__: trained.append(step["name"]) or parent)
+    monkeypatch.setattr(run_module, "_measure", lambda *_: {"notes": list(_[-1])})
+    source = finished[0] / "models" / "predecessor"
+    run(place / "all.toml", tmp_path / "out", data=place / "classification", source=source)
+    assert trained == ["theseus-1", "truncated-1"]
+    np.testing.assert_equal(TaskModel.load(tmp_path / "out" / "models" / "predecessor").weights(),
+                            TaskModel.load(source).weights())
+    assert "as it is" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    run(out=tmp_path / "out", resume=True)                                            # the note is still there
+    assert trained == ["theseus-1", "truncated-1"]
+    assert "not at hand: plain-1" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+def test_quick_and_length(asked, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(run_module, "QUICK", {"num_train": 12, "num_dev": 5, "num_test": 7})
+
+    def make(folder, asked, recipe, dataset, *_):
+        seen.update(recipe=recipe, sizes=[len(s.texts) for s in (dataset.train, dataset.dev, dataset.test)])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "_make_models", make)
+    with pytest.raises(KeyboardInterrupt):
+        run(**asked, out=tmp_path / "out", quick=True, length=12)
+    assert seen["sizes"] == [12, 5, 7]
+    assert (seen["recipe"]["sequence_length"], seen["recipe"]["training"]["max_length"]) == (12, 12)
+
+
+def test_a_full_disk_is_one_line_and_what_was_finished_stays(finished, place, tmp_path, monkeypatch, capsys):
+    shutil.copytree(finished[0], tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "models" / "plain-1")
+
+    def full(self, *_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("keras_compress.bert.task_model.save", full)                  # the weights' writer
+    assert main(["run", "--resume", "--out", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    error = captured.err.splitlines()[-1]
+    assert error.startswith("error: Could not write") and "Free some space" in error and captured.out == ""
+    assert sorted(path.name for path in (tmp_path / "out" / "models").iterdir()) == ["predecessor", "theseus-1"]
+    assert contents(tmp_path / "out" / "models") == {
+        name: content for name, content in contents(finished[0] / "models").items() if "plain" not in name}
