@@ -6,7 +6,7 @@ that was made from other data or settings is an error, never mixed in. Weights s
 where they are gone, a model that others start from is trained again.
 
 Learning rates are chosen on dev, from the study's own grid, with the first seed. The first step of a tree (the
-predecessor) is trained once per data set and shared by the seeds.
+predecessor) is trained once per data set, at its own rate, and shared by the seeds.
 """
 import hashlib
 import json
@@ -120,7 +120,7 @@ class _Study:
     def learning_rate(self, step):
         """(the learning rate of a step, {rate: dev metric} if it was chosen)."""
         fixed = {**self.recipe["training"], **step}.get("learning_rate")
-        if not self.learning_rates:
+        if not self.learning_rates or step is self.recipe["steps"][0]:
             return fixed, None
         path = self.results / "grid" / f"{self.dataset.name}-{step['name']}.json"
         made_from = self.made_from(step)

@@ -190,7 +190,11 @@ class _Saver:
         self.packed = tf.Variable("", dtype=tf.string)
         self.manager = None
         if folder:
-            checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, state=self.packed)
+            # Keras leaves dropout's generators out of checkpoints; they are part of where a run stands.
+            generators = [layer._random_generator._generator for layer in model.submodules
+                          if isinstance(layer, keras.layers.Dropout)]
+            checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, generators=generators,
+                                             state=self.packed)
             self.manager = tf.train.CheckpointManager(checkpoint, f"{folder}/{stage}", max_to_keep=2)
 
     def restore(self):

@@ -13,4 +13,4 @@ import pytest  # noqa: E402
 def minilm():
     """The real MiniLM with a new head of two labels. Shared by all tests: train a `clone()`, never this one."""
     from keras_compress.bert import weights
-    return weights.load("minilm", task="classification", labels=["no", "yes"])
+    return weights.load("minilm", task="classification", labels=["no", "yes"], pooling="mean")

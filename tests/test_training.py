@@ -1,0 +1,190 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_compress import training as T
+from keras_compress.backend import keras, tf
+from keras_compress.datasets.dataset import Dataset, Split
+from keras_compress.settings import Training
+from tests.bert import tiny
+
+ROOT = Path(__file__).parents[1]
+SMALL = Training(epochs=2, batch_size=4, max_length=16, learning_rate=1e-2, evaluations=2)
+
+
+def data(n=12, dev_labels=None):
+    texts = [f"{a} {b} {c}" for a in ("the", "a") for b in ("cat", "dog", "mat") for c in ("sat", "on", "x")][:n]
+    labels = [k % 3 for k in range(n)]
+    return Dataset("tiny", "classification", tiny.LABELS["classification"], Split(texts, labels),
+                   Split(texts, dev_labels or labels), Split(texts, labels))
+
+
+def test_warm_up_and_linear_decay_by_hand():
+    schedule = T.WarmUpLinear(peak=1.0, warmup_steps=4, num_steps=10)
+    # Up by quarters: 1/4 .. 4/4, then (10 - t) / 6: t = 4 -> 1, t = 7 -> 1/2, t = 10 -> 0, and 0 beyond.
+    np.testing.assert_allclose([schedule(t) for t in (0, 1, 3, 4, 7, 10, 12)], [0.25, 0.5, 1.0, 1.0, 0.5, 0.0, 0.0])
+    assert T.WarmUpLinear.from_config(schedule.get_config()).get_config() == schedule.get_config()
+    assert float(T.WarmUpLinear(0.5, 0, 10)(0)) == 0.5
+
+
+def test_decay_spares_biases_and_normalisation():
+    model = tiny.model(dropout=0.0)
+    optimizer = T.adamw(Training(weight_decay=0.5, learning_rate=0.1, warmup=0.0), 1)
+    before = model.weights()
+    optimizer.apply_gradients([(tf.zeros_like(v), v) for v in model.model.trainable_variables])
+    for name, after in model.weights().items():
+        factor = 1.0 if name.endswith(("bias", "beta", "gamma")) else 1.0 - 0.1 * 0.5      # decoupled: w - lr * decay * w
+        np.testing.assert_allclose(after, factor * before[name], rtol=1e-6, err_msg=name)
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    optimizer = T.adamw(Training(clip_norm=1.0), 10)
+    clipped = optimizer._clip_gradients([tf.constant([3.0]), tf.constant([4.0])])    # norm 5 -> 1
+    np.testing.assert_allclose([float(g[0]) for g in clipped], [0.6, 0.8], rtol=1e-6)
+
+
+def test_task_loss_by_hand():
+    logits = tf.math.log([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
+    # -(ln .5 + ln .25) / 2 = (0.6931 + 1.3863) / 2
+    np.testing.assert_allclose(T.task_loss("classification")([0, 0], logits), 1.0397, atol=1e-4)
+    rows = tf.stack([logits, logits])
+    # Only three of four places count: (0.6931 + 1.3863 + 0.6931) / 3
+    np.testing.assert_allclose(T.task_loss("tagging")([[0, 0], [0, -1]], rows), 0.9242, atol=1e-4)
+
+
+def test_stream_is_one_run_through_the_epochs_wherever_it_is_cut():
+    dataset, tokenizer = data(10), tiny.tokenizer()
+    whole = [tuple(labels) for _, labels in T.stream(dataset, tokenizer, SMALL, 3, 0, 7).as_numpy_iterator()]
+    assert [len(labels) for labels in whole].count(2) == 2 and len(whole) == 7      # 10 texts: batches of 4, 4 and 2
+    for cut in (1, 3, 5):
+        parts = [tuple(labels) for first, last in ((0, cut), (cut, 7))
+                 for _, labels in T.stream(dataset, tokenizer, SMALL, 3, first, last).as_numpy_iterator()]
+        assert parts == whole
+    other = [tuple(labels) for _, labels in T.stream(dataset, tokenizer, SMALL, 4, 0, 7).as_numpy_iterator()]
+    assert other != whole
+
+
+def test_finetune_learns_and_leaves_its_input_alone(tmp_path):
+    model, dataset = tiny.model(), data()
+    before = model.weights()
+    tuned = T.finetune(model, dataset, training=SMALL.replace(epochs=30, folder=str(tmp_path)))
+    assert all(np.array_equal(before[k], v) for k, v in model.weights().items())
+    assert tuned.curve[-1]["dev"] == 1.0 and tuned.curve[-1]["loss"] < tuned.curve[0]["loss"] / 2
+    assert [row["step"] for row in tuned.curve] == list(range(9, 91, 9)) or tuned.curve[-1]["step"] == 90
+    assert sum("dev" in row for row in tuned.curve) == 2
+    assert tuned.history[-1]["training"]["epochs"] == 30 and "folder" not in tuned.history[-1]["training"]
+    assert list((tmp_path / "finetune" / "log").iterdir())                         # TensorBoard's file
+
+
+def test_only_trains_only():
+    model = tiny.model()
+    before = model.weights()
+    tuned = T.finetune(model, data(), training=SMALL, only="classifier")
+    moved = {name for name, value in tuned.weights().items() if not np.array_equal(before[name], value)}
+    assert moved == {"classifier/kernel", "classifier/bias"} and all(layer.trainable for layer in tuned.model.layers)
+
+
+def test_early_stopping_goes_back_to_the_best_weights(tmp_path):
+    dataset = data(dev_labels=[2 - k % 3 for k in range(12)])       # dev contradicts train: it can only get worse
+    training = SMALL.replace(epochs=40, evaluations=20, patience=3, folder=str(tmp_path))
+    tuned = T.finetune(tiny.model(), dataset, training=training)
+    dev = [row["dev"] for row in tuned.curve if "dev" in row]
+    best = dev.index(max(dev))
+    assert len(dev) == best + 1 + 3 < 20
+    assert T.evaluate(tuned, dataset.dev)["value"] == max(dev)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    model = tiny.model()
+    model.set_weights({"classifier/bias": np.array([np.nan, 0, 0], np.float32)}, only=["classifier/bias"])
+    with pytest.raises(ValueError, match="must stay finite.*between updates 0 and 1 of stage finetune"):
+        T.finetune(model, data(), training=SMALL)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"epochs": 0}, "`epochs` must be positive. Received: 0"), ({"warmup": 1.0}, "`warmup` must be in"),
+    ({"strategy": "tpu"}, "`strategy` must be none or mirrored")])
+def test_settings_are_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        Training(**change)
+
+
+SCRIPT = """
+import os, signal, sys
+from keras_compress.backend import keras, tf
+from keras_compress import training as T
+from keras_compress.replacement import theseus
+from tests.bert import tiny
+from tests.test_training import SMALL, data
+folder, kill_at = sys.argv[1], int(sys.argv[2])
+keras.utils.set_random_seed(0)
+tf.config.experimental.enable_op_determinism()
+updates = 0
+def killing(on_end):
+    def on_train_batch_end(self, batch, logs=None):
+        global updates
+        on_end(self, batch, logs)
+        updates += 1
+        if updates == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return on_train_batch_end
+T._Progress.on_train_batch_end = killing(T._Progress.on_train_batch_end)
+training = SMALL.replace(epochs=5, evaluations=2, checkpoint_every=2, folder=folder)
+small = theseus.compress(tiny.model(), data(), num_layers=1, training=training, seed=1)
+small.save(folder + "/small")
+"""
+
+
+def run_script(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+    return subprocess.run([sys.executable, "-c", SCRIPT, *map(str, arguments)], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, timeout=300)
+
+
+def test_a_run_killed_three_times_ends_with_the_bits_of_one_that_was_not(tmp_path):
+    # 15 updates: 9 of replacing, 6 of fine-tuning; a checkpoint every 2 and at the stages' ends.
+    undisturbed = run_script(tmp_path / "whole", -1)
+    assert undisturbed.returncode == 0, undisturbed.stderr[-2000:]
+    for kill_at in (5, 5, 4):      # in replacing after update 5 (4 are kept), at its very end (9, 8 are kept), in fine-tuning
+        killed = run_script(tmp_path / "killed", kill_at)
+        assert killed.returncode == -9 and not (tmp_path / "killed" / "small").exists(), killed.stderr[-2000:]
+    resumed = run_script(tmp_path / "killed", -1)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    for name in ("model.safetensors", "history.csv", "vocab.txt", "labels.txt"):
+        assert (tmp_path / "whole" / "small" / name).read_bytes() == (tmp_path / "killed" / "small" / name).read_bytes()
+    history = [json.loads((tmp_path / f / "small" / "config.json").read_text())["history"] for f in ("whole", "killed")]
+    assert history[0] == history[1]
+
+
+MIRRORED = """
+import json, sys
+from keras_compress.backend import tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from keras_compress.replacement import theseus
+from tests.bert import tiny
+from tests.test_training import SMALL, data
+predecessor = tiny.model(dropout=0.0, attention_dropout=0.0)
+found = {}
+for strategy in ("none", "mirrored"):
+    training = SMALL.replace(strategy=strategy, evaluations=1)
+    small = theseus.compress(predecessor, data(), num_layers=1, training=training, rate=0.5, schedule="constant")
+    found[strategy] = small.weights()
+print(json.dumps({k: float(abs(v - found["none"][k]).max()) for k, v in found["mirrored"].items()}))
+"""
+
+
+def test_two_devices_train_as_one():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run([sys.executable, "-c", MIRRORED], cwd=ROOT, env=environment, capture_output=True, text=True,
+                          timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    differences = json.loads(done.stdout.strip().split("\n")[-1])
+    # Same draws and same gradients but for the order of sums; a key's bias moves by rounding alone (softmax).
+    worst = max(value for name, value in differences.items() if not name.endswith("_key/bias"))
+    assert worst < 2e-3, differences
