@@ -1,0 +1,614 @@
+# %% [markdown]
+r"""
+# Lesson 1 · BERT-of-Theseus: rebuild a model plank by plank
+
+**After this lesson you can** cut a fine-tuned BERT into modules; train small replacements inside the large model, with
+no loss but the task's own; say at every moment which weights move; judge the small model fairly; and put it into a
+file for a phone.
+
+**You need** Python and NumPy, the idea of a Transformer layer (attention, feed-forward, residual, layer norm), softmax
+and cross-entropy. It helps to have fine-tuned a BERT once.
+
+**Time** about 8 minutes of computing on a laptop CPU with two cores, an hour with the exercises (10 points).
+**Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a
+minute, whose numbers mean nothing.
+"""
+
+# %%
+import os, sys, tempfile
+
+sys.path.insert(0, "..")                                      # the package of this clone, installed or not
+import matplotlib.pyplot as plt
+import numpy as np
+
+from keras_compress import datasets
+from keras_compress.backend import tf
+from keras_compress.bert import weights
+from keras_compress.bert.layers import AttentionBias
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.measure import accuracy, baselines, cost
+from keras_compress.measure.pictures import ACCENT, GREY, INK, PALE, STYLE, own_rows
+from keras_compress.measure.report import markdown_table
+from keras_compress.pruning import layers as truncation
+from keras_compress.replacement import theseus
+from keras_compress.training import Training, adamw, finetune, task_loss
+
+# %% [markdown]
+r"""
+The settings of the whole lesson, in one place. All models get the same number of updates, in batches of the same size.
+"""
+
+# %%
+from IPython.display import Markdown, display
+
+SEED = 0
+FAST = os.environ.get("KERAS_COMPRESS_FAST") == "1"
+tf.config.run_functions_eagerly(FAST)                         # for a handful of updates no graph pays
+sizes = {"num_train": 64, "num_dev": 40, "num_test": 60} if FAST else {"num_train": 2500}
+training = Training(epochs=2 if FAST else 3, batch_size=32, max_length=32, learning_rate=2e-4, evaluations=3)
+plt.rcParams.update({**STYLE, "figure.dpi": 80, "figure.constrained_layout.use": True})
+
+
+def show(header, rows):
+    """A table in the notebook."""
+    display(Markdown(markdown_table(header, rows)))
+
+
+# %% [markdown]
+r"""
+## 1. The predecessor: a large model that works
+
+Our task: what does someone want from a phone? The set `assistant` was made for this project from a grammar. It is
+built so that single words are not enough: a command may be negated, corrected, or come second in the sentence and
+first in time.
+"""
+
+# %%
+data = datasets.load("assistant").subset(**sizes, seed=SEED)
+show(("text", "intent"), [(data.train.texts[i], data.labels[data.train.labels[i]]) for i in range(8)])
+print({name: len(getattr(data, name).texts) for name in ("train", "dev", "test")}, len(data.labels), "intents")
+
+# %% [markdown]
+r"""
+Read two or three of them aloud: which words decide, and which ones mislead?
+
+The method needs a **predecessor** (前辈模型): a model that is already fine-tuned (fine-tuning, 微调) on the task. Ours
+is MiniLM, a small pre-trained BERT with six layers. The next cell takes a minute or two.
+"""
+
+# %%
+minilm = weights.load("minilm", task=data.task, labels=data.labels, seed=SEED)
+if FAST:                                                      # random weights: as deep, but narrow
+    narrow = minilm.config.replace(hidden_size=24, num_heads=2, intermediate_size=48)
+    minilm = TaskModel(narrow, minilm.tokenizer, data.task, data.labels, seed=SEED)
+predecessor = finetune(minilm, data, seed=SEED, training=training)
+texts = ["turn off the lights", "don't turn off the lights, play some jazz", "before you play some jazz, call mum"]
+probabilities = predecessor.predict(texts)
+show(("text", "prediction", "probability"),
+     [(text, data.labels[row.argmax()], f"{row.max():.2f}") for text, row in zip(texts, probabilities)])
+
+# %% [markdown]
+r"""
+Where are its parameters, and where does its computing time go? The two answers differ: looking a word up in a table
+multiplies nothing.
+"""
+
+# %%
+config, length = predecessor.config, training.max_length
+in_layers, total = cost.encoder_parameters(config), predecessor.model.count_params()
+work = cost.flops(config, length, len(data.labels))
+show(("part", "parameters", "share", f"flops at {length} pieces"),
+     [("embeddings and classifier", f"{total - in_layers:,}", f"{1 - in_layers / total:.0%}", "almost none"),
+      (f"{config.num_layers} layers", f"{in_layers:,}", f"{in_layers / total:.0%}", f"{work / 1e6:,.0f} million")])
+
+# %% [markdown]
+r"""
+This table is a forecast of what we can win. Half the layers means about half the time, but much less than half off the
+file: the table of word pieces stays. (Later lessons shrink that one.)
+
+## 2. The ship of Theseus
+
+The Athenians kept the ship of Theseus in the harbour for centuries. Whenever a plank rotted they put in a new one,
+until not one old plank was left. At every moment it was a ship that floated.
+
+BERT-of-Theseus (Xu et al., 2020) rebuilds a network in this way. Cut the predecessor into **modules** (模块). Give each
+module a smaller substitute, its **successor** (传承者). During training, replace modules by their successors at random,
+more and more often. A new plank never has to be a ship of its own: from the first step it works among old planks that
+know their job, and it learns to fit. In the end all planks are new, and the ship is smaller.
+
+What is missing is remarkable too: no loss compares the two models, as knowledge distillation (知识蒸馏) would. The only
+loss is the task's own.
+
+Here are our modules: six layers in three modules, with one new layer for each.
+"""
+
+# %%
+module_map = theseus.even_modules(config.num_layers, 3)
+figure, axes = plt.subplots(figsize=(8, 2.6))
+for i, members in enumerate(module_map):
+    middle = np.mean(members)
+    axes.add_patch(plt.Rectangle((members[0] - .45, 1.6), len(members) - .1, 1.3, color=PALE))
+    axes.text(middle, 3.05, f"module {i}", ha="center", color=GREY)
+    for layer in members:
+        axes.text(layer, 2.25, f"layer {layer}", ha="center", va="center", color="white",
+                  bbox={"boxstyle": "round,pad=.6", "color": INK})
+    axes.annotate("", (middle, .95), (middle, 1.6), arrowprops={"arrowstyle": "->", "color": ACCENT})
+    axes.text(middle, .5, f"successor {i}", ha="center", va="center", color="white",
+              bbox={"boxstyle": "round,pad=.6", "color": ACCENT})
+axes.set(xlim=(-.6, config.num_layers - .4), ylim=(0, 3.4))
+axes.axis("off");
+
+# %% [markdown]
+r"""
+Everything that is not in a box, the embeddings and the classifier, both ships share.
+
+## 3. The gate
+
+In front of every module stands a **gate** (门): a coin that falls on *successor* with the **replacing rate** $p$
+(替换率). With $y_i$ for what enters module $i$, the paper's Section 3.1 says
+
+$$r_i \sim \mathrm{Bernoulli}(p), \qquad y_{i+1} = r_i \cdot \mathrm{scc}_i(y_i) + (1 - r_i) \cdot \mathrm{prd}_i(y_i).$$
+
+In the package this is the layer `ModuleMix`; `build_theseus` puts one in the place of each module. We turn dropout off
+here, so that what we see is the gate alone. The successors start as copies of the predecessor's bottom layers.
+"""
+
+# %%
+calm = {"dropout": 0.0, "attention_dropout": 0.0}
+old = predecessor.clone(config=config.replace(**calm))
+new = old.keep_layers(range(len(module_map)), seed=SEED)
+mixed, mixes = theseus.build_theseus(old, new, module_map, seed=SEED)
+print([layer.name for layer in mixed.layers])
+
+# %% [markdown]
+r"""
+### 3.1 How often does it open?
+
+A draw depends on nothing but seed, step and module. So a run that was interrupted draws the same when it goes on, and
+two machines that share a batch draw alike. We ask the gates for their draws at many steps.
+"""
+
+# %%
+def draws(rate, num_steps):
+    """r_i of every module at steps 0, 1, ...: bool, (num_steps, modules)."""
+    rows = []
+    for step in range(num_steps):
+        for mix in mixes:
+            mix.rate.assign(rate)
+            mix.step.assign(step)
+        rows.append([bool(mix.draw()) for mix in mixes])
+    return np.array(rows)
+
+
+half = draws(0.5, 400)
+figure, axes = plt.subplots(figsize=(8, 1.3))
+axes.imshow(half[:60].T, cmap="Blues", vmax=1.4, aspect="auto")
+axes.set(xlabel="update", yticks=range(3), yticklabels=["module 0", "module 1", "module 2"])
+axes.grid(False)
+
+# %% [markdown]
+r"""
+Blue: the successor works in this update. With three modules there are eight different ships; every update trains one
+of them. Now the frequencies, each with its standard error $\sqrt{p(1-p)/n}$: two of three should lie within one
+standard error of the rate, nearly all within two.
+"""
+
+# %%
+rows = []
+for rate in (0.3, 0.5, 0.7):
+    drawn = half if rate == 0.5 else draws(rate, 400)
+    error = (rate * (1 - rate) / len(drawn)) ** 0.5
+    off = np.abs(drawn.mean(0) - rate) / error
+    rows.append((rate, *(f"{share:.3f}" for share in drawn.mean(0)), f"{error:.3f}", f"{off.max():.1f}"))
+show(("rate", "module 0", "module 1", "module 2", "standard error", "largest distance, in standard errors"), rows)
+
+# %% [markdown]
+r"""
+### 3.2 What does it let through?
+
+We send real sentences into each module and look at what comes out on either side. With the rate at 0 the gate must give
+the predecessor's hidden states (隐状态) exactly, with the rate at 1 the successor's. How far are the two apart before
+any training?
+"""
+
+# %%
+batch = old.pad(old.tokenizer.encode(data.train.texts[:32], training.max_length))
+inputs = {name: tf.constant(value) for name, value in batch.items()}
+hidden = old.features(["hidden_states"])(inputs)["hidden_states"]      # embeddings, then after every layer
+bias = AttentionBias()(inputs["input_mask"])
+
+
+def distance(a, b):
+    """|a - b| / |b| over real tokens. (batch, seq, hidden) twice -> float."""
+    mask = tf.cast(inputs["input_mask"], tf.float32)[..., None]
+    return float(tf.norm((a - b) * mask) / tf.norm(b * mask))
+
+
+# %%
+rows, before = [], []
+for mix, members in zip(mixes, module_map):
+    y = [hidden[members[0]], bias]
+    prd, scc = mix.predecessor(y), mix.successor(y)
+    exact = []
+    for rate, side in ((0.0, prd), (1.0, scc)):
+        mix.rate.assign(rate)
+        exact.append("yes" if distance(mix(y, training=True), side) == 0 else "no")
+    before.append(distance(scc, prd))
+    rows.append((mix.name, *exact, f"{before[-1]:.2f}", f"{distance(y[0], prd):.2f}"))
+show(("module", "rate 0 = predecessor", "rate 1 = successor", "successor from predecessor", "input from predecessor"),
+     rows)
+
+# %% [markdown]
+r"""
+The fourth column is the relative distance between the two sides, the fifth that between what enters a module and what
+leaves it. Where the fourth is not smaller than the fifth, the untrained successor would do no better than a plank that
+lets everything pass. Keep the fourth column in mind; Section 6 returns to it.
+
+### Exercise 1 (3 points): a gate for every text
+
+Our gate draws once per batch. One could as well draw once per *text*. Write the equation above for that case. One trap
+is set: $0 \cdot \mathrm{NaN}$ is $\mathrm{NaN}$, so multiply-and-add lets a broken branch poison the healthy one.
+"""
+
+# %% nbgrader={"grade": false, "grade_id": "mix_texts", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def mix_texts(r, scc, prd):
+    """The output of a module with one draw per text. The side not drawn leaves no trace, not even a NaN.
+
+    Args:
+        r: bool, (batch,); true = successor.
+        scc, prd: float, (batch, seq, hidden); the outputs of the successor and of the predecessor's module.
+    Returns:
+        float, (batch, seq, hidden).
+    """
+    ### BEGIN SOLUTION
+    return tf.where(r[:, None, None], scc, prd)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "mix_texts_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+got = mix_texts(tf.constant([True, False]), tf.ones((2, 3, 4)), tf.zeros((2, 3, 4)))
+assert got.shape == (2, 3, 4), "every text keeps its shape"
+np.testing.assert_array_equal(got[0], np.ones((3, 4)), "the first text was drawn: successor")
+np.testing.assert_array_equal(got[1], np.zeros((3, 4)), "the second was not: predecessor")
+### BEGIN HIDDEN TESTS
+generator = np.random.default_rng(0)
+scc_, prd_ = generator.normal(size=(2, 5, 3, 4)).astype("float32")
+drawn_ = np.array([True, False, False, True, False])
+expected_ = np.stack([s if d else p for d, s, p in zip(drawn_, scc_, prd_)])
+np.testing.assert_allclose(mix_texts(tf.constant(drawn_), tf.constant(scc_), tf.constant(prd_)), expected_, rtol=1e-6)
+broken_ = np.where(drawn_[:, None, None], scc_, np.nan).astype("float32")
+poisoned_ = mix_texts(tf.constant(drawn_), tf.constant(broken_), tf.constant(prd_))
+np.testing.assert_allclose(poisoned_, expected_, rtol=1e-6)
+### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+## 4. How fast to replace
+
+The rate need not stay the same. The paper compares a constant rate, which jumps to 1 at the end, with a **curriculum**
+(课程) that starts low and rises linearly, $p(t) = \min(1, kt + b)$ (Section 3.3). `cosine` is ours, for comparison. The
+figure uses the numbers of the authors' example, $b = 0.3$ and $k = 0.0006$ per update.
+"""
+
+# %%
+steps = np.arange(1800)
+schedules = {"constant": theseus.constant_rate(0.5, 1500), "linear": theseus.linear_rate(0.3, 0.0006),
+             "cosine": theseus.cosine_rate(0.3, 1167)}
+figure, axes = plt.subplots(figsize=(6, 2.8))
+for (name, schedule), colour, dashes in zip(schedules.items(), (GREY, ACCENT, INK), ("--", "-", ":")):
+    axes.plot(steps, [schedule(int(step)) for step in steps], color=colour, linestyle=dashes, label=name)
+axes.set(xlabel="update", ylabel="replacing rate p(t)", ylim=(0, 1.05))
+axes.legend(frameon=False);
+
+# %% [markdown]
+r"""
+Whatever the path, it must end at 1 and stay there for a while: only then do the successors train as the crew that will
+sail alone. Note that $k$ is *per update*. Who doubles the batch size halves the number of updates, and must double $k$.
+
+### Exercise 2 (3 points): the curriculum
+
+Write $p(t)$ for a number or a whole array of updates.
+"""
+
+# %% nbgrader={"grade": false, "grade_id": "curriculum", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def curriculum(step, base=0.3, k=0.0006):
+    """The linear replacing rate of the paper's Section 3.3.
+
+    Args:
+        step: number of the update, from 0; an int or an array of any shape.
+        base: the rate b at step 0. k: growth per update.
+    Returns:
+        float or float array of the shape of `step`, never above 1.
+    """
+    ### BEGIN SOLUTION
+    return np.minimum(1.0, k * np.asarray(step) + base)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "curriculum_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+np.testing.assert_allclose(curriculum(0), 0.3)
+np.testing.assert_allclose(curriculum(1000), 0.9)                   # 0.0006 * 1000 + 0.3
+np.testing.assert_allclose(curriculum(5000), 1.0)
+### BEGIN HIDDEN TESTS
+all_ = curriculum(np.arange(3000))
+assert all_.shape == (3000,) and int(np.argmax(all_ >= 1.0)) == 1167        # (1 - 0.3) / 0.0006 = 1166.7
+np.testing.assert_allclose(all_, [theseus.linear_rate(0.3, 0.0006)(t) for t in range(3000)])
+np.testing.assert_allclose(curriculum(np.array([[0, 1], [2, 9]]), base=0.5, k=0.2), [[0.5, 0.7], [0.9, 1.0]])
+### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+### Exercise 3 (4 points): the hidden warm-up
+
+A module that is not drawn gets no gradient (梯度), so its successor does not move in that update. How many updates does
+one successor get, on average, out of `num_steps`? The answer explains why the authors compare the curriculum with the
+warm-up (预热) of a learning rate.
+"""
+
+# %% nbgrader={"grade": false, "grade_id": "expected_updates", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def expected_updates(schedule, num_steps):
+    """Expected number of updates in which one given successor is trained.
+
+    Args:
+        schedule: function from the number of an update (an int, from 0) to the replacing rate.
+        num_steps: number of updates.
+    Returns:
+        float.
+    """
+    ### BEGIN SOLUTION
+    return float(sum(schedule(step) for step in range(num_steps)))
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "expected_updates_check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+np.testing.assert_allclose(expected_updates(theseus.constant_rate(0.5), 100), 50.0)
+np.testing.assert_allclose(expected_updates(theseus.constant_rate(0.5, steps=60), 100), 70.0)      # 30 + 40
+### BEGIN HIDDEN TESTS
+np.testing.assert_allclose(expected_updates(theseus.linear_rate(0.4, 0.2), 5), 3.8)                # .4 .6 .8 1 1
+assert expected_updates(theseus.linear_rate(0.3, 0.1), 0) == 0
+gate_, count_, rising_ = mixes[0], 0, theseus.linear_rate(0.2, 0.002)
+for step_ in range(400):
+    gate_.rate.assign(rising_(step_))
+    gate_.step.assign(step_)
+    count_ += int(gate_.draw())
+error_ = sum(rising_(t) * (1 - rising_(t)) for t in range(400)) ** 0.5
+assert abs(count_ - expected_updates(rising_, 400)) < 4 * error_
+### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+## 5. What is frozen and what moves
+
+The paper trains nothing but the successors. The predecessor's layers are frozen (冻结), and so are the embeddings and
+the classifier that both share. Believing is good, looking is better: we take one update in which exactly one module is
+drawn, and compare all weights before and after.
+"""
+
+# %%
+step = int(np.argmax(half.sum(axis=1) == 1))
+for mix in mixes:
+    mix.rate.assign(0.5)
+    mix.step.assign(step)
+optimizer = adamw(training, num_steps=10, cls=theseus.DrawnAdamW)       # leaves alone what was not drawn
+optimizer.follow(mixes)
+mixed.compile(optimizer, task_loss(data.task), jit_compile=False)
+old_before, new_before = old.weights(), new.weights()
+mixed.train_on_batch(inputs, np.array(data.train.labels[:32]))
+print(f"update {step} drew successor {half[step].argmax()}")
+
+# %%
+def largest_change(after, earlier, start):
+    """Number of values in the layers whose name starts so, and their largest change."""
+    names = [name for name in after if name.startswith(start)]
+    return sum(after[name].size for name in names), max(np.abs(after[name] - earlier[name]).max() for name in names)
+
+
+parts = [("predecessor, all layers", old, old_before, "layer_")]
+parts += [(f"successor {i}", new, new_before, f"layer_{i}_") for i in range(len(module_map))]
+parts += [("word embeddings", new, new_before, "word_embeddings"), ("classifier", new, new_before, "classifier")]
+found = [(title, *largest_change(model.weights(), earlier, start)) for title, model, earlier, start in parts]
+show(("part", "values", "largest change", ""),
+     [(title, f"{count:,}", f"{change:.1e}", "moved" if change else "") for title, count, change in found])
+
+# %% [markdown]
+r"""
+One row says *moved*, and it is the successor that was drawn. This is not as obvious as it looks: Adam would push the
+other successors on by their momentum even without a gradient. `DrawnAdamW` leaves them alone, as the authors' code
+does.
+
+## 6. Rebuild the ship
+
+Now the whole method in one call. `compress` starts afresh from the predecessor: successors from its bottom layers, a
+linear curriculum, and in the last part of the updates a fine-tuning of the successors alone, embeddings and classifier
+included. What went in is not changed; what comes out is a model of its own.
+"""
+
+# %%
+small = theseus.compress(predecessor, data, seed=SEED, training=training, num_layers=3)
+settings = next(step for step in small.history if step["method"] == "theseus")
+print({key: settings[key] for key in ("module_map", "schedule", "rate", "full_at", "finetune_share")})
+print(f"{predecessor.config.num_layers} layers -> {small.config.num_layers}")
+
+# %% [markdown]
+r"""
+What happened on the way? The model that is measured on dev is always the successors alone, also while the training
+still mixes.
+"""
+
+# %%
+curve = own_rows({"predecessor": predecessor.curve, "theseus-3": small.curve})["theseus-3"]
+panels = (("replacing_rate", "replacing rate", 1), ("loss", "training loss", 1), ("dev", "dev accuracy, %", 100))
+figure, all_axes = plt.subplots(3, 1, figsize=(6, 5.4), sharex=True)
+boundary = max(row["step"] for row in curve if row["stage"] == "replace")
+for axes, (key, label, factor) in zip(all_axes, panels):
+    points = [(row["step"], factor * row[key]) for row in curve if key in row]
+    axes.plot(*zip(*points), color=ACCENT, marker="o" if key == "dev" else None)
+    axes.axvline(boundary, color=GREY, linestyle=":")
+    axes.set_ylabel(label)
+all_axes[0].set_ylim(0, 1.05)
+axes.set_xlabel("update (dotted: from here on, the successors alone are fine-tuned)");
+
+# %% [markdown]
+r"""
+Compare the loss and the accuracy. While the rate is low the loss belongs to a ship of mostly old planks, and says
+little about the new ones; dev accuracy shows how they do alone. Look at what the last stage adds: it is the reason why
+the method does not end with the replacing.
+
+No loss ever compared a successor with its module. Did it learn to imitate the module all the same? We measure the
+distance of Section 3.2 again, with the trained successors.
+"""
+
+# %%
+_, trained = theseus.build_theseus(old, small.clone(config=small.config.replace(**calm)), module_map)
+after = [distance(mix.successor([hidden[m[0]], bias]), mix.predecessor([hidden[m[0]], bias]))
+         for mix, m in zip(trained, module_map)]
+figure, axes = plt.subplots(figsize=(5, 2.6))
+axes.bar(np.arange(3) - .2, before, .38, color=PALE, label="before training")
+axes.bar(np.arange(3) + .2, after, .38, color=ACCENT, label="after")
+axes.set(xticks=range(3), xticklabels=[f"module {i}" for i in range(3)], ylabel="|scc - prd| / |prd|")
+axes.grid(False, axis="x")
+axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1));
+
+# %% [markdown]
+r"""
+Where the blue bar is the shorter one, working among old planks has taught the new plank to do what the old one did,
+although nobody asked for it. Where it is not, the successors have found another way to the same labels, above all in
+the last module, of which the task needs only the class.
+
+## 7. Was it worth it? Fair baselines
+
+A small model needs company to be judged. All three small ones have the same size and get the same number of updates:
+
+- `theseus-3`: this lesson;
+- `plain-3`: the bottom three layers of the *pre-trained* model, fine-tuned in the usual way;
+- `truncated-3`: the bottom three layers of the *fine-tuned* predecessor, fine-tuned on. It starts where the successors
+  started, so the difference between the two is the replacing, and nothing else.
+
+Above them the predecessor; below them two that need no BERT: TF-IDF with a linear model, and the most frequent class.
+"""
+
+# %%
+models = {"predecessor": predecessor, "theseus-3": small,
+          "plain-3": truncation.compress(minilm, data, seed=SEED, training=training, num_layers=3),
+          "truncated-3": truncation.compress(predecessor, data, seed=SEED, training=training, num_layers=3)}
+results = {name: accuracy.evaluate(model, data.test) for name, model in models.items()}
+results |= {row["name"]: result for row, result in baselines.baselines(data)}
+
+# %%
+def percent(result):
+    return f"{100 * result['value']:.1f} ± {100 * result['se']:.1f}"
+
+
+def points(pair):
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * pair[key] for key in ("difference", "low", "high")))
+
+
+pairs = {name: accuracy.paired_difference("accuracy", results["theseus-3"]["scores"], result["scores"])
+         for name, result in results.items() if name != "theseus-3"}
+rows = []
+for name, result in results.items():
+    model, pair = models.get(name), pairs.get(name)
+    rows.append((name, f"{model.model.count_params():,}" if model else "–",
+                 percent(accuracy.evaluate(model, data.dev)) if model else "–", percent(result),
+                 points(pair) if pair else "–"))
+show(("model", "parameters", "dev, % ± SE", "test, % ± SE", "theseus-3 minus this, points [95 %]"), rows)
+print(f"dev: {len(data.dev.texts):,} texts, test: {len(data.test.texts):,} texts, one seed")
+
+# %% [markdown]
+r"""
+How to read it. **SE** is the standard error over the examples: what other test texts would change. The last column is
+**paired**: both models answer the same texts, and only the texts on which they differ count. That makes the interval
+narrower than the two errors would suggest. An interval that contains 0 does not say that two models are equal; it says
+that this test cannot tell them apart.
+"""
+
+# %%
+names = [name for name in results if name != "majority"]
+figure, axes = plt.subplots(figsize=(6, 2.6))
+for place, name in enumerate(names):
+    colour = ACCENT if name == "theseus-3" else INK if name == "predecessor" else GREY
+    axes.errorbar(100 * results[name]["value"], place, xerr=196 * results[name]["se"], fmt="o", color=colour)
+axes.set_yticks(range(len(names)), names)
+axes.set(xlabel="test accuracy, % (bars: 95 % intervals)", ylim=(len(names) - .5, -.5));
+
+# %% [markdown]
+r"""
+## 8. Into a file for a phone
+
+`export` writes the model as a TFLite file, as 32-bit floats or with weights quantized (量化) to 8-bit integers. Before
+anything is written, each file is run against Keras on the dev texts: an export that drifts fails.
+"""
+
+# %%
+from mobile_export.benchmark import benchmark
+from mobile_export.convert import export, exported_model
+
+folder = tempfile.mkdtemp()
+files = []
+for name in ("predecessor", "theseus-3"):
+    files += [{"model": name, **file} for file in export(models[name], f"{folder}/{name}", ("float32", "int8"),
+                                                         sequence_length=training.max_length, dev=data.dev)]
+timings = benchmark(*(file["path"] for file in files))
+show(("model", "format", "MB", "median, ms", "90th percentile, ms", "same answer as Keras"),
+     [(file["model"], file["format"], f"{file['bytes'] / 1e6:.1f}", f"{time['latency_ms_p50']:.1f}",
+       f"{time['latency_ms_p90']:.1f}", f"{file['agreement']:.1%}") for file, time in zip(files, timings)])
+print(f"{timings[0]['device']}; threads: {timings[0]['threads']}; {timings[0]['sequence_length']} pieces per text")
+
+# %% [markdown]
+r"""
+Two savings multiply here. Fewer layers save time; smaller numbers save bytes. Compare with the forecast of Section 1:
+the file of the three-layer model is far more than half the size of the other one in the same format, because the word
+table came along, while the time falls with the number of layers. A phone is slower than this machine; the *ratios*
+carry over, roughly.
+
+The very file that a phone would load, once more on the test set:
+"""
+
+# %%
+phone = exported_model(files[-1]["path"], small)
+on_phone = accuracy.evaluate(phone, data.test)
+change = accuracy.paired_difference("accuracy", on_phone["scores"], results["theseus-3"]["scores"])
+print(f"theseus-3: Keras {percent(results['theseus-3'])} %, int8 file {percent(on_phone)} %, "
+      f"difference {points(change)} points")
+for text, row in zip(texts, phone.predict(texts)):
+    print(f"{data.labels[row.argmax()]:>16}  {row.max():.2f}  {text}")
+
+# %% [markdown]
+r"""
+## 9. An honest reading
+
+What may we say after this lesson? Let the numbers write the sentences.
+"""
+
+# %%
+for name, pair in pairs.items():
+    verdict = "cannot be told from" if pair["low"] <= 0 <= pair["high"] else (
+        "is better than" if pair["difference"] > 0 else "is worse than")
+    print(f"On these {pair['n']:,} test texts, with this seed, theseus-3 {verdict} {name} "
+          f"({100 * pair['difference']:+.1f} points).")
+
+# %% [markdown]
+r"""
+And what may we *not* say?
+
+- **One seed is one voyage.** The intervals know nothing of other seeds. Data order, dropout and gates could have fallen
+  otherwise, and small models often differ between seeds by about as much as methods differ from each other. A claim
+  about a method needs several seeds; `python -m keras_compress run theseus-study` does that.
+- **One learning rate for all** is simple, but not fair to the last point: plain and compressed models may want
+  different ones. The study chooses a rate for each, on dev.
+- **`assistant` is a made set.** Its sentences come from a grammar. It shows that the path works and what kind of error
+  a small model makes; claims about methods rest on public sets.
+- **Equal updates are not equal cost.** Theseus also needs the fine-tuned predecessor, and while the rate is low an
+  update runs many of the old layers. What you save, you save at inference (推理), again with every text.
+
+## 10. Where to read on
+
+- Xu, Zhou, Ge, Wei, Zhou: *BERT-of-Theseus: Compressing BERT by Progressive Module Replacing*, EMNLP 2020,
+  [arXiv:2002.02925](https://arxiv.org/abs/2002.02925). Sections 3.1 to 3.3 are this lesson; their experiments compare
+  the methods of their time on public sets.
+- `keras_compress/replacement/theseus.py`: the same in some 250 lines; the docstring maps equations to names. Look for
+  `tf.cond`: why is only the drawn side computed?
+- Try it: `module_map=[[0], [1, 2], [3, 4, 5]]`, `schedule="constant"`, `gate="uniform"`, two layers instead of three.
+  Write down what you expect before you run it.
+- Your own data: `python -m keras_compress run --data FOLDER`; the form of the folder is in `data/README.md`.
+"""
