@@ -24,7 +24,7 @@ def select_layers(num_layers, keep, how="bottom"):
     Raises:
         ValueError: if that is not possible.
     """
-    if not isinstance(how, str):
+    if isinstance(how, (list, tuple)):
         layers = list(how)
         if len(layers) != keep or layers != sorted(set(layers)) or not all(0 <= i < num_layers for i in layers):
             raise ValueError(f"The layers kept must be {keep} different ones among 0 to {num_layers - 1}, rising. "
