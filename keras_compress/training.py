@@ -115,7 +115,8 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
         ValueError: if the loss stops being finite; the last checkpoint is kept.
     """
     num_steps = num_steps or training.num_steps(len(dataset.train.texts))
-    model.optimizer.build(model.trainable_variables)      # before its slots are restored, and before the first trace
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)  # before its slots are restored, and before the first trace
     evaluate_at = {round(num_steps * k / training.evaluations) for k in range(1, training.evaluations + 1)}
     piece = max(1, min(50, num_steps // 10))
     state = {"step": 0, "rows": [], "best": -1.0, "best_step": 0, "worse": 0}
@@ -131,7 +132,7 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
         logs = model.fit(stream(dataset, task_model.tokenizer, training, seed, first, last),
                          verbose=0, callbacks=[_Progress(bar), *callbacks]).history
         row = {"stage": stage, "step": last, **{name: float(values[-1]) for name, values in logs.items()},
-               "learning_rate": float(model.optimizer.learning_rate)}
+               "learning_rate": float(model.optimizer.learning_rate.numpy())}
         if not math.isfinite(row["loss"]):
             raise ValueError(f"The loss must stay finite. Received: {row['loss']} between updates {first} and {last} "
                              f"of stage {stage}. Lower `learning_rate` (now {training.learning_rate}).")

@@ -174,8 +174,12 @@ found = {}
 for strategy in ("none", "mirrored"):
     training = SMALL.replace(strategy=strategy, evaluations=1)
     small = theseus.compress(predecessor, data(), num_layers=1, training=training, rate=0.5, schedule="constant")
-    found[strategy] = small.weights()
-print(json.dumps({k: float(abs(v - found["none"][k]).max()) for k, v in found["mirrored"].items()}))
+    found[strategy] = small.weights(), [row["loss"] for row in small.curve], small.predict(data().test.texts)
+weights = {k: abs(v - found["none"][0][k]) for k, v in found["mirrored"][0].items()}
+print(json.dumps({"largest": {k: float(v.max()) for k, v in weights.items()},
+                  "median": max(float(sorted(v.ravel())[v.size // 2]) for v in weights.values()),
+                  "losses": [found[k][1] for k in found],
+                  "dp": float(abs(found["mirrored"][2] - found["none"][2]).max())}))
 """
 
 
@@ -184,7 +188,7 @@ def test_two_devices_train_as_one():
     done = subprocess.run([sys.executable, "-c", MIRRORED], cwd=ROOT, env=environment, capture_output=True, text=True,
                           timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    differences = json.loads(done.stdout.strip().split("\n")[-1])
-    # Same draws and same gradients but for the order of sums; a key's bias moves by rounding alone (softmax).
-    worst = max(value for name, value in differences.items() if not name.endswith("_key/bias"))
-    assert worst < 2e-3, differences
+    found = json.loads(done.stdout.strip().split("\n")[-1])
+    # Same data, draws and gradients, but for the order of sums (which AdamW magnifies where a gradient is near 0).
+    np.testing.assert_allclose(*found["losses"], rtol=1e-4)
+    assert found["median"] < 1e-4 and found["dp"] < 1e-4, found
