@@ -109,10 +109,13 @@ class _Study:
         steps = [step]
         while is_step(self.recipe, steps[0]["from"]):
             steps.insert(0, self.parent(steps[0]))
-        grid = {"learning_rate"} if self.learning_rates else set()              # a step's own rate does not count then
-        return {"data_sha256": self.sha256, "learning_rates": self.learning_rates,
-                "steps": [{k: v for k, v in {**self.recipe["training"], **one}.items() if k not in grid}
-                          for one in steps]}
+        return {"data_sha256": self.sha256, "learning_rates": self.grid(step),
+                "steps": [{k: v for k, v in {**self.recipe["training"], **one}.items()
+                           if k != "learning_rate" or not self.grid(one)} for one in steps]}
+
+    def grid(self, step):
+        """The learning rates to choose from; None: the step's own holds."""
+        return None if step is self.recipe["steps"][0] else self.learning_rates
 
     def parent(self, step):
         return next(other for other in self.recipe["steps"] if other["name"] == step["from"])
@@ -120,7 +123,7 @@ class _Study:
     def learning_rate(self, step):
         """(the learning rate of a step, {rate: dev metric} if it was chosen)."""
         fixed = {**self.recipe["training"], **step}.get("learning_rate")
-        if not self.learning_rates or step is self.recipe["steps"][0]:
+        if not self.grid(step):
             return fixed, None
         path = self.results / "grid" / f"{self.dataset.name}-{step['name']}.json"
         made_from = self.made_from(step)

@@ -22,6 +22,8 @@ def benchmark(*paths, num_threads=1, runs=50, warmup=10):
     Raises:
         ValueError: if a file cannot be loaded.
     """
+    if runs < 1 or num_threads < 1:
+        raise ValueError(f"`runs` and `num_threads` must be 1 or more. Received: {runs} and {num_threads}.")
     runners = [Runner(path, num_threads) for path in paths]
     times = interleave([lambda r=r, i=random_inputs(r): r.run(i) for r in runners], runs, warmup)
     return [{"path": str(path), "latency_ms_p50": float(np.percentile(ms, 50)),

@@ -174,6 +174,10 @@ def exported_model(path, task_model, num_threads=1):
         task_model: the one it was exported from (its tokenizer and labels are used).
     """
     runner = Runner(path, num_threads)
+    wanted = (runner.sequence_length,) * (task_model.task == "tagging") + (len(task_model.labels),)
+    if runner.output_shape != wanted:
+        raise ValueError(f"{path}: must be exported from this model, with outputs of shape {wanted}. "
+                         f"Received: {runner.output_shape}.")
     return AtLength(task_model, runner.sequence_length, lambda encodings, _: _log(runner.forward(encodings)))
 
 

@@ -12,7 +12,7 @@ class Runner:
     """An exported model in memory.
 
     Attributes:
-        sequence_length: of its inputs. num_partitions: how many XNNPACK partitions it runs in (1 = nothing falls
+        sequence_length: of its inputs. output_shape: (classes,) or (seq, labels). num_partitions: how many XNNPACK partitions it runs in (1 = nothing falls
             back in between). op_names: list of str, the file's own operators. vocab_size: rows of the word table.
 
     Args:
@@ -35,6 +35,7 @@ class Runner:
             self._interpreter.allocate_tensors()
             self._run = self._interpreter.get_signature_runner(SIGNATURE)
             self.sequence_length = int(self._run.get_input_details()["input_word_ids"]["shape"][-1])
+            self.output_shape = tuple(self._run.get_output_details()[OUTPUT_NAME]["shape"][1:].tolist())
         except (ValueError, RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{name}: not a model that this runtime can load ({reason}). Export it again, or as "

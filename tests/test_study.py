@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+import keras_compress.training  # noqa: F401 - binds `evaluate` before a test replaces it
 from keras_compress import study
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.cli import main
@@ -79,7 +80,8 @@ def test_grid_chooses_on_dev_and_looks_at_test_once(recipe, trained, folders):
         here = [row[1:4] for row in made if row[0] == data]
         assert len(here) == len(set(here)), "nothing is trained twice"
         for step in steps:
-            assert [row for row in here if row[0] == step and row[1] == 4] == [(step, 4, rate) for rate in (5e-3, 2e-2, 1e-2)]
+            rates = (1e-2,) if step == "predecessor" else (5e-3, 2e-2, 1e-2)          # the predecessor keeps its own
+            assert [row for row in here if row[0] == step and row[1] == 4] == [(step, 4, rate) for rate in rates]
         assert [row for row in here if row[1] == 5] == [("plain-1", 5, 2e-2), ("theseus-1", 5, 2e-2)]
     assert sorted(tested) == sorted(2 * ["predecessor", "plain-1", "plain-1", "theseus-1", "theseus-1"])
     assert {row[4] for row in made if row[1] == "theseus-1"} == {"predecessor"}
@@ -90,7 +92,8 @@ def test_grid_chooses_on_dev_and_looks_at_test_once(recipe, trained, folders):
     assert {"data", "method", "metric", "accuracy", "accuracy_se", "num_examples", "correct", "settings", "versions", "steps",
             "data_sha256", "parameters", "seconds"} <= set(cell)
     assert [step["name"] for step in cell["steps"]] == ["predecessor", "theseus-1"]
-    assert "learning_rate" not in cell["steps"][0] and cell["steps"][0]["batch_size"] == 8
+    assert cell["steps"][0]["learning_rate"] == 1e-2 and cell["steps"][0]["batch_size"] == 8
+    assert "learning_rate" not in cell["steps"][1]                                   # the grid's choice counts, not its own
 
 
 def test_resume_makes_only_what_is_missing(recipe, trained, folders):
@@ -107,7 +110,7 @@ def test_resume_makes_only_what_is_missing(recipe, trained, folders):
     gone.unlink()
     del tested[:]
     study.run_study(recipe(), data=recipe()["datasets"][:1], results=folders["results"], weights=folders["weights"] / "new")
-    assert [row[1:4] for row in made] == [("predecessor", 4, 2e-2), ("theseus-1", 5, 2e-2)]   # no grid again
+    assert [row[1:4] for row in made] == [("predecessor", 4, 1e-2), ("theseus-1", 5, 2e-2)]   # no grid again
     assert tested == ["theseus-1"]
 
 
@@ -127,7 +130,7 @@ def test_stale_cells_are_never_mixed_in(recipe, trained, folders, place):
     data = recipe()["datasets"][:1]
     study.run_study(recipe(), data=data, fixed_lr=True, seeds=[4], only=["plain-1"], **folders)
     del trained[0][:]
-    with pytest.raises(ValueError, match="one-plain-1-4.json: was made with other steps, learning_rates. .* move the file"):
+    with pytest.raises(ValueError, match="one-plain-1-4.json: was made with other learning_rates, steps. .* move the file"):
         study.run_study(recipe(), data=data, seeds=[4], only=["plain-1"], **folders)
     changed = recipe()
     changed["steps"][1]["epochs"] = 2

@@ -1,0 +1,280 @@
+"""Every verb once, and every bad input as one line on stderr. `main` is called in this process."""
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from keras_compress import cli
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.cli import main
+from tests import samples
+from tests.bert import tiny
+
+FAST = ["--epochs", "0.5", "--max-length", "16", "--batch-size", "8", "--evaluations", "0"]
+VERBS = ["run", "table", "train", "compress", "export", "evaluate", "benchmark", "predict", "data", "methods"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Data and models of all tasks; `exported` is a model's folder with its files."""
+    place = tmp_path_factory.mktemp("cli")
+    for task in tiny.LABELS:
+        samples.data(place / task, task)
+        samples.model(place / f"bert-{task}", task)
+    shutil.copytree(place / "bert-classification", place / "exported")
+    assert main(["export", "--from", str(place / "exported"), "--out", str(place / "exported"), "--length", "16"]) == 0
+    return place
+
+
+@pytest.fixture
+def call(place, capsys):
+    """Runs a command ({} = the folder of the module's data); returns its exit status, stdout and stderr."""
+    def call(*arguments):
+        capsys.readouterr()
+        status = main([str(argument).replace("{}", str(place)) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return status, captured.out, captured.err
+    return call
+
+
+def test_help_and_import_do_not_import_tensorflow():
+    code = ("import sys, keras_compress\nfrom keras_compress.cli import main\n"
+            "try:\n    main(sys.argv[1:])\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+            "sys.exit('tensorflow' in sys.modules or 'numpy' in sys.modules)")
+    for arguments in (["--help"], ["run", "--help"], ["methods"]):
+        found = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        assert found.returncode == 0 and found.stderr == "", found.stderr
+        assert all(verb in found.stdout for verb in VERBS) or arguments != ["--help"]
+    found = subprocess.run([sys.executable, "-m", "keras_compress", "colour"], capture_output=True, text=True)
+    assert found.returncode == 2 and "invalid choice: 'colour'" in found.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_tells_every_option_and_default(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "None)" not in text and "False)" not in text and "[])" not in text and "--json" in text
+    subparsers = next(action for action in cli.parser()._actions if action.choices and "run" in action.choices)
+    for action in subparsers.choices[verb]._actions:
+        assert action.help, action.dest
+        if isinstance(action.default, (int, float, str)) and not isinstance(action.default, bool) and action.dest != "help":
+            assert f"(default: {action.default})" in text, action.dest
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["train"], ["train", "--from", "minilm"], ["run", "--resume", "--overwrite"], ["run", "--seed", "x"],
+    ["data", "burn"], ["benchmark"], ["train", "--from", "a", "--out", "b", "--strategy", "all"]])
+def test_wrong_usage_is_exit_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    captured = capsys.readouterr()
+    assert stop.value.code == 2 and captured.out == "" and captured.err.startswith("usage:")
+
+
+def test_train_compress_export_evaluate_predict_benchmark(call, tmp_path):
+    model, small, files = tmp_path / "model", tmp_path / "small", tmp_path / "files"
+    status, out, _ = call("train", "--from", "{}/bert-classification", "--data", "{}/classification", "--out", model, *FAST)
+    assert status == 0 and out.startswith("dev accuracy ") and out.endswith(f"Saved: {model}\n")
+    status, out, _ = call("compress", "theseus", "--from", model, "--data", "{}/classification", "--set",
+                          "module_map=[[0, 1]]", "--set", "gate=anneal", "--set", "finetune_share=0", "--out", small, *FAST,
+                          "--json")
+    result = json.loads(out)
+    assert status == 0 and result["split"] == "dev" and result["num_examples"] == 20 and result["folder"] == str(small)
+    compressed = TaskModel.load(small)
+    assert compressed.config.num_layers == 1 and compressed.history[-1]["gate"] == "anneal"
+    assert compressed.metrics["value"] == result["value"]
+    status, out, _ = call("export", "--from", small, "--out", files, "--formats", "float32", "--length", "12")
+    assert status == 0 and "agrees with Keras on 100.0 %" in out and (files / "float32.tflite").is_file()
+    status, out, err = call("export", "--from", small, "--out", files, "--formats", "float32")
+    assert status == 1 and "not replaced unasked" in err and out == ""
+    status, out, _ = call("evaluate", "--from", small, "--data", "{}/classification", "--tflite", files / "float32.tflite",
+                          "--json")
+    assert status == 0 and json.loads(out)["split"] == "test" and json.loads(out)["num_examples"] == 30
+    assert call("evaluate", "--from", small, "--data", "{}/classification")[1].startswith("test accuracy ")
+    status, out, _ = call("benchmark", files / "float32.tflite", "--runs", "3", "--json")
+    assert status == 0 and json.loads(out)[0]["runs"] == 3 and json.loads(out)[0]["sequence_length"] == 12
+    assert " ms (90th percentile" in call("benchmark", files / "float32.tflite", "--runs", "3")[1]
+    status, out, _ = call("predict", "--from", small, "The cats sat", "我听音乐")
+    lines = out.splitlines()
+    assert status == 0 and len(lines) == 2 and lines[1].endswith("\t我听音乐") and lines[0].split("\t")[0] in compressed.labels
+
+
+def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("the cat\ta dog\r\n我\t你".encode())))
+    status, out, _ = call("predict", "--from", "{}/bert-matching", "--json")
+    rows = json.loads(out)
+    assert status == 0 and [row["text"] for row in rows] == ["the cat\ta dog", "我\t你"]
+    assert {row["label"] for row in rows} <= {"other", "same"} and all(.5 <= row["probability"] <= 1 for row in rows)
+    rows = json.loads(call("predict", "--from", "{}/bert-tagging", "the cats sat", "--json")[1])
+    assert rows[0]["words"] == ["the", "cats", "sat"] and len(rows[0]["labels"]) == 3
+    assert len(call("predict", "--from", "{}/bert-tagging", "the cats sat")[1].split()) == 3
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the \xff cat\n")))        # shown, not fatal
+    assert call("predict", "--from", "{}/bert-classification")[0] == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert json.loads(call("predict", "--from", "{}/bert-classification", "--json")[1]) == []
+
+
+def test_data_and_methods(call):
+    status, out, _ = call("data", "show", "{}/tagging", "--json")
+    shown = json.loads(out)
+    assert status == 0 and shown["task"] == "tagging" and shown["train"] == 24 and len(shown["examples"]) == 5
+    assert "labels: other, same" in call("data", "show", "--data", "{}/matching")[1]
+    status, out, _ = call("methods", "--json")
+    assert json.loads(out)["methods"]["theseus"]["family"] == "replacement" and "theseus-study" in json.loads(out)["recipes"]
+    assert "  layers " in call("methods")[1]
+    text = call("methods", "theseus")[1]
+    assert "Equation map" in text and "num_layers=3" in text and "module_map:" in text
+    assert json.loads(call("methods", "layers", "--json")[1])["settings"] == {"num_layers": "3", "how": "'bottom'"}
+
+
+def test_download_is_called_and_needs_a_name(call, monkeypatch):
+    monkeypatch.setattr("keras_compress.datasets.download.download", lambda name: f"there/{name}")
+    assert call("data", "download", "sst2")[:2] == (0, "Saved: there/sst2\n")
+    status, out, err = call("data", "download")
+    assert status == 1 and out == "" and "needs a name. Choose sst2, mrpc or tnews" in err
+
+
+def test_run_prints_the_headline(call, monkeypatch, tmp_path):
+    seen = {}
+    report = {"models": [], "comparisons": []}
+    monkeypatch.setattr("keras_compress.run.run", lambda *a, **k: seen.update(k, positional=a) or (tmp_path, report))
+    status, out, _ = call("run", "--quick", "--length", "12", "--from", "x", "--new-head")
+    assert status == 0 and out.splitlines()[-1] == f"Report: {tmp_path / 'report.html'}"
+    assert seen["positional"] == ("theseus", None) and seen["quick"] and seen["new_head"] and seen["length"] == 12
+    assert json.loads(call("run", "--json", "--resume")[1]) == {"folder": str(tmp_path), "models": []}
+
+
+def test_interrupts_bugs_and_memory(call, monkeypatch):
+    def fail(error):
+        def raises(options):
+            raise error
+        monkeypatch.setattr(cli, "_methods", raises)
+        monkeypatch.setattr(cli, "_run", raises)
+
+    from keras_compress.backend import tf
+
+    fail(KeyboardInterrupt())
+    assert call("methods") == (1, "", "stopped\n") and call("run") == (1, "", "stopped; `run --resume` goes on\n")
+    fail(tf.errors.ResourceExhaustedError(None, None, "{{function_node x}} a/ckpt-2; No space left on device"))
+    assert call("methods") == (1, "", "error: a/ckpt-2; No space left on device\n")
+    fail(ValueError("two\nlines"))
+    assert call("methods") == (1, "", "error: two lines\n")
+    fail(ZeroDivisionError())                                                     # a bug keeps its traceback
+    with pytest.raises(ZeroDivisionError):
+        call("methods")
+
+
+def test_duplicates_across_splits_are_counted_on_stderr(call, place, tmp_path):
+    shutil.copytree(place / "classification", tmp_path / "twice")
+    shutil.copy(tmp_path / "twice" / "train.tsv", tmp_path / "twice" / "dev.tsv")
+    for _ in range(2):                                                            # not only the first time in a process
+        status, out, err = call("data", "show", tmp_path / "twice")
+        assert status == 0 and "warning" not in out and "24 of 24 dev texts also occur in train" in err
+
+
+def replace(name, content):
+    def change(folder):
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return change
+
+
+def first_lines(name, number=1):
+    def change(folder):
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+        (folder / name).write_text("\n".join(lines[:number]) + "\n", encoding="utf-8")
+    return change
+
+
+def cut(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-100])
+
+
+def other_shape(folder):
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "layer_0_query/kernel": np.zeros((8, 9), np.float32)}, folder / "model.safetensors")
+
+
+def missing_weight(folder):
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensors[name] for name in tensors if name != "layer_0_query/kernel"}, folder / "model.safetensors")
+
+
+GOOD = "label\ttext\n"
+COMPRESS = ("compress", "theseus", "--from", "{}/bert-classification", "--data", "{}/classification")
+
+
+@pytest.mark.parametrize("changed, change, message", [
+    ("data", replace("train.tsv", "text\nthe cat\n"), "train.tsv:2: columns must be `label` and `text`"),
+    ("data", replace("train.tsv", GOOD + "yes\n"), "train.tsv:2: a row must have 2 fields"),
+    ("data", replace("train.tsv", GOOD + "pink\tthe cat\n"), "train.tsv:2: a label must be .* Received: 'pink'"),
+    ("data", replace("train.tsv", GOOD.encode() + b"yes\tthe \xff\n"), "train.tsv:2: text must be UTF-8"),
+    ("data", replace("train.tsv", GOOD + "yes\tthe \0\n"), "train.tsv:2: a line must not hold NUL"),
+    ("data", replace("train.tsv", ""), "train.tsv:1: .*an empty file"),
+    ("data", replace("train.tsv", GOOD + "yes\t" + "a" * 10_000_000 + "\n"), "train.tsv:2: a line must not be longer"),
+    ("data", first_lines("test.tsv"), "test.tsv:1: .*an empty file"),
+    ("data", lambda folder: (folder / "dev.tsv").unlink(), "must have a dev file. Received: none. Add dev.tsv"),
+    ("data", replace("labels.txt", "one\n"), "labels.txt: there must be at least two names"),
+    ("data", replace("labels.txt", "yes\nmaybe\nno\n"), "model's labels must be the one asked for"),
+    ("model", cut, "model.safetensors: not a whole safetensors file"),
+    ("model", other_shape, r"`layer_0_query/kernel` must have shape \(8, 8\). Received: \(8, 9\)"),
+    ("model", missing_weight, "must hold `layer_0_query/kernel`"),
+    ("model", first_lines("vocab.txt", 9), "vocabulary must have `vocab_size` pieces. Received: 9 pieces"),
+    ("model", replace("vocab.txt", b"\xff\n"), "vocab.txt: a vocabulary must be UTF-8"),
+    ("model", replace("config.json", "{"), "config.json: not valid JSON"),
+    ("model", lambda folder: (folder / "labels.txt").unlink(), "must hold labels.txt. It is missing")])
+def test_damaged_data_and_models(call, place, tmp_path, changed, change, message):
+    paths = {"data": place / "classification", "model": place / "bert-classification"}
+    paths[changed] = shutil.copytree(paths[changed], tmp_path / "copy")
+    change(paths[changed])
+    status, out, err = call("compress", "layers", "--set", "num_layers=1", "--from", paths["model"], "--data", paths["data"],
+                            "--out", tmp_path / "out")
+    check_error(status, out, err, message)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ((*COMPRESS, *FAST, "--set", "module_map=[[0]]"), "`module_map` must hold every layer from 0 to 1 once"),
+    ((*COMPRESS, "--set", "num_layers=three"), "`num_layers` must be a whole number. Received: 'three'"),
+    ((*COMPRESS, "--set", "num_layers"), "`num_layers` must be a whole number. Received: ''"),
+    ((*COMPRESS, "--set", "colour=1"), "Settings of theseus must be among .*module_map.*Received: colour"),
+    ((*COMPRESS, "--epochs", "0"), "`epochs` must be positive"), ((*COMPRESS,), "`max_length` must be at most 16"),
+    (("compress", "magic", *COMPRESS[2:]), "`method` must be one of finetune, "),
+    ((*COMPRESS, "--out", "{}/exported"), "output folder must be new or empty"),
+    ((*COMPRESS, "--out", "{}/classification", "--overwrite"), "same kind.*no model.safetensors"),
+    (("train", "--from", "{}/bert-classification", "--data", "{}/matching"), "task must be the one asked for"),
+    (("train", "--from", "nowhere", "--data", "{}/matching"), "nowhere, which does not exist"),
+    (("train", "--from", "minilm", "--data", "nowhere"), "a folder that exists. Received: 'nowhere'"),
+    (("export", "--from", "{}/bert-tagging", "--formats", "pdf"), "must be some of float32, .* Received: pdf"),
+    (("export", "--from", "{}/bert-tagging", "--length", "99"), "must be 4 to 16"),
+    (("evaluate", "--from", "{}/bert-tagging", "--data", "{}/tagging", "--tflite", "none.tflite"), "none.tflite"),
+    (("evaluate", "--from", "{}/bert-tagging", "--data", "{}/tagging", "--tflite", "{}/exported/float32.tflite"),
+     r"must be exported from this model, with outputs of shape \(16, 3\). Received: \(3,\)"),
+    (("benchmark", "none.tflite"), "none.tflite"), (("benchmark", "{}/exported/vocab.txt"), "must be a TFLite file"),
+    (("benchmark", "{}/exported/float32.tflite", "--runs", "0"), "`runs` and `num_threads` must be 1 or more"),
+    (("predict", "--from", "{}/bert-matching", "no tab"), "separated by one tab. Received: 'no tab'"),
+    (("predict", "--from", "minilm", "hello"), "`task` and `labels` must be given"),
+    (("data", "download", "everything"), "sst2"), (("methods", "magic"), "`method` must be one of"),
+    (("run", "nothing"), "recipe must be one of"), (("run", "--resume", "--out", "{}/exported"), "holds no run.json"),
+    (("run", "--data", "{}/classification", "--from", "nowhere"), "nowhere, which does not exist")])
+def test_wrong_requests(call, tmp_path, arguments, message):
+    if arguments[0] in ("compress", "train", "export") and "--out" not in arguments:
+        arguments = (*arguments, "--out", tmp_path / "out")
+    check_error(*call(*arguments), message)
+    assert not (tmp_path / "out").exists()
+
+
+def check_error(status, out, err, message):
+    line = err.splitlines()[-1]
+    assert status == 1 and out == "" and line.startswith("error: "), err
+    assert re.search(message, line), line
+    assert err.count("error: ") == 1
