@@ -22,13 +22,18 @@ _strategies = {}
 
 
 def strategy(name):
-    """One strategy object per process: models and training must meet the same one."""
+    """One strategy object per process: models and training must meet the same one.
+
+    With TF_CONFIG set, call it before TensorFlow does anything else (the command line does).
+    """
     if name == "none":
         return tf.distribute.get_strategy()
     if name not in _strategies:
-        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        _strategies[name] = (tf.distribute.MultiWorkerMirroredStrategy() if os.environ.get("TF_CONFIG")
-                             else tf.distribute.MirroredStrategy([device.name for device in devices]))
+        if os.environ.get("TF_CONFIG"):
+            _strategies[name] = tf.distribute.MultiWorkerMirroredStrategy()
+        else:
+            devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+            _strategies[name] = tf.distribute.MirroredStrategy([device.name for device in devices])
     return _strategies[name]
 
 
