@@ -41,9 +41,11 @@ def data(folder, task="classification", numbers=(24, 20, 30)):
     return folder
 
 
-def model(folder, task="classification", **changes):
-    """Saves a tiny BERT whose head was never trained; returns the folder."""
-    tiny.model(task, **changes).save(folder)
+def model(folder, task="classification", tuned=False, **changes):
+    """Saves a tiny BERT, which says that it was fine-tuned if `tuned`; returns the folder."""
+    made = tiny.model(task, **changes)
+    made.history = [{"method": "finetune"}] * tuned
+    made.save(folder)
     return folder
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from keras_compress import run as run_module
 from keras_compress import training
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.weights import load
 from keras_compress.cli import main
 from keras_compress.measure.report import FILE_KEYS, MODEL_KEYS
 from keras_compress.run import run
@@ -28,7 +30,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("run")
     for task in tiny.LABELS:
         samples.data(place / task, task)
-        samples.model(place / f"bert-{task}", task)
+        samples.model(place / f"bert-{task}", task, tuned=task != "classification")
     samples.recipe(place / "small.toml", *STEPS[:3], training="epochs = 1\ncheckpoint_every = 1",
                    head='formats = ["float32", "int8"]\nsequence_length = 16')
     samples.recipe(place / "all.toml", *STEPS)
@@ -130,9 +132,9 @@ def test_models_are_whole_folders(finished, place):
 
 
 @pytest.mark.parametrize("task", ["matching", "tagging"])
-def test_other_tasks_end_to_end(place, tmp_path, task):
+def test_other_tasks_end_to_end_from_a_fine_tuned_model(place, tmp_path, task):
     _, report = run(place / "two.toml", tmp_path / "out", data=place / task, source=place / f"bert-{task}")
-    assert report["task"] == task
+    assert report["task"] == task and report["notes"][0].startswith(f"predecessor: bert-{task} as it is")
     by_name = {row["name"]: row for row in report["models"]}
     assert by_name["theseus-1"]["metric"] == ("entity_f1" if task == "tagging" else "accuracy")
     assert by_name["theseus-1"]["files"][0]["accuracy"] == pytest.approx(by_name["theseus-1"]["accuracy"])
@@ -233,6 +235,13 @@ def test_a_fine_tuned_source_is_the_predecessor_as_it_is(finished, place):
     samples.recipe(place / "plain.toml", STEPS[2])
     with pytest.raises(ValueError, match="fine-tuned already.* Pass --new-head"):
         prepare(place, "plain.toml", source=source)
+
+
+def test_what_counts_as_fine_tuned(place):
+    tuned = load(Path(__file__).parent / "bert" / "huggingface")                      # with a classifier of three labels
+    assert run_module._is_tuned(tuned)
+    other = load(Path(__file__).parent / "bert" / "huggingface", task="matching", labels=["a", "b"], new_head=True)
+    assert not run_module._is_tuned(other) and not run_module._is_tuned(tiny.model())
 
 
 def test_the_ready_predecessor_is_saved_and_compressed(finished, place, tmp_path, monkeypatch):

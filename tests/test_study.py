@@ -70,20 +70,19 @@ def names(folder):
 
 
 def test_grid_chooses_on_dev_and_looks_at_test_once(recipe, trained, folders):
-    cells = study.run_study(recipe(), data=None, **folders)
+    cells = study.run_study(recipe(), data=recipe()["datasets"][:1], **folders)
     made, tested = trained
     steps = [step[0] for step in STEPS]
-    expected = {f"{data}-{step}-{seed}.json" for data in ("one", "two") for step in steps for seed in (4, 5)
-                if step != "predecessor" or seed == 4} | {f"{d}-{m}-0.json" for d in ("one", "two") for m in ("majority", "tfidf")}
+    expected = {f"one-{step}-{seed}.json" for step in steps for seed in (4, 5) if step != "predecessor" or seed == 4}
+    expected |= {"one-majority-0.json", "one-tfidf-0.json"}
     assert set(names(folders["results"])) == expected and len(cells) == len(expected)
-    for data in ("one", "two"):
-        here = [row[1:4] for row in made if row[0] == data]
-        assert len(here) == len(set(here)), "nothing is trained twice"
-        for step in steps:
-            rates = (1e-2,) if step == "predecessor" else (5e-3, 2e-2, 1e-2)          # the predecessor keeps its own
-            assert [row for row in here if row[0] == step and row[1] == 4] == [(step, 4, rate) for rate in rates]
-        assert [row for row in here if row[1] == 5] == [("plain-1", 5, 2e-2), ("theseus-1", 5, 2e-2)]
-    assert sorted(tested) == sorted(2 * ["predecessor", "plain-1", "plain-1", "theseus-1", "theseus-1"])
+    here = [row[1:4] for row in made]
+    assert len(here) == len(set(here)), "nothing is trained twice"
+    for step in steps:
+        rates = (1e-2,) if step == "predecessor" else (5e-3, 2e-2, 1e-2)              # the predecessor keeps its own
+        assert [row for row in here if row[0] == step and row[1] == 4] == [(step, 4, rate) for rate in rates]
+    assert [row for row in here if row[1] == 5] == [("plain-1", 5, 2e-2), ("theseus-1", 5, 2e-2)]
+    assert sorted(tested) == ["plain-1", "plain-1", "predecessor", "theseus-1", "theseus-1"]
     assert {row[4] for row in made if row[1] == "theseus-1"} == {"predecessor"}
     assert {row[4] for row in made if row[1] != "theseus-1"} == {"source"}
     cell = json.loads((folders["results"] / "one-theseus-1-5.json").read_text(encoding="utf-8"))
@@ -112,6 +111,12 @@ def test_resume_makes_only_what_is_missing(recipe, trained, folders):
     study.run_study(recipe(), data=recipe()["datasets"][:1], results=folders["results"], weights=folders["weights"] / "new")
     assert [row[1:4] for row in made] == [("predecessor", 4, 1e-2), ("theseus-1", 5, 2e-2)]   # no grid again
     assert tested == ["theseus-1"]
+
+
+def test_the_data_sets_of_the_recipe(recipe, trained, folders):
+    study.run_study(recipe(), only=["predecessor"], **folders)
+    assert [row[:3] for row in trained[0]] == [("one", "predecessor", 4), ("two", "predecessor", 4)]
+    assert {name.split("-")[0] for name in names(folders["results"])} == {"one", "two"}
 
 
 def test_fixed_lr_seeds_and_only(recipe, trained, folders):
