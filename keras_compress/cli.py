@@ -141,6 +141,10 @@ def main(arguments=None):
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest: logging.getLogger("py.warnings").warning("warning: %s", message)
         try:
+            if getattr(options, "strategy", "none") != "none":
+                from keras_compress.training import strategy
+
+                strategy(options.strategy)             # several workers must meet before TensorFlow does anything else
             result, text = globals()["_" + options.verb](options)
             print(json.dumps(result, ensure_ascii=False) if options.json else text, flush=True)
             return 0
