@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tensorflow.lite.python.convert_phase import ConverterError     # no public name; after backend, which picks Keras 2
-
 from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import LayerStore, build, can_be_cls_only
 from keras_compress.bert.task_model import TaskModel
@@ -19,6 +17,8 @@ from keras_compress.bert.tokenizer import Encoding
 from keras_compress.files import atomic_write
 from keras_compress.measure.accuracy import evaluate, paired_difference
 from mobile_export.litert import OUTPUT_NAME, SIGNATURE, Runner
+
+from tensorflow.lite.python.convert_phase import ConverterError     # no public name; after backend, which picks Keras 2
 
 FORMATS = ("float32", "float16", "int8", "int8_per_tensor")
 MAX_LOGIT_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2}
