@@ -49,7 +49,8 @@ def parser():
         return one
 
     def data(one):
-        default = {"run": "the recipe's", "export": "none, random ids are compared"}.get(one.prog.split()[-1], "assistant")
+        default = {"run": "the recipe's", "export": "none, random ids are compared"}
+        default = default.get(one.prog.split()[-1], "assistant")
         one.add_argument("--data", default=None, metavar="NAME|DIR", help="assistant, apidocs, a downloaded set, or a "
                          f"folder with train.tsv, dev.tsv, test.tsv, labels.txt (default: {default})")
         one.add_argument("--task", choices=("classification", "matching", "tagging"), default=None,
@@ -83,9 +84,9 @@ def parser():
     one = verb("run", "run a recipe from texts to a report with exported models, or a study", data, new_head)
     one.add_argument("recipe", nargs="?", default="theseus", help="a recipe's name (see `methods`) or a TOML file")
     one.add_argument("--from", dest="source", default=None, metavar="SOURCE",
-                     help="weights instead of minilm, such as a folder with your own BERT. Fine-tuned for the labels of "
-                          "the data, it is the predecessor as it is, and the baseline plain-K, which needs pre-trained "
-                          "weights, is left out; with --new-head it is fine-tuned anew")
+                     help="weights instead of minilm, such as a folder with your own BERT. Fine-tuned for the labels "
+                          "of the data, it is the predecessor as it is, and the baseline plain-K, which needs "
+                          "pre-trained weights, is left out; with --new-head it is fine-tuned anew")
     one.add_argument("--length", type=int, default=None, metavar="INT",
                      help="longest text in pieces, in training and in the exported files (default: the recipe's)")
     one.add_argument("--out", default=None, metavar="DIR", help="report folder (default: runs/<recipe>-<time>)")
@@ -97,7 +98,8 @@ def parser():
     one.add_argument("--seed", type=int, default=0, help="of everything random")
     one.add_argument("--strategy", choices=("none", "mirrored"), default="none", help=TRAINING_HELP["strategy"])
     one.add_argument("--allow-drift", action="store_true", help="write int8 files that drift too far, marked")
-    one.add_argument("--seeds", type=_numbers, default=None, metavar="0,1,2", help="a study's seeds (default: the recipe's)")
+    one.add_argument("--seeds", type=_numbers, default=None, metavar="0,1,2",
+                     help="a study's seeds (default: the recipe's)")
     one.add_argument("--only", default=None, metavar="STEP,..", help="a study's steps (default: all)")
     one.add_argument("--fixed-lr", action="store_true", help="a study: the recipe's learning rates, no grid")
     one = verb("table", "print the table of a study from its cells, without training")
@@ -182,10 +184,9 @@ def _run(options):
 
     recipe = {} if options.resume and options.recipe == "theseus" else read_recipe(options.recipe)
     for_study = {"seeds", "only", "fixed_lr"}
-    allowed = for_study | {"data", "resume"} if "seeds" in recipe else {*vars(options)} - for_study
+    allowed = for_study | {"recipe", "json", "data", "resume"} if "seeds" in recipe else {*vars(options)} - for_study
     unset = vars(parser().parse_args(["run"]))
-    unused = [name for name, value in vars(options).items() if value != unset[name] and name not in {
-        "recipe", "json", *allowed}]
+    unused = [name for name, value in vars(options).items() if value != unset[name] and name not in allowed]
     if unused:
         raise ValueError(f"Options must have an effect. Received for {options.recipe}: {', '.join(unused)}. Studies "
                          f"alone take {', '.join(sorted(for_study))}; beside these they take data and resume.")
@@ -194,10 +195,8 @@ def _run(options):
     from keras_compress.measure.report import headline
     from keras_compress.run import run
 
-    folder, report = run(options.recipe, options.out, data=options.data, task=options.task, language=options.language,
-                         source=options.source, new_head=options.new_head, length=options.length, quick=options.quick,
-                         seed=options.seed, resume=options.resume, overwrite=options.overwrite,
-                         strategy=options.strategy, allow_drift=options.allow_drift)
+    folder, report = run(**{name: value for name, value in vars(options).items()
+                            if name not in {"verb", "json", *for_study}})
     text = "\n".join(" ".join(sentences).strip() for sentences in headline(report))
     return {"folder": str(folder), "models": report["models"]}, f"{text}\nReport: {folder / 'report.html'}"
 
@@ -272,7 +271,7 @@ def _export(options):
     files = export(model, options.out, formats, sequence_length=options.length, dev=dataset and dataset.dev,
                    allow_drift=options.allow_drift)
     lines = [f"{file['path']}: {file['bytes']:,} bytes, agrees with Keras on {100 * file['agreement']:.1f} % of "
-             f"{file['num_examples']} texts, largest |dp| {file['max_dp']:.2g}, {file['partitions']} XNNPACK partition(s)"
+             f"{file['num_examples']} texts, largest |dp| {file['max_dp']:.2g}, {file['partitions']} XNNPACK part(s)"
              + (f"; DRIFT: {file['drift']}" if file["drift"] else "") for file in files]
     return files, "\n".join(lines)
 
@@ -293,7 +292,8 @@ def _evaluate(options):
 
 
 def _figures(result, split):
-    return {"split": split, **{key: result[key] for key in ("metric", "value", "se", "macro_f1")}, "num_examples": result["n"]}
+    return {"split": split, **{key: result[key] for key in ("metric", "value", "se", "macro_f1")},
+            "num_examples": result["n"]}
 
 
 def _say(figures):
@@ -305,9 +305,11 @@ def _benchmark(options):
     from mobile_export.benchmark import benchmark
 
     rows = benchmark(*options.files, num_threads=options.threads, runs=options.runs)
-    lines = [f"{row['path']}: {row['latency_ms_p50']:.2f} ms (90th percentile {row['latency_ms_p90']:.2f})" for row in rows]
-    return rows, "\n".join(lines) + (f"\n{rows[0]['device']}, {rows[0]['threads']} thread(s), sequence length "
-                                     f"{', '.join(str(length) for length in sorted({r['sequence_length'] for r in rows}))}")
+    lines = [f"{row['path']}: {row['latency_ms_p50']:.2f} ms (90th percentile {row['latency_ms_p90']:.2f})"
+             for row in rows]
+    lengths = ", ".join(str(length) for length in sorted({row["sequence_length"] for row in rows}))
+    return rows, "\n".join(lines) + (
+        f"\n{rows[0]['device']}, {rows[0]['threads']} thread(s), sequence length {lengths}")
 
 
 def _predict(options):
@@ -339,7 +341,8 @@ def _data(options):
     examples = [[text, label] for text, label in list(zip(*dataset.train))[:5]]
     lines = [f"{key}: {value}" for key, value in summary.items()]
     lines += ["labels: " + ", ".join(dataset.labels[:40])] if dataset.labels else []
-    lines += [f"  {label if isinstance(label, list) or not dataset.labels else dataset.labels[label]}: {text}" for text, label in examples]
+    lines += [f"  {label if isinstance(label, list) or not dataset.labels else dataset.labels[label]}: {text}"
+              for text, label in examples]
     return {**summary, "labels": list(dataset.labels), "examples": examples}, "\n".join(lines)
 
 
@@ -352,11 +355,12 @@ def _methods(options):
 
         function = method(options.method)
         settings = settings_of(options.method)
-        text = inspect.getdoc(sys.modules[function.__module__]) + "\n\n" + inspect.getdoc(function) + "\n\nDefaults: " + \
-            ", ".join(f"{key}={value}" for key, value in settings.items())
+        text = "\n\n".join([inspect.getdoc(sys.modules[function.__module__]), inspect.getdoc(function), "Defaults: " +
+                            ", ".join(f"{key}={value}" for key, value in settings.items())])
         return {"method": options.method, "settings": {k: repr(v) for k, v in settings.items()}}, text
     found, known = methods(), recipes()
     lines = ["Methods:"] + [f"  {name:14} {family:14} {text}" for name, (family, text) in found.items()]
     lines += ["Recipes:"] + [f"  {name:14} {text}" for name, text in known.items()]
-    return {"methods": {n: {"family": f, "about": t} for n, (f, t) in found.items()}, "recipes": known}, "\n".join(lines)
+    about = {name: {"family": family, "about": text} for name, (family, text) in found.items()}
+    return {"methods": about, "recipes": known}, "\n".join(lines)
 

@@ -46,7 +46,7 @@ def read_recipe(name):
         raise ValueError(f"{path}: not valid TOML ({error}).") from error
     wrong = [key for key, value in recipe.items() if key not in KINDS or not _is_kind(value, KINDS[key])]
     if wrong or "step" not in recipe or ("seeds" in recipe) != ("datasets" in recipe):
-        raise ValueError(f"{path}: a recipe must have [[step]]s, a study also `datasets` and `seeds`, and they may have "
+        raise ValueError(f"{path}: a recipe must have [[step]]s, a study also `datasets` and `seeds`, and may have "
                          f"{', '.join(KINDS)}, of the kinds in recipe.py. "
                          f"Received: {', '.join(f'{key} = {recipe[key]!r:.60}' for key in wrong) or list(recipe)}.")
     recipe |= {"name": path.stem, "steps": recipe.pop("step"), "training": recipe.get("training", {})}
@@ -86,7 +86,8 @@ def split_settings(common, step):
     own = {key: value for key, value in step.items() if key not in ("name", "method", "from")}
     unknown = sorted({*own} - {*for_training, *for_method} | {*common} - {*for_training})
     if unknown:
-        raise ValueError(f"Settings of {step['method']} must be among {', '.join(sorted({*for_training, *for_method}))}. "
+        known = ", ".join(sorted({*for_training, *for_method}))
+        raise ValueError(f"Settings of {step['method']} must be among {known}. "
                          f"Received: {', '.join(unknown)}.")
     for key, value in {**common, **own}.items():
         kind = type({**for_training, **for_method}[key])
@@ -122,6 +123,6 @@ def run_step(recipe, step, parent, dataset, *, seed, **changes):
     common, settings = split_settings(recipe["training"], step)
     training = Training(**{**common, **changes})
     if training.max_length > parent.config.max_position_embeddings:
-        raise ValueError(f"`max_length` must be at most {parent.config.max_position_embeddings}, the positions that the "
-                         f"model has. Received: {training.max_length}.")
+        raise ValueError(f"`max_length` must be at most {parent.config.max_position_embeddings}, the positions that "
+                         f"the model has. Received: {training.max_length}.")
     return method(step["method"])(parent, dataset, seed=seed, training=training, **settings)

@@ -36,7 +36,7 @@ def last_folder():
     """The run under runs/ that was last at work. Raises ValueError if there is none."""
     found = sorted((DATA_FOLDER.parent / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise ValueError("`--resume` needs a run to go on with. Received: none under runs/. Name its folder with --out.")
+        raise ValueError("`--resume` needs a run to go on with. Received: none under runs/. Name it with --out.")
     return found[-1].parent
 
 
@@ -139,7 +139,8 @@ def _prepare(asked, recipe):
     for name in dict.fromkeys(step["from"] for step in recipe["steps"] if not is_step(recipe, step["from"])):
         sources[name] = model = load(asked["source"] or name, task=dataset.task, labels=dataset.labels,
                                      new_head=asked["new_head"], seed=asked["seed"])
-        if not 4 <= max(length, recipe["training"].get("max_length", 4)) <= model.config.max_position_embeddings:
+        longest = max(length, recipe["training"].get("max_length", 4))
+        if length < 4 or longest > model.config.max_position_embeddings:
             raise ValueError(f"`sequence_length` and `max_length` must be 4 to {model.config.max_position_embeddings}, "
                              "the positions that the model has. Choose with `--length`.")
     if not asked["source"] or not _is_tuned(model):
@@ -151,8 +152,8 @@ def _prepare(asked, recipe):
         there = step["name"] in ready or step["from"] in [other["name"] for other in kept]
         (kept if there else left_out).append(step)
     if not ready:
-        raise ValueError(f"{asked['source']} is fine-tuned already, and recipe {recipe['name']} starts from pre-trained "
-                         "weights only. Pass --new-head to fine-tune it anew.")
+        raise ValueError(f"{asked['source']} is fine-tuned already, and recipe {recipe['name']} starts from "
+                         "pre-trained weights only. Pass --new-head to fine-tune it anew.")
     recipe["steps"], names = kept, ", ".join(step["name"] for step in left_out)
     return dataset, ready, sources, [
         f"{', '.join(ready)}: {Path(asked['source']).name} as it is, since it is fine-tuned for these labels. " + (
@@ -238,7 +239,8 @@ def _measure(folder, recipe, dataset, models, asked, notes):
     compressed = [name for name in models if name != first and not name.startswith(("plain", "truncated"))]
     shown = compressed[0] if compressed else first
     return {
-        "recipe": recipe["name"], "data": dataset.name, "task": dataset.task, "created": time.strftime("%Y-%m-%d %H:%M"),
+        "recipe": recipe["name"], "data": dataset.name, "task": dataset.task,
+        "created": time.strftime("%Y-%m-%d %H:%M"),
         "settings": {**asked, "content": recipe, "data": dataset.summary()}, "versions": versions(),
         "device": every[0]["device"], "threads": every[0]["threads"], "sequence_length": length,
         "notes": notes + _notes(asked, files, linear), "models": rows + [row for row, _ in linear],
@@ -256,7 +258,7 @@ def _notes(asked, files, linear):
     notes += [f"{name} {file['format']} was written although {file['drift']}."
               for name, group in files.items() for file in group if file["drift"]]
     if asked["quick"]:
-        notes.append(f"A quick run on {QUICK['num_train']:,} training texts: it shows the path; the figures are not results.")
+        notes.append(f"A quick run on {QUICK['num_train']:,} training texts: it shows the path, not results.")
     notes.append("One seed. What other seeds and public data give: the table of the study in the README.")
     return notes
 

@@ -98,9 +98,9 @@ class _Study:
         rate, on_dev = self.learning_rate(step)
         model = self.model(step, seed, rate)
         cell = study_cell(self.dataset.name, step["name"], seed, evaluate(model, self.dataset.test),
-                          dev=evaluate(model, self.dataset.dev)["value"], learning_rate=rate, dev_of_learning_rates=on_dev,
-                          parameters=model.model.count_params(), settings=model.history[-2:],
-                          seconds=round(time.time() - start), versions=versions(), **made_from)
+                          dev=evaluate(model, self.dataset.dev)["value"], learning_rate=rate,
+                          dev_of_learning_rates=on_dev, parameters=model.model.count_params(),
+                          settings=model.history[-2:], seconds=round(time.time() - start), versions=versions(), **made_from)
         _write_json(path, cell)
         log.info("%s: test %.4f, dev %.4f, learning rate %g", path.name, cell["accuracy"], cell["dev"], rate or 0)
 

@@ -29,14 +29,18 @@ def test_reads_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("[[step", "not valid TOML"), (b"about = '\xff'", "not valid TOML"), ("", r"must have \[\[step\]\]s.*Received: \[\]"),
-    ("step = []", "Received: step = "), ('[step]\nname = "a"', "Received: step = "), ("step = [3]", "Received: step = "),
+    ("[[step", "not valid TOML"), (b"about = '\xff'", "not valid TOML"),
+    ("", r"must have \[\[step\]\]s.*Received: \[\]"),
+    ("step = []", "Received: step = "), ('[step]\nname = "a"', "Received: step = "),
+    ("step = [3]", "Received: step = "),
     ("colour = 1\n" + FIRST, "Received: colour = 1"), ("formats = 'int8'\n" + FIRST, "Received: formats = 'int8'"),
-    ("sequence_length = '9'\n" + FIRST, "Received: sequence_length"), ("training = 3\n" + FIRST, "Received: training = 3"),
+    ("sequence_length = '9'\n" + FIRST, "Received: sequence_length"),
+    ("training = 3\n" + FIRST, "Received: training = 3"),
     ("seeds = [0]\n" + FIRST, "a study also `datasets` and `seeds`"),
     ("seeds = ['a']\ndatasets = ['b']\n" + FIRST, "Received: seeds"),
     ('[[step]]\nname = "a"\nmethod = "finetune"', "each step must have `from`"),
-    (FIRST + "epochs = 0", "step 'a': `epochs` must be positive"), (FIRST + "epochs = 'x'", "'a': `epochs` must be a number"),
+    (FIRST + "epochs = 0", "step 'a': `epochs` must be positive"),
+    (FIRST + "epochs = 'x'", "'a': `epochs` must be a number"),
     (FIRST + "batch_size = 2.5", "`batch_size` must be a whole number. Received: 2.5"),
     (FIRST + "colour = 1", "step 'a': Settings of finetune must be among .*batch_size.*Received: colour"),
     (FIRST + "folder = '/'", "Received: folder"), (FIRST + FIRST, "must be different and plain. Received: 'a'"),
@@ -70,10 +74,12 @@ def test_split_settings():
 
 def test_run_step_passes_everything_on(monkeypatch):
     seen = {}
-    monkeypatch.setattr(recipe_module, "method", lambda name: lambda *a, **k: seen.update(name=name, args=a, **k) or "made")
+    monkeypatch.setattr(recipe_module, "method",
+                        lambda name: lambda *a, **k: seen.update(name=name, args=a, **k) or "made")
     parent = tiny.shared()
     step = {"name": "s", "method": "theseus", "from": "p", "num_layers": 2}
-    assert run_step({"training": {"epochs": 2, "max_length": 16}}, step, parent, "data", seed=5, learning_rate=1e-3) == "made"
+    recipe = {"training": {"epochs": 2, "max_length": 16}}
+    assert run_step(recipe, step, parent, "data", seed=5, learning_rate=1e-3) == "made"
     assert seen.pop("training") == Training(epochs=2, max_length=16, learning_rate=1e-3)
     assert seen == {"name": "theseus", "args": (parent, "data"), "seed": 5, "num_layers": 2}
     with pytest.raises(ValueError, match="`max_length` must be at most 16, the positions .* Received: 64"):

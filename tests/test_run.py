@@ -166,7 +166,7 @@ def test_resume_needs_a_run(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="holds no run.json"):
         run(out=tmp_path, resume=True)
     monkeypatch.setattr(run_module, "DATA_FOLDER", tmp_path / "data")
-    with pytest.raises(ValueError, match="none under runs/. Name its folder with --out"):
+    with pytest.raises(ValueError, match="none under runs/. Name it with --out"):
         run(resume=True)
     for age, name in enumerate(["theseus-2", "theseus-1"]):
         (tmp_path / "runs" / name).mkdir(parents=True)
@@ -203,10 +203,12 @@ def test_overwrite_removes_the_old_run_and_nothing_else(finished, asked, tmp_pat
 
 
 @pytest.mark.parametrize("wrong, message", [
-    ({"recipe": "nothing"}, "must be one of theseus"), ({"data": "{place}/no-test"}, "splits train, dev, test. Received"),
+    ({"recipe": "nothing"}, "must be one of theseus"),
+    ({"data": "{place}/no-test"}, "splits train, dev, test. Received"),
     ({"data": "{place}/text.txt"}, "must have labels and the splits"), ({"length": 17}, "must be 4 to 16"),
     ({"length": 3}, "must be 4 to 16"), ({"recipe": "{place}/formats.toml"}, "must be some of float32, float16"),
-    ({"source": "{place}/bert-tagging"}, "task must be the one asked for"), ({"task": "tagging"}, "must be for the task")])
+    ({"source": "{place}/bert-tagging"}, "task must be the one asked for"),
+    ({"task": "tagging"}, "must be for the task")])
 def test_what_cannot_work_is_refused_before_anything_is_written(place, asked, tmp_path, wrong, message):
     shutil.copytree(place / "classification", place / "no-test", dirs_exist_ok=True)
     (place / "no-test" / "test.tsv").unlink()
@@ -220,7 +222,8 @@ def test_what_cannot_work_is_refused_before_anything_is_written(place, asked, tm
 
 def prepare(place, recipe="all.toml", **changes):
     recipe = run_module.read_recipe(place / recipe)
-    ready, _, notes = run_module._prepare({**run_module.DEFAULTS, "data": place / "classification", **changes}, recipe)[1:]
+    asked = {**run_module.DEFAULTS, "data": place / "classification", **changes}
+    ready, _, notes = run_module._prepare(asked, recipe)[1:]
     return list(ready), [step["name"] for step in recipe["steps"]], " ".join(notes)
 
 
@@ -238,7 +241,7 @@ def test_a_fine_tuned_source_is_the_predecessor_as_it_is(finished, place):
 
 
 def test_what_counts_as_fine_tuned(place):
-    tuned = load(Path(__file__).parent / "bert" / "huggingface")                      # with a classifier of three labels
+    tuned = load(Path(__file__).parent / "bert" / "huggingface")                # with a classifier of three labels
     assert run_module._is_tuned(tuned)
     other = load(Path(__file__).parent / "bert" / "huggingface", task="matching", labels=["a", "b"], new_head=True)
     assert not run_module._is_tuned(other) and not run_module._is_tuned(tiny.model())
@@ -246,7 +249,8 @@ def test_what_counts_as_fine_tuned(place):
 
 def test_the_ready_predecessor_is_saved_and_compressed(finished, place, tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(run_module, "run_step", lambda recipe, step, parent, *_, **__: trained.append(step["name"]) or parent)
+    monkeypatch.setattr(run_module, "run_step",
+                        lambda recipe, step, parent, *_, **__: trained.append(step["name"]) or parent)
     monkeypatch.setattr(run_module, "_measure", lambda *_: {"notes": list(_[-1])})
     source = finished[0] / "models" / "predecessor"
     run(place / "all.toml", tmp_path / "out", data=place / "classification", source=source)

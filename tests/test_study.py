@@ -88,11 +88,11 @@ def test_grid_chooses_on_dev_and_looks_at_test_once(recipe, trained, folders):
     cell = json.loads((folders["results"] / "one-theseus-1-5.json").read_text(encoding="utf-8"))
     assert cell["learning_rate"] == 2e-2 and cell["learning_rates"] == [5e-3, 2e-2, 1e-2] and cell["seed"] == 5
     assert cell["dev_of_learning_rates"] == {"0.005": .25, "0.02": .75, "0.01": .5} and cell["dev"] == .75
-    assert {"data", "method", "metric", "accuracy", "accuracy_se", "num_examples", "correct", "settings", "versions", "steps",
-            "data_sha256", "parameters", "seconds"} <= set(cell)
+    assert {"data", "method", "metric", "accuracy", "accuracy_se", "num_examples", "correct", "settings", "versions",
+            "steps", "data_sha256", "parameters", "seconds"} <= set(cell)
     assert [step["name"] for step in cell["steps"]] == ["predecessor", "theseus-1"]
     assert cell["steps"][0]["learning_rate"] == 1e-2 and cell["steps"][0]["batch_size"] == 8
-    assert "learning_rate" not in cell["steps"][1]                                   # the grid's choice counts, not its own
+    assert "learning_rate" not in cell["steps"][1]                             # the grid's choice counts, not its own
 
 
 def test_resume_makes_only_what_is_missing(recipe, trained, folders):
@@ -103,12 +103,12 @@ def test_resume_makes_only_what_is_missing(recipe, trained, folders):
     gone.unlink()
     del made[:], tested[:]
     study.run_study(recipe(), data=recipe()["datasets"][:1], **folders)
-    assert made == [] and tested == ["theseus-1"]                              # the model was still there, the cell was not
+    assert made == [] and tested == ["theseus-1"]                            # the model was still there
     again = json.loads(gone.read_text(encoding="utf-8"))
     assert {**again, "seconds": 0} == {**json.loads(before), "seconds": 0}
     gone.unlink()
     del tested[:]
-    study.run_study(recipe(), data=recipe()["datasets"][:1], results=folders["results"], weights=folders["weights"] / "new")
+    study.run_study(recipe(), data=recipe()["datasets"][:1], **{**folders, "weights": folders["weights"] / "new"})
     assert [row[1:4] for row in made] == [("predecessor", 4, 1e-2), ("theseus-1", 5, 2e-2)]   # no grid again
     assert tested == ["theseus-1"]
 
@@ -135,13 +135,13 @@ def test_stale_cells_are_never_mixed_in(recipe, trained, folders, place):
     data = recipe()["datasets"][:1]
     study.run_study(recipe(), data=data, fixed_lr=True, seeds=[4], only=["plain-1"], **folders)
     del trained[0][:]
-    with pytest.raises(ValueError, match="one-plain-1-4.json: was made with other learning_rates, steps. .* move the file"):
+    with pytest.raises(ValueError, match="one-plain-1-4.json: was made with other learning_rates, steps. .* move"):
         study.run_study(recipe(), data=data, seeds=[4], only=["plain-1"], **folders)
     changed = recipe()
     changed["steps"][1]["epochs"] = 2
     with pytest.raises(ValueError, match="other steps. Restore"):
         study.run_study(changed, data=data, fixed_lr=True, seeds=[4], only=["plain-1"], **folders)
-    study.run_study(changed, data=data, fixed_lr=True, seeds=[4], only=["predecessor"], **folders)   # not its child: fine
+    study.run_study(changed, data=data, fixed_lr=True, seeds=[4], only=["predecessor"], **folders)   # no child
     assert [row[1] for row in trained[0]] == ["predecessor"]
     file = place / "one" / "test.tsv"
     before = file.read_text(encoding="utf-8")
@@ -152,8 +152,8 @@ def test_stale_cells_are_never_mixed_in(recipe, trained, folders, place):
 
 
 def test_one_real_cell_its_table_and_picture(recipe, folders, tmp_path, monkeypatch, capsys):
-    (one,) = [step for step in recipe()["steps"] if step["name"] == "plain-1"]
-    cells = study.run_study(recipe(), data=recipe()["datasets"][:1], fixed_lr=True, seeds=[5], only=[one["name"]], **folders)
+    cells = study.run_study(recipe(), data=recipe()["datasets"][:1], fixed_lr=True, seeds=[5], only=["plain-1"],
+                            **folders)
     assert study.run_step is run_step and len(cells) == 3
     saved, = folders["weights"].glob("one-plain-1-5-0.01-*")
     assert TaskModel.load(saved).config.num_layers == 1
@@ -162,7 +162,8 @@ def test_one_real_cell_its_table_and_picture(recipe, folders, tmp_path, monkeypa
     out = capsys.readouterr().out
     assert "| one | plain-1 |" in out and (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
     assert main(["table", str(folders["results"]), "--json"]) == 0
-    assert [row["method"] for row in json.loads(capsys.readouterr().out)] == [row["method"] for row in pool_cells(cells)]
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["method"] for row in rows] == [row["method"] for row in pool_cells(cells)]
     monkeypatch.setattr("keras_compress.files.DATA_FOLDER", tmp_path)
     (tmp_path / "results").rename(tmp_path / "moved")
     (tmp_path / "results").mkdir()
@@ -177,7 +178,8 @@ def test_command_line(recipe, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(study, "run_study", lambda recipe, **settings: seen.update(settings, name=recipe["name"]) or [])
     monkeypatch.setattr("keras_compress.measure.study.study_table", lambda cells: "the table")
     command = ["run", str(tmp_path / "grid.toml")]
-    assert main([*command, "--seeds", "0,1", "--only", "plain-1,theseus-1", "--data", "d", "--fixed-lr", "--resume"]) == 0
+    assert main([*command, "--seeds", "0,1", "--only", "plain-1,theseus-1", "--data", "d", "--fixed-lr",
+                 "--resume"]) == 0
     assert seen == {"name": "grid", "seeds": [0, 1], "only": ["plain-1", "theseus-1"], "data": ["d"], "fixed_lr": True}
     assert capsys.readouterr().out == "the table\n"
     assert main(command) == 0 and seen["data"] is seen["seeds"] is seen["only"] is None
