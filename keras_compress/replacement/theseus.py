@@ -162,10 +162,14 @@ def even_modules(num_layers, num_modules):
 
 def check_module_map(module_map, num_layers):
     """Raises ValueError unless the modules hold every layer once, in order."""
-    if [layer for module in module_map for layer in module] != list(range(num_layers)) or not all(module_map):
-        raise ValueError(f"`module_map` must hold every layer from 0 to {num_layers - 1} once, in order, and no empty "
-                         f"module. Received: {module_map}. For example {even_modules(num_layers, 1)}.")
-    return [list(module) for module in module_map]
+    modules = [list(module) if isinstance(module, (list, tuple, range)) else module for module in module_map] \
+        if isinstance(module_map, (list, tuple)) else module_map
+    whole = list(range(num_layers))
+    if not isinstance(modules, list) or [] in modules or not all(isinstance(module, list) for module in modules) \
+            or [layer for module in modules for layer in module] != whole:
+        raise ValueError(f"`module_map` must be lists that hold every layer from 0 to {num_layers - 1} once, in order, "
+                         f"none of them empty. Received: {module_map}. For example {[whole[:1], whole[1:]]}.")
+    return modules
 
 
 def build_theseus(predecessor, successor, module_map, *, embeddings="shared", gate="bernoulli", granularity="batch",

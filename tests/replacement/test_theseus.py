@@ -314,7 +314,9 @@ def test_module_mix_round_trip():
 @pytest.mark.parametrize("change, message", [
     ({"num_layers": 3}, "must be a multiple.*Received: 4 and 3. Choose 1, 2"),
     ({"module_map": [[0, 1], [3]]}, "every layer from 0 to 3 once.*Received"),
-    ({"module_map": [[0, 1], [2], [], [3]]}, "no empty"),
+    ({"module_map": [[0, 1], [2], [], [3]]}, "none of them empty"),
+    ({"module_map": [0, 1]}, r"Received: \[0, 1\]. For example \[\[0\], \[1, 2, 3\]\]"),
+    ({"module_map": 3}, "`module_map` must be lists"),
     ({"gate": "dice"}, "`gate` must be one of bernoulli, uniform, anneal. Received: 'dice'"),
     ({"granularity": "word"}, "`granularity` must be"),
     ({"embeddings": "none"}, "`embeddings` must be"),
