@@ -128,7 +128,7 @@ def _agree(task, labels, known_task, known_labels):
     for name, wanted, has in (("task", task, known_task), ("labels", labels and tuple(labels), known_labels)):
         if wanted is not None and has is not None and wanted != has:
             raise ValueError(f"The model's {name} must be the one asked for. Received: {has!r}, asked for {wanted!r}. "
-                             "Take a data set that fits, or load with `new_head`.")
+                             "Take a data set that fits, or load with `new_head` (`--new-head`).")
 
 
 def minilm_folder():
@@ -188,7 +188,7 @@ def read_huggingface(folder, with_head=True):
         count, problem = tensors["classifier/kernel"].shape[-1], published.get("problem_type")
         if count < 2 or problem not in (None, "single_label_classification"):
             raise ValueError(f"{path}: the classifier must choose one of two or more labels. Received: {count} outputs "
-                             f"and `problem_type` = {problem!r}. Use only the encoder: load it with `new_head`.")
+                             f"and `problem_type` = {problem!r}. Use only the encoder: load with `new_head` (`--new-head`).")
         names = published.get("id2label") or {}
         labels = tuple(str(names.get(str(k), f"LABEL_{k}")) for k in range(count))
     return Checkpoint(_with_pooling(config, tensors), read_tokenizer(folder), tensors, left_out, task, labels)
