@@ -188,7 +188,7 @@ def read_huggingface(folder, with_head=True):
         count, problem = tensors["classifier/kernel"].shape[-1], published.get("problem_type")
         if count < 2 or problem not in (None, "single_label_classification"):
             raise ValueError(f"{path}: the classifier must choose one of two or more labels. Received: {count} outputs "
-                             f"and `problem_type` = {problem!r}. Use only the encoder: load with `new_head` (`--new-head`).")
+                             f"and `problem_type` = {problem!r}. Load the encoder alone: `new_head` (`--new-head`).")
         names = published.get("id2label") or {}
         labels = tuple(str(names.get(str(k), f"LABEL_{k}")) for k in range(count))
     return Checkpoint(_with_pooling(config, tensors), read_tokenizer(folder), tensors, left_out, task, labels)
