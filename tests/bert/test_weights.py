@@ -184,7 +184,7 @@ def test_other_tokenizers_are_refused(tmp_path, change, message):
 
 @pytest.mark.parametrize("config, message", [
     ({"problem_type": "multi_label_classification"}, "config.json: the classifier must choose one of .*multi_label"),
-    ({"problem_type": "regression"}, "`problem_type` = 'regression'. Use only the encoder: load it with `new_head`"),
+    ({"problem_type": "regression"}, "`problem_type` = 'regression'. Load the encoder alone: `new_head`"),
     ({"model_type": "distilbert"}, "config.json: The checkpoint must be a BERT. Received: `model_type` = 'distilbert'"),
     ({"num_hidden_layers": 2}, "copy: The weights must hold `layer_1_query/kernel`. It is missing"),
     ({"intermediate_size": 13}, r"`layer_0_intermediate/kernel` must have shape \(8, 13\). Received: \(8, 12\)"),
