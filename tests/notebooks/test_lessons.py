@@ -1,0 +1,125 @@
+import os
+import re
+
+import nbformat
+import pytest
+
+from notebooks import build
+
+HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS", re.DOTALL)
+LESSONS = build.lessons()
+ALL = [twin for name in LESSONS for twin in (name, f"{name}.zh")]
+
+
+def shape(notebook):
+    """Kinds of cells, code and metadata, and the levels of the headings: what twins have in common."""
+    return [(cell.cell_type, cell.metadata, cell.source if cell.cell_type == "code" else
+             re.findall(r"^#+(?= )", cell.source, re.MULTILINE)) for cell in notebook.cells]
+
+
+def exercises(notebook):
+    """[(stub or solution, checks)], in order."""
+    cells = [cell for cell in notebook.cells if "nbgrader" in cell.metadata]
+    assert [cell.metadata.nbgrader["solution"] for cell in cells] == [True, False] * (len(cells) // 2)
+    return list(zip(cells[::2], cells[1::2]))
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_the_lesson_runs_from_a_fresh_kernel(name):
+    before = os.times()
+    notebook = build.execute(build.read_source(name), fast=True)
+    used = os.times().children_user + os.times().children_system - before.children_user - before.children_system
+    assert used < 60                # seconds of processor time: at most 45 s on two idle cores
+    assert build.problems(name, notebook) == []
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_the_twin_differs_in_its_prose_alone(name):
+    english, chinese = build.read_source(name), build.read_source(f"{name}.zh")
+    assert shape(english) == shape(chinese)
+    for ours, theirs in zip(english.cells, chinese.cells):
+        if ours.cell_type == "markdown":
+            assert re.search("[\u4e00-\u9fff]", theirs.source)
+            names, same = (set(re.findall(r"`[^`\n]+`|\$[^$\n]+\$", cell.source)) for cell in (ours, theirs))
+            assert names == same
+            points = (re.findall(pattern, cell.source) for pattern, cell in
+                      ((r"Exercise (\d+) \((\d+) points\)", ours), (r"练习 (\d+)（(\d+) 分）", theirs)))
+            assert next(points) == next(points)
+        else:
+            assert not re.search("[\u4e00-\u9fff]", ours.source), "code is English in both"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_built_notebook_is_up_to_date(name):
+    notebook = nbformat.read(build.FOLDER / f"{name}.ipynb", 4)
+    assert build.problems(name, notebook) == []
+    nbformat.validate(notebook)
+    run = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in run] == list(range(1, len(run) + 1))
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_cells_are_short_and_explained(name):
+    cells = build.read_source(name).cells
+    assert cells[0].cell_type == "markdown" and "Seed" in cells[0].source
+    for cell in cells:
+        lines = [line for line in HIDDEN.sub("", cell.source).split("\n") if line.strip()]
+        assert cell.cell_type == "markdown" or len(lines) <= 15, cell.source
+    headings = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    points = [cell.metadata.nbgrader["points"] for _, cell in exercises(build.read_source(name))]
+    assert [int(p) for p in re.findall(r"### Exercise \d+ \((\d+) points\)", headings)] == points
+    assert len(points) == 3
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_the_student_version_keeps_stubs_and_visible_checks(name, tmp_path, monkeypatch):
+    assert build.main(["--student", str(tmp_path), name]) == 0
+    for twin in (name, f"{name}.zh"):
+        source = build.read_source(twin)
+        student = nbformat.read(tmp_path / f"{twin}.ipynb", 4)
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in student.cells)
+        assert len(student.cells) == len(source.cells)
+        text = nbformat.writes(student)
+        assert "### BEGIN" not in text and "### END" not in text
+        for cell in source.cells:
+            for secret in re.findall(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END", cell.source, re.DOTALL):
+                assert not any(line.strip() in cell.source for cell in student.cells
+                               for line in secret.splitlines() if len(line.strip()) > 12)
+    monkeypatch.chdir(build.FOLDER)
+    imports = {}
+    exec(student.cells[1].source, imports)
+    for (stub, check), (solution, _) in zip(exercises(student), exercises(source)):
+        names = dict(imports)
+        exec(stub.source, names)
+        with pytest.raises(NotImplementedError, match="your turn"):
+            exec(check.source, names)
+        exec(solution.source, names)
+        exec(check.source, names)
+
+
+def test_a_marker_without_its_partner_is_an_error():
+    notebook = build.read_source(LESSONS[0])
+    notebook.cells[1].source += "\n### BEGIN SOLUTION\nsecret = 1"
+    with pytest.raises(ValueError, match="### END"):
+        build.student_version(notebook)
+
+
+def test_problems_of_a_built_notebook_are_named():
+    name = LESSONS[0]
+    notebook = build.read_source(name)
+    assert build.problems(name, notebook) == ["it has no outputs"]
+    code = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    code.outputs = [nbformat.v4.new_output("stream", name="stdout", text="see /home/someone/file\n"),
+                    nbformat.v4.new_output("stream", name="stderr", text="50%|#####"),
+                    nbformat.v4.new_output("display_data", {"image/png": "A" * build.MAX_BYTES})]
+    notebook.metadata["widgets"] = {}
+    notebook.cells[0].source += "!"
+    found = "; ".join(build.problems(name, notebook))
+    for part in ("not those of the source", "smaller than", "widget", "a place of this machine", "progress"):
+        assert part in found
+
+
+def test_build_refuses_an_unknown_lesson(capsys):
+    with pytest.raises(SystemExit):
+        build.main(["99_nothing"])
+    assert "NAME must be among" in capsys.readouterr().err
