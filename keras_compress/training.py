@@ -41,32 +41,33 @@ def strategy(name):
 class WarmUpLinear(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate up linearly from 0 to `peak` in `warmup_steps`, then down to 0 at `num_steps`.
 
-    Devlin et al., 2019, App. A.2.
+    Devlin et al., 2019, App. A.2. `first_step`: where a second stage enters a schedule that spans both.
     """
 
-    def __init__(self, peak, warmup_steps, num_steps):
-        self.peak, self.warmup_steps, self.num_steps = peak, warmup_steps, num_steps
+    def __init__(self, peak, warmup_steps, num_steps, first_step=0):
+        self.peak, self.warmup_steps, self.num_steps, self.first_step = peak, warmup_steps, num_steps, first_step
 
     def __call__(self, step):
-        step = tf.cast(step, tf.float32)
+        step = tf.cast(step, tf.float32) + self.first_step
         up = (step + 1.0) / max(self.warmup_steps, 1)
         down = (self.num_steps - step) / max(self.num_steps - self.warmup_steps, 1)
         return self.peak * tf.clip_by_value(tf.minimum(up, down), 0.0, 1.0)
 
     def get_config(self):
-        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "num_steps": self.num_steps}
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "num_steps": self.num_steps,
+                "first_step": self.first_step}
 
 
-def adamw(training, num_steps, cls=keras.optimizers.AdamW, **kwargs):
+def adamw(training, num_steps, cls=keras.optimizers.AdamW, first_step=0):
     """AdamW (Loshchilov & Hutter, 2019, Alg. 2) with warm-up, decay and clipping as `training` says.
 
     Args:
-        num_steps: updates of the stage, at whose end the learning rate is 0.
+        num_steps: updates at whose end the learning rate is 0. first_step: updates of them that went before.
         cls: an optimizer class with AdamW's arguments.
     """
-    rate = WarmUpLinear(training.learning_rate, round(training.warmup * num_steps), num_steps)
+    rate = WarmUpLinear(training.learning_rate, round(training.warmup * num_steps), num_steps, first_step)
     optimizer = cls(learning_rate=rate, weight_decay=training.weight_decay, global_clipnorm=training.clip_norm,
-                    epsilon=1e-6, **kwargs)
+                    epsilon=1e-6)
     optimizer.exclude_from_weight_decay(var_names=["bias", "_norm/"])
     return optimizer
 
@@ -225,14 +226,15 @@ class _Saver:
         task_model.set_weights(self.best)
 
 
-def finetune(task_model, dataset, *, seed=0, training=Training(), num_steps=None, only=None):
+def finetune(task_model, dataset, *, seed=0, training=Training(), num_steps=None, first_step=0, only=None):
     """Trains a model on a task (Devlin et al., 2019, Sec. 4). Returns a new `TaskModel`.
 
     Args:
         task_model: `TaskModel`; left as it is.
         dataset: `Dataset` of the same task and labels.
         seed: of data order and dropout.
-        num_steps: updates; default: what `training` gives for the data.
+        num_steps: updates; default: what `training` gives for the data. first_step: updates of earlier stages, after
+            which the learning rate goes on.
         only: train only the layers whose name starts so; default: all.
     """
     check_fit(task_model, dataset)
@@ -241,7 +243,8 @@ def finetune(task_model, dataset, *, seed=0, training=Training(), num_steps=None
         tuned = task_model.clone(seed=seed)
         for layer in tuned.model.layers:
             layer.trainable = only is None or layer.name.startswith(only)
-        tuned.model.compile(adamw(training, num_steps), task_loss(tuned.task), jit_compile=False)
+        optimizer = adamw(training, first_step + num_steps, first_step=first_step)
+        tuned.model.compile(optimizer, task_loss(tuned.task), jit_compile=False)
     tuned.curve += fit(tuned.model, tuned, dataset, training, seed=seed, stage="finetune", num_steps=num_steps)
     tuned.model.trainable = True
     tuned.history.append({"method": "finetune", "seed": seed, "num_steps": num_steps, "training": training.settings()})

@@ -247,7 +247,7 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ((*COMPRESS, *FAST, "--set", "module_map=[[0]]"), "`module_map` must hold every layer from 0 to 1 once"),
+    ((*COMPRESS, *FAST, "--set", "module_map=[[0]]"), "`module_map` must be lists that hold every layer from 0 to 1"),
     ((*COMPRESS, "--set", "num_layers=three"), "`num_layers` must be a whole number. Received: 'three'"),
     ((*COMPRESS, "--set", "num_layers"), "`num_layers` must be a whole number. Received: ''"),
     ((*COMPRESS, "--set", "colour=1"), "Settings of theseus must be among .*module_map.*Received: colour"),

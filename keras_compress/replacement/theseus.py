@@ -229,7 +229,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
 
     Args:
         task_model: the predecessor, `TaskModel`; left as it is.
-        training: of both stages together: `finetune_share` of the updates are the last stage's.
+        training: of both stages together: `finetune_share` of the updates are the last stage's, and one learning-rate
+            schedule spans both.
         num_layers: layers M of the successor; they start as the predecessor's bottom M.
         module_map: list of M lists of layers, in order; default: M modules of equal size.
         schedule: "linear" (Sec. 3.3), "cosine" or "constant". rate: where it starts.
@@ -259,7 +260,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         mixed, mixes = build_theseus(task_model.clone(seed=seed + 1), successor, module_map, embeddings=embeddings,
                                      gate=gate, granularity=granularity, seed=seed)
         drawn_alone = gate == "bernoulli" and granularity == "batch"
-        optimizer = adamw(training, num_replacing, DrawnAdamW if drawn_alone else keras.optimizers.AdamW)
+        optimizer = adamw(training, total, DrawnAdamW if drawn_alone else keras.optimizers.AdamW)
         if drawn_alone:
             optimizer.follow(mixes)
         mixed.compile(optimizer, task_loss(successor.task), jit_compile=False)
@@ -272,7 +273,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     if not num_finetune:
         return successor
     only = None if train_head_last else "layer_"
-    return finetune(successor, dataset, seed=seed, training=training, num_steps=num_finetune, only=only)
+    return finetune(successor, dataset, seed=seed, training=training, num_steps=num_finetune, first_step=num_replacing,
+                    only=only)
 
 
 def extract_successor(successor):
