@@ -90,7 +90,7 @@ def parser():
     one.add_argument("--length", type=int, default=None, metavar="INT",
                      help="longest text in pieces, in training and in the exported files (default: the recipe's)")
     one.add_argument("--out", default=None, metavar="DIR", help="report folder (default: runs/<recipe>-<time>)")
-    one.add_argument("--quick", action="store_true", help="a small part of the data: about 3 minutes on 2 cores")
+    one.add_argument("--quick", action="store_true", help="a small part of the data: shows the path, gives no results")
     again = one.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true",
                        help="go on with a run that was stopped: --out, or the one last at work")

@@ -17,6 +17,8 @@ Departures
     step count, hence its bias correction, goes on for all modules together.
     Gates the paper does not have, for comparison: "uniform" (r = u^((1-p)/p), u ~ U[0, 1]: mean p, and plain
     U[0, 1] at p = 0.5), "anneal" (r = p), and one draw per example instead of per batch.
+    One learning-rate schedule with warm-up spans both stages, AdamW's moments start anew in the second; the authors go
+    on in one optimizer run, without warm-up. Dropout is active in both branches while training, as theirs is.
     The last stage trains everything; `train_head_last=False` trains the successor layers alone, as the authors do.
 """
 import math
@@ -26,7 +28,8 @@ from keras_compress.bert.encoder import LayerStore, embed, make_inputs, task_hea
 from keras_compress.bert.layers import AttentionBias, register
 from keras_compress.training import Training, adamw, check_fit, finetune, fit, task_loss
 
-GATES, GRANULARITIES, SCHEDULES = ("bernoulli", "uniform", "anneal"), ("batch", "sample"), ("constant", "linear", "cosine")
+GATES, GRANULARITIES = ("bernoulli", "uniform", "anneal"), ("batch", "sample")
+SCHEDULES = ("constant", "linear", "cosine")
 
 
 @register

@@ -36,7 +36,7 @@ from keras_compress.training import Training, adamw, finetune, task_loss
 # %% [markdown]
 r"""
 The settings of the whole lesson, in one place. All models get the same number of updates, in batches of the same size.
-The small models learn at a higher rate: on the dev texts of this set it was found for the plain small model
+The small models learn at a higher rate: on the dev texts of this set it was found for the plain 2-layer model
 (`data/README.md`). Training cuts texts after `max_length` word pieces; a warning counts how many that are.
 """
 

@@ -34,7 +34,7 @@ from keras_compress.training import Training, adamw, finetune, task_loss
 # %% [markdown]
 r"""
 全课的设置都放在这里。所有模型的更新次数相同，批大小也相同。小模型的学习率（learning rate）更高一些：这个值是在
-开发集上为普通的小模型选出来的（见 `data/README.md`）。训练时，超过 `max_length` 个词片（word piece）的部分会被截掉，
+开发集上为普通的 2 层模型选出来的（见 `data/README.md`）。训练时，超过 `max_length` 个词片（word piece）的部分会被截掉，
 程序会警告截了多少条。
 """
 
