@@ -26,7 +26,7 @@ import math
 from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import LayerStore, embed, make_inputs, task_head, transformer_layer
 from keras_compress.bert.layers import AttentionBias, register
-from keras_compress.training import Training, adamw, check_fit, finetune, fit, task_loss
+from keras_compress.training import AdamW, Training, adamw, check_fit, finetune, fit, task_loss
 
 GATES, GRANULARITIES = ("bernoulli", "uniform", "anneal"), ("batch", "sample")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -263,7 +263,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         mixed, mixes = build_theseus(task_model.clone(seed=seed + 1), successor, module_map, embeddings=embeddings,
                                      gate=gate, granularity=granularity, seed=seed)
         drawn_alone = gate == "bernoulli" and granularity == "batch"
-        optimizer = adamw(training, total, DrawnAdamW if drawn_alone else keras.optimizers.AdamW)
+        optimizer = adamw(training, total, DrawnAdamW if drawn_alone else AdamW)
         if drawn_alone:
             optimizer.follow(mixes)
         mixed.compile(optimizer, task_loss(successor.task), jit_compile=False)
