@@ -7,10 +7,10 @@ is no distillation loss. In the end the successors alone are the small model, wh
 Equation map
     Sec. 3.1   y_{i+1} = r_i * scc_i(y_i) + (1 - r_i) * prd_i(y_i), r_i ~ Bernoulli(p)      ModuleMix.call
     Sec. 3.1   the draw r_i, one per module and batch                                        ModuleMix.draw
-    Sec. 3.2   only the successors train; embeddings and head are the predecessor's           build_theseus
+    Sec. 3.1   only the successors train; embeddings and head are the predecessor's           build_theseus
     Sec. 3.2   successor fine-tuning                                                          compress, last line
     Sec. 3.3   p(t) = min(1, k t + b)                                                         linear_rate
-    Sec. 4     constant rate, 1 from a given step on                                          constant_rate
+    authors' code   constant rate, 1 from a given step on                                     constant_rate
 Departures
     `rate` is everywhere the chance of the *successor* (some ports use the opposite sense).
     A batch that does not draw a module leaves its weights and moments alone, as the authors' code does; but Adam's
@@ -117,7 +117,7 @@ class DrawnAdamW(keras.optimizers.AdamW):
 
 
 def constant_rate(rate, steps=None):
-    """p(t) = `rate` before step `steps`, then 1; without `steps` always `rate` (Sec. 4)."""
+    """p(t) = `rate` before step `steps`, then 1; without `steps` always `rate`."""
     return lambda step: 1.0 if steps is not None and step >= steps else rate
 
 
@@ -274,15 +274,10 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
                               "gate": gate, "granularity": granularity, "embeddings": embeddings,
                               "train_head_last": train_head_last, "finetune_share": finetune_share})
     if not num_finetune:
-        return successor
+        return successor.clone()                                       # off the mixed model, and trainable again
     only = None if train_head_last else "layer_"
     return finetune(successor, dataset, seed=seed, training=training, num_steps=num_finetune, first_step=num_replacing,
                     only=only)
-
-
-def extract_successor(successor):
-    """The small model alone, with weights of its own and everything trainable: a plain flat `TaskModel`."""
-    return successor.clone()
 
 
 def _check_choice(name, value, choices):

