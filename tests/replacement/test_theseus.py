@@ -269,6 +269,15 @@ def test_the_seed_decides():
     assert np.abs(first - different).max() > 1e-4
 
 
+@pytest.mark.parametrize("start, layers", [("own", (1, 3)), ("bottom", (0, 1))])
+def test_where_the_successors_start(start, layers):
+    predecessor, still = tiny.model(num_layers=4), TRAINING.replace(learning_rate=1e-12, weight_decay=0.0)
+    small = theseus.compress(predecessor, data(), num_layers=2, training=still, start=start).weights()
+    for new, old in enumerate(layers):
+        np.testing.assert_allclose(small[f"layer_{new}_output/kernel"], predecessor.weights()[f"layer_{old}_output/kernel"],
+                                   atol=1e-8)
+
+
 def test_the_successor_is_what_the_mixed_model_infers_with():
     predecessor, successor, mixed, mixes = parts()
     set_gates(mixes, 0.5)
