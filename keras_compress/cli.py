@@ -20,6 +20,7 @@ TRAINING_HELP = {
     "patience": "stop after so many evaluations on dev without a better one",
     "evaluations": "how often dev is looked at in each stage",
     "strategy": "none, or mirrored: all devices (with TF_CONFIG set: all workers) share each batch",
+    "cache_teacher": "distillation: run the teacher once per text and keep its outputs on disk for later epochs",
 }
 
 
@@ -53,8 +54,9 @@ def parser():
         default = default.get(one.prog.split()[-1], "assistant")
         one.add_argument("--data", default=None, metavar="NAME|DIR", help="assistant, apidocs, a downloaded set, or a "
                          f"folder with train.tsv, dev.tsv, test.tsv, labels.txt (default: {default})")
-        one.add_argument("--task", choices=("classification", "matching", "tagging"), default=None,
-                         help="task of a built-in set; other sets know theirs (default: classification)")
+        one.add_argument("--task", choices=("classification", "matching", "tagging", "unlabelled"), default=None,
+                         help="task of a built-in set; other sets know theirs (default: classification). Unlabelled "
+                              "text makes a masked-LM model")
         one.add_argument("--language", choices=("en", "zh"), default="en", help="of assistant")
 
     def source(one):
@@ -67,7 +69,10 @@ def parser():
 
     def training(one):
         for field in dataclasses.fields(Training):
-            if field.name in TRAINING_HELP:
+            if field.default is False:
+                one.add_argument("--" + field.name.replace("_", "-"), action="store_true",
+                                 help=TRAINING_HELP[field.name])
+            elif field.name in TRAINING_HELP:
                 kind = int if field.name == "patience" else type(field.default)
                 choices = ("none", "mirrored") if field.name == "strategy" else None
                 one.add_argument("--" + field.name.replace("_", "-"), type=kind, default=field.default, choices=choices,
@@ -176,6 +181,8 @@ def _load(options, dataset=None, **settings):
     from keras_compress.bert.weights import load
 
     wanted = {} if dataset is None else {"task": dataset.task, "labels": dataset.labels}
+    if wanted.get("task") == "unlabelled":
+        wanted["task"] = "mlm"
     return load(options.source, **wanted, **settings)
 
 
@@ -225,7 +232,7 @@ def _table(options):
 
 
 def _train(options):
-    return _make(options, "finetune", {})
+    return _make(options, None, {})
 
 
 def _compress(options):
@@ -240,22 +247,44 @@ def _compress(options):
 
 
 def _make(options, method, settings):
-    """Trains or compresses one model and saves it. (What takes long belongs into a recipe: a run can be resumed.)"""
+    """Trains or compresses one model and saves it. Stopped, the same command goes on from its checkpoints."""
+    import shutil
+
     from keras_compress.files import new_folder
-    from keras_compress.measure.accuracy import evaluate
     from keras_compress.recipe import check_data, run_step, split_settings
 
+    dataset = _dataset(options)
+    method = method or ("masked_lm" if dataset.task == "unlabelled" else "finetune")
     fields = {name: getattr(options, name) for name in TRAINING_HELP}
     step = {**settings, "name": method, "method": method, "from": options.source}
     Training(**split_settings(fields, step)[0])
     new_folder(options.out, overwrite=options.overwrite, make=False, sign="model.safetensors")
-    dataset = _dataset(options)
-    check_data(dataset, "train", "dev")
+    if dataset.task != "unlabelled":
+        check_data(dataset, "train", "dev")
     parent = _load(options, dataset, pooling=options.pooling, new_head=options.new_head, seed=options.seed)
-    model = run_step({"training": fields}, step, parent, dataset, seed=options.seed)
-    model.metrics = _figures(evaluate(model, dataset.dev), "dev")
+    checkpoints = _checkpoints(Path(f"{options.out}.checkpoints"), [step, fields, options.seed, dataset.summary()])
+    model = run_step({"training": fields}, step, parent, dataset, seed=options.seed, folder=str(checkpoints))
+    if model.task == dataset.task:
+        from keras_compress.measure.accuracy import evaluate
+
+        model.metrics = _figures(evaluate(model, dataset.dev), "dev")
     model.save(options.out, overwrite=options.overwrite)
-    return {"folder": str(options.out), **model.metrics}, f"{_say(model.metrics)}\nSaved: {options.out}"
+    shutil.rmtree(checkpoints)
+    said = f"{_say(model.metrics)}\n" if model.metrics else ""
+    return {"folder": str(options.out), **model.metrics}, f"{said}Saved: {options.out}"
+
+
+def _checkpoints(folder, asked):
+    """The folder of checkpoints of one command; ValueError if it holds those of another."""
+    from keras_compress.files import atomic_write
+
+    asked, note = json.dumps(asked), folder / "asked.json"
+    if note.is_file() and note.read_text(encoding="utf-8") != asked:
+        raise ValueError(f"{folder} holds the checkpoints of another command that was stopped. Repeat that command to "
+                         "go on with it, remove the folder, or choose another `--out`.")
+    with atomic_write(note) as file:
+        file.write(asked)
+    return folder
 
 
 def _export(options):

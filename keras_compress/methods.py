@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 
 FAMILIES = ("replacement", "distillation", "factorization", "quantization", "pruning")
+TRAININGS = {"finetune": "training", "masked_lm": "pretraining"}
 PACKAGE = Path(__file__).parent
 
 
@@ -19,16 +20,16 @@ def methods():
 
 
 def method(name):
-    """The `compress` function of a method; "finetune" is plain training.
+    """The `compress` function of a method; "finetune" and "masked_lm" are plain training.
 
     Raises:
         ValueError: if there is no method of that name.
     """
-    if name == "finetune":
-        return importlib.import_module("keras_compress.training").finetune
+    if name in TRAININGS:
+        return getattr(importlib.import_module(f"keras_compress.{TRAININGS[name]}"), name)
     known = methods()
     if name not in known:
-        raise ValueError(f"`method` must be one of finetune, {', '.join(known)}. Received: {name!r}.")
+        raise ValueError(f"`method` must be one of {', '.join([*TRAININGS, *known])}. Received: {name!r}.")
     return importlib.import_module(f"keras_compress.{known[name][0]}.{name}").compress
 
 

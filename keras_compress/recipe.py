@@ -8,6 +8,10 @@
     from = "minilm"         # an earlier step, or a source of weights
     epochs = 2              # settings of `Training` or of the method
 
+A setting that is a model (`student`, `mlm`) names an earlier step or a source of weights, too. A step with `data` works
+on unlabelled text of its own, such as "apidocs". What it makes serves other steps and is not measured, and so does what
+`masked_lm` makes.
+
 A study is a recipe with `datasets`, `seeds` and `learning_rates` (see study.py).
 """
 import dataclasses
@@ -18,6 +22,8 @@ from pathlib import Path
 from keras_compress.methods import method, settings_of
 from keras_compress.settings import Training
 
+MODELS = ("student", "mlm")                              # settings that name a model
+FIXED = ("name", "method", "from", "data")               # keys of any step
 FOLDER = Path(__file__).parent / "recipes"
 KINDS = {"about": str, "data": str, "training": dict, "step": [dict], "formats": [str], "sequence_length": int,
          "datasets": [str], "seeds": [int], "learning_rates": [float]}         # [kind]: a list of these, not empty
@@ -57,9 +63,10 @@ def read_recipe(name):
                 raise ValueError(f"{path}: each step must have `{key}`. Received: {step}.")
         if step["name"] in names[:place] or not re.fullmatch(r"\w[\w.-]*", step["name"]):
             raise ValueError(f"{path}: names of steps must be different and plain. Received: {step['name']!r}.")
-        if step["from"] in names[place:]:
-            raise ValueError(f"{path}: step {step['name']!r}: `from` must name an earlier step or a source of weights. "
-                             f"Received: {step['from']!r}. Put that step first.")
+        for key in ("from", *MODELS):
+            if step.get(key) in names[place:]:
+                raise ValueError(f"{path}: step {step['name']!r}: `{key}` must name an earlier step or a source of "
+                                 f"weights. Received: {step[key]!r}. Put that step first.")
         try:
             Training(**split_settings(recipe["training"], step)[0])
         except ValueError as error:
@@ -83,7 +90,7 @@ def split_settings(common, step):
     """
     for_training = {field.name: field.default for field in dataclasses.fields(Training) if field.name != "folder"}
     for_method = settings_of(step["method"])
-    own = {key: value for key, value in step.items() if key not in ("name", "method", "from")}
+    own = {key: value for key, value in step.items() if key not in FIXED}
     unknown = sorted({*own} - {*for_training, *for_method} | {*common} - {*for_training})
     if unknown:
         known = ", ".join(sorted({*for_training, *for_method}))
@@ -96,6 +103,17 @@ def split_settings(common, step):
             raise ValueError(f"`{key}` must be {name}. Received: {value!r}.")
     training = {key: value for key, value in {**common, **own}.items() if key in for_training}
     return training, {key: value for key, value in own.items() if key in for_method}
+
+
+def parents(recipe, step):
+    """The steps that a step needs models of, `from` first."""
+    wanted = [step["from"], *(step[key] for key in MODELS if key in step)]
+    return [other for name in wanted for other in recipe["steps"] if other["name"] == name]
+
+
+def is_measured(step):
+    """Whether a step's model solves the task, or only serves other steps."""
+    return "data" not in step and step["method"] != "masked_lm"
 
 
 def is_step(recipe, name):
@@ -111,16 +129,23 @@ def check_data(dataset, *splits):
                          "other data.")
 
 
-def run_step(recipe, step, parent, dataset, *, seed, **changes):
+def run_step(recipe, step, parent, dataset, *, seed, models=(), **changes):
     """Runs one step.
 
     Args:
         parent: `TaskModel` of the step or source named by `from`.
+        dataset: the recipe's; a step with `data` loads its own.
+        models: {name: `TaskModel`} of the steps that other settings name.
         changes: settings of `Training` that go before the recipe's (folder, strategy, learning_rate, ..).
     Returns:
         `TaskModel`.
     """
     common, settings = split_settings(recipe["training"], step)
+    settings |= {key: dict(models).get(settings[key], settings[key]) for key in MODELS if key in settings}
+    if "data" in step:
+        from keras_compress import datasets
+
+        dataset = datasets.load(step["data"], task="unlabelled")
     training = Training(**{**common, **changes})
     if training.max_length > parent.config.max_position_embeddings:
         raise ValueError(f"`max_length` must be at most {parent.config.max_position_embeddings}, the positions that "

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from keras_compress import datasets
 from keras_compress.files import DATA_FOLDER, atomic_write, new_folder
-from keras_compress.recipe import check_data, is_step, read_recipe, run_step
+from keras_compress.recipe import check_data, is_measured, is_step, read_recipe, run_step
 from keras_compress.study import versions
 
 log = logging.getLogger(__name__)
@@ -187,8 +187,8 @@ def _make_models(folder, asked, recipe, dataset, ready, sources):
             parent = models.get(step["from"]) or sources[step["from"]]
             log.info("%s: %s from %s", name, step["method"],
                      step["from"] if step["from"] in models else asked["source"] or step["from"])
-            models[name] = run_step(recipe, step, parent, dataset, seed=asked["seed"], strategy=asked["strategy"],
-                                    folder=str(checkpoints))
+            models[name] = run_step(recipe, step, parent, dataset, seed=asked["seed"], models=models,
+                                    strategy=asked["strategy"], folder=str(checkpoints))
             models[name].save(place)
         for curves in checkpoints.glob("*/log"):
             kept = folder / "tensorboard" / name / curves.parent.name
@@ -196,7 +196,7 @@ def _make_models(folder, asked, recipe, dataset, ready, sources):
             shutil.move(curves, kept)
         shutil.rmtree(checkpoints, ignore_errors=True)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return models
+    return {step["name"]: models[step["name"]] for step in recipe["steps"] if is_measured(step)}
 
 
 def _measure(folder, recipe, dataset, models, asked, notes):

@@ -20,6 +20,7 @@ class Training:
             None = neither is written, and nothing can be resumed.
         strategy: "none", or "mirrored": every visible device (with TF_CONFIG set: every worker) takes a share of
             each batch.
+        cache_teacher: in distillation, run the teacher once per text and keep its outputs on disk for later epochs.
     """
 
     epochs: float = 3.0
@@ -34,6 +35,7 @@ class Training:
     checkpoint_every: int = 200
     folder: str | None = None
     strategy: str = "none"
+    cache_teacher: bool = False
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "checkpoint_every"):

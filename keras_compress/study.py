@@ -6,7 +6,8 @@ that was made from other data or settings is an error, never mixed in. Weights s
 where they are gone, a model that others start from is trained again.
 
 Learning rates are chosen on dev, from the study's own grid, with the first seed. The first step of a tree (the
-predecessor) is trained once per data set, at its own rate, and shared by the seeds.
+predecessor) is trained once per data set, at its own rate, and shared by the seeds; so is a step that only
+serves others; it makes no cell.
 """
 import hashlib
 import json
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from keras_compress import datasets
 from keras_compress.files import DATA_FOLDER, atomic_write
-from keras_compress.recipe import check_data, is_step, run_step
+from keras_compress.recipe import check_data, is_measured, parents, run_step
 
 log = logging.getLogger(__name__)
 PACKAGES = ("tensorflow", "tf-keras", "numpy", "ai-edge-litert", "tokenizers")
@@ -56,7 +57,7 @@ def run_study(recipe, *, seeds=None, data=None, fixed_lr=False, only=None, weigh
         _write_baselines(dataset, results)
         for seed in seeds or recipe["seeds"]:
             for step in recipe["steps"]:
-                if only is None or step["name"] in only:
+                if is_measured(step) and (only is None or step["name"] in only):
                     study.cell(step, seed)
     return read_cells(results)
 
@@ -86,8 +87,7 @@ class _Study:
 
     def cell(self, step, seed):
         """Trains and measures one cell, unless its file exists."""
-        if step is self.recipe["steps"][0]:
-            seed = self.first_seed                       # one predecessor for all seeds
+        seed = self.seed(step, seed)
         path, made_from = self.results / f"{self.dataset.name}-{step['name']}-{seed}.json", self.made_from(step)
         if _read_made_from(path, made_from):
             return
@@ -100,25 +100,31 @@ class _Study:
         cell = study_cell(self.dataset.name, step["name"], seed, evaluate(model, self.dataset.test),
                           dev=evaluate(model, self.dataset.dev)["value"], learning_rate=rate,
                           dev_of_learning_rates=on_dev, parameters=model.model.count_params(),
-                          settings=model.history[-2:], seconds=round(time.time() - start), versions=versions(), **made_from)
+                          settings=model.history[-2:], seconds=round(time.time() - start), versions=versions(),
+                          **made_from)
         _write_json(path, cell)
         log.info("%s: test %.4f, dev %.4f, learning rate %g", path.name, cell["accuracy"], cell["dev"], rate or 0)
 
     def made_from(self, step):
         """What a number depends on beside method and seed: the data, all steps up to this one, the grid."""
         steps = [step]
-        while is_step(self.recipe, steps[0]["from"]):
-            steps.insert(0, self.parent(steps[0]))
+        for one in steps:
+            steps += [other for other in parents(self.recipe, one) if other not in steps]
+        steps = [one for one in self.recipe["steps"] if one in steps]
         return {"data_sha256": self.sha256, "learning_rates": self.grid(step),
                 "steps": [{k: v for k, v in {**self.recipe["training"], **one}.items()
                            if k != "learning_rate" or not self.grid(one)} for one in steps]}
 
     def grid(self, step):
         """The learning rates to choose from; None: the step's own holds."""
-        return None if step is self.recipe["steps"][0] else self.learning_rates
+        return None if self.is_shared(step) else self.learning_rates
 
-    def parent(self, step):
-        return next(other for other in self.recipe["steps"] if other["name"] == step["from"])
+    def is_shared(self, step):
+        """Whether a step is trained once for all seeds."""
+        return step is self.recipe["steps"][0] or not is_measured(step)
+
+    def seed(self, step, seed):
+        return self.first_seed if self.is_shared(step) else seed
 
     def learning_rate(self, step):
         """(the learning rate of a step, {rate: dev metric} if it was chosen)."""
@@ -143,19 +149,22 @@ class _Study:
         from keras_compress.bert.task_model import TaskModel
         from keras_compress.bert.weights import load
 
-        mark = hashlib.sha256(json.dumps(self.made_from(step)).encode()).hexdigest()[:8]
-        name = f"{self.dataset.name}-{step['name']}-{seed}" + ("" if rate is None else f"-{rate:g}") + f"-{mark}"
+        made_from = self.made_from(step)
+        if "data" in step:
+            del made_from["data_sha256"]                 # one model for all data sets
+        mark = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]
+        name = "-".join([step.get("data", self.dataset.name), step["name"], str(seed),
+                         *([] if rate is None else [f"{rate:g}"]), mark])
         if (self.weights / name / "config.json").is_file():
             return TaskModel.load(self.weights / name)
-        if is_step(self.recipe, step["from"]):
-            parent = self.parent(step)
-            parent_seed = self.first_seed if parent is self.recipe["steps"][0] else seed
-            parent = self.model(parent, parent_seed, self.learning_rate(parent)[0])
-        else:
-            parent = load(step["from"], task=self.dataset.task, labels=self.dataset.labels, seed=seed)
+        models = {one["name"]: self.model(one, self.seed(one, seed), self.learning_rate(one)[0])
+                  for one in parents(self.recipe, step)}
+        parent = models.get(step["from"]) or load(step["from"], task=self.dataset.task, labels=self.dataset.labels,
+                                                  seed=seed)
         changes = {} if rate is None else {"learning_rate": rate}
         checkpoints = self.weights / "checkpoints" / name
-        model = run_step(self.recipe, step, parent, self.dataset, seed=seed, folder=str(checkpoints), **changes)
+        model = run_step(self.recipe, step, parent, self.dataset, seed=seed, models=models, folder=str(checkpoints),
+                         **changes)
         model.save(self.weights / name)
         shutil.rmtree(checkpoints, ignore_errors=True)
         return model

@@ -102,22 +102,25 @@ def check_fit(task_model, dataset):
                          "Reorder labels.txt, or load the model with a new head.")
 
 
-def stream(dataset, tokenizer, training, seed, first, last):
-    """Training batches `first` to `last` - 1 of an endless run through the epochs, as a `tf.data.Dataset`."""
+def stream(dataset, tokenizer, training, seed, first, last, **settings):
+    """Training batches `first` to `last` - 1 of an endless run through the epochs, as a `tf.data.Dataset`.
+
+    `settings` are further ones of `Dataset.batches`.
+    """
     per_epoch = math.ceil(len(dataset.train.texts) / training.batch_size)
     parts = []
     for epoch in range(first // per_epoch, (last - 1) // per_epoch + 1):
         begin = epoch * per_epoch
         parts.append(dataset.batches("train", tokenizer, training.batch_size, training.max_length,
                                      shuffle_seed=seed * 1000 + epoch,
-                                     first=max(first - begin, 0), last=min(last - begin, per_epoch)))
+                                     first=max(first - begin, 0), last=min(last - begin, per_epoch), **settings))
     whole = parts[0]
     for part in parts[1:]:
         whole = whole.concatenate(part)
     return whole.prefetch(2)
 
 
-def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, callbacks=()):
+def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, callbacks=(), batches=None, measure=None):
     """Trains a compiled `model` and returns what was measured on the way.
 
     Runs `keras.Model.fit` piece by piece between evaluations and checkpoints. If `training.folder` holds a
@@ -129,12 +132,17 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
         stage: name of the stage, for logs and checkpoints.
         num_steps: updates; default: what `training` gives for the data.
         callbacks: `keras.callbacks.Callback`s.
+        batches: (first, last) -> tf.data of these training batches; default: `stream`.
+        measure: () -> what is followed; default: the metric on dev.
     Returns:
         list of dicts with stage, step, loss, learning_rate, whatever the callbacks put into the logs, and dev.
     Raises:
-        ValueError: if the loss stops being finite; the last checkpoint is kept.
+        ValueError: if a loss stops being finite, naming the update and the loss; the weights of the last good piece of
+            50 updates or fewer are kept under `training.folder`.
     """
     num_steps = num_steps or training.num_steps(len(dataset.train.texts))
+    batches = batches or (lambda first, last: stream(dataset, task_model.tokenizer, training, seed, first, last))
+    measure = measure or (lambda: evaluate(task_model, dataset.dev)["value"])
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)  # before its slots are restored, and before the first trace
     evaluate_at = {round(num_steps * k / training.evaluations) for k in range(1, training.evaluations + 1)}
@@ -149,16 +157,22 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
         last = min(stop for stop in (num_steps, *evaluate_at, (first // piece + 1) * piece,
                                      (first // training.checkpoint_every + 1) * training.checkpoint_every)
                    if stop > first)
-        logs = model.fit(stream(dataset, task_model.tokenizer, training, seed, first, last),
-                         verbose=0, callbacks=[_Progress(bar), *callbacks]).history
+        good = model.get_weights()
+        try:
+            logs = model.fit(batches(first, last), verbose=0, callbacks=[_Progress(bar, first), *callbacks]).history
+        except FloatingPointError as error:
+            model.set_weights(good)
+            kept = training.folder and f"{training.folder}/{stage}/before-{first}"
+            if kept:
+                task_model.save(kept, overwrite=True)
+            raise ValueError(f"The loss must stay finite. Received: {error} of stage {stage}. Lower `learning_rate` "
+                             f"(now {training.learning_rate}). "
+                             + (f"The weights after update {first} are in {kept}." if kept else "")) from error
         row = {"stage": stage, "step": last, **{name: float(values[-1]) for name, values in logs.items()},
                "learning_rate": float(model.optimizer.learning_rate.numpy())}
-        if not math.isfinite(row["loss"]):
-            raise ValueError(f"The loss must stay finite. Received: {row['loss']} between updates {first} and {last} "
-                             f"of stage {stage}. Lower `learning_rate` (now {training.learning_rate}).")
         state["step"] = last
         if last in evaluate_at:
-            row["dev"] = evaluate(task_model, dataset.dev)["value"]
+            row["dev"] = measure()
             _note_best(state, row["dev"], last, task_model, saver, training.patience)
         state["rows"].append(row)
         _write_summary(writer, row)
@@ -194,12 +208,19 @@ def _write_summary(writer, row):
 
 
 class _Progress(keras.callbacks.Callback):
-    def __init__(self, bar):
+    """Moves the bar, and stops at the first loss that is not finite: its parts before their sum."""
+
+    def __init__(self, bar, step):
         super().__init__()
-        self.bar = bar
+        self.bar, self.step = bar, step
 
     def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
         self.bar.update(1)
+        bad = [name for name, value in (logs or {}).items() if not math.isfinite(value)]
+        if bad:
+            name = next((name for name in bad if name != "loss"), "loss")
+            raise FloatingPointError(f"{name} = {logs[name]} at update {self.step}")
         self.bar.set_postfix({k: f"{v:.3f}" for k, v in (logs or {}).items()}, refresh=False)
 
 
@@ -263,6 +284,3 @@ def finetune(task_model, dataset, *, seed=0, training=Training(), num_steps=None
     tuned.model.trainable = True
     tuned.history.append({"method": "finetune", "seed": seed, "num_steps": num_steps, "training": training.settings()})
     return tuned
-
-
-compress = finetune     # the contract's name, so that a recipe can name `finetune` like any method

@@ -36,7 +36,7 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
     """Converts a model, compares each file with Keras, and writes all of them or none.
 
     Args:
-        task_model: `TaskModel` of any task.
+        task_model: `TaskModel` of a task with labels.
         path: a folder, for `<format>.tflite`; or, for one format, a name that ends in .tflite. Replaced if there.
         formats: some of "float32", "float16", "int8" (dynamic range: int8 weights, one scale per channel) and
             "int8_per_tensor" (the same with one scale per weight, for runtimes up to 2.14).
@@ -58,6 +58,9 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
             end of the paired 95 % interval.
     """
     config, path = task_model.config, Path(path)
+    if task_model.task == "mlm":
+        raise ValueError("A model to export must have a task with labels. Received: a masked-LM model. Fine-tune it "
+                         "first.")
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise ValueError(f"`formats` must be some of {', '.join(FORMATS)}. Received: {', '.join(unknown) or 'none'}.")
@@ -189,7 +192,7 @@ def parity_encodings(task_model, sequence_length, dev=None):
     random, config = np.random.default_rng(0), task_model.config
     lengths = random.integers(1, sequence_length + 1, NUM_PARITY_TEXTS // 2)
     return [Encoding(random.integers(0, config.vocab_size, n).tolist(),
-                     np.sort(random.integers(0, min(config.type_vocab_size, 2), n)).tolist()) for n in lengths]
+                     np.sort(random.integers(0, min(config.type_vocab_size, 2) or 1, n)).tolist()) for n in lengths]
 
 
 def logits_view(content):

@@ -110,6 +110,34 @@ def test_train_compress_export_evaluate_predict_benchmark(call, tmp_path):
     assert lines[0].split("\t")[0] in compressed.labels
 
 
+def test_unlabelled_text_makes_a_masked_lm_model_that_augments(call, tmp_path):
+    (tmp_path / "prose.txt").write_text("the cat sat on the mat\na dog sat\n\nthe dogs sat\n" * 4, encoding="utf-8")
+    status, out, _ = call("train", "--from", "{}/bert-classification", "--new-head", "--data", tmp_path / "prose.txt",
+                          "--out", tmp_path / "mlm", *FAST)
+    assert status == 0 and out == f"Saved: {tmp_path / 'mlm'}\n" and TaskModel.load(tmp_path / "mlm").task == "mlm"
+    status, out, _ = call("compress", "tinybert", "--from", "{}/bert-classification", "--data", "{}/classification",
+                          "--set", "num_layers=1", "--set", "copies=2", "--set", f"mlm={tmp_path / 'mlm'}",
+                          "--cache-teacher", "--out", tmp_path / "tiny", *FAST)
+    assert status == 0 and TaskModel.load(tmp_path / "tiny").history[-1]["copies"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlm", "prose.txt", "tiny"]      # no checkpoints left
+    status, _, err = call("export", "--from", tmp_path / "mlm", "--out", tmp_path / "x")
+    assert status == 1 and "must have a task with labels" in err
+
+
+def test_a_stopped_command_goes_on_and_is_not_mixed_with_another(call, tmp_path, monkeypatch):
+    command = ["compress", "layers", "--from", "{}/bert-classification", "--data", "{}/classification", "--set",
+               "num_layers=1", "--out", tmp_path / "small", *FAST]
+    with monkeypatch.context() as patch:
+        def die(*_, **__):
+            raise KeyboardInterrupt
+        patch.setattr("keras_compress.training._write_summary", die)
+        assert call(*command)[0] == 1
+    assert (tmp_path / "small.checkpoints" / "asked.json").is_file()
+    status, _, err = call(*command, "--seed", "1")
+    assert status == 1 and "holds the checkpoints of another command" in err and not (tmp_path / "small").exists()
+    assert call(*command)[0] == 0 and not (tmp_path / "small.checkpoints").exists()
+
+
 def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("the cat\ta dog\r\n我\t你".encode())))
     status, out, _ = call("predict", "--from", "{}/bert-matching", "--json")

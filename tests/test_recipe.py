@@ -4,7 +4,7 @@ import pytest
 
 from keras_compress import recipe as recipe_module
 from keras_compress.datasets.dataset import Dataset, Split
-from keras_compress.recipe import check_data, is_step, read_recipe, recipes, run_step, split_settings
+from keras_compress.recipe import check_data, is_step, parents, read_recipe, recipes, run_step, split_settings
 from keras_compress.settings import Training
 from tests import samples
 from tests.bert import tiny
@@ -16,7 +16,31 @@ FIRST = '[[step]]\nname = "a"\nmethod = "finetune"\nfrom = "minilm"\n'
 def test_every_recipe_of_the_package_can_be_read(name):
     recipe = read_recipe(name)
     assert recipe["name"] == name and recipe["about"] and recipe["steps"][0]["name"] == "predecessor"
-    assert all(step["from"] == "minilm" or is_step(recipe, step["from"]) for step in recipe["steps"])
+    assert all(step["from"] in ("minilm", "bilstm") or is_step(recipe, step["from"]) for step in recipe["steps"])
+
+
+def test_steps_that_name_other_models(tmp_path):
+    steps = [("a", "finetune", "minilm"), ("words", "masked_lm", "minilm", 'data = "apidocs"'),
+             ("b", "tinybert", "a", 'mlm = "words"\ncopies = 2'), ("c", "distilbert", "a", 'student = "b"')]
+    recipe = read_recipe(samples.recipe(tmp_path / "mine.toml", *steps))
+    assert [[one["name"] for one in parents(recipe, step)] for step in recipe["steps"]] == [[], [], ["a", "words"],
+                                                                                            ["a", "b"]]
+    with pytest.raises(ValueError, match="step 'c': `student` must name an earlier step.*Received: 'b'"):
+        read_recipe(samples.recipe(tmp_path / "wrong.toml", *steps[:2], steps[3], steps[2]))
+
+
+def test_run_step_hands_on_the_models_and_the_data_of_a_step(monkeypatch):
+    found = {}
+    monkeypatch.setattr("keras_compress.recipe.method", lambda name: lambda parent, dataset, **k: found.update(
+        parent=parent, data=dataset, **k))
+    monkeypatch.setattr("keras_compress.recipe.split_settings", lambda common, step: (
+        {}, {k: v for k, v in step.items() if k in ("student", "mlm")}))
+    monkeypatch.setattr("keras_compress.datasets.load", lambda name, task: (name, task))
+    parent, student = tiny.shared(), object()
+    step = {"name": "x", "method": "y", "from": "a", "student": "b", "mlm": "minilm", "data": "apidocs"}
+    run_step({"training": {"max_length": 16}}, step, parent, "data", seed=3, models={"b": student}, max_length=16)
+    assert found["parent"] is parent and found["student"] is student and found["mlm"] == "minilm" and found["seed"] == 3
+    assert found["data"] == ("apidocs", "unlabelled")
 
 
 def test_reads_a_file(tmp_path):

@@ -42,7 +42,7 @@ def trained(monkeypatch):
     """Replaces training and measuring; lists (step, seed, learning rate, what it starts from) and test evaluations."""
     made, tested = [], []
 
-    def stand_in(recipe, step, parent, dataset, *, seed, folder, learning_rate=None):
+    def stand_in(recipe, step, parent, dataset, *, seed, folder, models, learning_rate=None):
         rate = learning_rate or {**recipe["training"], **step}["learning_rate"]
         made.append((dataset.name, step["name"], seed, rate, (parent.history or [{}])[-1].get("name", "source")))
         model = parent.clone()

@@ -102,7 +102,7 @@ def test_early_stopping_goes_back_to_the_best_weights(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run():
     model = tiny.model()
     model.set_weights({"classifier/bias": np.array([np.nan, 0, 0], np.float32)}, only=["classifier/bias"])
-    with pytest.raises(ValueError, match="must stay finite.*between updates 0 and 1 of stage finetune"):
+    with pytest.raises(ValueError, match="must stay finite.*loss = nan at update 1 of stage finetune"):
         T.finetune(model, data(), training=SMALL)
 
 

@@ -17,7 +17,9 @@ def layer_names(num_layers):
     names = {"Embedding-Token": ["word_embeddings/embeddings"], "Embedding-Segment": ["type_embeddings/embeddings"],
              "Embedding-Position": ["position_embeddings/embeddings"],
              "Embedding-Norm": ["embeddings_norm/beta", "embeddings_norm/gamma"],
-             "Pooler-Dense": ["pooler/kernel", "pooler/bias"]}
+             "Pooler-Dense": ["pooler/kernel", "pooler/bias"],
+             "MLM-Dense": ["mlm_transform/kernel", "mlm_transform/bias"],
+             "MLM-Norm": ["mlm_norm/beta", "mlm_norm/gamma"], "MLM-Bias": ["mlm_bias/bias"]}
     for i in range(num_layers):
         for theirs, dense, norm in (
                 ("MultiHeadSelfAttention", ("query", "key", "value", "attention_output"), "attention_norm"),
@@ -112,7 +114,8 @@ def read_model(model):
     """
     layers = {layer.name: layer for layer in model.layers}
     num_layers = sum(name.endswith("-MultiHeadSelfAttention") for name in layers)
-    missing = sorted(layer_names(max(num_layers, 1)).keys() - {"Pooler-Dense"} - layers.keys())
+    missing = sorted(layer_names(max(num_layers, 1)).keys() - {"Pooler-Dense", "MLM-Dense", "MLM-Norm", "MLM-Bias"}
+                     - layers.keys())
     other = [name for name in layers if name.endswith(("-Mask", "-Attention-Bias", "-Relative-Position"))]
     if missing or other:
         raise ValueError("The model must be a plain BERT encoder of bert4keras. Received: one "

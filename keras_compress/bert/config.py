@@ -6,7 +6,7 @@ from pathlib import Path
 
 POOLINGS = ("pooler", "cls", "mean")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
-ARCHITECTURES = ("bert",)
+ARCHITECTURES = ("bert", "bilstm")
 
 # Names in Google's bert_config.json and in Hugging Face's config.json (they agree but for the last four).
 _PUBLISHED_NAMES = {
@@ -35,9 +35,11 @@ class BertConfig:
     Attributes:
         hidden_size: width of the hidden states; a multiple of `num_heads`.
         intermediate_size: width of the feed-forward layer.
+        type_vocab_size: rows of the token type table; 0: there is none (DistilBERT).
         activation: "gelu" (erf form), "gelu_tanh" or "relu".
         pooling: what a sentence-level head reads: "pooler" (dense + tanh on [CLS]), "cls" (the last hidden
             state of [CLS]) or "mean" (mean of the last hidden states over real tokens).
+        architecture: "bert", or "bilstm" (see bilstm.py).
     Raises:
         ValueError: if a size is not positive or a name is unknown.
     """
@@ -61,7 +63,7 @@ class BertConfig:
         for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size",
                      "max_position_embeddings", "type_vocab_size"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < (name != "type_vocab_size"):
                 raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
         if self.hidden_size % self.num_heads:
             raise ValueError("`hidden_size` must be a multiple of `num_heads`. "

@@ -5,14 +5,16 @@ Equation map
     Sec. 3     post-norm Transformer layer                          transformer_layer
     Vaswani et al., 2017, Eq. 1   softmax(QK^T / sqrt(d)) V         transformer_layer (layers.py)
     Sec. 3     [CLS] -> dense + tanh -> classifier                  pool, task_head
+    Sec. 3.1   Task 1, scores of the masked words                   mlm_head
 
 Every function takes `get`, which makes a layer by name or returns the one that already exists. So the same code
 builds a model, cuts modules out of one (Theseus), and rewires one for export, always on the same weights.
 """
 from keras_compress.backend import keras, tf
+from keras_compress.bert import bilstm
 from keras_compress.bert import layers as L
 
-TASKS = ("classification", "matching", "tagging")
+TASKS = ("classification", "matching", "tagging", "mlm")
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
 
@@ -35,10 +37,13 @@ class LayerStore(dict):
             initializer = "zeros" if name in self.loaded else truncated_normal
             if cls is keras.layers.Dense:
                 kwargs["kernel_initializer"] = initializer
-            elif cls is keras.layers.Embedding:
+            elif issubclass(cls, keras.layers.Embedding):
                 kwargs["embeddings_initializer"] = initializer
             elif cls is L.PositionEmbedding:
                 kwargs["initializer"] = initializer
+            elif cls is keras.layers.LSTM:
+                kwargs |= {"kernel_initializer": keras.initializers.GlorotUniform(self.seed),
+                           "recurrent_initializer": keras.initializers.Orthogonal(seed=self.seed)}
             elif cls is keras.layers.Dropout:
                 kwargs["seed"] = self.seed
             self[name] = cls(*args, name=name, **kwargs)
@@ -53,12 +58,18 @@ def make_inputs(sequence_length=None, batch_size=None):
 def embed(get, word_ids, type_ids):
     """Sum of word, type and position embeddings, normalised. (batch, seq) twice -> (batch, seq, hidden)."""
     config = get.config
-    x = get(keras.layers.Embedding, "word_embeddings", config.vocab_size, config.hidden_size)(word_ids)
-    types = get(keras.layers.Embedding, "type_embeddings", config.type_vocab_size, config.hidden_size)(type_ids)
-    x = get(keras.layers.Add, "embeddings_add")([x, types])
+    x = word_table(get)(word_ids)
+    if config.type_vocab_size:
+        types = get(keras.layers.Embedding, "type_embeddings", config.type_vocab_size, config.hidden_size)(type_ids)
+        x = get(keras.layers.Add, "embeddings_add")([x, types])
     x = get(L.PositionEmbedding, "position_embeddings", config.max_position_embeddings)(x)
     x = get(L.LayerNorm, "embeddings_norm", config.layer_norm_eps)(x)
     return get(keras.layers.Dropout, "embeddings_dropout", config.dropout)(x)
+
+
+def word_table(get):
+    """The word embeddings' layer: (batch, seq) -> (batch, seq, hidden)."""
+    return get(L.WordEmbedding, "word_embeddings", get.config.vocab_size, get.config.hidden_size)
 
 
 def activation(name):
@@ -105,12 +116,22 @@ def pool(get, x, mask):
     return get(keras.layers.Dense, "pooler", config.hidden_size, "tanh")(first) if config.pooling == "pooler" else first
 
 
+def mlm_head(get, x):
+    """Scores of all words: dense, activation, LayerNorm, the word table itself. (..., hidden) -> (..., vocabulary)."""
+    config = get.config
+    x = get(keras.layers.Dense, "mlm_transform", config.hidden_size, activation(config.activation))(x)
+    x = get(L.LayerNorm, "mlm_norm", config.layer_norm_eps)(x)
+    return get(L.Bias, "mlm_bias")(word_table(get)(x, as_decoder=True))
+
+
 def task_head(get, task, num_labels, x, mask):
-    """Dropout and the classifier: per text for classification and matching, per token for tagging.
+    """What a task reads from the last hidden states: a classifier per text, per token (tagging), or all words (mlm).
 
     Returns:
-        (pooled (batch, hidden) or None, logits (batch, classes) or (batch, seq, labels)).
+        (pooled (batch, hidden) or None, logits (batch, classes), (batch, seq, labels) or (batch, seq, vocabulary)).
     """
+    if task == "mlm":
+        return None, mlm_head(get, x)
     pooled = None if task == "tagging" else pool(get, x, mask)
     dropped = get(keras.layers.Dropout, "classifier_dropout", get.config.dropout)(x if pooled is None else pooled)
     return pooled, get(keras.layers.Dense, "classifier", num_labels)(dropped)
@@ -128,16 +149,18 @@ def build(config, task, num_labels, get=None, sequence_length=None, batch_size=N
         cls_only: compute the last layer for [CLS] alone.
     Returns:
         (inputs, outputs): dicts of symbolic tensors. Outputs: `hidden_states` (list: embeddings, then each layer;
-        (batch, seq, hidden)), `attention_scores` (list), `pooled` (not for tagging), `logits`.
+        (batch, seq, hidden)), `attention_scores` (list), `pooled` (for tasks that pool), `logits`.
     Raises:
         ValueError: if the task is unknown, or `cls_only` does not fit task and pooling.
     """
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: {task!r}.")
+    get = LayerStore(config) if get is None else get
+    if config.architecture == "bilstm":
+        return bilstm.build(config, task, num_labels, get, sequence_length, batch_size, cls_only)
     if cls_only and not can_be_cls_only(config, task):
         raise ValueError("`cls_only` needs a head that reads [CLS] alone. "
                          f"Received: task {task!r}, pooling {config.pooling!r}.")
-    get = LayerStore(config) if get is None else get
     inputs = make_inputs(sequence_length, batch_size)
     bias = get(L.AttentionBias, "attention_bias")(inputs["input_mask"])
     hidden_states = [embed(get, inputs["input_word_ids"], inputs["input_type_ids"])]
@@ -154,4 +177,5 @@ def build(config, task, num_labels, get=None, sequence_length=None, batch_size=N
 
 def can_be_cls_only(config, task):
     """Whether the logits depend on the last layer's [CLS] vector alone."""
-    return task != "tagging" and config.pooling in ("pooler", "cls")
+    return (config.architecture == "bert" and task in ("classification", "matching")
+            and config.pooling in ("pooler", "cls"))

@@ -23,6 +23,28 @@ class AttentionBias(keras.layers.Layer):
 
 
 @register
+class WordEmbedding(keras.layers.Embedding):
+    """The word table, and, read the other way, the masked-LM head's scores of all words (tied weights)."""
+
+    def call(self, x, as_decoder=False):                 # (batch, seq) int, or (..., hidden)
+        if as_decoder:
+            return tf.matmul(x, self.embeddings, transpose_b=True)         # (..., vocabulary)
+        return super().call(x)                                             # (batch, seq, hidden)
+
+
+@register
+class Bias(keras.layers.Layer):
+    """Adds one learned number per class. (..., classes) -> the same."""
+
+    def build(self, shape):
+        self.bias = self.add_weight(name="bias", shape=(shape[-1],), initializer="zeros")
+        super().build(shape)
+
+    def call(self, x):
+        return x + self.bias
+
+
+@register
 class PositionEmbedding(keras.layers.Layer):
     """Adds one learned vector per position (Devlin et al., 2019, Sec. 3.2)."""
 

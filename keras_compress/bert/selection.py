@@ -1,0 +1,35 @@
+"""Which layers of a large model a small one keeps, or learns from."""
+
+HOW = ("bottom", "top", "alternate", "last-of-block", "distilbert")
+
+
+def select_layers(num_layers, keep, how="bottom"):
+    """Which layers stay.
+
+    Args:
+        num_layers: layers of the model. keep: how many stay.
+        how: "bottom" (0, 1, ..), "top" (the last ones), "alternate" (the first of each block: of 12 -> 6 layers 0, 2,
+            4, ..), "last-of-block" (1, 3, 5, ..), "distilbert" (evenly spaced, both ends included: 0, 2, 4, 7, 9, 11),
+            or an explicit list of layers, in rising order.
+    Returns:
+        list of layers, from 0.
+    Raises:
+        ValueError: if that is not possible.
+    """
+    if isinstance(how, (list, tuple)):
+        layers = list(how)
+        if len(layers) != keep or layers != sorted(set(layers)) or not all(0 <= i < num_layers for i in layers):
+            raise ValueError(f"The layers kept must be {keep} different ones among 0 to {num_layers - 1}, rising. "
+                             f"Received: {layers}.")
+        return layers
+    if how not in HOW:
+        raise ValueError(f"`how` must be {', '.join(HOW)} or a list of layers. Received: {how!r}.")
+    if not 1 <= keep <= num_layers:
+        raise ValueError(f"`num_layers` must be 1 to {num_layers}, the model's own. Received: {keep}.")
+    if how == "alternate":
+        return [i * num_layers // keep for i in range(keep)]
+    if how == "last-of-block":
+        return [(i + 1) * num_layers // keep - 1 for i in range(keep)]
+    if how == "distilbert":
+        return [int(i * (num_layers - 1) / max(keep - 1, 1) + 0.5) for i in range(keep)]
+    return list(range(keep)) if how == "bottom" else list(range(num_layers - keep, num_layers))

@@ -1,0 +1,108 @@
+"""Patient KD (PKD): soft targets, and the [CLS] vectors of several layers. Sun et al., 2019, arXiv:1908.09355.
+
+The student has the teacher's width and its first layers. It learns from the labels, from the teacher's answers, and
+from what the teacher's inner layers say of [CLS]; the last layer is left to the soft targets.
+
+Equation map
+    L_DS    T^2 KL(softmax(z_T / T) || softmax(z_S / T))                           soft_target_loss (distiller.py)
+    L_PT    sum over layers || h_S / ||h_S|| - h_T / ||h_T|| ||_2^2 of [CLS]       patience_loss
+    L       (1 - alpha) L_CE + alpha L_DS + beta L_PT                              compress
+    PT-Skip I(j) = j N / k;  PT-Last I(j) = N - k + j;  j = 1 .. k - 1             patient_layers
+Departures
+    L_PT is the mean over texts, layers and dimensions, as in the authors' code, to which their values of beta belong;
+    reduction="sum" is the paper's (then divide beta by layers x width). L_DS is a mean over texts; the authors' code
+    also divides by the number of classes: soft_reduction="mean".
+    Texts are shuffled and the teacher runs beside the student; the authors read stored outputs in a fixed order.
+    The student starts from the fine-tuned teacher's own first layers; for the paper's start give `student` the
+    pre-trained weights ("minilm").
+"""
+from keras_compress.backend import tf
+from keras_compress.distillation.distiller import (
+    check_pair, distill, label_loss, soft_target_loss, start_student)
+from keras_compress.training import Training, check_fit
+
+STRATEGIES, REDUCTIONS = ("skip", "last"), ("mean", "sum")
+
+
+def patient_layers(num_layers, num_student_layers, strategy="skip"):
+    """The teacher's layers that the student's layers 1 .. k - 1 learn from, counted from 1: I(j).
+
+    Raises:
+        ValueError: if the strategy is unknown, an explicit list has another length, or "skip" does not divide evenly.
+    """
+    n, k = num_layers, num_student_layers
+    if isinstance(strategy, (list, tuple)):
+        if len(strategy) != k - 1 or not all(0 < layer <= n for layer in strategy):
+            raise ValueError(f"`strategy` must hold {k - 1} layers among 1 to {n}. Received: {list(strategy)}.")
+        return list(strategy)
+    if strategy not in STRATEGIES:
+        raise ValueError(f"`strategy` must be one of {', '.join(STRATEGIES)}, or a list. Received: {strategy!r}.")
+    if k < 2 or k > n:
+        raise ValueError(f"`num_layers` must be 2 to {n}: the last layer learns from the answers alone. Received: {k}.")
+    if strategy == "last":
+        return [n - k + j for j in range(1, k)]
+    if n % k:
+        choices = ", ".join(str(m) for m in range(2, n + 1) if n % m == 0)
+        raise ValueError("`num_layers` of the teacher must be a multiple of the student's for \"skip\". "
+                         f"Received: {n} and {k}. Choose {choices}, \"last\" or a list.")
+    return [j * n // k for j in range(1, k)]
+
+
+def patience_loss(teacher, student, normalize=True, reduction="mean"):
+    """L_PT: squared distance of the [CLS] vectors, each scaled to length 1.
+
+    Args:
+        teacher, student: lists of float (batch, hidden), one per layer.
+        reduction: "mean" over texts, layers and dimensions; "sum" over layers and dimensions, mean over texts.
+    Returns:
+        float scalar.
+    """
+    teacher, student = tf.stack(teacher, axis=1), tf.stack(student, axis=1)        # (batch, layers, hidden)
+    if normalize:
+        teacher, student = (tf.math.l2_normalize(h, axis=-1, epsilon=1e-12) for h in (teacher, student))
+    squares = tf.square(student - teacher)
+    return tf.reduce_mean(squares) if reduction == "mean" else tf.reduce_mean(tf.reduce_sum(squares, axis=(1, 2)))
+
+
+def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, strategy="skip", student=None,
+             alpha=0.5, beta=100.0, temperature=5.0, normalize=True, reduction="mean", soft_reduction="batchmean"):
+    """Distils a fine-tuned teacher into its first layers.
+
+    Args:
+        task_model: the teacher, `TaskModel`; left as it is.
+        num_layers: layers k of the student.
+        strategy: "skip", "last", or a list of k - 1 of the teacher's layers, from 1.
+        student: start from this instead of the teacher's own layers (see `start_student`); "minilm" is the paper's way.
+        alpha: share of the soft targets against the labels. beta: factor of L_PT. temperature: T.
+        normalize: scale [CLS] vectors to length 1. reduction: of L_PT. soft_reduction: of L_DS.
+    Returns:
+        `TaskModel` of `num_layers` layers.
+    Raises:
+        ValueError: if teacher and student cannot be compared, or a setting is out of range.
+    """
+    check_fit(task_model, dataset)
+    if not (0.0 <= alpha <= 1.0 and beta >= 0.0) or reduction not in REDUCTIONS:
+        raise ValueError(f"`alpha` must be in [0, 1], `beta` 0 or more, `reduction` one of {', '.join(REDUCTIONS)}. "
+                         f"Received: {alpha}, {beta}, {reduction!r}.")
+    learned_from = patient_layers(task_model.config.num_layers, num_layers, strategy)
+    with training.scope():
+        small = start_student(task_model, student, list(range(num_layers)), seed)
+    check_pair(task_model, small, same_hidden=True)
+    theirs = [f"hidden_states/{layer}/cls" for layer in learned_from]
+    ours = [f"hidden_states/{layer}/cls" for layer in range(1, num_layers)]
+
+    def objective(teacher, student, labels, mask):
+        return {"label": label_loss(labels, student["logits"]),
+                "soft": soft_target_loss(teacher["logits"], student["logits"], temperature, reduction=soft_reduction,
+                                         mask=labels >= 0),
+                "patience": patience_loss([teacher[name] for name in theirs], [student[name] for name in ours],
+                                          normalize, reduction)}
+
+    small.curve += distill(task_model, small, dataset, objective,
+                           {"label": 1.0 - alpha, "soft": alpha, "patience": beta},                # L
+                           teacher_outputs=["logits", *theirs], student_outputs=["logits", *ours], training=training,
+                           seed=seed, stage="distill", num_steps=training.num_steps(len(dataset.train.texts)))
+    small.history.append({"method": "pkd", "seed": seed, "num_layers": num_layers, "learned_from": learned_from,
+                          "alpha": alpha, "beta": beta, "temperature": temperature, "normalize": normalize,
+                          "reduction": reduction, "soft_reduction": soft_reduction, "training": training.settings()})
+    return small

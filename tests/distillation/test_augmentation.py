@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+
+from keras_compress.backend import tf
+from keras_compress.distillation import augmentation as A
+from tests.bert import tiny
+from tests.distillation.test_distilbert import masked_lm
+from tests.replacement.test_theseus import data
+
+TEXTS = ["the Cat sat on the mat!", "unbelievable dog", "我听音乐"]
+
+
+@pytest.fixture(scope="module")
+def mlm():
+    return masked_lm()
+
+
+def test_chance_0_changes_nothing(mlm):
+    assert list(A.augment(TEXTS, mlm, copies=3, chance=0.0)) == [[], [], []]
+
+
+def test_chance_1_with_one_candidate_is_deterministic():
+    text, slots = "the cat sat", [(4, 7, ["dog"]), (8, 11, ["stood"])]
+    for seed in range(5):
+        assert A.change(text, slots, np.random.default_rng(seed), 1.0) == "the dog stood"
+
+
+def test_a_capital_letter_stays():
+    assert A.change("The Cat", [(4, 7, ["dog"])], np.random.default_rng(0), 1.0) == "The Dog"
+
+
+def test_words_change_as_often_as_asked():
+    slots, random = [(0, 1, ["b"])], np.random.default_rng(0)
+    share = np.mean([A.change("a", slots, random, 0.4) == "b" for _ in range(4000)])
+    assert abs(share - 0.4) < 4 * (0.4 * 0.6 / 4000) ** 0.5
+
+
+def test_stop_words_punctuation_and_digits_have_no_candidates(mlm):
+    found = A.Candidates(mlm)(["the cat on 12 !", "a a the"])
+    assert [text for text in ["cat"]] == ["the cat on 12 !"[a:b] for a, b, _ in found[0]] and found[1] == []
+
+
+def test_a_contraction_is_one_word_and_stays(mlm):
+    text = "don't the cat's dog"
+    assert [text[a:b] for a, b in A._spans(text)] == ["don't", "the", "cat's", "dog"]
+    assert [text[a:b] for a, b, _ in A.Candidates(mlm)([text])[0]] == ["dog"]
+
+
+def test_candidates_are_whole_words_other_than_the_word_itself(mlm):
+    for text, row in zip(TEXTS, A.Candidates(mlm, number=20)(TEXTS)):
+        for first, last, words in row:
+            assert all(word.isalpha() and word != text[first:last].lower() for word in words)
+
+
+def test_candidates_are_the_models_best_guesses_at_the_mask(mlm):
+    (first, last, words), = A.Candidates(mlm, number=4)(["the cat on"])[0]
+    ids = tiny.tokenizer().encode(["the cat on"], 16)[0].ids
+    shown = [tiny.tokenizer().ids["[MASK]"] if piece == tiny.tokenizer().ids["cat"] else piece for piece in ids]
+    inputs = {"input_word_ids": [shown], "input_mask": [[1] * len(ids)], "input_type_ids": [[0] * len(ids)]}
+    logits = mlm.model({k: tf.constant(v) for k, v in inputs.items()})[0, ids.index(tiny.tokenizer().ids["cat"])]
+    best = [tiny.VOCAB[i] for i in np.argsort(-logits.numpy())[:4]]
+    assert words == [word for word in best if word.isalpha() and word != "cat"]
+
+
+def test_the_pair_shows_the_text_itself(mlm):
+    find = A.Candidates(mlm, context="pair")
+    encoding = tiny.tokenizer().encode_words(["the cat"], 16)[0]
+    (shown, place) = find._shown(encoding, 2)
+    pieces = [tiny.VOCAB[i] for i in shown.ids]
+    assert pieces == "[CLS] the [MASK] [SEP] the cat [SEP]".split() and shown.type_ids == [0] * 4 + [1] * 3 and place == 2
+
+
+def test_split_words_take_the_nearest_vectors(mlm):
+    vectors = {"unbelievable": np.array([1.0, 0.0]), "amazing": np.array([2.0, 0.1]), "dull": np.array([-1.0, 0.0])}
+    find = A.Candidates(mlm, number=1, vectors=vectors)
+    (_, _, words), *_ = find(["unbelievable"])[0]
+    assert words == ["amazing"]
+    assert A.Candidates(mlm, vectors={"dull": np.ones(2)})(["unbelievable"]) == [[]]      # not among the vectors
+
+
+def test_split_words_without_a_file_use_the_word_table(mlm):
+    find = A.Candidates(mlm, number=3)
+    (_, _, words), *_ = find(["unbelievable"])[0]
+    ids = [tiny.tokenizer().ids[piece] for piece in ("un", "##believ", "##able")]
+    table = mlm.weights()["word_embeddings/embeddings"]
+    whole = [k for k, piece in enumerate(tiny.VOCAB) if piece.isalpha()]
+    vector, rows = table[ids].mean(0), table[whole]
+    order = np.argsort(-(rows @ vector) / np.linalg.norm(rows, axis=1), kind="stable")
+    assert words == [tiny.VOCAB[whole[k]] for k in order[:3]]
+
+
+def test_the_fields_of_a_pair_are_independent(mlm):
+    """A pair's fields get the copies that each would get; the other field never leaks in."""
+    pairs = [("the cat", "a dog sat")]
+    found = [one for new in A.augment(pairs, mlm, copies=40, chance=0.5, number=3) for one in new]
+    assert all(len(one) == 2 for one in found)
+    assert {a for a, _ in found if a != "the cat"} and {b for _, b in found if b != "a dog sat"}
+    assert any(a == "the cat" for a, b in found) and any(b == "a dog sat" for a, b in found)
+
+
+def test_copies_are_a_function_of_seed_and_place(mlm):
+    settings = {"copies": 5, "chance": 0.9, "seed": 3}
+    whole = list(A.augment(TEXTS * 3, mlm, **settings))
+    assert whole[4:] == list(A.augment(TEXTS * 3, mlm, first=4, **settings))
+    assert whole != list(A.augment(TEXTS * 3, mlm, **{**settings, "seed": 4}))
+    assert all(len(set(new)) == len(new) and text not in new for text, new in zip(TEXTS * 3, whole))
+
+
+@pytest.mark.parametrize("task", ["classification", "matching", "tagging"])
+def test_augmented(task, mlm):
+    plain = data(task)
+    more = A.augmented(plain, mlm, copies=3, chance=0.9)
+    assert len(more.train.texts) > len(plain.train.texts) and more.dev == plain.dev
+    place = [more.train.texts.index(text) for text in plain.train.texts]
+    assert place == sorted(place)                                                  # a text comes before its copies
+    if task == "tagging":
+        assert all(len(text.split(" ")) == len(tags) for text, tags in zip(*more.train))
+    for text, label in zip(*plain.train):
+        assert (text, label) in list(zip(*more.train))
+
+
+def test_chinese_words_are_characters_or_what_stands_between_spaces():
+    assert [("我听音乐"[a:b]) for a, b in A._spans("我听音乐")] == ["我", "听", "音", "乐"]
+    text = "我 听 音乐"
+    assert [text[a:b] for a, b in A._spans(text)] == ["我", "听", "音乐"]
+
+
+def test_a_stopped_run_goes_on(mlm, tmp_path):
+    plain = data()
+    whole = A.augmented(plain, mlm, copies=4, folder=tmp_path / "a", seed=1)
+    file = next((tmp_path / "a").glob("*.jsonl"))
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:5]) + lines[5][:3])                           # killed in the middle of a line
+    again = A.augmented(plain, mlm, copies=4, folder=tmp_path / "a", seed=1)
+    assert again.train == whole.train and file.read_bytes() == b"".join(lines)
+
+
+@pytest.mark.parametrize("content, message", [
+    ("cat 1 2\ndog 1\n", ":2: a line must hold a word and 2 numbers. Received: 'dog 1'"), ("cat 1 x\n", ":1: a line"),
+    ("cat 1 nan\n", ":1:"), ("", "It is empty"), (None, "must be a UTF-8 text file"), (b"\xff\xfe 1\n", "UTF-8")])
+def test_bad_vectors(content, message, tmp_path):
+    path = tmp_path / "glove.txt"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message):
+        A.read_vectors(path)
+
+
+def test_good_vectors(tmp_path):
+    (tmp_path / "v.txt").write_text("2 3\ncat 1 2 3\ndog 0 0 1\n")                   # with word2vec's header
+    found = A.read_vectors(tmp_path / "v.txt")
+    assert list(found) == ["cat", "dog"] and found["cat"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("model, settings, message", [
+    (tiny.model, {}, "needs a masked-LM model. Received: a classification"), (masked_lm, {"context": "triple"}, "`context` must")])
+def test_errors(model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        A.Candidates(model(), **settings)

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+
+from keras_compress.backend import tf
+from keras_compress.bert.config import BertConfig
+from keras_compress.bert.selection import select_layers
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.datasets.dataset import Dataset, Split
+from keras_compress.distillation import distilbert
+from keras_compress.measure.cost import parameters
+from mobile_export.convert import export
+from tests.bert import tiny
+from tests.distillation.test_distiller import TRAINING, bilstm, still
+from tests.replacement.test_theseus import data, inputs_of
+
+
+def unlabelled():
+    texts = data().train.texts
+    return Dataset("prose", "unlabelled", (), Split(texts, [0] * len(texts)), Split(texts[:4], [0] * 4))
+
+
+def masked_lm(**changes):
+    config = tiny.config(dropout=0.0, attention_dropout=0.0, pooling="cls", **changes)
+    return TaskModel(config, tiny.tokenizer(), "mlm", (), seed=1)
+
+
+def test_layer_maps():
+    assert select_layers(12, 6, "distilbert") == [0, 2, 4, 7, 9, 11]
+    assert select_layers(12, 6, "alternate") == [0, 2, 4, 6, 8, 10]
+    assert select_layers(12, 6, "last-of-block") == [1, 3, 5, 7, 9, 11]
+    assert select_layers(12, 3, "bottom") == [0, 1, 2] and select_layers(12, 3, "top") == [9, 10, 11]
+
+
+def test_parameters_of_the_paper_s_student():
+    config = BertConfig(num_layers=6, type_vocab_size=0, pooling="cls")
+    assert parameters(config) == 66_362_880
+    transform_and_bias = 768 * 768 + 768 + 2 * 768 + 30522
+    assert parameters(config) + transform_and_bias == 66_985_530
+
+
+def test_without_token_types_hidden_states_are_the_same():
+    teacher = still(pooling="cls")
+    small = distilbert.without_token_types(teacher)
+    assert "type_embeddings/embeddings" not in small.weights() and small.config.type_vocab_size == 0
+    theirs, ours = (m.features(["hidden_states", "logits"])(inputs_of(m)) for m in (teacher, small))
+    for a, b in zip([*theirs["hidden_states"], theirs["logits"]], [*ours["hidden_states"], ours["logits"]]):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_the_student_starts_from_the_teacher_s_layers(monkeypatch):
+    monkeypatch.setattr(distilbert, "distill", lambda *a, **k: [])
+    teacher = tiny.model(num_layers=6)
+    small = distilbert.compress(teacher, data(), num_layers=3)
+    for new, old in enumerate((0, 3, 5)):
+        np.testing.assert_array_equal(small.weights()[f"layer_{new}_output/kernel"],
+                                      teacher.weights()[f"layer_{old}_output/kernel"])
+    assert small.config.pooling == "cls" and "pooler/kernel" not in small.weights()
+
+
+@pytest.mark.parametrize("task", ["classification", "matching", "tagging"])
+def test_on_a_task(task, tmp_path):
+    teacher = tiny.model(task, num_layers=3)
+    before = teacher.weights()
+    small = distilbert.compress(teacher, data(task), training=TRAINING, num_layers=2)
+    assert small.config.num_layers == 2 and {"soft", "label", "cosine", "dev"} <= set(small.curve[-1])
+    assert all(np.array_equal(before[name], value) for name, value in teacher.weights().items())
+    small.save(tmp_path / "s")
+    np.testing.assert_array_equal(TaskModel.load(tmp_path / "s").weights()["classifier/kernel"],
+                                  small.weights()["classifier/kernel"])
+    files = export(small, tmp_path, ("float32",), sequence_length=12, dev=data(task).dev)
+    assert files[0]["max_dlogit"] < 1e-4 and small.history[-1]["layers"] == [0, 2]
+
+
+@pytest.mark.parametrize("tokens", ["all", "masked"])
+def test_in_general(tokens):
+    teacher = masked_lm(num_layers=3)
+    small = distilbert.compress(teacher, unlabelled(), training=TRAINING, num_layers=2, tokens=tokens)
+    assert small.task == "mlm" and {"soft", "label", "cosine", "dev"} <= set(small.curve[-1])
+
+
+def test_in_general_a_student_equal_to_its_teacher_has_no_soft_loss_and_no_angle():
+    teacher = masked_lm()
+    small = distilbert.compress(teacher, unlabelled(), training=TRAINING.replace(learning_rate=1e-12), num_layers=2,
+                                student=teacher, layers="bottom")
+    assert small.curve[0]["soft"] < 1e-6 and small.curve[0]["cosine"] < 1e-6 and small.curve[0]["label"] > 0.5
+
+
+def test_a_bilstm_student():
+    small = distilbert.compress(tiny.model(), data(), training=TRAINING, student=bilstm(), num_layers=1, cosine_weight=0.0)
+    assert small.config.architecture == "bilstm" and set(small.curve[-1]) >= {"soft", "label"}
+
+
+def test_cosine_by_hand_on_a_task(monkeypatch):
+    """The objective compares the last hidden states, each weight is applied, padding does not count."""
+    found = {}
+    monkeypatch.setattr(distilbert, "distill", lambda *a, **k: found.update(objective=a[3], weights=a[4], **k) or [])
+    distilbert.compress(tiny.model(), data(), num_layers=1, layers="bottom", temperature=3.0)
+    assert found["weights"] == {"soft": 5.0, "label": 2.0, "cosine": 1.0}
+    teacher = {"logits": tf.zeros((1, 3)), "hidden_states/2": tf.constant([[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]])}
+    student = {"logits": tf.zeros((1, 3)), "hidden_states/1": tf.constant([[[0.0, 1.0], [2.0, 0.0], [-1.0, 0.0]]])}
+    losses = found["objective"](teacher, student, tf.constant([1]), tf.constant([[1, 1, 0]]))
+    np.testing.assert_allclose(losses["cosine"], 0.5)                # orthogonal 1, parallel 0; the third is padding
+    np.testing.assert_allclose([losses["soft"], losses["label"]], [0.0, np.log(3)], atol=1e-6)
+
+
+@pytest.mark.parametrize("model, dataset, settings, message", [
+    (tiny.model, unlabelled, {}, "must be a masked-LM model. Received: a classification model"),
+    (tiny.model, data, {"tokens": "some"}, "`tokens` must be one of all, masked"),
+    (tiny.model, data, {"soft_weight": -1.0}, "must be 0 or more"),
+    (tiny.model, data, {"soft_weight": 0, "label_weight": 0, "cosine_weight": 0}, "one of them positive"),
+    (tiny.model, data, {"student": bilstm, "num_layers": 1}, "between two BERTs only"),
+    (tiny.model, data, {"num_layers": 5}, "`num_layers` must be 1 to 2")])
+def test_errors(model, dataset, settings, message):
+    settings = {key: value() if callable(value) else value for key, value in settings.items()}
+    with pytest.raises(ValueError, match=message):
+        distilbert.compress(model(), dataset(), training=TRAINING, **{"num_layers": 1, **settings})
+
+
+def test_changed_texts_cannot_be_cached():
+    with pytest.raises(ValueError, match="`cache_teacher` needs the same texts"):
+        distilbert.compress(masked_lm(), unlabelled(), num_layers=1, training=TRAINING.replace(cache_teacher=True))

@@ -1,0 +1,280 @@
+import numpy as np
+import pytest
+
+from keras_compress.backend import keras, tf
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tokenizer import Tokenizer
+from keras_compress.distillation import distiller as D
+from keras_compress.training import Training, adamw
+from tests.bert import tiny
+from tests.replacement.test_theseus import data, inputs_of
+
+TRAINING = Training(epochs=2, batch_size=4, max_length=16, learning_rate=1e-2, warmup=0.0, evaluations=1)
+LOGITS = tf.constant([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
+OTHERS = tf.constant([[0.2, 0.1, -1.0], [2.0, 0.0, 0.0]])
+
+
+def still(**changes):
+    return tiny.model(dropout=0.0, attention_dropout=0.0, **changes)
+
+
+def bilstm(labels=tiny.LABELS["classification"], task="classification", seed=3):
+    config = tiny.config(architecture="bilstm", num_layers=1, intermediate_size=5, pooling="mean")
+    return TaskModel(config, tiny.tokenizer(), task, labels, seed=seed)
+
+
+def test_soft_target_loss_by_hand():
+    teacher, student = tf.math.log([[0.75, 0.25]]), tf.math.log([[0.5, 0.5]])
+    # .75 ln(.75/.5) + .25 ln(.25/.5) = 0.3041 - 0.1733 = 0.1308 nats; over 2 classes .0654
+    np.testing.assert_allclose(D.soft_target_loss(teacher, student), 0.1308, atol=1e-4)
+    np.testing.assert_allclose(D.soft_target_loss(teacher, student, reduction="mean"), 0.0654, atol=1e-4)
+    # cross-entropy: -(.75 + .25) ln .5 = 0.6931
+    np.testing.assert_allclose(D.soft_target_loss(teacher, student, kind="ce"), 0.6931, atol=1e-4)
+    np.testing.assert_allclose(D.soft_target_loss(tf.constant([[1.0, 2.0]]), tf.constant([[0.0, 4.0]]), kind="mse"), 5.0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 20.0])
+def test_equal_logits_give_no_loss_and_no_gradient(temperature):
+    logits = tf.Variable(LOGITS)
+    with tf.GradientTape() as tape:
+        loss = D.soft_target_loss(LOGITS, logits, temperature)
+    np.testing.assert_allclose(loss, 0.0, atol=1e-5)
+    np.testing.assert_allclose(tape.gradient(loss, logits), 0.0, atol=1e-6)
+    uniform = tf.zeros((1, 7))
+    np.testing.assert_allclose(D.soft_target_loss(uniform, uniform, temperature), 0.0, atol=1e-5)
+    np.testing.assert_allclose(D.soft_target_loss(uniform, uniform, temperature, "ce"), temperature**2 * np.log(7),
+                               rtol=1e-5)
+
+
+def test_a_high_temperature_gives_the_difference_of_the_logits():
+    teacher, student = (x - tf.reduce_mean(x, -1, keepdims=True) for x in (LOGITS[:1], OTHERS[:1]))
+    student = tf.Variable(student)
+    with tf.GradientTape() as tape:                                       # Hinton et al., Sec. 2.1: (z_S - z_T) / V
+        loss = D.soft_target_loss(teacher, student, 1000.0)
+    np.testing.assert_allclose(tape.gradient(loss, student), (student - teacher) / 3, rtol=1e-2, atol=1e-4)
+
+
+def test_a_constant_added_to_the_logits_changes_nothing():
+    for kind in ("kl", "ce"):
+        np.testing.assert_allclose(D.soft_target_loss(LOGITS + 5.0, OTHERS - 3.0, 2.0, kind),
+                                   D.soft_target_loss(LOGITS, OTHERS, 2.0, kind), rtol=1e-5)
+
+
+def test_the_teacher_receives_no_gradient_and_masked_rows_count_nowhere():
+    teacher, student = tf.Variable(LOGITS), tf.Variable(OTHERS)
+    with tf.GradientTape() as tape:
+        loss = D.soft_target_loss(teacher, student, mask=tf.constant([True, False]))
+    np.testing.assert_allclose(loss, D.soft_target_loss(LOGITS[:1], OTHERS[:1]), rtol=1e-6)
+    to_teacher, to_student = tape.gradient(loss, [teacher, student])
+    assert to_teacher is None and not np.any(to_student[1]) and np.any(to_student[0])
+
+
+@pytest.mark.parametrize("factor, expected", [(2.0, 0.0), (0.1, 0.0), (-3.0, 2.0)])
+def test_cosine_loss(factor, expected):
+    h = tf.constant([[1.0, 2.0, -1.0]])
+    np.testing.assert_allclose(D.cosine_loss(h, factor * h), expected, atol=1e-6)
+    np.testing.assert_allclose(D.cosine_loss(tf.constant([[1.0, 0.0]]), tf.constant([[0.0, 2.0]])), 1.0, atol=1e-6)
+
+
+def test_label_loss_leaves_out_minus_one():
+    # ln(1 + 1 + 1) for equal logits; the second row does not count
+    np.testing.assert_allclose(D.label_loss(tf.constant([0, -1]), tf.constant([[0.0, 0, 0], [9.0, 0, 0]])), np.log(3),
+                               rtol=1e-6)
+    assert D.label_loss(tf.constant([-1]), tf.zeros((1, 3))) == 0.0
+
+
+def test_padding_changes_no_loss():
+    values = tf.constant([[1.0, 2.0, 100.0]])
+    np.testing.assert_allclose(D.masked_mean(values, tf.constant([[1, 1, 0]])), 1.5)
+    assert D.masked_mean(tf.zeros((0,))) == 0.0
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"temperature": 0.0}, "`temperature` must be positive. Received: 0.0"), ({"kind": "js"}, "`kind` must be one of"),
+    ({"reduction": "sum"}, "Received: 'kl' and 'sum'")])
+def test_errors_of_the_loss(changes, message):
+    with pytest.raises(ValueError, match=message):
+        D.soft_target_loss(LOGITS, OTHERS, **changes)
+
+
+def test_outputs_by_name():
+    model = still(num_layers=3)
+    found = D.outputs(model, ["logits", "pooled", "hidden_states/0", "hidden_states/3", "hidden_states/3/cls",
+                              "attention_scores/2"])(inputs_of(model))
+    features = model.features(["hidden_states", "attention_scores", "logits"])(inputs_of(model))
+    np.testing.assert_allclose(found["hidden_states/3"], features["hidden_states"][3])
+    np.testing.assert_allclose(found["hidden_states/3/cls"], features["hidden_states"][3][:, 0])
+    np.testing.assert_allclose(found["attention_scores/2"], features["attention_scores"][2])
+    np.testing.assert_allclose(found["logits"], features["logits"])
+    with pytest.raises(ValueError, match="below 4. Received: hidden_states/4"):
+        D.outputs(model, ["hidden_states/4"])
+
+
+def distilled(teacher, student, weights={"soft": 1.0}, **changes):
+    """Two epochs on the logits alone; what trains is `student`."""
+    def objective(theirs, ours, labels, mask):
+        return {"soft": D.soft_target_loss(theirs["logits"], ours["logits"]), "label": D.label_loss(labels, ours["logits"])}
+    settings = {"training": TRAINING, "seed": 0, "stage": "distill", "num_steps": 6, **changes}
+    return D.distill(teacher, student, labelled(), objective, weights, teacher_outputs=["logits"],
+                     student_outputs=["logits"], **settings)
+
+
+def labelled():
+    return data()
+
+
+def test_one_step_moves_every_weight_of_the_student_and_none_of_the_teacher():
+    teacher, student = still(), still(seed=5)
+    before, start = teacher.weights(), student.weights()
+    curve = distilled(teacher, student, num_steps=1)
+    for name, value in teacher.weights().items():
+        np.testing.assert_array_equal(value, before[name])
+    unused = ("position_embeddings", "word_embeddings", "type_embeddings")   # rows that no text uses stay
+    for name, value in student.weights().items():
+        assert np.any(value != start[name]) or name.startswith(unused) or name.endswith("key/bias"), name
+    assert curve[-1]["soft"] == pytest.approx(curve[-1]["loss"]) and "label" not in curve[-1]
+
+
+def test_the_loss_is_the_weighted_sum():
+    curve = distilled(still(), still(seed=5), {"soft": 0.25, "label": 2.0}, num_steps=1)
+    assert curve[0]["loss"] == pytest.approx(0.25 * curve[0]["soft"] + 2.0 * curve[0]["label"], rel=1e-5)
+
+
+def test_labels_alone_are_plain_training():
+    """With no weight on the teacher the update is fine-tuning's, to the last bit of the sums' order."""
+    from keras_compress.training import fit, task_loss
+    student = still(seed=5)
+    plain = student.clone()
+    distilled(still(), student, {"label": 1.0}, num_steps=3)
+    plain.model.compile(adamw(TRAINING, 3), task_loss("classification"), jit_compile=False)
+    fit(plain.model, plain, labelled(), TRAINING, seed=0, stage="finetune", num_steps=3)
+    for name, value in plain.weights().items():
+        np.testing.assert_allclose(student.weights()[name], value, atol=2e-5, err_msg=name)
+
+
+def test_the_student_learns_and_dropout_is_its_own():
+    teacher, student = tiny.model(dropout=0.5, attention_dropout=0.5), still(seed=5)
+    curve = distilled(teacher, student, training=TRAINING.replace(epochs=10), num_steps=60)
+    assert curve[-1]["soft"] < 0.2 * curve[0]["soft"]
+    # the teacher's answers are those of inference: one batch, student = teacher, no loss
+    same = teacher.clone(config=teacher.config.replace(dropout=0.0, attention_dropout=0.0))
+    assert distilled(teacher, same, num_steps=1)[0]["soft"] < 1e-6
+
+
+def test_a_student_with_another_vocabulary_reads_the_same_texts():
+    vocab = [*tiny.VOCAB[:5], *reversed(tiny.VOCAB[5:]), "extra"]
+    other = TaskModel(tiny.config(vocab_size=len(vocab), dropout=0.0, attention_dropout=0.0), Tokenizer(vocab, True),
+                      "classification", tiny.LABELS["classification"], seed=7)
+    curve = distilled(still(), other, num_steps=60, training=TRAINING.replace(epochs=10))
+    assert curve[-1]["soft"] < 0.3 * curve[0]["soft"]
+
+
+def test_a_bilstm_learns_and_comes_back_from_disk(tmp_path):
+    student = bilstm()
+    curve = distilled(still(), student, num_steps=60, training=TRAINING.replace(epochs=10, learning_rate=3e-2))
+    assert curve[-1]["soft"] < 0.3 * curve[0]["soft"]
+    student.save(tmp_path / "s")
+    np.testing.assert_array_equal(TaskModel.load(tmp_path / "s").predict(tiny.TEXTS), student.predict(tiny.TEXTS))
+
+
+def test_a_killed_distillation_goes_on_with_the_same_weights(tmp_path):
+    """The checkpoint holds the student alone, and the run that stopped half way ends like the one that did not."""
+    teacher = tiny.model(seed=4)
+    whole, half = tiny.model(seed=5), tiny.model(seed=5)
+    distilled(teacher, whole, num_steps=6)
+    folder = TRAINING.replace(folder=str(tmp_path), checkpoint_every=2)
+    with pytest.MonkeyPatch.context() as patch:
+        def die(*_):
+            raise KeyboardInterrupt
+        patch.setattr("keras_compress.training._note_best", die)              # at the evaluation after update 3
+        with pytest.raises(KeyboardInterrupt):
+            distilled(teacher, half, training=folder.replace(evaluations=2), num_steps=6)
+    checkpoint, = tmp_path.rglob("*.index")
+    names = [name for name, _ in tf.train.list_variables(str(checkpoint)[:-6])]
+    num_weights = len([name for name in names if name.startswith("model/") and "OPTIMIZER_SLOT" not in name])
+    assert 0 < num_weights < 1.5 * len(half.model.weights)                     # one model, not two
+    fresh = tiny.model(seed=5)
+    distilled(teacher, fresh, training=folder, num_steps=6)
+    for name, value in whole.weights().items():
+        np.testing.assert_allclose(fresh.weights()[name], value, atol=1e-6, err_msg=name)
+
+
+def test_a_nan_names_the_update_and_the_part_and_keeps_the_weights(tmp_path):
+    student, one = still(seed=5), data(n=4)
+    start = tf.reduce_sum(student.model(inputs_of(student, one.train.texts)))
+
+    def objective(theirs, ours, labels, mask):
+        total = tf.reduce_sum(ours["logits"])
+        return {"soft": D.soft_target_loss(theirs["logits"], ours["logits"]),
+                "hidn": tf.where(tf.abs(total - start) > 1e-3, np.nan, 1.0) * total}      # NaN from the second update on
+
+    training = TRAINING.replace(folder=str(tmp_path), epochs=8)
+    with pytest.raises(ValueError, match="must stay finite. Received: hidn = nan at update 2 of stage distill.*before-1"):
+        D.distill(still(), student, one, objective, {"soft": 1.0, "hidn": 1.0}, teacher_outputs=["logits"],
+                  student_outputs=["logits"], training=training, seed=0, stage="distill", num_steps=8)
+    kept = TaskModel.load(next(tmp_path.glob("distill/before-*")))
+    assert all(np.isfinite(value).all() for value in kept.weights().values())
+
+
+def test_start_student():
+    teacher = tiny.model(num_layers=4)
+    own = D.start_student(teacher, None, [1, 3], seed=0).weights()
+    np.testing.assert_array_equal(own["layer_1_query/kernel"], teacher.weights()["layer_3_query/kernel"])
+    other = tiny.model("matching", num_layers=3, seed=9)
+    student = D.start_student(teacher, other, [0, 1], seed=0)
+    assert (student.task, student.labels, student.config.num_layers) == ("classification", teacher.labels, 2)
+    np.testing.assert_array_equal(student.weights()["layer_1_query/kernel"], other.weights()["layer_1_query/kernel"])
+
+
+@pytest.mark.parametrize("student, needs, message", [
+    (lambda: tiny.model("matching"), {}, "one task and the same labels"),
+    (lambda: bilstm(), {"same_hidden": True}, "between two BERTs only.*bilstm.*distilbert"),
+    (lambda: tiny.model(hidden_size=4), {"same_hidden": True}, "`hidden_size`.*8 and 4. Choose tinybert"),
+    (lambda: tiny.model(num_heads=4), {"same_heads": True}, "`num_heads`.*2 and 4. Leave out the attention")])
+def test_pairs_that_cannot_be_compared(student, needs, message):
+    with pytest.raises(ValueError, match=message):
+        D.check_pair(tiny.shared(), student(), **needs)
+
+
+def test_other_vocabularies_cannot_be_compared_token_by_token():
+    other = TaskModel(tiny.config(vocab_size=len(tiny.VOCAB) + 1), Tokenizer([*tiny.VOCAB, "new"], True), "classification",
+                      tiny.LABELS["classification"])
+    with pytest.raises(ValueError, match="one vocabulary. Received: 27 and 28|one vocabulary"):
+        D.check_pair(tiny.shared(), other, same_hidden=True)
+
+
+@pytest.mark.parametrize("names", [["logits"], ["logits", "hidden_states/1", "attention_scores/0", "hidden_states/2/cls"]])
+def test_a_cached_teacher_gives_the_same_training(names):
+    def objective(theirs, ours, labels, mask):
+        real = tf.cast(mask, tf.float32)
+        counts = {"hidden_states/1": real[:, :, None], "attention_scores/0": real[:, None, :, None] * real[:, None, None]}
+        return {"all": tf.add_n([tf.reduce_mean(tf.square(theirs[n] - ours[n]) * counts.get(n, 1.0)) for n in names])}
+
+    curves, ends = [], []
+    for cached in (False, True):
+        student = still(seed=5)
+        curves.append(D.distill(still(), student, labelled(), objective, {"all": 1.0}, teacher_outputs=names,
+                                student_outputs=names, training=TRAINING.replace(cache_teacher=cached), seed=0,
+                                stage="distill", num_steps=7))
+        ends.append(student.weights())
+    np.testing.assert_allclose([row["loss"] for row in curves[1]], [row["loss"] for row in curves[0]], rtol=1e-3)
+    np.testing.assert_allclose([row["learning_rate"] for row in curves[1]], [row["learning_rate"] for row in curves[0]])
+
+
+def test_a_cached_teacher_runs_once_per_text(monkeypatch, caplog):
+    teacher, rows = still(), []
+    real = D.outputs
+
+    def counted(model, names):
+        found = real(model, names)
+        if model is teacher:
+            call = found.call
+            found.call = lambda inputs, training=None, mask=None: (
+                tf.py_function(lambda x: rows.append(len(x)), [inputs["input_word_ids"]], []), call(inputs, training, mask))[1]
+        return found
+
+    monkeypatch.setattr(D, "outputs", counted)
+    with caplog.at_level("INFO", "keras_compress"):
+        distilled(teacher, still(seed=5), training=TRAINING.replace(cache_teacher=True), num_steps=9)
+    assert sum(rows) == len(labelled().train.texts)
+    assert "12 texts once" in caplog.text and "MB on disk" in caplog.text

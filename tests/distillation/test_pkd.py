@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from keras_compress.backend import tf
+from keras_compress.distillation import pkd
+from mobile_export.convert import export
+from tests.bert import tiny
+from tests.distillation.test_distiller import TRAINING, bilstm, still
+from tests.replacement.test_theseus import data, inputs_of
+
+
+@pytest.mark.parametrize("n, k, strategy, layers", [
+    (12, 6, "skip", [2, 4, 6, 8, 10]), (12, 3, "skip", [4, 8]), (12, 6, "last", [7, 8, 9, 10, 11]),
+    (12, 3, "last", [10, 11]), (6, 3, "skip", [2, 4]), (6, 2, "last", [5]), (6, 3, [1, 6], [1, 6])])
+def test_patient_layers(n, k, strategy, layers):
+    assert pkd.patient_layers(n, k, strategy) == layers
+
+
+def test_patience_loss_by_hand():
+    u, v = tf.constant([[1.0, 0.0, 0.0]]), tf.constant([[0.0, 5.0, 0.0]])
+    # orthogonal, of length 1: squared distance 2; mean over 3 dimensions 2/3; two layers, one of them equal: sum 2
+    np.testing.assert_allclose(pkd.patience_loss([u], [v]), 2 / 3, rtol=1e-6)
+    np.testing.assert_allclose(pkd.patience_loss([u, u], [v, u], reduction="sum"), 2.0, rtol=1e-6)
+    np.testing.assert_allclose(pkd.patience_loss([u, u], [v, u]), 2 / 6, rtol=1e-6)
+    np.testing.assert_allclose(pkd.patience_loss([u], [v], normalize=False, reduction="sum"), 26.0)
+
+
+def test_patience_loss_ignores_lengths_and_is_bounded():
+    random = np.random.default_rng(0)
+    u, v = (tf.constant(random.normal(size=(50, 8)), tf.float32) for _ in range(2))
+    value = pkd.patience_loss([u], [v], reduction="sum")
+    np.testing.assert_allclose(pkd.patience_loss([3.0 * u], [0.1 * v], reduction="sum"), value, rtol=1e-5)
+    assert 0.0 <= value <= 4.0
+    np.testing.assert_allclose(pkd.patience_loss([u], [-u], reduction="sum"), 4.0, rtol=1e-5)
+    assert np.isfinite(pkd.patience_loss([tf.zeros((1, 4))], [tf.ones((1, 4))]))          # a vector of length 0
+
+
+def caught(monkeypatch, teacher, dataset, **settings):
+    """What `compress` hands to the engine, without training."""
+    found = {}
+    monkeypatch.setattr(pkd, "distill", lambda *a, **k: found.update(student=a[1], objective=a[3], weights=a[4], **k) or [])
+    pkd.compress(teacher, dataset, **settings)
+    return found
+
+
+def test_coinciding_layers_give_no_patience_loss(monkeypatch):
+    teacher = still(num_layers=4)
+    found = caught(monkeypatch, teacher, data(), num_layers=3, strategy=[1, 2], alpha=0.3, beta=7.0)
+    assert found["weights"] == {"label": 0.7, "soft": 0.3, "patience": 7.0}
+    from keras_compress.distillation.distiller import outputs
+    inputs = inputs_of(teacher)
+    theirs, ours = outputs(teacher, found["teacher_outputs"]), outputs(found["student"], found["student_outputs"])
+    losses = found["objective"](theirs(inputs), ours(inputs), tf.constant([0, 1, 2, 0]), inputs["input_mask"])
+    np.testing.assert_allclose(losses["patience"], 0.0, atol=1e-10)
+
+
+def test_only_cls_receives_a_gradient_of_the_patience_loss():
+    student = still(num_layers=2)
+    features = student.features(["hidden_states"])
+    with tf.GradientTape() as tape:
+        hidden = features(inputs_of(student))["hidden_states"][1]
+        tape.watch(hidden)
+        loss = pkd.patience_loss([tf.ones((4, 8))], [hidden[:, 0]])
+    gradient = tape.gradient(loss, hidden).numpy()
+    assert np.any(gradient[:, 0]) and not np.any(gradient[:, 1:])
+
+
+def test_a_student_and_its_export(tmp_path):
+    teacher = tiny.model(num_layers=4)
+    before = teacher.weights()
+    small = pkd.compress(teacher, data(), training=TRAINING, num_layers=2)
+    assert {"label", "soft", "patience", "dev"} <= set(small.curve[-1]) and small.history[-1]["learned_from"] == [2]
+    assert all(np.array_equal(before[name], value) for name, value in teacher.weights().items())
+    assert export(small, tmp_path, ("float32",), sequence_length=12)[0]["max_dlogit"] < 1e-4
+
+
+def test_alpha_and_beta_0_are_plain_training(monkeypatch):
+    found = caught(monkeypatch, tiny.model(num_layers=4), data(), num_layers=2, alpha=0.0, beta=0.0)
+    assert found["weights"] == {"label": 1.0, "soft": 0.0, "patience": 0.0}       # and see test_distiller: labels alone
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"num_layers": 3}, "must be a multiple.*4 and 3. Choose 2, 4"), ({"num_layers": 1}, "`num_layers` must be 2 to 4"),
+    ({"strategy": "first"}, "`strategy` must be one of skip, last"), ({"strategy": [1, 2]}, "must hold 1 layers among 1 to 4"),
+    ({"alpha": 1.5}, "`alpha` must be in"), ({"reduction": "max"}, "`reduction` one of mean, sum"),
+    ({"student": bilstm}, "between two BERTs only")])
+def test_errors(settings, message):
+    settings = {key: value() if callable(value) else value for key, value in settings.items()}
+    with pytest.raises(ValueError, match=message):
+        pkd.compress(tiny.model(num_layers=4), data(), training=TRAINING, **{"num_layers": 2, **settings})

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+
+from keras_compress.backend import tf
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.weights import load, with_head
+from keras_compress.pretraining import choosing_model, masked_accuracy, masked_lm, masked_loss
+from mobile_export.convert import export
+from tests.bert import tiny
+from tests.distillation.test_distilbert import masked_lm as mlm_model
+from tests.distillation.test_distilbert import unlabelled
+from tests.distillation.test_distiller import TRAINING
+from tests.replacement.test_theseus import data, inputs_of
+
+
+def test_the_head_is_the_papers():
+    """dense, gelu, LayerNorm, word table, bias: the whole in NumPy."""
+    model = mlm_model()
+    weights = {name: value + 0.1 for name, value in model.weights().items()}
+    model.set_weights(weights)
+    found = model.features(["hidden_states", "logits"])(inputs_of(model))
+    x = found["hidden_states"][-1].numpy() @ weights["mlm_transform/kernel"] + weights["mlm_transform/bias"]
+    x = tf.nn.gelu(x).numpy()
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12)
+    x = x * weights["mlm_norm/gamma"] + weights["mlm_norm/beta"]
+    np.testing.assert_allclose(found["logits"], x @ weights["word_embeddings/embeddings"].T + weights["mlm_bias/bias"],
+                               rtol=1e-4, atol=1e-4)
+
+
+def test_the_word_table_is_one_variable():
+    weights = mlm_model().weights()
+    assert sum(value.shape[0] == len(tiny.VOCAB) and value.ndim == 2 for value in weights.values()) == 1
+
+
+def test_scores_of_chosen_tokens_are_those_of_the_whole_model():
+    model = mlm_model()
+    inputs = inputs_of(model)
+    targets = tf.where(tf.range(tf.shape(inputs["input_mask"])[1])[None] % 2 == 0, inputs["input_mask"] - 1, -1)
+    some = choosing_model(model)({**inputs, "targets": targets})["logits"]
+    np.testing.assert_allclose(some, model.model(inputs)[targets >= 0], atol=1e-5)
+
+
+def test_masked_loss_by_hand():
+    targets = tf.constant([[-1, 1, -1], [-1, -1, 0]])
+    # logits (0, ln 3): p = 1/4, 3/4; the two targets cost -ln .75 and -ln .25: mean .8370
+    logits = tf.math.log([[1.0, 3.0], [1.0, 3.0]])
+    np.testing.assert_allclose(masked_loss(targets, logits), 0.8370, atol=1e-4)
+    assert masked_loss(tf.constant([[-1]]), tf.zeros((0, 2))) == 0.0
+
+
+def test_head_alone_leaves_the_encoder():
+    model = tiny.model()
+    trained = masked_lm(model, unlabelled(), training=TRAINING, train="head")
+    for name, value in trained.weights().items():
+        assert name.startswith("mlm_") or np.array_equal(value, model.weights()[name]), name
+    assert trained.task == "mlm" and trained.labels == () and "dev" in trained.curve[-1]
+    assert trained.model.trainable and trained.history[-1]["train"] == "head"
+
+
+@pytest.mark.parametrize("whole_word", [False, True])
+def test_it_learns(whole_word):
+    trained = masked_lm(mlm_model(), unlabelled(), training=TRAINING.replace(epochs=60), whole_word=whole_word, seed=1)
+    losses = [row["loss"] for row in trained.curve]
+    assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3])
+    assert masked_accuracy(trained, unlabelled(), TRAINING) > masked_accuracy(mlm_model(), unlabelled(), TRAINING)
+
+
+@pytest.mark.parametrize("task", ["classification", "matching", "tagging"])
+def test_a_labelled_set_s_texts_do_as_well(task):
+    trained = masked_lm(mlm_model(), data(task), training=TRAINING.replace(epochs=1))
+    assert trained.task == "mlm" and np.isfinite(trained.curve[-1]["loss"])
+
+
+def test_save_load_and_a_new_head(tmp_path):
+    model = mlm_model()
+    model.save(tmp_path / "m")
+    again = TaskModel.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.model(inputs_of(model)), model.model(inputs_of(model)))
+    tuned = load(tmp_path / "m", task="classification", labels=["no", "yes"])           # no --new-head needed
+    np.testing.assert_array_equal(tuned.weights()["layer_0_query/kernel"], model.weights()["layer_0_query/kernel"])
+    assert "classifier/kernel" in tuned.weights() and not any(name.startswith("mlm_") for name in tuned.weights())
+
+
+def test_with_head_keeps_the_encoder_and_the_history():
+    model = tiny.model()
+    model.history = [{"method": "finetune"}]
+    changed = with_head(model, "mlm", ())
+    assert [step["method"] for step in changed.history] == ["finetune", "load"]
+    np.testing.assert_array_equal(changed.weights()["layer_1_output/kernel"], model.weights()["layer_1_output/kernel"])
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: masked_lm(tiny.model(), data("matching"), whole_word=True), "`whole_word` needs single texts. Received: m"),
+    (lambda: masked_lm(tiny.model(), unlabelled(), train="body"), "`train` must be one of head, all"),
+    (lambda: mlm_model().predict(["a"]), "`predict` needs a task with labels"),
+    (lambda: export(mlm_model(), "x"), "must have a task with labels"),
+    (lambda: TaskModel(tiny.config(), tiny.tokenizer(), "mlm", ("a", "b")), "has no labels")])
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
