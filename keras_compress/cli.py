@@ -158,7 +158,10 @@ def main(arguments=None):
         except BrokenPipeError:                                              # the reader, `head` say, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except _expected_errors() as error:
-            print("error:", " ".join(re.sub("{{.*?}} ", "", str(error)).splitlines()), file=sys.stderr)
+            text = " ".join(re.sub("{{.*?}} ", "", str(error)).splitlines())
+            if "No space left" in text and "Free some" not in text:                # TensorFlow's own, of a checkpoint
+                text += ". Free some space, then go on: `run --resume`, or the same command again."
+            print("error:", text, file=sys.stderr)
         except KeyboardInterrupt:
             print("stopped" + "; `run --resume` goes on" * (options.verb == "run"), file=sys.stderr)
     return 1
