@@ -94,6 +94,10 @@ def parser():
                           "pre-trained weights, is left out; with --new-head it is fine-tuned anew")
     one.add_argument("--length", type=int, default=None, metavar="INT",
                      help="longest text in pieces, in training and in the exported files (default: the recipe's)")
+    one.add_argument("--num-layers", type=int, default=None, metavar="INT",
+                     help="layers of the small models (default: the recipe's)")
+    one.add_argument("--learning-rate", type=float, default=None, metavar="FLOAT",
+                     help="of all steps (default: the recipe's, found for MiniLM; wider models want lower ones)")
     one.add_argument("--out", default=None, metavar="DIR", help="report folder (default: runs/<recipe>-<time>)")
     one.add_argument("--quick", action="store_true", help="a small part of the data: shows the path, gives no results")
     again = one.add_mutually_exclusive_group()
@@ -242,6 +246,8 @@ def _compress(options):
     settings = {}
     for item in options.settings:
         key, _, value = item.partition("=")
+        if key in ("name", "method", "from", "data"):
+            raise ValueError(f"`--set` takes settings of the method. Received: {item}. See `methods {options.method}`.")
         try:
             settings[key] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
@@ -265,7 +271,9 @@ def _make(options, method, settings):
     if dataset.task != "unlabelled":
         check_data(dataset, "train", "dev")
     parent = _load(options, dataset, pooling=options.pooling, new_head=options.new_head, seed=options.seed)
-    checkpoints = _checkpoints(Path(f"{options.out}.checkpoints"), [step, fields, options.seed, dataset.summary()])
+    out = Path(options.out)
+    checkpoints = _checkpoints(out.with_name(out.name + ".checkpoints"), [
+        step, fields, options.seed, options.pooling, options.new_head, dataset.summary()])
     model = run_step({"training": fields}, step, parent, dataset, seed=options.seed, folder=str(checkpoints))
     if model.task == dataset.task:
         from keras_compress.measure.accuracy import evaluate

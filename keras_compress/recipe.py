@@ -147,6 +147,10 @@ def run_step(recipe, step, parent, dataset, *, seed, models=(), **changes):
 
         dataset = datasets.load(step["data"], task="unlabelled")
     training = Training(**{**common, **changes})
+    if parent.task == "mlm" and dataset.task != "unlabelled" and is_measured(step):
+        from keras_compress.bert.weights import with_head
+
+        parent = with_head(parent, dataset.task, dataset.labels, seed=seed)
     if training.max_length > parent.config.max_position_embeddings:
         raise ValueError(f"`max_length` must be at most {parent.config.max_position_embeddings}, the positions that "
                          f"the model has. Received: {training.max_length}.")

@@ -10,13 +10,14 @@ checked before training - recipe, data, source, lengths - is checked before the 
 import contextlib
 import json
 import logging
+import re
 import shutil
 import time
 from pathlib import Path
 
 from keras_compress import datasets
 from keras_compress.files import DATA_FOLDER, atomic_write, new_folder
-from keras_compress.recipe import check_data, is_measured, is_step, read_recipe, run_step
+from keras_compress.recipe import MODELS, check_data, is_measured, is_step, read_recipe, run_step
 from keras_compress.study import versions
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ QUICK = {"num_train": 1200, "num_dev": 300, "num_test": 600}      # `--quick`: t
 PARTS = ("models", "checkpoints", "tensorboard", "pictures", "report.html", "report.md", "report.json", "export.json",
          "log.txt", "run.json")                                   # what `overwrite` removes
 DEFAULTS = {"recipe": "theseus", "data": None, "task": None, "language": "en", "source": None, "new_head": False,
-            "length": None, "quick": False, "seed": 0, "strategy": "none"}
+            "length": None, "num_layers": None, "learning_rate": None, "quick": False, "seed": 0, "strategy": "none"}
 
 
 def default_folder(recipe):
@@ -41,7 +42,7 @@ def last_folder():
 
 
 def run(recipe="theseus", out=None, *, data=None, task=None, language="en", source=None, new_head=False, length=None,
-        quick=False, seed=0, resume=False, overwrite=False, strategy="none", allow_drift=False):
+        num_layers=None, learning_rate=None, quick=False, seed=0, resume=False, overwrite=False, strategy="none", allow_drift=False):
     """Runs a recipe.
 
     Args:
@@ -51,6 +52,8 @@ def run(recipe="theseus", out=None, *, data=None, task=None, language="en", sour
             data already, they are the predecessor as they are, and steps that need a pre-trained model are left out.
         new_head: leave out the classifier of the source and fine-tune it anew.
         length: longest text in pieces, in training and in the exported files; default: the recipe's.
+        num_layers: of the small models (names that end in the old number get the new one). learning_rate: of all steps.
+            Default: the recipe's, whose rates were found for MiniLM; wider models want lower ones.
         quick: on a small part of the data.
         resume: go on with a run that was stopped; everything else must be as it was, and may be left out.
         overwrite: replace the run that the folder holds.
@@ -62,14 +65,15 @@ def run(recipe="theseus", out=None, *, data=None, task=None, language="en", sour
     """
     started = time.time()
     asked = {"recipe": str(recipe), "data": data and str(data), "task": task, "language": language,
-             "source": source and str(source), "new_head": new_head, "length": length, "quick": quick, "seed": seed,
+             "source": source and str(source), "new_head": new_head, "length": length, "num_layers": num_layers,
+             "learning_rate": learning_rate, "quick": quick, "seed": seed,
              "strategy": strategy}
     if resume:
         folder = Path(out) if out else last_folder()
         before = _asked_before(folder, asked)
         asked = {key: before[key] for key in asked}
     else:
-        content = read_recipe(recipe)
+        content = _changed(read_recipe(recipe), num_layers, learning_rate)
         if length:
             content |= {"sequence_length": length, "training": {**content["training"], "max_length": length}}
         folder = Path(out) if out else default_folder(content["name"])
@@ -104,12 +108,30 @@ def run(recipe="theseus", out=None, *, data=None, task=None, language="en", sour
             handler.close()
 
 
+def _changed(recipe, num_layers, learning_rate):
+    """The recipe with another number of layers, or another learning rate, in every step that has one."""
+    steps, names = [dict(step) for step in recipe["steps"]], {}
+    for step in steps:
+        if num_layers and "num_layers" in step:
+            names[step["name"]] = re.sub(rf"-{step['num_layers']}$", f"-{num_layers}", step["name"])
+            step["num_layers"] = num_layers
+        if learning_rate:
+            step["learning_rate"] = learning_rate
+    for step in steps:
+        step.update({key: names.get(step[key], step[key]) for key in ("name", "from", *MODELS) if key in step})
+    return {**recipe, "steps": steps}
+
+
 def _asked_before(folder, asked):
     """What run.json holds, if it is what is asked for now."""
     path = folder / "run.json"
     if not path.is_file():
         raise ValueError(f"`--resume` needs the folder of a run. Received: {folder}, which holds no run.json.")
-    before = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        before = {**DEFAULTS, **json.loads(path.read_text(encoding="utf-8"))}
+        before["content"], before["spent"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not what a run wrote ({error}). Start a new run.") from error
     for key, value in asked.items():
         if value not in (before[key], DEFAULTS[key]):
             raise ValueError(f"A resumed run must be asked for what it was. `{key}` was {before[key]!r}. "
@@ -143,6 +165,13 @@ def _prepare(asked, recipe):
         if length < 4 or longest > model.config.max_position_embeddings:
             raise ValueError(f"`sequence_length` and `max_length` must be 4 to {model.config.max_position_embeddings}, "
                              "the positions that the model has. Choose with `--length`.")
+        deepest = max((step.get("num_layers", 1) for step in recipe["steps"]), default=1)
+        if deepest > model.config.num_layers:
+            raise ValueError(f"The small models must have at most {model.config.num_layers} layers, as {name} has. "
+                             f"Received: {deepest}. Choose with `--num-layers`.")
+        if model.config.hidden_size > 384 and not asked["learning_rate"]:
+            log.warning("warning: the recipe's learning rates were found for a width of 384; %s is %d wide. Lower ones "
+                        "(2e-5 to 1e-4) are usual: --learning-rate", asked["source"] or name, model.config.hidden_size)
     if not asked["source"] or not _is_tuned(model):
         return dataset, {}, sources, []
     ready, kept, left_out = {}, [], []
@@ -204,7 +233,7 @@ def _measure(folder, recipe, dataset, models, asked, notes):
     from keras_compress.measure.accuracy import agreement, evaluate, paired_difference
     from keras_compress.measure.baselines import baselines
     from keras_compress.measure.cost import encoder_parameters, flops
-    from keras_compress.measure.report import FILE_KEYS, model_row
+    from keras_compress.measure.report import BASELINES, FILE_KEYS, model_row
     from mobile_export.benchmark import benchmark
     from mobile_export.convert import export, exported_model
 
@@ -236,7 +265,7 @@ def _measure(folder, recipe, dataset, models, asked, notes):
             latency_ms_p50=main["latency_ms_p50"], latency_ms_p90=main["latency_ms_p90"],
             files=[{key: file[key] for key in FILE_KEYS} for file in files[name]]))
     linear = baselines(dataset)
-    compressed = [name for name in models if name != first and not name.startswith(("plain", "truncated"))]
+    compressed = [name for name in models if name != first and not name.startswith(BASELINES)]
     shown = compressed[0] if compressed else first
     return {
         "recipe": recipe["name"], "data": dataset.name, "task": dataset.task,

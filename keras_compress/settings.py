@@ -41,6 +41,8 @@ class Training:
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "checkpoint_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive. Received: {getattr(self, name)!r}.")
+        if self.patience is not None and not (isinstance(self.patience, int) and self.patience > 0):
+            raise ValueError(f"`patience` must be a whole number of 1 or more, or none. Received: {self.patience!r}.")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"`warmup` must be in [0, 1). Received: {self.warmup!r}.")
         if self.strategy not in ("none", "mirrored"):

@@ -67,8 +67,8 @@ class AdamW(keras.optimizers.AdamW):
 
     def _update_step(self, gradient, variable):
         update = super()._update_step
-        if isinstance(gradient, tf.IndexedSlices):
-            update = tf.function(update, jit_compile=True)
+        if isinstance(gradient, tf.IndexedSlices):       # made dense first: XLA compiles anew for every number of rows
+            gradient, update = tf.convert_to_tensor(gradient), tf.function(update, jit_compile=True)
         update(gradient, variable)
 
 
@@ -140,7 +140,7 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
         ValueError: if a loss stops being finite, naming the update and the loss; the weights of the last good piece of
             50 updates or fewer are kept under `training.folder`.
     """
-    num_steps = num_steps or training.num_steps(len(dataset.train.texts))
+    num_steps = training.num_steps(len(dataset.train.texts)) if num_steps is None else num_steps
     batches = batches or (lambda first, last: stream(dataset, task_model.tokenizer, training, seed, first, last))
     measure = measure or (lambda: evaluate(task_model, dataset.dev)["value"])
     with model.distribute_strategy.scope():
@@ -152,7 +152,7 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
     saver.restore()
     writer = tf.summary.create_file_writer(f"{training.folder}/{stage}/log") if training.folder else None
     bar = tqdm(total=num_steps, initial=state["step"], desc=stage, file=sys.stderr, disable=None, unit="step")
-    while state["step"] < num_steps:
+    while state["step"] < num_steps and not _is_stopped(state, training):
         first = state["step"]
         last = min(stop for stop in (num_steps, *evaluate_at, (first // piece + 1) * piece,
                                      (first // training.checkpoint_every + 1) * training.checkpoint_every)
@@ -178,15 +178,16 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
         _write_summary(writer, row)
         log.info("%s %d/%d  %s", stage, last, num_steps,
                  "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("stage", "step")))
-        stopped = training.patience is not None and state["worse"] >= training.patience
-        if last % training.checkpoint_every == 0 or last == num_steps or stopped:
+        if last % training.checkpoint_every == 0 or last == num_steps or _is_stopped(state, training):
             saver.save()
-        if stopped:
-            break
     bar.close()
     if training.patience is not None and state["best_step"]:
         saver.restore_best(task_model)
     return state["rows"]
+
+
+def _is_stopped(state, training):
+    return training.patience is not None and state["worse"] >= training.patience
 
 
 def _note_best(state, dev, step, task_model, saver, patience):
@@ -273,7 +274,7 @@ def finetune(task_model, dataset, *, seed=0, training=Training(), num_steps=None
         only: train only the layers whose name starts so; default: all.
     """
     check_fit(task_model, dataset)
-    num_steps = num_steps or training.num_steps(len(dataset.train.texts))
+    num_steps = training.num_steps(len(dataset.train.texts)) if num_steps is None else num_steps
     with training.scope():
         tuned = task_model.clone(seed=seed)
         for layer in tuned.model.layers:

@@ -125,16 +125,18 @@ def test_unlabelled_text_makes_a_masked_lm_model_that_augments(call, tmp_path):
 
 
 def test_a_stopped_command_goes_on_and_is_not_mixed_with_another(call, tmp_path, monkeypatch):
+    slash = str(tmp_path / "small") + "/"                                          # as a shell completes it
     command = ["compress", "layers", "--from", "{}/bert-classification", "--data", "{}/classification", "--set",
-               "num_layers=1", "--out", tmp_path / "small", *FAST]
+               "num_layers=1", "--out", slash, *FAST]
     with monkeypatch.context() as patch:
         def die(*_, **__):
             raise KeyboardInterrupt
         patch.setattr("keras_compress.training._write_summary", die)
         assert call(*command)[0] == 1
     assert (tmp_path / "small.checkpoints" / "asked.json").is_file()
-    status, _, err = call(*command, "--seed", "1")
-    assert status == 1 and "holds the checkpoints of another command" in err and not (tmp_path / "small").exists()
+    for other in (["--seed", "1"], ["--new-head"]):
+        status, _, err = call(*command, *other)
+        assert status == 1 and "holds the checkpoints of another command" in err and not (tmp_path / "small").exists()
     assert call(*command)[0] == 0 and not (tmp_path / "small.checkpoints").exists()
 
 

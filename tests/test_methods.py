@@ -1,9 +1,11 @@
+import dataclasses
 import subprocess
 import sys
 
 import pytest
 
 from keras_compress.methods import FAMILIES, method, methods, settings_of
+from keras_compress.settings import Training
 from keras_compress.training import finetune
 
 
@@ -42,3 +44,9 @@ def test_every_method_keeps_the_contract(name):
     parameters = inspect.signature(method(name)).parameters
     assert list(parameters)[:2] == ["task_model", "dataset"] and {"seed", "training"} <= set(parameters)
     assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in list(parameters.values())[2:])
+
+
+def test_no_setting_of_a_method_has_the_name_of_one_of_training():
+    """A recipe's step and `--set` could not tell them apart."""
+    fields = {field.name for field in dataclasses.fields(Training)} | {"name", "method", "from", "data"}
+    assert all(not fields & settings_of(name).keys() for name in [*methods(), "finetune", "masked_lm"])

@@ -15,7 +15,7 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.weights import load
 from keras_compress.cli import main
 from keras_compress.measure.report import FILE_KEYS, MODEL_KEYS
-from keras_compress.run import run
+from keras_compress.run import _changed, run
 from mobile_export.convert import exported_model
 from tests import samples
 from tests.bert import tiny
@@ -203,7 +203,7 @@ def test_overwrite_removes_the_old_run_and_nothing_else(finished, asked, tmp_pat
 
 
 @pytest.mark.parametrize("wrong, message", [
-    ({"recipe": "nothing"}, "must be one of theseus"),
+    ({"recipe": "nothing"}, "must be one of albert, .*theseus"),
     ({"data": "{place}/no-test"}, "splits train, dev, test. Received"),
     ({"data": "{place}/text.txt"}, "must have labels and the splits"), ({"length": 17}, "must be 4 to 16"),
     ({"length": 3}, "must be 4 to 16"), ({"recipe": "{place}/formats.toml"}, "must be some of float32, float16"),
@@ -293,3 +293,20 @@ def test_a_full_disk_is_one_line_and_what_was_finished_stays(finished, place, tm
     assert sorted(path.name for path in (tmp_path / "out" / "models").iterdir()) == ["predecessor", "theseus-1"]
     assert contents(tmp_path / "out" / "models") == {
         name: content for name, content in contents(finished[0] / "models").items() if "plain" not in name}
+
+
+def test_another_number_of_layers_and_another_rate_change_every_step_and_its_name():
+    steps = [{"name": "predecessor", "from": "minilm"}, {"name": "small-3", "from": "predecessor", "num_layers": 3},
+             {"name": "pruned-3", "from": "small-3", "student": "small-3"}]
+    changed = _changed({"steps": steps, "name": "x"}, 4, 2e-5)["steps"]
+    assert [step["name"] for step in changed] == ["predecessor", "small-4", "pruned-3"]
+    assert changed[1]["num_layers"] == 4 and changed[2]["from"] == changed[2]["student"] == "small-4"
+    assert {step["learning_rate"] for step in changed} == {2e-5} and "learning_rate" not in steps[0]
+    assert _changed({"steps": steps}, None, None)["steps"] == steps
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "{"])
+def test_a_damaged_note_of_a_run_is_named(content, tmp_path):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match="run.json: not what a run wrote"):
+        run(out=tmp_path, resume=True)

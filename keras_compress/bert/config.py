@@ -7,6 +7,7 @@ from pathlib import Path
 POOLINGS = ("pooler", "cls", "mean")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 ARCHITECTURES = ("bert", "bilstm")
+SHARINGS, NORMS = ("none", "all", "attention", "ffn"), ("hidden", "embedding")
 
 # Names in Google's bert_config.json and in Hugging Face's config.json (they agree but for the last four).
 _PUBLISHED_NAMES = {
@@ -40,6 +41,11 @@ class BertConfig:
         pooling: what a sentence-level head reads: "pooler" (dense + tanh on [CLS]), "cls" (the last hidden
             state of [CLS]) or "mean" (mean of the last hidden states over real tokens).
         architecture: "bert", or "bilstm" (see bilstm.py).
+        embedding_size: width of the word table; None: `hidden_size`. A dense layer maps a narrower one to the encoder.
+        embedding_norm: where positions and types are added and normalised: at the "hidden" width, after that layer, or
+            at the "embedding" width, before it (ALBERT).
+        sharing: which part of the layers is one for all of a group: "none", "all", "attention" or "ffn".
+        num_groups: groups of neighbouring layers that share.
     Raises:
         ValueError: if a size is not positive or a name is unknown.
     """
@@ -58,6 +64,10 @@ class BertConfig:
     initializer_range: float = 0.02
     pooling: str = "pooler"
     architecture: str = "bert"
+    embedding_size: int | None = None
+    embedding_norm: str = "hidden"
+    sharing: str = "none"
+    num_groups: int = 1
 
     def __post_init__(self):
         for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size",
@@ -68,12 +78,31 @@ class BertConfig:
         if self.hidden_size % self.num_heads:
             raise ValueError("`hidden_size` must be a multiple of `num_heads`. "
                              f"Received: {self.hidden_size} and {self.num_heads}.")
-        for name, choices in (("pooling", POOLINGS), ("activation", ACTIVATIONS), ("architecture", ARCHITECTURES)):
+        if self.embedding_size is not None and not 0 < self.embedding_size <= self.hidden_size:
+            raise ValueError(f"`embedding_size` must be 1 to {self.hidden_size}, the `hidden_size`. "
+                             f"Received: {self.embedding_size!r}.")
+        if not 0 < self.num_groups <= self.num_layers:
+            raise ValueError(f"`num_groups` must be 1 to {self.num_layers}, the number of layers. "
+                             f"Received: {self.num_groups!r}.")
+        for name, choices in (("pooling", POOLINGS), ("activation", ACTIVATIONS), ("architecture", ARCHITECTURES),
+                              ("sharing", SHARINGS), ("embedding_norm", NORMS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {getattr(self, name)!r}.")
         for name in ("dropout", "attention_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"`{name}` must be in [0, 1). Received: {getattr(self, name)!r}.")
+
+    @property
+    def table_size(self):
+        """Width of the word table."""
+        return self.embedding_size or self.hidden_size
+
+    def owner(self, layer, part):
+        """The layer whose weights a layer uses for its "attention" or "ffn": the first one of its group, or itself."""
+        if self.sharing not in ("all", part):
+            return layer
+        group = layer * self.num_groups // self.num_layers
+        return -(-group * self.num_layers // self.num_groups)
 
     def replace(self, **changes):
         return dataclasses.replace(self, **changes)

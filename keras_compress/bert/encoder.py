@@ -15,6 +15,7 @@ from keras_compress.bert import bilstm
 from keras_compress.bert import layers as L
 
 TASKS = ("classification", "matching", "tagging", "mlm")
+ATTENTION_PARTS = ("query", "key", "value", "attention_output", "attention_norm")      # a layer's other weights: "ffn"
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
 
@@ -59,17 +60,22 @@ def embed(get, word_ids, type_ids):
     """Sum of word, type and position embeddings, normalised. (batch, seq) twice -> (batch, seq, hidden)."""
     config = get.config
     x = word_table(get)(word_ids)
+    narrow = config.table_size != config.hidden_size
+    if narrow and config.embedding_norm == "hidden":
+        x = get(keras.layers.Dense, "embedding_projection", config.hidden_size)(x)
     if config.type_vocab_size:
-        types = get(keras.layers.Embedding, "type_embeddings", config.type_vocab_size, config.hidden_size)(type_ids)
+        types = get(keras.layers.Embedding, "type_embeddings", config.type_vocab_size, x.shape[-1])(type_ids)
         x = get(keras.layers.Add, "embeddings_add")([x, types])
     x = get(L.PositionEmbedding, "position_embeddings", config.max_position_embeddings)(x)
     x = get(L.LayerNorm, "embeddings_norm", config.layer_norm_eps)(x)
+    if narrow and config.embedding_norm == "embedding":
+        x = get(keras.layers.Dense, "embedding_projection", config.hidden_size)(x)
     return get(keras.layers.Dropout, "embeddings_dropout", config.dropout)(x)
 
 
 def word_table(get):
-    """The word embeddings' layer: (batch, seq) -> (batch, seq, hidden)."""
-    return get(L.WordEmbedding, "word_embeddings", get.config.vocab_size, get.config.hidden_size)
+    """The word embeddings' layer: (batch, seq) -> (batch, seq, embedding)."""
+    return get(L.WordEmbedding, "word_embeddings", get.config.vocab_size, get.config.table_size)
 
 
 def activation(name):
@@ -87,7 +93,8 @@ def transformer_layer(get, index, x, bias, cls_only=False):
     Returns:
         (hidden states (batch, seq or 1, hidden), attention scores before mask and softmax (batch, heads, seq, seq)).
     """
-    config, name, dense = get.config, f"layer_{index}_", keras.layers.Dense
+    config, dense = get.config, keras.layers.Dense
+    name = f"layer_{config.owner(index, 'attention')}_"
     asking = get(L.FirstTokenKept, "cls_only")(x) if cls_only else x
     query = get(dense, name + "query", config.hidden_size)(asking)
     key = get(dense, name + "key", config.hidden_size)(x)
@@ -100,6 +107,7 @@ def transformer_layer(get, index, x, bias, cls_only=False):
     context = get(keras.layers.Dropout, name + "attention_dropout", config.dropout)(context)
     x = get(keras.layers.Add, name + "attention_add")([asking, context])
     x = get(L.LayerNorm, name + "attention_norm", config.layer_norm_eps)(x)
+    name = f"layer_{config.owner(index, 'ffn')}_"
     inner = get(dense, name + "intermediate", config.intermediate_size, activation(config.activation))(x)
     inner = get(dense, name + "output", config.hidden_size)(inner)
     inner = get(keras.layers.Dropout, name + "output_dropout", config.dropout)(inner)
@@ -119,7 +127,7 @@ def pool(get, x, mask):
 def mlm_head(get, x):
     """Scores of all words: dense, activation, LayerNorm, the word table itself. (..., hidden) -> (..., vocabulary)."""
     config = get.config
-    x = get(keras.layers.Dense, "mlm_transform", config.hidden_size, activation(config.activation))(x)
+    x = get(keras.layers.Dense, "mlm_transform", config.table_size, activation(config.activation))(x)
     x = get(L.LayerNorm, "mlm_norm", config.layer_norm_eps)(x)
     return get(L.Bias, "mlm_bias")(word_table(get)(x, as_decoder=True))
 

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.config import BertConfig
-from keras_compress.bert.encoder import LayerStore, build
+from keras_compress.bert.encoder import ATTENTION_PARTS, LayerStore, build
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
 from keras_compress.files import atomic_folder
 
@@ -99,7 +99,7 @@ class TaskModel:
         """A copy that has only some of the layers, in the order given; embeddings and head are copied.
 
         Args:
-            indices: layers to keep, from 0.
+            indices: layers to keep, from 0. Layers that shared weights get weights of their own.
         Raises:
             ValueError: if there is none, or one that does not exist.
         """
@@ -108,11 +108,13 @@ class TaskModel:
             raise ValueError(f"Layers to keep must be among 0 to {self.config.num_layers - 1}. Received: {indices}.")
         ours = self.weights()
         renamed = {name: array for name, array in ours.items() if not name.startswith("layer_")}
-        for new, old in enumerate(indices):
-            renamed.update({f"layer_{new}_" + name.removeprefix(f"layer_{old}_"): array
-                            for name, array in ours.items() if name.startswith(f"layer_{old}_")})
-        copy = TaskModel(self.config.replace(num_layers=len(indices)), self.tokenizer, self.task, self.labels,
-                         seed=seed, loaded=renamed)
+        for name in ours.keys() - renamed.keys():
+            layer, _, rest = name.removeprefix("layer_").partition("_")
+            part = "attention" if rest.split("/")[0] in ATTENTION_PARTS else "ffn"
+            renamed |= {f"layer_{new}_{rest}": ours[name] for new, old in enumerate(indices)
+                        if self.config.owner(old, part) == int(layer)}
+        config = self.config.replace(num_layers=len(indices), sharing="none", num_groups=1)
+        copy = TaskModel(config, self.tokenizer, self.task, self.labels, seed=seed, loaded=renamed)
         copy.set_weights(renamed)
         return self._pass_on(copy)
 

@@ -13,6 +13,7 @@ Departures
 """
 import contextlib
 import dataclasses
+import hashlib
 import json
 import re
 import sys
@@ -26,6 +27,7 @@ from keras_compress.backend import tf
 from keras_compress.bert.weights import load
 from keras_compress.datasets.dataset import Split
 from keras_compress.datasets.masking import check_mask_piece
+from keras_compress.distillation.distiller import check_trained
 from keras_compress.pretraining import choosing_model
 
 CONTEXTS = ("single", "pair")
@@ -100,7 +102,8 @@ class Candidates:
         for begin in range(0, len(asked), ROWS):
             rows = asked[begin:begin + ROWS]
             shown = [self._shown(encoding, place) for encoding, place, _ in rows]
-            inputs = self.mlm.pad([pair[0] for pair in shown], -(-max(len(pair[0].ids) for pair in shown) // 8) * 8)
+            longest = max(len(pair[0].ids) for pair in shown)
+            inputs = self.mlm.pad([pair[0] for pair in shown], min(-(-longest // 8) * 8, self.max_length))
             targets = np.full(inputs["input_mask"].shape, -1, np.int32)
             for row, (_, place) in enumerate(shown):
                 targets[row, place] = 0
@@ -124,7 +127,8 @@ class Candidates:
             if self.of_pieces or word in self.rows:
                 vector = self.table[ids].mean(axis=0) if self.of_pieces else self.vectors[self.rows[word]]
                 order = np.argsort(-(self.vectors @ vector), kind="stable")[:self.number + 1]
-                self._near[word] = [self.words[row] for row in order if self.words[row] != word][:self.number]
+                self._near[word] = [self.words[row] for row in order if self.words[row] != word
+                                    and self.words[row].isalpha()][:self.number]
         return self._near[word]
 
 
@@ -185,11 +189,17 @@ def augmented(dataset, mlm, *, copies=20, folder=None, **settings):
         raise ValueError("Augmentation needs a masked-LM model. Received: none. Give `mlm`, made with the method "
                          "masked_lm.")
     mlm = mlm if hasattr(mlm, "tokenizer") else load(mlm, task="mlm", labels=())
+    check_trained(mlm)
     if isinstance(settings.get("vectors"), (str, Path)):
         settings["vectors"] = read_vectors(settings["vectors"])
     train, made = dataset.train, []
+    vectors = settings.get("vectors") or {}
+    plain = sorted((key, value) for key, value in settings.items() if key != "vectors")
+    made_from = hashlib.sha256(repr([dataset.summary()["sha256"], copies, plain, list(vectors)]).encode())
+    for array in (*mlm.weights().values(), *vectors.values()):
+        made_from.update(np.ascontiguousarray(array).tobytes())
+    path = folder and Path(folder) / f"{made_from.hexdigest()[:16]}.jsonl"
     settings["pattern"] = TAGGED if dataset.task == "tagging" else None
-    path = folder and Path(folder) / f"{dataset.summary()['sha256'][:16]}-{copies}-{settings.get('seed', 0)}.jsonl"
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         made = _read_lines(path)
@@ -215,7 +225,7 @@ def _read_lines(path):
     whole = text[:text.rfind(b"\n") + 1]
     if len(whole) < len(text):
         path.write_bytes(whole)
-    return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def read_vectors(path, most=NUM_VECTORS):

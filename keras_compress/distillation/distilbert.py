@@ -20,7 +20,7 @@ from keras_compress.backend import tf
 from keras_compress.bert.selection import select_layers
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.distiller import (
-    check_pair, cosine_loss, distill, label_loss, soft_target_loss, start_student)
+    check_pair, check_soft_targets, check_trained, cosine_loss, distill, label_loss, soft_target_loss, start_student)
 from keras_compress.pretraining import choosing_model, masked_accuracy, masked_stream
 from keras_compress.training import Training, check_fit
 
@@ -73,6 +73,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     if not weights or min(weights.values()) < 0:
         raise ValueError("`soft_weight`, `label_weight` and `cosine_weight` must be 0 or more, one of them positive. "
                          f"Received: {soft_weight}, {label_weight}, {cosine_weight}.")
+    check_soft_targets(temperature)
+    check_trained(task_model)
     kept = select_layers(task_model.config.num_layers, num_layers, layers)
     with training.scope():
         small = start_student(task_model, student, kept, seed)
@@ -93,9 +95,11 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
 
     def in_general(teacher, student, labels, mask):          # labels: the true pieces where masked, else -1
         scored = tf.boolean_mask(labels, labels >= 0 if tokens == "masked" else mask > 0)
-        return {"soft": soft(teacher["logits"], student["logits"], None),
-                "label": label_loss(scored, student["logits"]),
-                "cosine": cosine_loss(teacher["hidden"], student["hidden"], mask)}
+        losses = {"soft": soft(teacher["logits"], student["logits"], None),
+                  "label": label_loss(scored, student["logits"])}
+        if "cosine" in weights:
+            losses["cosine"] = cosine_loss(teacher["hidden"], student["hidden"], mask)
+        return losses
 
     if general:
         masked = masked_stream(dataset, task_model.tokenizer, training, seed, whole_word=whole_word)
@@ -116,7 +120,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
                         student_outputs=["logits"] + [last_of_student] * inside, **settings)
     small.curve += curve
     small.history.append({"method": "distilbert", "seed": seed, "num_layers": num_layers,
-                          "layers": kept if student is None else None, "student": getattr(student, "history", student),
+                          "layers": kept if student is None else None,
+                          "student": getattr(student, "history", student and str(student)),
                           "temperature": temperature, "weights": weights, "tokens": tokens if general else None,
                           "training": training.settings()})
     return small

@@ -62,7 +62,7 @@ class Distiller(keras.Model):
 
 
 def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, student_outputs, training, seed, stage,
-            num_steps, projections=(), batches=None, measure=None):
+            num_steps, first_step=0, projections=(), batches=None, measure=None):
     """Trains a student in place.
 
     Args:
@@ -72,12 +72,13 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
             layers of the one or the other that returns them.
         training, seed, stage, num_steps, measure: see `training.fit`. With `training.cache_teacher` the teacher runs
             once per text, before training (see cache.py).
+        first_step: batches that an earlier stage has seen; this one goes on after them.
         batches: (first, last) -> tf.data of (student's inputs, labels), if the training texts are changed on the way;
             both models then read the same ids.
     Returns:
         The curve, as of `training.fit`.
     """
-    same = all(getattr(teacher.tokenizer, name) == getattr(student.tokenizer, name) for name in ("vocab", "lowercase"))
+    same = same_pieces(teacher, student)
     if batches and not same:
         raise ValueError("Teacher and student must have one vocabulary here, since both read the same changed texts. "
                          f"Received: {len(teacher.tokenizer.vocab)} and {len(student.tokenizer.vocab)} pieces.")
@@ -97,6 +98,7 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
     batches = batches or (lambda first, last: stream(dataset, student.tokenizer, training, seed, first, last))
 
     def paired(first, last):
+        first, last = first + first_step, last + first_step
         ours = batches(first, last)
         if cached:
             theirs = cached(seed, first, last)
@@ -130,6 +132,11 @@ def outputs(task_model, names):
     return keras.Model(found.input, tensors)
 
 
+def same_pieces(teacher, student):
+    """Whether both models cut a text into the same pieces."""
+    return all(getattr(teacher.tokenizer, name) == getattr(student.tokenizer, name) for name in ("vocab", "lowercase"))
+
+
 def start_student(teacher, student, layers, seed):
     """The model that a student starts from.
 
@@ -148,9 +155,12 @@ def start_student(teacher, student, layers, seed):
         student = load(student, task=teacher.task, labels=teacher.labels, seed=seed)
     if (student.task, student.labels) != (teacher.task, teacher.labels):
         student = with_head(student, teacher.task, teacher.labels, seed=seed)
-    if student.config.architecture == "bert" and student.config.num_layers > len(layers):
-        return student.keep_layers(range(len(layers)), seed=seed)
-    return student.clone(seed=seed)
+    if student.config.architecture != "bert":
+        return student.clone(seed=seed)
+    if student.config.num_layers < len(layers):
+        raise ValueError(f"`student` must have {len(layers)} layers or more, as `num_layers` asks for. "
+                         f"Received: {student.config.num_layers}.")
+    return student.keep_layers(range(len(layers)), seed=seed)
 
 
 def soft_target_loss(teacher_logits, student_logits, temperature=1.0, kind="kl", reduction="batchmean", mask=None):
@@ -168,11 +178,7 @@ def soft_target_loss(teacher_logits, student_logits, temperature=1.0, kind="kl",
     Raises:
         ValueError: if `temperature` is not positive or a name is unknown.
     """
-    if not temperature > 0.0:
-        raise ValueError(f"`temperature` must be positive. Received: {temperature}.")
-    if kind not in KINDS or reduction not in ("batchmean", "mean"):
-        raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, `reduction` batchmean or mean. "
-                         f"Received: {kind!r} and {reduction!r}.")
+    check_soft_targets(temperature, kind, reduction)
     teacher, student = tf.stop_gradient(teacher_logits) / temperature, student_logits / temperature
     if kind == "mse":
         values = temperature**2 * tf.reduce_sum(tf.square(teacher - student), axis=-1)
@@ -182,6 +188,15 @@ def soft_target_loss(teacher_logits, student_logits, temperature=1.0, kind="kl",
             values += temperature**2 * tf.reduce_sum(tf.nn.softmax(teacher) * tf.nn.log_softmax(teacher), axis=-1)
     value = masked_mean(values, mask)
     return value / student_logits.shape[-1] if reduction == "mean" else value
+
+
+def check_soft_targets(temperature, kind="kl", reduction="batchmean"):
+    """Raises ValueError unless `soft_target_loss` can be computed so; to be called before training."""
+    if not temperature > 0.0:
+        raise ValueError(f"`temperature` must be positive. Received: {temperature}.")
+    if kind not in KINDS or reduction not in ("batchmean", "mean"):
+        raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, `reduction` batchmean or mean. "
+                         f"Received: {kind!r} and {reduction!r}.")
 
 
 def label_loss(labels, logits):
@@ -202,25 +217,36 @@ def masked_mean(values, mask=None):
     return tf.math.divide_no_nan(tf.reduce_sum(tf.where(mask > 0, values, 0.0)), tf.reduce_sum(mask))
 
 
-def check_pair(teacher, student, *, same_hidden=False, same_heads=False):
+def check_trained(task_model):
+    """Raises ValueError if the model's head was made new when it was loaded, and nothing has trained it since."""
+    last = task_model.history[-1] if task_model.history else {}
+    new = [name for name in last.get("new", ()) if name.startswith(("classifier/", "mlm_"))]
+    if last.get("method") == "load" and new:
+        raise ValueError(f"A teacher's head must be trained. Received: one whose {', '.join(new)} is new. Train it "
+                         "first: with `train`, or the method masked_lm for a masked-LM model.")
+
+
+def check_pair(teacher, student, *, inside=False, same_hidden=False, same_heads=False):
     """Raises ValueError unless a method can compare what the two models say.
 
     Args:
+        inside: hidden states are compared, token by token.
         same_hidden: hidden states are compared as they are. same_heads: attention maps are compared head by head.
     """
     if (teacher.task, teacher.labels) != (student.task, student.labels):
         raise ValueError("Teacher and student must have one task and the same labels. Received: "
                          f"{teacher.task} {list(teacher.labels)[:8]} and {student.task} {list(student.labels)[:8]}.")
     ours, theirs = student.config, teacher.config
-    inside = same_hidden or same_heads
+    inside = inside or same_hidden or same_heads
     if inside and (ours.architecture, theirs.architecture) != ("bert", "bert"):
         raise ValueError("Hidden states and attention can be compared between two BERTs only. Received: "
                          f"{theirs.architecture} and {ours.architecture}. Take losses on the logits alone (distilbert "
                          "with cosine_weight=0).")
-    if inside and teacher.tokenizer.vocab != student.tokenizer.vocab:
-        raise ValueError("Hidden states can be compared token by token only with one vocabulary. Received: "
-                         f"{len(teacher.tokenizer.vocab)} and {len(student.tokenizer.vocab)} pieces. Take losses on "
-                         "the logits alone (distilbert with cosine_weight=0).")
+    if (inside or teacher.task == "tagging") and not same_pieces(teacher, student):
+        raise ValueError("Tokens can be compared one by one only if both models cut texts alike. Received: "
+                         f"{len(teacher.tokenizer.vocab)} and {len(student.tokenizer.vocab)} pieces, lowercase "
+                         f"{teacher.tokenizer.lowercase} and {student.tokenizer.lowercase}. For whole texts losses on "
+                         "the logits alone will do (distilbert with cosine_weight=0).")
     if same_hidden and ours.hidden_size != theirs.hidden_size:
         raise ValueError("`hidden_size` of teacher and student must be equal for this method. Received: "
                          f"{theirs.hidden_size} and {ours.hidden_size}. Choose tinybert, which learns a projection.")

@@ -18,28 +18,28 @@ Departures
 """
 from keras_compress.backend import tf
 from keras_compress.distillation.distiller import (
-    check_pair, distill, label_loss, soft_target_loss, start_student)
+    check_pair, check_soft_targets, check_trained, distill, label_loss, masked_mean, soft_target_loss, start_student)
 from keras_compress.training import Training, check_fit
 
-STRATEGIES, REDUCTIONS = ("skip", "last"), ("mean", "sum")
+MAPS, REDUCTIONS = ("skip", "last"), ("mean", "sum")
 
 
-def patient_layers(num_layers, num_student_layers, strategy="skip"):
+def patient_layers(num_layers, num_student_layers, layer_map="skip"):
     """The teacher's layers that the student's layers 1 .. k - 1 learn from, counted from 1: I(j).
 
     Raises:
-        ValueError: if the strategy is unknown, an explicit list has another length, or "skip" does not divide evenly.
+        ValueError: if the name is unknown, an explicit list has another length, or "skip" does not divide evenly.
     """
     n, k = num_layers, num_student_layers
-    if isinstance(strategy, (list, tuple)):
-        if len(strategy) != k - 1 or not all(0 < layer <= n for layer in strategy):
-            raise ValueError(f"`strategy` must hold {k - 1} layers among 1 to {n}. Received: {list(strategy)}.")
-        return list(strategy)
-    if strategy not in STRATEGIES:
-        raise ValueError(f"`strategy` must be one of {', '.join(STRATEGIES)}, or a list. Received: {strategy!r}.")
     if k < 2 or k > n:
         raise ValueError(f"`num_layers` must be 2 to {n}: the last layer learns from the answers alone. Received: {k}.")
-    if strategy == "last":
+    if isinstance(layer_map, (list, tuple)):
+        if len(layer_map) != k - 1 or not all(0 < layer <= n for layer in layer_map):
+            raise ValueError(f"`layer_map` must hold {k - 1} layers among 1 to {n}. Received: {list(layer_map)}.")
+        return list(layer_map)
+    if layer_map not in MAPS:
+        raise ValueError(f"`layer_map` must be one of {', '.join(MAPS)}, or a list. Received: {layer_map!r}.")
+    if layer_map == "last":
         return [n - k + j for j in range(1, k)]
     if n % k:
         choices = ", ".join(str(m) for m in range(2, n + 1) if n % m == 0)
@@ -61,17 +61,17 @@ def patience_loss(teacher, student, normalize=True, reduction="mean"):
     if normalize:
         teacher, student = (tf.math.l2_normalize(h, axis=-1, epsilon=1e-12) for h in (teacher, student))
     squares = tf.square(student - teacher)
-    return tf.reduce_mean(squares) if reduction == "mean" else tf.reduce_mean(tf.reduce_sum(squares, axis=(1, 2)))
+    return masked_mean(squares if reduction == "mean" else tf.reduce_sum(squares, axis=(1, 2)))
 
 
-def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, strategy="skip", student=None,
+def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, layer_map="skip", student=None,
              alpha=0.5, beta=100.0, temperature=5.0, normalize=True, reduction="mean", soft_reduction="batchmean"):
     """Distils a fine-tuned teacher into its first layers.
 
     Args:
         task_model: the teacher, `TaskModel`; left as it is.
         num_layers: layers k of the student.
-        strategy: "skip", "last", or a list of k - 1 of the teacher's layers, from 1.
+        layer_map: "skip", "last", or a list of k - 1 of the teacher's layers, from 1.
         student: start from this instead of the teacher's own layers (see `start_student`); "minilm" is the paper's way.
         alpha: share of the soft targets against the labels. beta: factor of L_PT. temperature: T.
         normalize: scale [CLS] vectors to length 1. reduction: of L_PT. soft_reduction: of L_DS.
@@ -84,7 +84,9 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     if not (0.0 <= alpha <= 1.0 and beta >= 0.0) or reduction not in REDUCTIONS:
         raise ValueError(f"`alpha` must be in [0, 1], `beta` 0 or more, `reduction` one of {', '.join(REDUCTIONS)}. "
                          f"Received: {alpha}, {beta}, {reduction!r}.")
-    learned_from = patient_layers(task_model.config.num_layers, num_layers, strategy)
+    check_soft_targets(temperature, reduction=soft_reduction)
+    check_trained(task_model)
+    learned_from = patient_layers(task_model.config.num_layers, num_layers, layer_map)
     with training.scope():
         small = start_student(task_model, student, list(range(num_layers)), seed)
     check_pair(task_model, small, same_hidden=True)
@@ -103,6 +105,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
                            teacher_outputs=["logits", *theirs], student_outputs=["logits", *ours], training=training,
                            seed=seed, stage="distill", num_steps=training.num_steps(len(dataset.train.texts)))
     small.history.append({"method": "pkd", "seed": seed, "num_layers": num_layers, "learned_from": learned_from,
+                          "student": getattr(student, "history", student and str(student)),
                           "alpha": alpha, "beta": beta, "temperature": temperature, "normalize": normalize,
                           "reduction": reduction, "soft_reduction": soft_reduction, "training": training.settings()})
     return small

@@ -9,8 +9,10 @@ Equation map (m: layer of the student, g(m): the teacher's that it learns from, 
     L_embd   MSE(E^S W_e, E^T): the same of the embeddings' output          hidden_loss
     L_pred   -softmax(z^T / t) . log_softmax(z^S / t)                       soft_target_loss (distiller.py), kind "ce"
     L        sum over m of the layers' losses, all factors 1                compress
-    g(m)     uniform m N / M;  top m + N - M;  bottom m                     layer_map
+    g(m)     uniform m N / M;  top m + N - M;  bottom m                     map_layers
 Departures
+    A student of the teacher's sizes starts from the teacher's layers g(1) .. g(M), any other one from random weights;
+    the paper's starts from its general stage.
     Means are over real tokens (attention: pairs of real tokens); reduction="reference" is the authors' code: over
     padding too, scores of padded keys set to 0.
     One projection W with bias serves embeddings and all layers, as in the code; the paper has W_e and W_h
@@ -20,13 +22,14 @@ Departures
 from keras_compress.backend import keras, tf
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.augmentation import augmented
-from keras_compress.distillation.distiller import check_pair, distill, masked_mean, soft_target_loss, start_student
+from keras_compress.distillation.distiller import (
+    check_pair, check_soft_targets, check_trained, distill, masked_mean, soft_target_loss, start_student)
 from keras_compress.training import Training, check_fit
 
 MAPS, PARTS, REDUCTIONS = ("uniform", "top", "bottom"), ("embd", "attn", "hidn"), ("masked", "reference")
 
 
-def layer_map(num_layers, num_student_layers, how="uniform"):
+def map_layers(num_layers, num_student_layers, how="uniform"):
     """g(0), .., g(M): the teacher's layers that the student's embeddings (0) and layers learn from.
 
     Args:
@@ -65,7 +68,7 @@ def attention_loss(teacher, student, mask, reduction="masked"):
     mask = tf.cast(mask, teacher.dtype)
     if reduction == "reference":
         keys = mask[:, None, None, :]
-        return tf.reduce_mean(tf.square((student - teacher) * keys))
+        return masked_mean(tf.square((student - teacher) * keys))
     pairs = mask[:, None, :, None] * mask[:, None, None, :]                         # (batch, 1, seq, seq)
     return masked_mean(tf.square(student - teacher), tf.broadcast_to(pairs, tf.shape(teacher)))
 
@@ -95,7 +98,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         num_layers, hidden_size, num_heads, intermediate_size: of the student. If all sizes are the teacher's it starts
             from the teacher's layers g(1) .. g(M), else from random weights.
         student: start from this instead, such as the result of the general stage (see `start_student`).
-        layer_map: see `layer_map`. losses: of the inner ones "embd", "attn", "hidn". reduction: see `attention_loss`.
+        layer_map: see `map_layers`. losses: of the inner ones "embd", "attn", "hidn". reduction: see `attention_loss`.
         share_projection: one projection for embeddings and layers, or one each.
         temperature: t of the answers.
         inside_share: share of the updates in which what happens inside is learned; the rest is for the answers. With
@@ -114,7 +117,13 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     if not {*losses} <= {*PARTS} or not losses or reduction not in REDUCTIONS or not 0.0 <= inside_share <= 1.0:
         raise ValueError(f"`losses` must be some of {', '.join(PARTS)}, `reduction` one of {', '.join(REDUCTIONS)}, "
                          f"`inside_share` in [0, 1]. Received: {list(losses)}, {reduction!r}, {inside_share}.")
-    learned_from = globals()["layer_map"](task_model.config.num_layers, num_layers, layer_map)
+    check_soft_targets(temperature)
+    if training.cache_teacher and reduction == "reference":
+        raise ValueError("`cache_teacher` keeps nothing of padding, over which reduction=\"reference\" averages. "
+                         "Received: both. Leave one out.")
+    if not general and inside_share < 1.0:
+        check_trained(task_model)
+    learned_from = map_layers(task_model.config.num_layers, num_layers, layer_map)
     sizes = {"hidden_size": hidden_size, "num_heads": num_heads, "intermediate_size": intermediate_size}
     other = {name: size for name, size in sizes.items() if size and size != getattr(task_model.config, name)}
     with training.scope():
@@ -122,27 +131,28 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
             small = thin_student(task_model, num_layers, **other, seed=seed)
         else:
             small = start_student(task_model, student, [layer - 1 for layer in learned_from[1:]], seed)
-    check_pair(task_model, small, same_heads="attn" in losses)
-    if small.config.architecture != "bert" or small.config.num_layers != num_layers:
-        raise ValueError(f"`student` must be a BERT of {num_layers} layers or more. Received: "
-                         f"{small.config.architecture} of {small.config.num_layers}.")
+    check_pair(task_model, small, inside=True, same_heads="attn" in losses)
+    wrong = {name: size for name, size in sizes.items() if size and size != getattr(small.config, name)}
+    if wrong:
+        raise ValueError(f"Sizes asked for must be those of the `student` given. Received: {wrong}. Leave them out.")
     if copies:
         dataset = augmented(dataset, mlm, copies=copies, vectors=vectors, seed=seed,
                             folder=training.folder and f"{training.folder}/augmented")
     num_inside = num_steps if general else round(inside_share * num_steps)
-    settings = {"seed": seed, "training": training.replace(evaluations=0, patience=None) if general else training}
-    if num_inside:
+    if num_inside:                                              # dev says little of a head that is not trained yet
+        inside = training.replace(patience=None, evaluations=0 if general else training.evaluations)
         small.curve += _learn_inside(task_model, small, dataset, learned_from, losses, reduction, share_projection,
-                                     num_steps=num_inside, **settings)
+                                     num_steps=num_inside, training=inside, seed=seed)
     if num_steps > num_inside:
         small.curve += distill(
             task_model, small, dataset, lambda teacher, student, labels, mask: {"pred": soft_target_loss(
                 teacher["logits"], student["logits"], temperature, "ce", mask=labels >= 0)}, {"pred": 1.0},     # L_pred
             teacher_outputs=["logits"], student_outputs=["logits"], stage="answers", num_steps=num_steps - num_inside,
-            **settings)
+            first_step=num_inside, training=training, seed=seed)
     small.history.append({"method": "tinybert", "seed": seed, "learned_from": learned_from, "losses": list(losses),
                           "reduction": reduction, "temperature": temperature, "num_inside": num_inside,
-                          "copies": copies, "training": training.settings()})
+                          "student": getattr(student, "history", student and str(student)),
+                          "share_projection": share_projection, "copies": copies, "training": training.settings()})
     return small
 
 

@@ -3,12 +3,14 @@
 Formulas for the flat BERT of `keras_compress.bert`, with V, P, T the sizes of the three embedding tables, h the hidden
 size, f the feed-forward size, L layers, n tokens, C labels.
 
-    embeddings   (V + P + T) h + 2 h                      parameters
+    embeddings   (V + P + T) h + 2 h                      parameters; with a word table of width E < h
+                 V E + (P + T + 2) (h or E) + E h + h
     one layer    4 (h^2 + h) + (h f + f) + (f h + h) + 4 h
     pooler       h^2 + h        (pooling = "pooler" only; a tagger has none)
     classifier   h C + C
     BiLSTM       per layer 8 (in + u + 1) u parameters and 16 n (in + u) u flops; u units per direction
-    flops        L (8 n h^2 + 4 n^2 h + 4 n h f) + 2 h^2 (pooler) + 2 h C (classifier; n times that for tagging)
+    flops        L (8 n h^2 + 4 n^2 h + 4 n h f) + 2 n E h (narrow table) + 2 h^2 (pooler)
+                 + 2 h C (classifier; n times that for tagging)
 
 One multiply-add is 2 flops. Only matrix products are counted: q, k, v, o (8 n h^2), scores and weighted values
 (4 n^2 h), feed-forward (4 n h f). Table look-ups multiply nothing; biases, softmax, normalisation and activation are
@@ -19,35 +21,36 @@ from pathlib import Path
 
 
 def encoder_parameters(config):
-    """Parameters of the layers alone: no embeddings, pooler or classifier."""
-    if config.architecture == "bilstm":
-        units = config.intermediate_size
-        return sum(8 * (width + units + 1) * units for width in _widths(config))
+    """Parameters of the layers alone, shared ones counted once: no embeddings, pooler or classifier."""
     hidden, inner = config.hidden_size, config.intermediate_size
-    layer = 4 * (hidden * hidden + hidden) + (hidden * inner + inner) + (inner * hidden + hidden) + 4 * hidden
-    return config.num_layers * layer
+    if config.architecture == "bilstm":
+        return sum(8 * (width + inner + 1) * inner for width in _widths(config))
+    sizes = {"attention": 4 * (hidden * hidden + hidden) + 2 * hidden,
+             "ffn": (hidden * inner + inner) + (inner * hidden + hidden) + 2 * hidden}
+    return sum(size * len({config.owner(layer, part) for layer in range(config.num_layers)})
+               for part, size in sizes.items())
 
 
 def parameters(config, num_labels=0, task="classification"):
     """All parameters of a BERT; `num_labels` = 0 leaves out the classifier."""
-    hidden = config.hidden_size
-    tables = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
+    hidden, table = config.hidden_size, config.table_size
+    normed = table if config.embedding_norm == "embedding" else hidden
+    embeddings = config.vocab_size * table + (config.max_position_embeddings + config.type_vocab_size + 2) * normed
+    projection = (table + 1) * hidden if table != hidden else 0
     pooler = hidden * hidden + hidden if _has_pooler(config, task) else 0
-    classifier = (hidden + 1) * num_labels
-    return tables * hidden + 2 * hidden + encoder_parameters(config) + pooler + classifier
+    return embeddings + projection + encoder_parameters(config) + pooler + (hidden + 1) * num_labels
 
 
 def flops(config, sequence_length, num_labels=0, task="classification"):
     """Floating point operations of one forward pass over one sequence (module docstring)."""
-    if config.architecture == "bilstm":
-        units, tokens = config.intermediate_size, sequence_length if task == "tagging" else 1
-        return sum(2 * sequence_length * 8 * (width + units) * units for width in _widths(config)) + (
-            2 * 2 * units * num_labels * tokens)
     hidden, inner, n = config.hidden_size, config.intermediate_size, sequence_length
+    times = n if task == "tagging" else 1
+    if config.architecture == "bilstm":
+        return (sum(16 * n * (width + inner) * inner for width in _widths(config)) + 4 * inner * num_labels * times)
     layer = 8 * n * hidden * hidden + 4 * n * n * hidden + 4 * n * hidden * inner
+    projection = 2 * n * config.table_size * hidden if config.table_size != hidden else 0
     pooler = 2 * hidden * hidden if _has_pooler(config, task) else 0
-    classifier = 2 * hidden * num_labels * (n if task == "tagging" else 1)
-    return config.num_layers * layer + pooler + classifier
+    return projection + config.num_layers * layer + pooler + 2 * hidden * num_labels * times
 
 
 def _widths(config):

@@ -29,7 +29,7 @@ def look(name):
     if name == "predecessor":
         return INK, "o", "-"
     kind, _, _ = name.rpartition("-")
-    return {"plain": (GREY, "s", "-"), "truncated": (GREY, "^", "--")}.get(kind, (ACCENT, "o", "-"))
+    return {"plain": (GREY, "s", "-"), "truncated": (GREY, "^", "--"), "spread": (GREY, "v", ":")}.get(kind, (ACCENT, "o", "-"))
 
 
 def pictures(report):

@@ -10,7 +10,9 @@ from keras_compress.files import atomic_write
 MODEL_KEYS = ("name", "parameters", "encoder_parameters", "flops", "metric", "accuracy", "accuracy_se", "num_examples",
               "seeds", "agreement", "file_bytes", "latency_ms_p50", "latency_ms_p90", "files")
 FILE_KEYS = ("format", "bytes", "latency_ms_p50", "latency_ms_p90", "accuracy", "agreement")
-BASELINE = re.compile(r"predecessor|(plain|truncated)-\d+|tfidf|majority")
+# Small models without the method: bottom layers pre-trained or fine-tuned; the last layers of even blocks, fine-tuned.
+BASELINES = ("plain", "truncated", "spread")
+BASELINE = re.compile(rf"predecessor|({'|'.join(BASELINES)})-\d+|tfidf|majority")
 MADE_SET = ("assistant is a made set: its sentences come from a grammar written for this project. It shows that the "
             "path works; claims about methods rest on public sets.")
 NONE = "–"

@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_compress.measure.accuracy import (Z95, pack_correct, paired_difference, unpack_correct, value_and_error,
                                              values)
-from keras_compress.measure.report import MADE_SET, markdown_table, percent
+from keras_compress.measure.report import BASELINES, MADE_SET, markdown_table, percent
 
-BASELINES = ("plain", "truncated")
+USUAL = ("plain", "truncated")
 
 
 def study_cell(data, method, seed, result, **more):
@@ -24,8 +24,8 @@ def study_cell(data, method, seed, result, **more):
 def pool_cells(cells):
     """One row per (data, method), the mean over seeds.
 
-    The better baseline of `name-K` is whichever of `plain-K` and `truncated-K` has the higher test mean over the
-    seeds shared with it: the stricter choice. The predecessor is shared by all seeds.
+    The better baseline of `name-K` is whichever of `plain-K`, `truncated-K` and `spread-K` has the higher test mean
+    over the seeds shared with it: the strictest choice. The predecessor is shared by all seeds.
 
     Returns:
         list of dicts: `data`, `method`, `metric`, `accuracy`, `accuracy_se` (over examples), `seed_spread` (standard
@@ -50,8 +50,8 @@ def pool_cells(cells):
     return rows
 
 
-def pool_differences(cells, family):
-    """`family`-K minus the better baseline, pooled over all sizes and data sets.
+def pool_differences(cells, family, baselines=BASELINES):
+    """`family`-K minus the best of some baselines, pooled over all sizes and data sets.
 
     Within a data set the sizes share examples, so they are averaged per example; data sets are independent, each
     counts the same: se^2 = sum of their se^2 / (number of sets)^2.
@@ -62,7 +62,7 @@ def pool_differences(cells, family):
     scores, found = _scores(cells), []
     metric = {cell["data"]: cell["metric"] for cell in cells}
     for data in sorted(metric):
-        pairs = [_against_baseline(scores, data, method, metric[data]) for where, method in sorted(scores)
+        pairs = [_against_baseline(scores, data, method, metric[data], baselines) for where, method in sorted(scores)
                  if where == data and re.fullmatch(rf"{re.escape(family)}-\d+", method)]
         sides = [[pair[side] for pair in pairs if pair] for side in (1, 2)]
         if sides[0]:
@@ -90,11 +90,12 @@ def study_table(cells):
         lines.append(MADE_SET)
     families = {cell["method"].rpartition("-")[0] for cell in cells if re.fullmatch(r".+-\d+", cell["method"])}
     for family in sorted(families - set(BASELINES)):
-        pooled = pool_differences(cells, family)
-        if pooled:
-            lines.append(f"{family} minus the better baseline, pooled over {pooled['num_sets']} data "
-                         f"set{'s' * (pooled['num_sets'] > 1)} and all sizes: {_difference(pooled, name=False)}, "
-                         f"SE {100 * pooled['se']:.2f}.")
+        for baselines in (USUAL, BASELINES) if families >= {*BASELINES} else (USUAL,):
+            pooled = pool_differences(cells, family, baselines)
+            if pooled:
+                lines.append(f"{family} minus the better of {', '.join(baselines)}, pooled over {pooled['num_sets']} data "
+                             f"set{'s' * (pooled['num_sets'] > 1)} and all sizes: {_difference(pooled, name=False)}, "
+                             f"SE {100 * pooled['se']:.2f}.")
     return "\n".join(lines) + "\n"
 
 
@@ -136,13 +137,13 @@ def _scores(cells):
     return scores
 
 
-def _against_baseline(scores, data, method, metric):
+def _against_baseline(scores, data, method, metric, baselines=BASELINES):
     """(name of the better baseline, scores of the method, scores of the baseline) on the seeds they share, or None."""
     family, _, size = method.rpartition("-")
     if not size.isdigit() or family in BASELINES:
         return None
     ours, pairs = scores[data, method], []
-    for baseline in BASELINES:
+    for baseline in baselines:
         theirs = scores.get((data, f"{baseline}-{size}"), {})
         shared = [seed for seed in ours if seed in theirs]
         if shared:

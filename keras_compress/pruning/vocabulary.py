@@ -84,8 +84,9 @@ def slice_vocabulary(task_model, kept, *, seed=0):
     for name in ("word_embeddings/embeddings", "mlm_bias/bias"):
         if name in weights:
             weights[name] = weights[name][kept]
-    small = TaskModel(task_model.config.replace(vocab_size=len(vocab)), Tokenizer(vocab, task_model.tokenizer.lowercase),
-                      task_model.task, task_model.labels, seed=seed, loaded=weights)
+    config, tokenizer = task_model.config.replace(vocab_size=len(vocab)), task_model.tokenizer
+    small = TaskModel(config, Tokenizer(vocab, tokenizer.lowercase), task_model.task, task_model.labels, seed=seed,
+                      loaded=weights)
     small.set_weights(weights)
     small.history, small.curve = [dict(step) for step in task_model.history], [dict(row) for row in task_model.curve]
     return small
@@ -120,8 +121,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), min_count=1, s
     small = slice_vocabulary(task_model, kept, seed=seed)
     split = "dev" if dataset.dev else "train"
     unknown = [unknown_rate(model.tokenizer, dataset, split) for model in (task_model, small)]
-    log.info("vocabulary: %d of %d pieces stay; unknown pieces in %s: %.3f %% -> %.3f %%", len(kept), len(counts), split,
-             *(100 * rate for rate in unknown))
+    log.info("vocabulary: %d of %d pieces stay; unknown pieces in %s: %.3f %% -> %.3f %%", len(kept), len(counts),
+             split, *(100 * rate for rate in unknown))
     small.history.append({"method": "vocabulary", "seed": seed, "pieces_before": len(counts), "pieces": len(kept),
                           "min_count": min_count, "scripts": scripts and list(scripts), "characters": characters,
                           "keep": list(keep), "unknown_before": unknown[0], "unknown": unknown[1]})

@@ -259,7 +259,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     module_map = check_module_map(module_map, depth) if module_map else even_modules(depth, num_layers)
     kept = [module[-1] for module in module_map] if start == "own" else range(len(module_map))
     total = training.num_steps(len(dataset.train.texts))
-    num_finetune = round(finetune_share * total)
+    num_finetune = min(round(finetune_share * total), total - 1)
     num_replacing = total - num_finetune
     full_step = max(1, round(full_at * num_replacing))
     schedules = {"constant": constant_rate(rate, full_step), "linear": linear_rate(rate, (1.0 - rate) / full_step),
@@ -273,7 +273,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         if drawn_alone:
             optimizer.follow(mixes)
         mixed.compile(optimizer, task_loss(successor.task), jit_compile=False)
-    successor.curve += fit(mixed, successor, dataset, training, seed=seed, stage="replace", num_steps=num_replacing,
+    replacing = training.replace(patience=None)            # while old modules help, dev says little: never stop early
+    successor.curve += fit(mixed, successor, dataset, replacing, seed=seed, stage="replace", num_steps=num_replacing,
                            callbacks=[ReplacingRate(mixes, schedules[schedule])])
     successor.history.append({"method": "theseus", "seed": seed, "training": training.settings(),
                               "module_map": module_map, "schedule": schedule, "rate": rate, "full_at": full_at,

@@ -308,7 +308,7 @@ $g(0) = 0$ are the embeddings. The paper compares three maps: **uniform**, $g(m)
 # %%
 figure, all_axes = plt.subplots(1, 3, figsize=(8.5, 2.8))
 for axes, how in zip(all_axes, tinybert.MAPS):
-    g = tinybert.layer_map(config.num_layers, 3, how)
+    g = tinybert.map_layers(config.num_layers, 3, how)
     draw_map(axes, f"{how}: g = {g}", dict(enumerate(g)), 3)
 
 # %% [markdown]
@@ -349,7 +349,7 @@ assert my_layer_map(12, 4, "bottom") == [1, 2, 3, 4]
 ### BEGIN HIDDEN TESTS
 for n_, m_ in ((6, 3), (6, 6), (12, 1), (24, 8)):
     for how_ in tinybert.MAPS:
-        assert my_layer_map(n_, m_, how_) == tinybert.layer_map(n_, m_, how_)[1:], (n_, m_, how_)
+        assert my_layer_map(n_, m_, how_) == tinybert.map_layers(n_, m_, how_)[1:], (n_, m_, how_)
 assert my_layer_map(12, 5, "top") == [8, 9, 10, 11, 12] and my_layer_map(7, 2, "bottom") == [1, 2]
 try:
     my_layer_map(12, 5, "uniform")
@@ -372,7 +372,7 @@ other come from the same weights; only what the layer reads is different, becaus
 # %%
 one_text = {name: tf.constant(value) for name, value in teacher.pad(encoding).items()}
 pieces = [teacher.tokenizer.vocab[piece] for piece in encoding[0].ids]
-g = tinybert.layer_map(config.num_layers, 3, "uniform")
+g = tinybert.map_layers(config.num_layers, 3, "uniform")
 spread = teacher.keep_layers([layer - 1 for layer in g[1:]], seed=SEED)
 
 

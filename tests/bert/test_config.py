@@ -67,5 +67,5 @@ def test_from_json_names_the_file(tmp_path):
 
 
 def test_unknown_field_is_refused():
-    with pytest.raises(ValueError, match=r"Received: \['sharing'\]. Update keras_compress"):
-        BertConfig.from_dict({"sharing": "all"})
+    with pytest.raises(ValueError, match=r"Received: \['bottleneck'\]. Update keras_compress"):
+        BertConfig.from_dict({"bottleneck": 3})

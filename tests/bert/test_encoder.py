@@ -58,11 +58,11 @@ def test_cls_only_needs_a_head_that_reads_cls_alone():
         assert not can_be_cls_only(tiny.config(pooling=pooling), task)
         with pytest.raises(ValueError, match="needs a head that reads .CLS. alone. Received: task"):
             build(tiny.config(pooling=pooling), task, 3, cls_only=True)
-    with pytest.raises(ValueError, match="`task` must be one of classification, matching, tagging. Received: 'mlm'"):
-        build(tiny.config(), "mlm", 3)
+    with pytest.raises(ValueError, match="`task` must be one of classification, matching, tagging, mlm. Received: 'x'"):
+        build(tiny.config(), "x", 3)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "mlm"])
 def test_features(task):
     model = tiny.shared(task)
     names = ["hidden_states", "attention_scores", "logits"] + ["pooled"] * (task != "tagging")
@@ -98,7 +98,7 @@ def test_the_model_is_flat():
     names = {type(layer).__name__ for layer in model.layers}
     assert not names & {"Lambda", "TFOpLambda", "SlicingOpLambda", "Functional", "Model"}
     with_weights = {type(layer).__name__ for layer in model.layers if any(v.dtype.is_floating for v in layer.weights)}
-    assert with_weights == {"Dense", "Embedding", "PositionEmbedding", "LayerNorm"}
+    assert with_weights == {"Dense", "Embedding", "WordEmbedding", "PositionEmbedding", "LayerNorm"}
     assert all(not list(layer._flatten_layers(include_self=False)) for layer in model.layers)
     assert {i.name: i.dtype for i in model.inputs} == dict.fromkeys(
         ("input_word_ids", "input_mask", "input_type_ids"), tf.int32)
@@ -186,6 +186,6 @@ def test_bridge_reads_the_settings(pair):
     assert (ours.config.num_layers, ours.config.num_heads, ours.config.pooling) == (3, 2, "pooler")
     assert ours.config.activation == model.get_layer("Transformer-0-FeedForward").activation[0].__name__.replace(
         "_erf", "")
-    assert len(bert4keras_bridge.layer_names(3)) == 5 + 4 * 3
+    assert len(bert4keras_bridge.layer_names(3)) == 8 + 4 * 3
     assert ours.history == [{"method": "load", "source": "bert4keras", "loaded": 5 + 16 * 3 + 4, "new": [],
                              "left_out": [], "seed": 0}]

@@ -7,7 +7,8 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert import layers as L
 
 ARGUMENTS = {"PositionEmbedding": {"max_length": 5, "initializer": keras.initializers.TruncatedNormal(seed=3)},
-             "LayerNorm": {"epsilon": 1e-7}, "AttentionScores": {"num_heads": 2}}
+             "LayerNorm": {"epsilon": 1e-7}, "AttentionScores": {"num_heads": 2},
+             "WordEmbedding": {"input_dim": 5, "output_dim": 2}}
 LAYERS = [cls for _, cls in inspect.getmembers(L, inspect.isclass) if issubclass(cls, keras.layers.Layer)]
 
 

@@ -115,8 +115,9 @@ def test_augmented(task, mlm):
     assert place == sorted(place)                                                  # a text comes before its copies
     if task == "tagging":
         assert all(len(text.split(" ")) == len(tags) for text, tags in zip(*more.train))
-    for text, label in zip(*plain.train):
-        assert (text, label) in list(zip(*more.train))
+    made = A.augment(plain.train.texts, mlm, copies=3, chance=0.9, pattern=A.TAGGED if task == "tagging" else None)
+    assert list(zip(*more.train)) == [(one, label) for text, label, new in zip(*plain.train, made)
+                                      for one in [text, *map(type(text), new)]]    # a copy has its text's label
 
 
 def test_chinese_words_are_characters_or_what_stands_between_spaces():
@@ -133,6 +134,13 @@ def test_a_stopped_run_goes_on(mlm, tmp_path):
     file.write_bytes(b"".join(lines[:5]) + lines[5][:3])                           # killed in the middle of a line
     again = A.augmented(plain, mlm, copies=4, folder=tmp_path / "a", seed=1)
     assert again.train == whole.train and file.read_bytes() == b"".join(lines)
+
+
+def test_copies_made_with_other_settings_are_not_taken(mlm, tmp_path):
+    plain = data()
+    for settings in ({}, {"seed": 1}, {"chance": 0.9}, {"vectors": {"cat": np.ones(2)}}):
+        A.augmented(plain, mlm, copies=2, folder=tmp_path, **settings)
+    assert len(list(tmp_path.glob("*.jsonl"))) == 4
 
 
 @pytest.mark.parametrize("content, message", [

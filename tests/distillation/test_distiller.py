@@ -236,12 +236,29 @@ def test_pairs_that_cannot_be_compared(student, needs, message):
         D.check_pair(tiny.shared(), student(), **needs)
 
 
-def test_other_vocabularies_cannot_be_compared_token_by_token():
-    other = TaskModel(tiny.config(vocab_size=len(tiny.VOCAB) + 1), Tokenizer([*tiny.VOCAB, "new"], True), "classification",
-                      tiny.LABELS["classification"])
-    with pytest.raises(ValueError, match="one vocabulary. Received: 27 and 28|one vocabulary"):
-        D.check_pair(tiny.shared(), other, same_hidden=True)
+@pytest.mark.parametrize("vocab, lowercase", [([*tiny.VOCAB, "new"], True), (tiny.VOCAB, False)])
+def test_models_that_cut_texts_otherwise_cannot_be_compared_token_by_token(vocab, lowercase):
+    def other(task):
+        return TaskModel(tiny.config(vocab_size=len(vocab)), Tokenizer(vocab, lowercase), task, tiny.LABELS[task])
+    D.check_pair(tiny.shared(), other("classification"))
+    for teacher, student, needs in ((tiny.shared(), other("classification"), {"inside": True}),
+                                    (tiny.shared("tagging"), other("tagging"), {})):
+        with pytest.raises(ValueError, match=f"cut texts alike. Received: {len(tiny.VOCAB)} and {len(vocab)} pieces"):
+            D.check_pair(teacher, student, **needs)
 
+
+def test_a_new_head_is_no_teacher():
+    model = tiny.model()
+    model.history = [{"method": "load", "new": ["classifier/bias", "classifier/kernel"]}]
+    with pytest.raises(ValueError, match="head must be trained. Received: one whose classifier/bias, classifier/kernel"):
+        D.check_trained(model)
+    model.history.append({"method": "finetune"})
+    D.check_trained(model)
+
+
+def test_a_student_of_fewer_layers_is_refused():
+    with pytest.raises(ValueError, match="`student` must have 2 layers or more, .* Received: 1"):
+        D.start_student(tiny.model(), tiny.model(num_layers=1), [0, 1], seed=0)
 
 @pytest.mark.parametrize("names", [["logits"], ["logits", "hidden_states/1", "attention_scores/0", "hidden_states/2/cls"]])
 def test_a_cached_teacher_gives_the_same_training(names):

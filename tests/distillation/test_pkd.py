@@ -45,7 +45,7 @@ def caught(monkeypatch, teacher, dataset, **settings):
 
 def test_coinciding_layers_give_no_patience_loss(monkeypatch):
     teacher = still(num_layers=4)
-    found = caught(monkeypatch, teacher, data(), num_layers=3, strategy=[1, 2], alpha=0.3, beta=7.0)
+    found = caught(monkeypatch, teacher, data(), num_layers=3, layer_map=[1, 2], alpha=0.3, beta=7.0)
     assert found["weights"] == {"label": 0.7, "soft": 0.3, "patience": 7.0}
     from keras_compress.distillation.distiller import outputs
     inputs = inputs_of(teacher)
@@ -81,7 +81,7 @@ def test_alpha_and_beta_0_are_plain_training(monkeypatch):
 
 @pytest.mark.parametrize("settings, message", [
     ({"num_layers": 3}, "must be a multiple.*4 and 3. Choose 2, 4"), ({"num_layers": 1}, "`num_layers` must be 2 to 4"),
-    ({"strategy": "first"}, "`strategy` must be one of skip, last"), ({"strategy": [1, 2]}, "must hold 1 layers among 1 to 4"),
+    ({"layer_map": "first"}, "`layer_map` must be one of skip, last"), ({"layer_map": [1, 2]}, "must hold 1 layers among 1 to 4"),
     ({"alpha": 1.5}, "`alpha` must be in"), ({"reduction": "max"}, "`reduction` one of mean, sum"),
     ({"student": bilstm}, "between two BERTs only")])
 def test_errors(settings, message):

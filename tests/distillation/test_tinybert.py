@@ -18,7 +18,7 @@ from tests.replacement.test_theseus import data, inputs_of
     (12, 4, "uniform", [0, 3, 6, 9, 12]), (12, 4, "top", [0, 9, 10, 11, 12]), (12, 4, "bottom", [0, 1, 2, 3, 4]),
     (6, 3, "uniform", [0, 2, 4, 6]), (6, 2, [1, 6], [0, 1, 6])])
 def test_layer_map(n, m, how, g):
-    assert tinybert.layer_map(n, m, how) == g
+    assert tinybert.map_layers(n, m, how) == g
 
 
 def test_parameters_of_the_paper_s_students():
@@ -127,6 +127,12 @@ def test_projections_train_with_the_student(monkeypatch):
         assert layer.kernel.shape == (6, 8) and np.any(layer.bias.numpy())           # a bias starts at 0
 
 
+def test_patience_does_not_end_what_is_learned_inside_and_the_second_stage_goes_on_in_the_texts(monkeypatch):
+    found = stages(monkeypatch, tiny.model(), data(), num_layers=1, training=TRAINING.replace(patience=1))
+    assert [stage["training"].patience for stage in found] == [None, 1]
+    assert found[1]["first_step"] == found[0]["num_steps"] == 3
+
+
 def test_inner_losses_fall():
     small = tinybert.compress(still(num_layers=4), data(), training=TRAINING.replace(epochs=30), num_layers=2,
                               hidden_size=6, num_heads=2, inside_share=1.0)
@@ -150,9 +156,10 @@ def test_both_stages_chain_and_copies_leave_the_number_of_updates(monkeypatch):
     ({"layer_map": "even"}, "`layer_map` must be one of uniform"), ({"num_heads": 4}, "`num_heads`.*2 and 4"),
     ({"losses": ("attention",)}, "`losses` must be some of embd, attn, hidn"), ({"inside_share": 2.0}, "`inside_share` in"),
     ({"reduction": "sum"}, "`reduction` one of masked, reference"), ({"copies": 2}, "needs a masked-LM model"),
-    ({"student": bilstm}, "between two BERTs only|must be a BERT"), ({"num_layers": 5}, "must be 1 to 4"),
-    ({"student": lambda: tiny.model(num_layers=1)}, "must be a BERT of 2 layers or more. Received: bert of 1"),
-    ({"temperature": 0.0}, "`temperature` must be positive")])
+    ({"student": bilstm}, "between two BERTs only"), ({"num_layers": 5}, "must be 1 to 4"),
+    ({"student": lambda: tiny.model(num_layers=1)}, "`student` must have 2 layers or more, .* Received: 1"),
+    ({"temperature": 0.0}, "`temperature` must be positive"),
+    ({"student": lambda: tiny.model(num_layers=2), "hidden_size": 6}, "must be those of the `student` given.*6")])
 def test_errors(settings, message):
     settings = {key: value() if callable(value) else value for key, value in settings.items()}
     with pytest.raises(ValueError, match=message):

@@ -1,13 +1,11 @@
-from types import SimpleNamespace
-
 import pytest
 
+from keras_compress.bert.config import BertConfig
 from keras_compress.measure import cost
 
 
 def bert(num_layers=12, vocab_size=30522, pooling="pooler"):
-    return SimpleNamespace(vocab_size=vocab_size, hidden_size=768, num_layers=num_layers, intermediate_size=3072,
-                           max_position_embeddings=512, type_vocab_size=2, pooling=pooling)
+    return BertConfig(vocab_size=vocab_size, num_layers=num_layers, pooling=pooling)
 
 
 @pytest.mark.parametrize("num_layers, vocab_size, expected", [

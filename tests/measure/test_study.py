@@ -69,5 +69,5 @@ def test_table_and_picture():
     lines = study.study_table(CELLS).splitlines()
     assert lines[3] == ("| a | theseus-3 | 62.5 ± 20.7 | 17.7 | +25.0 [+0.5, +49.5] (truncated-3) "
                         "| -37.5 [-78.1, +3.1] | 0, 1 | 4 |")
-    assert lines[-1].startswith("theseus minus the better baseline, pooled over 1 data set and all sizes: +25.0 [")
+    assert lines[-1].startswith("theseus minus the better of plain, truncated, pooled over 1 data set and all sizes: +25.0 [")
     assert study.study_picture(CELLS).startswith(b"\x89PNG")

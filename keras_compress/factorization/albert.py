@@ -1,0 +1,151 @@
+"""ALBERT's two savings on a trained BERT: a factorised word table, shared layers. Lan et al., 2020, arXiv:1909.11942.
+
+Both save bytes, and neither saves time: as many layers are computed as before, and one small product more.
+
+Equation map
+    Sec. 3.1   V x H  ->  V x E + E x H                                      factorize (encoder.embed)
+    Sec. 3.1   cross-layer sharing: all, attention, feed-forward, none       share_layers (BertConfig.owner)
+    released code   groups of layers: group(l) = floor(l / L * G)            BertConfig.owner
+Departures
+    The paper trains from scratch; turning a trained BERT into an ALBERT is ours. The factors start from the trained
+    table by truncated SVD, shared weights from the mean of their layers (or the first one's); then a short training,
+    on labels or on the original's answers, recovers what it can.
+    Positions and types are added after the projection, at width H, and normalised there (embedding_norm="hidden"), so
+    that all but the word table stays the trained model's. The paper's order is embedding_norm="embedding".
+    A shared part includes its LayerNorm.
+"""
+import logging
+
+import numpy as np
+
+from keras_compress.bert.config import SHARINGS
+from keras_compress.bert.encoder import ATTENTION_PARTS
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.distillation.distiller import (
+    check_pair, check_soft_targets, check_trained, distill, label_loss, soft_target_loss)
+from keras_compress.training import Training, check_fit, finetune
+
+log = logging.getLogger(__name__)
+RECOVERIES, HOW = ("distil", "finetune", "none"), ("mean", "first")
+
+
+def factorize_table(table, size):
+    """Best factors of rank E: table ~ narrow @ projection, by truncated SVD.
+
+    Args:
+        table: float (V, H). size: E, 1 to min(V, H).
+    Returns:
+        (narrow (V, E), projection (E, H), relative error: norm of the rest over norm of the table).
+    Raises:
+        ValueError: if E is out of range.
+    """
+    if not 1 <= size <= min(table.shape):
+        raise ValueError(f"`embedding_size` must be 1 to {min(table.shape)}, the smaller side of the word table. "
+                         f"Received: {size}.")
+    u, s, v = np.linalg.svd(table.astype(np.float64), full_matrices=False)
+    error = np.sqrt((s[size:] ** 2).sum() / max((s ** 2).sum(), 1e-30))
+    return (u[:, :size] * s[:size]).astype(np.float32), v[:size].astype(np.float32), float(error)
+
+
+def factorize(task_model, embedding_size, *, seed=0):
+    """The same model with a word table of width E and a projection.
+
+    Returns:
+        (`TaskModel`, relative error of the table).
+    Raises:
+        ValueError: if E is not below the hidden size, or the table is narrow already.
+    """
+    config = task_model.config
+    if config.table_size != config.hidden_size or not 1 <= embedding_size < config.hidden_size:
+        raise ValueError(f"`embedding_size` must be 1 to {config.hidden_size - 1}, below the hidden size, of a model "
+                         f"whose table is as wide as its layers. Received: {embedding_size} and a table of width "
+                         f"{config.table_size}.")
+    weights = task_model.weights()
+    narrow, projection, error = factorize_table(weights["word_embeddings/embeddings"], embedding_size)
+    weights |= {"word_embeddings/embeddings": narrow, "embedding_projection/kernel": projection,
+                "embedding_projection/bias": np.zeros(config.hidden_size, np.float32)}
+    return _rebuilt(task_model, config.replace(embedding_size=embedding_size), weights, seed), error
+
+
+def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
+    """The same model with weights shared between neighbouring layers.
+
+    Args:
+        sharing: "all", "attention" or "ffn". num_groups: G, groups of layers that share.
+        how: a group's weights start as the "mean" of its layers' or as its "first" layer's.
+    Returns:
+        `TaskModel`.
+    Raises:
+        ValueError: if the layers cannot be shared so.
+    """
+    before, layers = task_model.config, range(task_model.config.num_layers)
+    if sharing not in SHARINGS[1:] or how not in HOW or before.sharing != "none":
+        raise ValueError(f"`sharing` must be one of {', '.join(SHARINGS[1:])}, `how` one of {', '.join(HOW)}, of a "
+                         f"model that shares nothing yet. Received: {sharing!r}, {how!r} and {before.sharing!r}.")
+    if len(layers) % num_groups:
+        choices = ", ".join(str(g) for g in layers if g and len(layers) % g == 0)
+        raise ValueError("`num_groups` must divide the number of layers. "
+                         f"Received: {num_groups} and {len(layers)}. Choose {choices}.")
+    config, ours = before.replace(sharing=sharing, num_groups=num_groups), task_model.weights()
+    weights = {name: array for name, array in ours.items() if not name.startswith("layer_")}
+    for name in TaskModel(config, task_model.tokenizer, task_model.task, task_model.labels, loaded=ours).weights():
+        if name.startswith("layer_"):
+            owner, _, rest = name.removeprefix("layer_").partition("_")
+            part = "attention" if rest.split("/")[0] in ATTENTION_PARTS else "ffn"
+            group = [ours[f"layer_{layer}_{rest}"] for layer in layers if config.owner(layer, part) == int(owner)]
+            weights[name] = np.mean(group, axis=0) if how == "mean" else group[0]
+    return _rebuilt(task_model, config, weights, seed)
+
+
+def _rebuilt(task_model, config, weights, seed):
+    small = TaskModel(config, task_model.tokenizer, task_model.task, task_model.labels, seed=seed, loaded=weights)
+    small.set_weights(weights)
+    small.history, small.curve = [dict(step) for step in task_model.history], [dict(row) for row in task_model.curve]
+    return small
+
+
+def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size=None, sharing="none", num_groups=1,
+             how="mean", recover="distil", temperature=2.0):
+    """Factorises the word table of a trained model, or shares its layers, or both; then recovers.
+
+    Args:
+        task_model: `TaskModel`; left as it is.
+        embedding_size: E; None leaves the table. sharing, num_groups, how: see `share_layers`; "none" leaves the
+            layers.
+        recover: "distil": learn from the labels and, as much, from the original's answers at `temperature`; "finetune":
+            from the labels alone; "none": not at all.
+    Returns:
+        `TaskModel`.
+    Raises:
+        ValueError: if nothing is asked for, or a setting is out of range.
+    """
+    check_fit(task_model, dataset)
+    if recover not in RECOVERIES or (embedding_size is None and sharing == "none"):
+        raise ValueError(f"`recover` must be one of {', '.join(RECOVERIES)}, and `embedding_size` or `sharing` be "
+                         f"given. Received: {recover!r}, {embedding_size} and {sharing!r}.")
+    if recover == "distil":
+        check_soft_targets(temperature)
+        check_trained(task_model)
+    error = None
+    with training.scope():
+        small = task_model
+        if embedding_size is not None:
+            small, error = factorize(small, embedding_size, seed=seed)
+            log.info("word table of width %d: relative error %.3f", embedding_size, error)
+        if sharing != "none":
+            small = share_layers(small, sharing, num_groups, how, seed=seed)
+    small.history.append({"method": "albert", "seed": seed, "embedding_size": embedding_size, "table_error": error,
+                          "sharing": sharing, "num_groups": num_groups, "how": how, "recover": recover})
+    if recover == "finetune":
+        return finetune(small, dataset, seed=seed, training=training)
+    if recover == "distil":
+        check_pair(task_model, small)
+
+        def objective(teacher, student, labels, mask):
+            return {"soft": soft_target_loss(teacher["logits"], student["logits"], temperature, mask=labels >= 0),
+                    "label": label_loss(labels, student["logits"])}
+
+        small.curve += distill(task_model, small, dataset, objective, {"soft": 0.5, "label": 0.5}, training=training,
+                               teacher_outputs=["logits"], student_outputs=["logits"], seed=seed, stage="distill",
+                               num_steps=training.num_steps(len(dataset.train.texts)))
+    return small

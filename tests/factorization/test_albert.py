@@ -1,0 +1,179 @@
+import numpy as np
+import pytest
+
+from keras_compress.backend import keras, tf
+from keras_compress.bert.config import BertConfig
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.distillation.distilbert import without_token_types
+from keras_compress.factorization import albert
+from keras_compress.measure.cost import encoder_parameters, flops, parameters
+from keras_compress.training import adamw, task_loss
+from mobile_export.convert import export
+from tests.bert import tiny
+from tests.distillation.test_distiller import TRAINING, still
+from tests.replacement.test_theseus import data, inputs_of
+
+PAPER = {"vocab_size": 30000, "embedding_norm": "embedding"}
+
+
+@pytest.mark.parametrize("hidden, layers, heads, inner, count", [     # the paper says 12, 18, 60 and 235 million
+    (768, 12, 12, 3072, 11_683_584), (1024, 24, 16, 4096, 17_683_968), (2048, 24, 16, 8192, 58_724_864),
+    (4096, 12, 64, 16384, 222_595_584)])
+def test_parameters_of_the_released_sizes(hidden, layers, heads, inner, count):
+    assert parameters(BertConfig(**PAPER, hidden_size=hidden, num_layers=layers, num_heads=heads, intermediate_size=inner,
+                                 embedding_size=128, sharing="all")) == count
+
+
+@pytest.mark.parametrize("size, millions", [(64, (9.7, None, None, 87.6)), (128, (11.7, 63.6, 37.7, 89.7)),
+                                            (256, (15.7, None, None, 93.7)), (768, (31.1, 83.1, 57.1, 109.1))])
+def test_parameters_of_the_paper_s_table(size, millions):
+    for sharing, expected in zip(("all", "attention", "ffn", "none"), millions):
+        found = parameters(BertConfig(**PAPER, embedding_size=size, sharing=sharing)) / 1e6
+        assert expected is None or round(found, 1) == expected
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"embedding_size": 4}, {"embedding_size": 4, "embedding_norm": "embedding"}, {"sharing": "all"},
+    {"sharing": "attention"}, {"sharing": "ffn", "num_groups": 2}, {"embedding_size": 8}])
+def test_a_model_has_as_many_parameters_as_the_formula_says(changes):
+    model = tiny.model(num_layers=4, **changes)
+    assert model.model.count_params() == parameters(model.config, num_labels=3)
+
+
+def test_sharing_saves_bytes_and_no_time():
+    deep, deeper = (BertConfig(num_layers=n, sharing="all") for n in (4, 8))
+    assert encoder_parameters(deep) == encoder_parameters(deeper) == encoder_parameters(BertConfig(num_layers=1))
+    assert flops(deeper, 64) == 2 * flops(deep, 64, 0) - flops(BertConfig(num_layers=4), 64) + flops(deep, 64) - (
+        2 * 768 * 768)                                                             # the pooler is counted once
+    assert flops(deep, 64) == flops(BertConfig(num_layers=4), 64)
+
+
+def test_groups():
+    config = BertConfig(num_layers=12, sharing="all", num_groups=4)
+    assert [config.owner(layer, "ffn") for layer in range(12)] == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9]
+    assert [config.replace(sharing="attention").owner(layer, "ffn") for layer in range(3)] == [0, 1, 2]
+    assert {config.replace(num_groups=1).owner(layer, "attention") for layer in range(12)} == {0}
+
+
+def test_factors_of_full_rank_reproduce_the_table_and_the_error_is_the_tail():
+    table = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
+    narrow, projection, error = albert.factorize_table(table, 8)
+    np.testing.assert_allclose(narrow @ projection, table, atol=1e-4)
+    assert error < 1e-6
+    errors = []
+    for size in range(1, 8):
+        narrow, projection, error = albert.factorize_table(table, size)
+        values = np.linalg.svd(table, compute_uv=False)
+        np.testing.assert_allclose(error, np.sqrt((values[size:] ** 2).sum() / (values ** 2).sum()), rtol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(narrow @ projection - table) / np.linalg.norm(table), error, rtol=1e-3)
+        errors.append(error)
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_a_factorised_model_computes_with_the_nearest_table():
+    model = still()
+    small, _ = albert.factorize(model, 5)
+    weights = small.weights()
+    near = weights["word_embeddings/embeddings"] @ weights["embedding_projection/kernel"]
+    wide = model.clone()
+    wide.set_weights({"word_embeddings/embeddings": near}, only=["word_embeddings/embeddings"])
+    np.testing.assert_allclose(small.model(inputs_of(small)), wide.model(inputs_of(wide)), atol=1e-5)
+
+
+@pytest.mark.parametrize("sharing, groups", [("all", 1), ("attention", 1), ("ffn", 2), ("all", 2)])
+def test_an_unshared_copy_computes_the_same(sharing, groups):
+    shared = albert.share_layers(still(num_layers=4), sharing, groups)
+    copy = shared.keep_layers(range(4))
+    assert copy.config.sharing == "none" and copy.model.count_params() > shared.model.count_params()
+    np.testing.assert_allclose(shared.model(inputs_of(shared)), copy.model(inputs_of(copy)), atol=1e-6)
+
+
+def test_shared_weights_start_as_the_mean_or_the_first():
+    model = still(num_layers=4)
+    ours = model.weights()
+    mean, first = (albert.share_layers(model, "ffn", 2, how).weights() for how in ("mean", "first"))
+    np.testing.assert_allclose(mean["layer_2_output/kernel"],
+                               (ours["layer_2_output/kernel"] + ours["layer_3_output/kernel"]) / 2, atol=1e-6)
+    np.testing.assert_array_equal(first["layer_2_output/kernel"], ours["layer_2_output/kernel"])
+    np.testing.assert_array_equal(mean["layer_3_query/kernel"], ours["layer_3_query/kernel"])      # attention is not shared
+    assert "layer_3_output/kernel" not in mean
+
+
+def test_after_a_step_all_uses_are_still_one_variable():
+    shared = albert.share_layers(still(num_layers=3), "all")
+    before = shared.weights()
+    shared.model.compile(adamw(TRAINING, 10), task_loss("classification"), jit_compile=False)
+    shared.model.train_on_batch(inputs_of(shared), np.array([0, 1, 2, 0]))
+    assert not np.array_equal(shared.weights()["layer_0_output/kernel"], before["layer_0_output/kernel"])
+    copy = shared.keep_layers(range(3)).weights()
+    np.testing.assert_array_equal(copy["layer_0_output/kernel"], copy["layer_2_output/kernel"])
+    np.testing.assert_allclose(shared.keep_layers(range(3)).model(inputs_of(shared)), shared.model(inputs_of(shared)), atol=1e-6)
+
+
+def test_save_load_features_and_masked_lm(tmp_path):
+    model = TaskModel(tiny.config(embedding_size=4, embedding_norm="embedding", sharing="all", pooling="cls"),
+                      tiny.tokenizer(), "mlm", (), seed=1)
+    assert model.weights()["mlm_transform/kernel"].shape == (8, 4)
+    model.save(tmp_path / "m")
+    again = TaskModel.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.model(inputs_of(again)), model.model(inputs_of(model)))
+    assert len(model.features(["hidden_states"]).output["hidden_states"]) == 3
+
+
+def test_the_file_stores_shared_weights_once(tmp_path):
+    sizes = {}
+    for layers in (2, 6):
+        model = tiny.model(num_layers=layers, hidden_size=64, num_heads=2, intermediate_size=256, sharing="all",
+                           initializer_range=0.05)
+        sizes[layers] = export(model, tmp_path / str(layers), ("float32", "int8"), sequence_length=12)
+    for small, large, width in zip(sizes[2], sizes[6], (4, 1)):
+        block = encoder_parameters(model.config) * width
+        assert large["bytes"] - small["bytes"] < 0.6 * block                      # four more layers of graph, no weights
+        assert large["agreement"] == 1.0
+
+
+@pytest.mark.parametrize("recover", ["distil", "finetune", "none"])
+def test_compress(recover, tmp_path):
+    model = tiny.model(num_layers=4)
+    before = model.weights()
+    small = albert.compress(model, data(), training=TRAINING, embedding_size=4, sharing="all", num_groups=2, recover=recover)
+    assert all(np.array_equal(before[name], value) for name, value in model.weights().items())
+    assert small.model.count_params() < model.model.count_params()
+    entry = next(step for step in small.history if step["method"] == "albert")
+    assert 0 < entry["table_error"] < 1 and entry["recover"] == recover
+    assert bool(small.curve) == (recover != "none")
+    small.save(tmp_path / "s")
+    assert TaskModel.load(tmp_path / "s").config == small.config
+    assert export(small, tmp_path, ("float32",), sequence_length=12)[0]["max_dlogit"] < 1e-4
+
+
+def test_it_chains_with_other_methods():
+    from keras_compress.pruning import layers, vocabulary
+    from keras_compress.replacement import theseus
+    small = albert.compress(tiny.model(num_layers=4), data(), embedding_size=4, sharing="ffn", recover="none")
+    assert vocabulary.compress(small, data()).config.table_size == 4
+    assert without_token_types(small).config.type_vocab_size == 0
+    cut = layers.compress(small, data(), training=TRAINING, num_layers=2)
+    assert cut.config.num_layers == 2 and cut.config.table_size == 4
+    assert theseus.compress(small, data(), training=TRAINING, num_layers=2).config.sharing == "none"
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: albert.compress(tiny.model(), data(), embedding_size=9), "`embedding_size` must be 1 to 7.*Received: 9"),
+    (lambda: albert.compress(tiny.model(), data(), embedding_size=8), "Received: 8 and a table of width 8"),
+    (lambda: albert.compress(tiny.model(), data(), sharing="heads"), "`sharing` must be one of all, attention, ffn"),
+    (lambda: albert.compress(tiny.model(), data(), sharing="all", recover="hope"), "`recover` must be one of"),
+    (lambda: albert.compress(tiny.model(), data()), "`embedding_size` or `sharing` be given"),
+    (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 3), "must divide.*3 and 4. Choose 1, 2"),
+    (lambda: albert.share_layers(tiny.model(sharing="all"), "ffn"), "shares nothing yet"),
+    (lambda: tiny.config(embedding_size=9), "`embedding_size` must be 1 to 8"),
+    (lambda: tiny.config(num_groups=3), "`num_groups` must be 1 to 2")])
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_layers_of_one_name_are_one_layer():
+    model = tiny.model(sharing="all")
+    assert isinstance(model.model, keras.Model) and sum(layer.name.endswith("_query") for layer in model.model.layers) == 1
+    assert tf.reduce_all(tf.math.is_finite(model.model(inputs_of(model))))
