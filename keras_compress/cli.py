@@ -267,7 +267,7 @@ def _make(options, method, settings):
     fields = {name: getattr(options, name) for name in TRAINING_HELP}
     step = {**settings, "name": method, "method": method, "from": options.source}
     Training(**split_settings(fields, step)[0])
-    new_folder(options.out, overwrite=options.overwrite, make=False, sign="model.safetensors")
+    new_folder(options.out, overwrite=options.overwrite, make=False, sign="history.csv")
     if dataset.task != "unlabelled":
         check_data(dataset, "train", "dev")
     parent = _load(options, dataset, pooling=options.pooling, new_head=options.new_head, seed=options.seed)

@@ -39,7 +39,8 @@ def run_study(recipe, *, seeds=None, data=None, fixed_lr=False, only=None, weigh
         seeds: default: the recipe's. data: list of data sets, default: the recipe's.
         fixed_lr: take the learning rates of the recipe instead of choosing on dev.
         only: names of steps; default: all.
-        weights, results: folders; default: runs/<study> and data/results/<study>.
+        weights, results: folders; default: runs/<study> and data/results/<study>; of data that are not the study's own
+            the cells go to runs/<study>/results.
     Returns:
         list of all cells, those from earlier runs included.
     Raises:
@@ -49,7 +50,8 @@ def run_study(recipe, *, seeds=None, data=None, fixed_lr=False, only=None, weigh
     if not {*(only or ())} <= {*names}:
         raise ValueError(f"`only` must name steps of the study: {', '.join(names)}. Received: {', '.join(only)}.")
     weights = Path(weights or DATA_FOLDER.parent / "runs" / recipe["name"])
-    results = Path(results or DATA_FOLDER / "results" / recipe["name"])
+    own = not data or {*data} <= {*recipe["datasets"]}
+    results = Path(results or (DATA_FOLDER / "results" / recipe["name"] if own else weights / "results"))
     for name in data or recipe["datasets"]:
         dataset = datasets.load(name)
         check_data(dataset, "train", "dev", "test")

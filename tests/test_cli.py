@@ -284,7 +284,7 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
     ((*COMPRESS, "--epochs", "0"), "`epochs` must be positive"), ((*COMPRESS,), "`max_length` must be at most 16"),
     (("compress", "magic", *COMPRESS[2:]), "`method` must be one of finetune, "),
     ((*COMPRESS, "--out", "{}/exported"), "output folder must be new or empty"),
-    ((*COMPRESS, "--out", "{}/classification", "--overwrite"), "same kind.*no model.safetensors"),
+    ((*COMPRESS, "--out", "{}/classification", "--overwrite"), "same kind.*no history.csv"),
     (("train", "--from", "{}/bert-classification", "--data", "{}/matching"), "task must be the one asked for"),
     (("train", "--from", "nowhere", "--data", "{}/matching"), "nowhere, which does not exist"),
     (("train", "--from", "minilm", "--data", "nowhere"), "a folder that exists. Received: 'nowhere'"),

@@ -190,3 +190,13 @@ def test_command_line(recipe, monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--seeds", "a"])
     assert stop.value.code == 2
+
+
+def test_cells_of_other_data_stay_out_of_the_repository(recipe, place, monkeypatch, tmp_path):
+    written = []
+    monkeypatch.setattr(study, "_write_baselines", lambda dataset, results: written.append(results))
+    monkeypatch.setattr(study._Study, "cell", lambda self, step, seed: None)
+    content = recipe(datasets=[str(place / "one")])
+    for name in ("two", "one"):
+        study.run_study(content, data=[str(place / name)], weights=tmp_path)
+    assert written[0] == tmp_path / "results" and written[1].parts[-3:] == ("data", "results", "grid")

@@ -104,6 +104,8 @@ class TaskModel:
             ValueError: if there is none, or one that does not exist.
         """
         indices = list(indices)
+        if self.config.architecture != "bert":
+            raise ValueError(f"Only a BERT has layers to choose from. Received: a {self.config.architecture}.")
         if not indices or not all(0 <= index < self.config.num_layers for index in indices):
             raise ValueError(f"Layers to keep must be among 0 to {self.config.num_layers - 1}. Received: {indices}.")
         ours = self.weights()

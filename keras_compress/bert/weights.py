@@ -61,6 +61,9 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
         ours = TaskModel.load(path)
         if ours.task != "mlm" or task in (None, "mlm"):
             _agree(task, labels, ours.task, ours.labels)
+            if pooling not in (None, ours.config.pooling):
+                raise ValueError(f"`pooling` of a model with a trained head must be its own, {ours.config.pooling!r}. "
+                                 f"Received: {pooling!r}. Leave it out, or load with `new_head` (`--new-head`).")
             return ours
     if source == "minilm" and pooling is None:
         pooling = "cls"       # measured once on dev (data/README.md); and its last layer is cheaper on a phone

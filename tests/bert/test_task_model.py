@@ -206,3 +206,10 @@ def test_set_weights_names_what_does_not_fit():
         model.set_weights({k: w for k, w in weights.items() if k != "layer_1_key/bias"})
     with pytest.raises(ValueError, match=r"`pooler/bias` must have shape \(8,\). Received: \(7,\)"):
         model.set_weights({**weights, "pooler/bias": np.zeros(7)})
+
+
+def test_only_a_bert_has_layers_to_choose_from():
+    model = TaskModel(tiny.config(architecture="bilstm", num_layers=1, pooling="mean"), tiny.tokenizer(), "classification",
+                      tiny.LABELS["classification"])
+    with pytest.raises(ValueError, match="Only a BERT has layers to choose from. Received: a bilstm"):
+        model.keep_layers([0])

@@ -264,3 +264,10 @@ def test_own_folder(tmp_path):
     headless = weights.load(tmp_path / "m", task="matching", labels=("a", "b"), new_head=True, seed=3)
     assert headless.history[0]["left_out"] == headless.history[0]["new"] == ["classifier/bias", "classifier/kernel"]
     np.testing.assert_array_equal(headless.weights()["pooler/kernel"], model.weights()["pooler/kernel"])
+
+
+def test_another_pooling_needs_a_new_head(tmp_path):
+    tiny.model(pooling="cls").save(tmp_path / "m")
+    with pytest.raises(ValueError, match="`pooling` of a model with a trained head must be its own, 'cls'. Received: 'mean'"):
+        weights.load(tmp_path / "m", pooling="mean")
+    assert weights.load(tmp_path / "m", pooling="cls").config.pooling == "cls"
