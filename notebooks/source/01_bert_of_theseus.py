@@ -153,13 +153,14 @@ In front of every module stands a **gate** (门): a coin that falls on *successo
 $$r_i \sim \mathrm{Bernoulli}(p), \qquad y_{i+1} = r_i \cdot \mathrm{scc}_i(y_i) + (1 - r_i) \cdot \mathrm{prd}_i(y_i).$$
 
 In the package this is the layer `ModuleMix`; `build_theseus` puts one in the place of each module. We turn dropout off
-here, so that what we see is the gate alone. The successors start as copies of the predecessor's bottom layers.
+here, so that what we see is the gate alone. Each successor starts as a copy of the last layer of its own module (the
+authors start from the predecessor's bottom layers: `start="bottom"`).
 """
 
 # %%
 calm = {"dropout": 0.0, "attention_dropout": 0.0}
 old = predecessor.clone(config=config.replace(**calm))
-new = old.keep_layers(range(len(module_map)), seed=SEED)
+new = old.keep_layers([module[-1] for module in module_map], seed=SEED)
 mixed, mixes = theseus.build_theseus(old, new, module_map, seed=SEED)
 print([layer.name for layer in mixed.layers])
 
@@ -422,15 +423,15 @@ does.
 
 ## 6. Rebuild the ship
 
-Now the whole method in one call. `compress` starts afresh from the predecessor: successors from its bottom layers, a
-linear curriculum, and in the last part of the updates a fine-tuning of the successors alone, embeddings and classifier
-included. What went in is not changed; what comes out is a model of its own.
+Now the whole method in one call. `compress` starts afresh from the predecessor: successors from the ends of their
+modules, a linear curriculum, and in the last part of the updates a fine-tuning of the successors alone, embeddings and
+classifier included. What went in is not changed; what comes out is a model of its own.
 """
 
 # %%
 small = theseus.compress(predecessor, data, seed=SEED, training=small_training, num_layers=3)
 settings = next(step for step in small.history if step["method"] == "theseus")
-print({key: settings[key] for key in ("module_map", "schedule", "rate", "full_at", "finetune_share")})
+print({key: settings[key] for key in ("module_map", "start", "schedule", "rate", "full_at", "finetune_share")})
 print(f"{predecessor.config.num_layers} layers -> {small.config.num_layers}")
 
 # %% [markdown]
@@ -481,13 +482,14 @@ the last module, of which the task needs only the class.
 
 ## 7. Was it worth it? Fair baselines
 
-A small model needs company to be judged. All three small ones have the same size and get the same number of updates at
+A small model needs company to be judged. All four small ones have the same size and get the same number of updates at
 the same learning rate:
 
 - `theseus-3`: this lesson;
 - `plain-3`: the bottom three layers of the *pre-trained* model, fine-tuned in the usual way;
-- `truncated-3`: the bottom three layers of the *fine-tuned* predecessor, fine-tuned on. It starts where the successors
-  started, so the difference between the two is the replacing, and nothing else.
+- `truncated-3`: the bottom three layers of the *fine-tuned* predecessor, fine-tuned on, as is usual;
+- `spread-3`: the last layers of its three blocks instead, fine-tuned on. It starts where the successors started, so the
+  difference between the two is the replacing, and nothing else.
 
 Above them the predecessor; below them two that need no BERT: TF-IDF with a linear model, and the most frequent class.
 """
@@ -495,7 +497,9 @@ Above them the predecessor; below them two that need no BERT: TF-IDF with a line
 # %%
 models = {"predecessor": predecessor, "theseus-3": small,
           "plain-3": truncation.compress(minilm, data, seed=SEED, training=small_training, num_layers=3),
-          "truncated-3": truncation.compress(predecessor, data, seed=SEED, training=small_training, num_layers=3)}
+          "truncated-3": truncation.compress(predecessor, data, seed=SEED, training=small_training, num_layers=3),
+          "spread-3": truncation.compress(predecessor, data, seed=SEED, training=small_training, num_layers=3,
+                                          how="last-of-block")}
 results = {name: accuracy.evaluate(model, data.test) for name, model in models.items()}
 results |= {row["name"]: result for row, result in baselines.baselines(data)}
 

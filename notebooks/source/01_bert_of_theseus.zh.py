@@ -146,13 +146,14 @@ $y_i$ 为第 $i$ 个模块的输入，论文 3.1 节写道：
 $$r_i \sim \mathrm{Bernoulli}(p), \qquad y_{i+1} = r_i \cdot \mathrm{scc}_i(y_i) + (1 - r_i) \cdot \mathrm{prd}_i(y_i).$$
 
 在我们的程序包里，这就是 `ModuleMix` 层；`build_theseus` 在每个模块的位置上放一个。这里先把 dropout 关掉，好让我们看到的
-只是门的作用。传承者的初值是前辈模型最底下几层的副本。
+只是门的作用。每个传承者的初值是它那个模块最后一层的副本（作者的做法是取前辈模型最底下的几层，
+即 `start="bottom"`）。
 """
 
 # %%
 calm = {"dropout": 0.0, "attention_dropout": 0.0}
 old = predecessor.clone(config=config.replace(**calm))
-new = old.keep_layers(range(len(module_map)), seed=SEED)
+new = old.keep_layers([module[-1] for module in module_map], seed=SEED)
 mixed, mixes = theseus.build_theseus(old, new, module_map, seed=SEED)
 print([layer.name for layer in mixed.layers])
 
@@ -409,14 +410,14 @@ r"""
 
 ## 6. 把船换完
 
-现在用一次调用走完整个方法。`compress` 从前辈模型重新开始：传承者取自它最底下的几层，替换率走线性课程，最后一部分更新用来单独
+现在用一次调用走完整个方法。`compress` 从前辈模型重新开始：传承者取自各自模块的最后一层，替换率走线性课程，最后一部分更新用来单独
 微调传承者，这时词嵌入和分类器也一起训练。传进去的模型不会被改动，得到的是一个独立的模型。
 """
 
 # %%
 small = theseus.compress(predecessor, data, seed=SEED, training=small_training, num_layers=3)
 settings = next(step for step in small.history if step["method"] == "theseus")
-print({key: settings[key] for key in ("module_map", "schedule", "rate", "full_at", "finetune_share")})
+print({key: settings[key] for key in ("module_map", "start", "schedule", "rate", "full_at", "finetune_share")})
 print(f"{predecessor.config.num_layers} layers -> {small.config.num_layers}")
 
 # %% [markdown]
@@ -463,11 +464,12 @@ r"""
 
 ## 7. 值不值？公平的基线
 
-要评价一个小模型，得给它找几个对手。三个小模型大小相同，更新次数和学习率也相同：
+要评价一个小模型，得给它找几个对手。四个小模型大小相同，更新次数和学习率也相同：
 
 - `theseus-3`：这一课的模型；
 - `plain-3`：取**预训练**模型最底下三层，照常微调；
-- `truncated-3`：取**微调好的**前辈模型最底下三层，继续微调。它的起点就是传承者的起点，所以两者之差只来自“替换”这一步。
+- `truncated-3`：取**微调好的**前辈模型最底下三层，继续微调，这是通常的做法；
+- `spread-3`：改取前辈模型三段各自的最后一层，继续微调。它的起点就是传承者的起点，所以两者之差只来自“替换”这一步。
 
 上面有前辈模型，下面有两个不用 BERT 的基线（baseline）：TF-IDF 加线性模型，以及永远回答出现最多的那一类。
 """
@@ -475,7 +477,9 @@ r"""
 # %%
 models = {"predecessor": predecessor, "theseus-3": small,
           "plain-3": truncation.compress(minilm, data, seed=SEED, training=small_training, num_layers=3),
-          "truncated-3": truncation.compress(predecessor, data, seed=SEED, training=small_training, num_layers=3)}
+          "truncated-3": truncation.compress(predecessor, data, seed=SEED, training=small_training, num_layers=3),
+          "spread-3": truncation.compress(predecessor, data, seed=SEED, training=small_training, num_layers=3,
+                                          how="last-of-block")}
 results = {name: accuracy.evaluate(model, data.test) for name, model in models.items()}
 results |= {row["name"]: result for row, result in baselines.baselines(data)}
 
