@@ -18,7 +18,7 @@ class TakeTokens(keras.layers.Layer):
         return tf.boolean_mask(x, chosen)
 
 
-def masked_stream(dataset, tokenizer, training, seed, *, split="train", whole_word=False, share=0.15):
+def masked_stream(dataset, tokenizer, training, seed, *, whole_word=False, share=0.15):
     """(first, last) -> tf.data of (inputs with masked words, targets); see `training.stream` and `mask_words`."""
     check_mask_piece(tokenizer)
 

@@ -20,7 +20,8 @@ class Training:
             None = neither is written, and nothing can be resumed.
         strategy: "none", or "mirrored": every visible device (with TF_CONFIG set: every worker) takes a share of
             each batch.
-        cache_teacher: in distillation, run the teacher once per text and keep its outputs on disk for later epochs.
+        cache_teacher: in distillation, run the teacher once per text in each stage and keep its outputs on disk for
+            the stage's later epochs.
     """
 
     epochs: float = 3.0

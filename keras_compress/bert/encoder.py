@@ -19,6 +19,12 @@ ATTENTION_PARTS = ("query", "key", "value", "attention_output", "attention_norm"
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
 
+def split_name(weight):
+    """(layer, its "attention" or "ffn", the rest of the name) of a layer's weight: "layer_3_query/kernel"."""
+    layer, _, rest = weight.removeprefix("layer_").partition("_")
+    return int(layer), "attention" if rest.split("/")[0] in ATTENTION_PARTS else "ffn", rest
+
+
 class LayerStore(dict):
     """Layers by name: `store(cls, name, ...)` returns the layer of that name, made at its first use.
 

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.config import BertConfig
-from keras_compress.bert.encoder import ATTENTION_PARTS, LayerStore, build
+from keras_compress.bert.encoder import LayerStore, build, split_name
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
 from keras_compress.files import atomic_folder
 
@@ -90,10 +90,18 @@ class TaskModel:
         Args:
             config: changes only what leaves every weight's shape alone (dropout, pooling without pooler).
         """
-        ours = self.weights()
-        copy = TaskModel(config or self.config, self.tokenizer, self.task, self.labels, seed=seed, loaded=ours)
-        copy.set_weights(ours)
-        return self._pass_on(copy)
+        return self.rebuilt(config or self.config, self.weights(), seed=seed)
+
+    def rebuilt(self, config, weights, *, tokenizer=None, seed=0):
+        """A copy of other shape: what a method makes of `weights()`, on the config (and tokenizer) that they fit.
+
+        Raises:
+            ValueError: naming the weight that is missing or has another shape.
+        """
+        copy = TaskModel(config, tokenizer or self.tokenizer, self.task, self.labels, seed=seed, loaded=weights)
+        copy.set_weights(weights)
+        copy.history, copy.curve = [dict(step) for step in self.history], [dict(row) for row in self.curve]
+        return copy
 
     def keep_layers(self, indices, *, seed=0):
         """A copy that has only some of the layers, in the order given; embeddings and head are copied.
@@ -111,18 +119,11 @@ class TaskModel:
         ours = self.weights()
         renamed = {name: array for name, array in ours.items() if not name.startswith("layer_")}
         for name in ours.keys() - renamed.keys():
-            layer, _, rest = name.removeprefix("layer_").partition("_")
-            part = "attention" if rest.split("/")[0] in ATTENTION_PARTS else "ffn"
+            layer, part, rest = split_name(name)
             renamed |= {f"layer_{new}_{rest}": ours[name] for new, old in enumerate(indices)
-                        if self.config.owner(old, part) == int(layer)}
+                        if self.config.owner(old, part) == layer}
         config = self.config.replace(num_layers=len(indices), sharing="none", num_groups=1)
-        copy = TaskModel(config, self.tokenizer, self.task, self.labels, seed=seed, loaded=renamed)
-        copy.set_weights(renamed)
-        return self._pass_on(copy)
-
-    def _pass_on(self, copy):
-        copy.history, copy.curve = [dict(step) for step in self.history], [dict(row) for row in self.curve]
-        return copy
+        return self.rebuilt(config, renamed, seed=seed)
 
     def predict(self, texts, batch_size=64, max_length=None):
         """Predicts from text.

@@ -50,7 +50,8 @@ class Dataset:
             order_by: the `Tokenizer` whose lengths count (default: `tokenizer`). Two models with different
                 vocabularies see the same texts in the same order when both pass the same one.
             words: instead of labels, the number of the word that each piece belongs to, -1 for special pieces and
-                padding. Chinese words are what stands between spaces; text without spaces has words of one character.
+                padding. Chinese words are what stands between spaces, up to four characters; longer runs count as text
+                that nobody cut into words, with words of one character.
         Returns:
             tf.data.Dataset of (inputs, labels): int32 `input_word_ids`, `input_mask`, `input_type_ids` (batch, seq);
             labels int32 (batch,), for tagging (batch, seq) with -1 wherever no word begins.

@@ -18,7 +18,6 @@ Departures
 """
 from keras_compress.backend import tf
 from keras_compress.bert.selection import select_layers
-from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.distiller import (
     check_pair, check_soft_targets, check_trained, cosine_loss, distill, label_loss, soft_target_loss, start_student)
 from keras_compress.pretraining import choosing_model, masked_accuracy, masked_stream
@@ -37,10 +36,8 @@ def without_token_types(task_model, *, seed=0):
     weights["position_embeddings/embeddings"] = (weights["position_embeddings/embeddings"]
                                                  + weights["type_embeddings/embeddings"][0])
     config = config.replace(type_vocab_size=0, pooling="cls" if config.pooling == "pooler" else config.pooling)
-    small = TaskModel(config, task_model.tokenizer, task_model.task, task_model.labels, seed=seed, loaded=weights)
-    small.set_weights(weights)
-    small.history = [*task_model.history, {"method": "without_token_types"}]
-    small.curve = list(task_model.curve)
+    small = task_model.rebuilt(config, weights, seed=seed)
+    small.history.append({"method": "without_token_types"})
     return small
 
 

@@ -19,8 +19,7 @@ import logging
 import numpy as np
 
 from keras_compress.bert.config import SHARINGS
-from keras_compress.bert.encoder import ATTENTION_PARTS
-from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.encoder import split_name
 from keras_compress.distillation.distiller import (
     check_pair, check_soft_targets, check_trained, distill, label_loss, soft_target_loss)
 from keras_compress.training import Training, check_fit, finetune
@@ -64,7 +63,7 @@ def factorize(task_model, embedding_size, *, seed=0):
     narrow, projection, error = factorize_table(weights["word_embeddings/embeddings"], embedding_size)
     weights |= {"word_embeddings/embeddings": narrow, "embedding_projection/kernel": projection,
                 "embedding_projection/bias": np.zeros(config.hidden_size, np.float32)}
-    return _rebuilt(task_model, config.replace(embedding_size=embedding_size), weights, seed), error
+    return task_model.rebuilt(config.replace(embedding_size=embedding_size), weights, seed=seed), error
 
 
 def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
@@ -82,26 +81,18 @@ def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
     if sharing not in SHARINGS[1:] or how not in HOW or before.sharing != "none":
         raise ValueError(f"`sharing` must be one of {', '.join(SHARINGS[1:])}, `how` one of {', '.join(HOW)}, of a "
                          f"model that shares nothing yet. Received: {sharing!r}, {how!r} and {before.sharing!r}.")
-    if len(layers) % num_groups:
+    if num_groups < 1 or len(layers) % num_groups:
         choices = ", ".join(str(g) for g in layers if g and len(layers) % g == 0)
         raise ValueError("`num_groups` must divide the number of layers. "
                          f"Received: {num_groups} and {len(layers)}. Choose {choices}.")
     config, ours = before.replace(sharing=sharing, num_groups=num_groups), task_model.weights()
     weights = {name: array for name, array in ours.items() if not name.startswith("layer_")}
-    for name in TaskModel(config, task_model.tokenizer, task_model.task, task_model.labels, loaded=ours).weights():
-        if name.startswith("layer_"):
-            owner, _, rest = name.removeprefix("layer_").partition("_")
-            part = "attention" if rest.split("/")[0] in ATTENTION_PARTS else "ffn"
-            group = [ours[f"layer_{layer}_{rest}"] for layer in layers if config.owner(layer, part) == int(owner)]
+    for name in ours.keys() - weights.keys():
+        owner, part, rest = split_name(name)
+        if config.owner(owner, part) == owner:
+            group = [ours[f"layer_{layer}_{rest}"] for layer in layers if config.owner(layer, part) == owner]
             weights[name] = np.mean(group, axis=0) if how == "mean" else group[0]
-    return _rebuilt(task_model, config, weights, seed)
-
-
-def _rebuilt(task_model, config, weights, seed):
-    small = TaskModel(config, task_model.tokenizer, task_model.task, task_model.labels, seed=seed, loaded=weights)
-    small.set_weights(weights)
-    small.history, small.curve = [dict(step) for step in task_model.history], [dict(row) for row in task_model.curve]
-    return small
+    return task_model.rebuilt(config, weights, seed=seed)
 
 
 def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size=None, sharing="none", num_groups=1,

@@ -13,7 +13,6 @@ import unicodedata
 
 import numpy as np
 
-from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import SPECIAL_PIECES, Tokenizer
 from keras_compress.training import Training, check_fit, finetune
 
@@ -84,12 +83,8 @@ def slice_vocabulary(task_model, kept, *, seed=0):
     for name in ("word_embeddings/embeddings", "mlm_bias/bias"):
         if name in weights:
             weights[name] = weights[name][kept]
-    config, tokenizer = task_model.config.replace(vocab_size=len(vocab)), task_model.tokenizer
-    small = TaskModel(config, Tokenizer(vocab, tokenizer.lowercase), task_model.task, task_model.labels, seed=seed,
-                      loaded=weights)
-    small.set_weights(weights)
-    small.history, small.curve = [dict(step) for step in task_model.history], [dict(row) for row in task_model.curve]
-    return small
+    return task_model.rebuilt(task_model.config.replace(vocab_size=len(vocab)), weights, seed=seed,
+                              tokenizer=Tokenizer(vocab, task_model.tokenizer.lowercase))
 
 
 def unknown_rate(tokenizer, dataset, split="dev", max_length=512):

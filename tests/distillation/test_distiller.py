@@ -259,39 +259,3 @@ def test_a_new_head_is_no_teacher():
 def test_a_student_of_fewer_layers_is_refused():
     with pytest.raises(ValueError, match="`student` must have 2 layers or more, .* Received: 1"):
         D.start_student(tiny.model(), tiny.model(num_layers=1), [0, 1], seed=0)
-
-@pytest.mark.parametrize("names", [["logits"], ["logits", "hidden_states/1", "attention_scores/0", "hidden_states/2/cls"]])
-def test_a_cached_teacher_gives_the_same_training(names):
-    def objective(theirs, ours, labels, mask):
-        real = tf.cast(mask, tf.float32)
-        counts = {"hidden_states/1": real[:, :, None], "attention_scores/0": real[:, None, :, None] * real[:, None, None]}
-        return {"all": tf.add_n([tf.reduce_mean(tf.square(theirs[n] - ours[n]) * counts.get(n, 1.0)) for n in names])}
-
-    curves, ends = [], []
-    for cached in (False, True):
-        student = still(seed=5)
-        curves.append(D.distill(still(), student, labelled(), objective, {"all": 1.0}, teacher_outputs=names,
-                                student_outputs=names, training=TRAINING.replace(cache_teacher=cached), seed=0,
-                                stage="distill", num_steps=7))
-        ends.append(student.weights())
-    np.testing.assert_allclose([row["loss"] for row in curves[1]], [row["loss"] for row in curves[0]], rtol=1e-3)
-    np.testing.assert_allclose([row["learning_rate"] for row in curves[1]], [row["learning_rate"] for row in curves[0]])
-
-
-def test_a_cached_teacher_runs_once_per_text(monkeypatch, caplog):
-    teacher, rows = still(), []
-    real = D.outputs
-
-    def counted(model, names):
-        found = real(model, names)
-        if model is teacher:
-            call = found.call
-            found.call = lambda inputs, training=None, mask=None: (
-                tf.py_function(lambda x: rows.append(len(x)), [inputs["input_word_ids"]], []), call(inputs, training, mask))[1]
-        return found
-
-    monkeypatch.setattr(D, "outputs", counted)
-    with caplog.at_level("INFO", "keras_compress"):
-        distilled(teacher, still(seed=5), training=TRAINING.replace(cache_teacher=True), num_steps=9)
-    assert sum(rows) == len(labelled().train.texts)
-    assert "12 texts once" in caplog.text and "MB on disk" in caplog.text
