@@ -53,8 +53,8 @@ def parser():
 
     def source(one):
         one.add_argument("--from", dest="source", required=True, metavar="SOURCE",
-                         help="minilm; bilstm, a new small one; a folder of ours, of Hugging Face (safetensors) or of Google's "
-                              "BERT; a bert4keras .h5 file")
+                         help="minilm; bilstm, a new small one; a folder of ours, of Hugging Face (safetensors) or of "
+                              "Google's BERT; a bert4keras .h5 file")
 
     def out(one):
         one.add_argument("--out", required=True, metavar="DIR", help="folder to write")

@@ -90,23 +90,25 @@ def _run_study(recipe, options):
     from keras_compress.measure.study import study_table
     from keras_compress.study import run_study
 
-    cells = run_study(recipe, fixed_lr=options.fixed_lr, data=options.data and [options.data], seeds=options.seeds,
-                      only=options.only and options.only.split(","))
-    return cells, study_table(cells)
+    cells, costs = run_study(recipe, fixed_lr=options.fixed_lr, data=options.data and [options.data],
+                             seeds=options.seeds, only=options.only and options.only.split(","))
+    return cells, study_table(cells, costs)
 
 
 def _table(options):
     from keras_compress.files import DATA_FOLDER, atomic_write
     from keras_compress.measure.study import pool_cells, study_picture, study_table
-    from keras_compress.study import read_cells
+    from keras_compress.study import read_cells, read_costs
 
-    cells = read_cells(DATA_FOLDER / "results" / options.study) or read_cells(options.study)
+    own = DATA_FOLDER / "results" / options.study
+    folder = own if own.is_dir() else Path(options.study)
+    cells = read_cells(folder)
     if not cells:
         raise ValueError(f"A study must have cells (run it first). Received: {options.study}, which has none.")
     if options.picture:
         with atomic_write(options.picture, "wb") as file:
             file.write(study_picture(cells))
-    return pool_cells(cells), study_table(cells)
+    return pool_cells(cells), study_table(cells, read_costs(folder))
 
 
 def _train(options):
@@ -138,7 +140,7 @@ def _make(options, method, settings):
     fields = {name: getattr(options, name) for name in TRAINING_HELP}
     step = {**settings, "name": method, "method": method, "from": options.source}
     Training(**split_settings(fields, step)[0])
-    new_folder(options.out, overwrite=options.overwrite, make=False, sign="history.csv")
+    new_folder(options.out, overwrite=options.overwrite, sign="history.csv")
     if dataset.task != "unlabelled":
         check_data(dataset, "train", "dev")
     parent = _load(options, dataset, pooling=options.pooling, new_head=options.new_head, seed=options.seed)

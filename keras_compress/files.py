@@ -55,8 +55,8 @@ def atomic_write(path, mode="w"):
         os.replace(temp, path)
 
 
-def new_folder(path, overwrite=False, make=True, sign=None):
-    """Makes the folder `path` and returns it; a folder that holds files is refused unless `overwrite`.
+def new_folder(path, overwrite=False, sign=None):
+    """The whole `path` of a folder to write; one that holds files is refused unless `overwrite`.
 
     With `overwrite` the files in it stay until they are replaced one by one; only a folder that holds the file `sign`
     is accepted, so that one of something else, given by mistake, stays as it is.
@@ -71,8 +71,6 @@ def new_folder(path, overwrite=False, make=True, sign=None):
         if sign and not (path / sign).is_file():
             raise ValueError(f"`--overwrite` replaces only a folder of the same kind. Received: `{path}`, which holds "
                              f"files but no {sign}. Choose another folder.")
-    if make:
-        path.mkdir(parents=True, exist_ok=True)
     return path
 
 
@@ -83,7 +81,7 @@ def atomic_folder(path, overwrite=False):
     With `overwrite` the old folder goes as a whole, but only if it shares a name with the new one: a folder of
     something else, given by mistake, is refused.
     """
-    path = new_folder(path, overwrite, make=False)
+    path = new_folder(path, overwrite)
     with _whole(path) as temp:
         shutil.rmtree(temp, ignore_errors=True)
         temp.mkdir()

@@ -12,7 +12,8 @@ A setting that is a model (`student`, `mlm`) names an earlier step or a source o
 on unlabelled text of its own, such as "apidocs". What it makes serves other steps and is not measured, and so does what
 `masked_lm` makes.
 
-A study is a recipe with `datasets`, `seeds` and `learning_rates` (see study.py).
+A study is a recipe with `datasets`, `seeds` and `learning_rates` (see study.py); a step of a study may have
+`learning_rates` of its own.
 """
 import dataclasses
 import re
@@ -23,7 +24,7 @@ from keras_compress.methods import method, settings_of
 from keras_compress.settings import Training
 
 MODELS = ("student", "mlm")                              # settings that name a model
-FIXED = ("name", "method", "from", "data")               # keys of any step
+FIXED = ("name", "method", "from", "data", "learning_rates")               # keys of any step
 FOLDER = Path(__file__).parent / "recipes"
 KINDS = {"about": str, "data": str, "training": dict, "step": [dict], "formats": [str], "sequence_length": int,
          "datasets": [str], "seeds": [int], "learning_rates": [float]}         # [kind]: a list of these, not empty
@@ -61,6 +62,9 @@ def read_recipe(name):
         for key in ("name", "method", "from"):
             if not isinstance(step.get(key), str):
                 raise ValueError(f"{path}: each step must have `{key}`. Received: {step}.")
+        if "learning_rates" in step and not ("seeds" in recipe and _is_kind(step["learning_rates"], [float])):
+            raise ValueError(f"{path}: step {step['name']!r}: `learning_rates` must be numbers with a point, in a "
+                             f"study. Received: {step['learning_rates']!r}.")
         if step["name"] in names[:place] or not re.fullmatch(r"\w[\w.-]*", step["name"]):
             raise ValueError(f"{path}: names of steps must be different and plain. Received: {step['name']!r}.")
         for key in ("from", *MODELS):
@@ -97,7 +101,7 @@ def split_settings(common, step):
         raise ValueError(f"Settings of {step['method']} must be among {known}. "
                          f"Received: {', '.join(unknown)}.")
     for key, value in {**common, **own}.items():
-        kind = type({**for_training, **for_method}[key])
+        kind = int if key == "patience" and value is not None else type({**for_training, **for_method}[key])
         if kind in (bool, int, float) and type(value) not in (kind, int if kind is float else kind):
             name = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
             raise ValueError(f"`{key}` must be {name}. Received: {value!r}.")

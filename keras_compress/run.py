@@ -42,7 +42,8 @@ def last_folder():
 
 
 def run(recipe="theseus", out=None, *, data=None, task=None, language="en", source=None, new_head=False, length=None,
-        num_layers=None, learning_rate=None, quick=False, seed=0, resume=False, overwrite=False, strategy="none", allow_drift=False):
+        num_layers=None, learning_rate=None, quick=False, seed=0, resume=False, overwrite=False, strategy="none",
+        allow_drift=False):
     """Runs a recipe.
 
     Args:
@@ -66,8 +67,7 @@ def run(recipe="theseus", out=None, *, data=None, task=None, language="en", sour
     started = time.time()
     asked = {"recipe": str(recipe), "data": data and str(data), "task": task, "language": language,
              "source": source and str(source), "new_head": new_head, "length": length, "num_layers": num_layers,
-             "learning_rate": learning_rate, "quick": quick, "seed": seed,
-             "strategy": strategy}
+             "learning_rate": learning_rate, "quick": quick, "seed": seed, "strategy": strategy}
     if resume:
         folder = Path(out) if out else last_folder()
         before = _asked_before(folder, asked)
@@ -77,7 +77,7 @@ def run(recipe="theseus", out=None, *, data=None, task=None, language="en", sour
         if length:
             content |= {"sequence_length": length, "training": {**content["training"], "max_length": length}}
         folder = Path(out) if out else default_folder(content["name"])
-        new_folder(folder, overwrite=overwrite, make=False, sign="run.json")
+        new_folder(folder, overwrite=overwrite, sign="run.json")
         before = {**asked, "content": content, "versions": versions(), "spent": 0}
     content = dict(before["content"])
     dataset, ready, sources, notes = _prepare(asked, content)
@@ -101,6 +101,9 @@ def run(recipe="theseus", out=None, *, data=None, task=None, language="en", sour
 
         log.info("report: %s", write_report(folder, report))
         return folder, report
+    except BaseException as error:
+        handler.handle(logging.makeLogRecord({"msg": f"stopped: {type(error).__name__}: {error}"}))
+        raise
     finally:
         logging.getLogger().removeHandler(handler)
         with contextlib.suppress(OSError):
@@ -173,7 +176,9 @@ def _prepare(asked, recipe):
             log.warning("warning: the recipe's learning rates were found for a width of 384; %s is %d wide. Lower ones "
                         "(2e-5 to 1e-4) are usual: --learning-rate", asked["source"] or name, model.config.hidden_size)
     if not asked["source"] or not _is_tuned(model):
-        return dataset, {}, sources, []
+        return dataset, {}, sources, asked["new_head"] * [
+            f"--new-head: every step that starts from {Path(asked['source'] or name).name} has its weights with a new "
+            "classifier. If these were fine-tuned before, plain-K starts from fine-tuned layers, too."]
     ready, kept, left_out = {}, [], []
     for step in recipe["steps"]:
         if step["from"] in sources and step["method"] == "finetune":

@@ -3,17 +3,20 @@
 A cell is (data, method, seed). It trains one model, looks at test once, and writes one small JSON file to
 data/results/<study>/. Cells whose file exists are skipped, so a study can be stopped and resumed anywhere; a file
 that was made from other data or settings is an error, never mixed in. Weights stay under runs/<study>/, out of git;
-where they are gone, a model that others start from is trained again.
+where they are gone, a model that others start from is trained again. What a method's model weighs and how fast it is
+does not depend on seed and data: costs/<method>.json holds it, measured beside the predecessor in one process.
 
 Learning rates are chosen on dev, from the study's own grid, with the first seed. The first step of a tree (the
 predecessor) is trained once per data set, at its own rate, and shared by the seeds; so is a step that only
 serves others; it makes no cell.
 """
+import functools
 import hashlib
 import json
 import logging
 import platform
 import shutil
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -42,7 +45,7 @@ def run_study(recipe, *, seeds=None, data=None, fixed_lr=False, only=None, weigh
         weights, results: folders; default: runs/<study> and data/results/<study>; of data that are not the study's own
             the cells go to runs/<study>/results.
     Returns:
-        list of all cells, those from earlier runs included.
+        (list of all cells, those from earlier runs included; dict of costs by method).
     Raises:
         ValueError: on wrong input, or if a cell or a learning rate on disk came from other data or settings.
     """
@@ -61,12 +64,21 @@ def run_study(recipe, *, seeds=None, data=None, fixed_lr=False, only=None, weigh
             for step in recipe["steps"]:
                 if is_measured(step) and (only is None or step["name"] in only):
                     study.cell(step, seed)
-    return read_cells(results)
+    return read_cells(results), read_costs(results)
 
 
 def read_cells(results):
-    """All cells in a folder of results, as dicts."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(results).glob("*.json"))]
+    """All cells in a folder of results, as dicts. Raises ValueError on a JSON file that is none."""
+    cells = []
+    for path in sorted(Path(results).glob("*.json")):
+        try:
+            cell = json.loads(path.read_text(encoding="utf-8"))
+            cell["data"], cell["method"], cell["seed"], cell["metric"], cell["num_examples"], cell["correct"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: a folder of results must hold cells of a study alone. Received a file that is "
+                             f"none ({error!r}). Move it away.") from error
+        cells.append(cell)
+    return cells
 
 
 def _read_made_from(path, made_from):
@@ -77,6 +89,17 @@ def _read_made_from(path, made_from):
         raise ValueError(f"{path}: was made with other {', '.join(changed)}. Restore them, or move the file away and "
                          "have it made anew.")
     return found
+
+
+def read_costs(results):
+    """{method: dict} of what `_Study.cost` wrote."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(results).glob("costs/*.json"))]
+    return {cost["method"]: cost for cost in found}
+
+
+@functools.cache
+def own_data_sha256(name):
+    return datasets.load(name, task="unlabelled").summary()["sha256"]
 
 
 class _Study:
@@ -92,7 +115,7 @@ class _Study:
         seed = self.seed(step, seed)
         path, made_from = self.results / f"{self.dataset.name}-{step['name']}-{seed}.json", self.made_from(step)
         if _read_made_from(path, made_from):
-            return
+            return self.cost(step)
         from keras_compress.measure.accuracy import evaluate
         from keras_compress.measure.study import study_cell
 
@@ -103,23 +126,52 @@ class _Study:
                           dev=evaluate(model, self.dataset.dev)["value"], learning_rate=rate,
                           dev_of_learning_rates=on_dev, parameters=model.model.count_params(),
                           settings=model.history[-2:], seconds=round(time.time() - start), versions=versions(),
-                          **made_from)
+                          own_data=self.own_data(step), **made_from)
         _write_json(path, cell)
+        self.cost(step)
         log.info("%s: test %.4f, dev %.4f, learning rate %g", path.name, cell["accuracy"], cell["dev"], rate or 0)
 
-    def made_from(self, step):
-        """What a number depends on beside method and seed: the data, all steps up to this one, the grid."""
+    def cost(self, step):
+        """Measures what a step's model weighs and how fast it is beside the predecessor, unless its file exists."""
+        path, first = self.results / "costs" / f"{step['name']}.json", self.recipe["steps"][0]
+        if path.is_file():
+            return
+        from mobile_export.benchmark import benchmark
+        from mobile_export.convert import export
+
+        with tempfile.TemporaryDirectory() as folder:
+            files = [file for one in (first, step) for file in export(
+                self.model(one, self.first_seed, self.learning_rate(one)[0]), Path(folder) / one["name"],
+                sequence_length=self.recipe["training"]["max_length"], allow_drift=True)]
+            times = benchmark(*(file["path"] for file in files))
+        base = times[0]["latency_ms_p50"]
+        _write_json(path, {"method": step["name"], **{file["format"]: {
+            "bytes": file["bytes"], "times_as_fast": base / row["latency_ms_p50"]}
+            for file, row in zip(files[-2:], times[-2:])}, **{key: times[0][key] for key in (
+                "device", "threads", "sequence_length", "runs")}, "versions": versions()})
+
+    def own_data(self, step):
+        """{step: hash of the data} for the steps up to this one that bring data of their own."""
+        return {one["name"]: own_data_sha256(one["data"]) for one in self.steps_to(step) if "data" in one}
+
+    def steps_to(self, step):
+        """A step and all that it starts from, in the recipe's order."""
         steps = [step]
         for one in steps:
             steps += [other for other in parents(self.recipe, one) if other not in steps]
-        steps = [one for one in self.recipe["steps"] if one in steps]
+        return [one for one in self.recipe["steps"] if one in steps]
+
+    def made_from(self, step):
+        """What a number depends on beside method and seed: the data, all steps up to this one, the grid."""
+        steps = self.steps_to(step)
         return {"data_sha256": self.sha256, "learning_rates": self.grid(step),
                 "steps": [{k: v for k, v in {**self.recipe["training"], **one}.items()
                            if k != "learning_rate" or not self.grid(one)} for one in steps]}
 
     def grid(self, step):
         """The learning rates to choose from; None: the step's own holds."""
-        return None if self.is_shared(step) else self.learning_rates
+        return None if self.is_shared(step) or not self.learning_rates else step.get("learning_rates",
+                                                                                     self.learning_rates)
 
     def is_shared(self, step):
         """Whether a step is trained once for all seeds."""
@@ -136,7 +188,7 @@ class _Study:
         path = self.results / "grid" / f"{self.dataset.name}-{step['name']}.json"
         made_from = self.made_from(step)
         on_dev = (_read_made_from(path, made_from) or {}).get("dev", {})
-        for rate in self.learning_rates:
+        for rate in self.grid(step):
             if f"{rate:g}" not in on_dev:
                 from keras_compress.measure.accuracy import evaluate
 
@@ -144,7 +196,7 @@ class _Study:
                 on_dev[f"{rate:g}"] = evaluate(model, self.dataset.dev)["value"]
                 log.info("%s %s learning rate %g: dev %.4f", self.dataset.name, step["name"], rate, on_dev[f"{rate:g}"])
                 _write_json(path, {"dev": on_dev, **made_from})
-        return max(self.learning_rates, key=lambda rate: on_dev[f"{rate:g}"]), on_dev
+        return max(self.grid(step), key=lambda rate: on_dev[f"{rate:g}"]), on_dev
 
     def model(self, step, seed, rate):
         """The trained model of a cell, from disk if it is there."""
@@ -152,6 +204,8 @@ class _Study:
         from keras_compress.bert.weights import load
 
         made_from = self.made_from(step)
+        if self.own_data(step):
+            made_from["own_data"] = self.own_data(step)
         if "data" in step:
             del made_from["data_sha256"]                 # one model for all data sets
         mark = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]

@@ -12,8 +12,9 @@ class Runner:
     """An exported model in memory.
 
     Attributes:
-        sequence_length: of its inputs. output_shape: (classes,) or (seq, labels). num_partitions: how many XNNPACK partitions it runs in (1 = nothing falls
-            back in between). op_names: list of str, the file's own operators. vocab_size: rows of the word table.
+        sequence_length: of its inputs. output_shape: (classes,) or (seq, labels). vocab_size: rows of
+            the word table. op_names: list of str, the file's own operators. num_partitions: how many XNNPACK
+            partitions it runs in (1 = nothing falls back in between).
 
     Args:
         source: path of a .tflite file, or its bytes.

@@ -62,8 +62,9 @@ def test_a_folder_that_may_not_be_written(tmp_path):
 
 
 def test_new_folder_refuses_files_unless_told(tmp_path):
-    assert new_folder(tmp_path / "run").is_dir()
-    assert new_folder(tmp_path / "run").is_dir()                       # empty: fine
+    assert new_folder(tmp_path / "run") == (tmp_path / "run").resolve()
+    (tmp_path / "run").mkdir()
+    new_folder(tmp_path / "run")                                        # empty: fine
     (tmp_path / "run" / "report.html").write_text("old")
     with pytest.raises(ValueError, match="holds files.*--overwrite"):
         new_folder(tmp_path / "run")

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from keras_compress.cli import parser
+from keras_compress.measure.study import study_table
 from keras_compress.methods import methods
+from keras_compress.study import read_cells, read_costs
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("README.md", "README.zh.md")
@@ -64,6 +66,15 @@ def test_every_method_is_in_the_table_with_its_state():
     for name, done in (("README.md", "**done**"), ("README.zh.md", "**已完成**")):
         rows = re.findall(r"^\|.*\| `(\w+/\w+\.py)` \| (.+) \|$", TEXTS[name], re.MULTILINE)
         assert {file for file, state in rows if state == done} == files | {"mobile_export/convert.py"}
+
+
+def test_tables_of_studies_are_what_the_command_prints():
+    blocks = re.findall(r"^<!-- results:([\w-]+) -->\n(.*?)^<!-- /results -->$", TEXTS["README.md"], re.M | re.S)
+    assert blocks
+    for study, block in blocks:
+        folder = ROOT / "data" / "results" / study
+        table = study_table(read_cells(folder), read_costs(folder))
+        assert {line for line in table.splitlines() if line} <= {*block.splitlines()}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -65,6 +65,8 @@ def test_reads_a_file(tmp_path):
     ('[[step]]\nname = "a"\nmethod = "finetune"', "each step must have `from`"),
     (FIRST + "epochs = 0", "step 'a': `epochs` must be positive"),
     (FIRST + "epochs = 'x'", "'a': `epochs` must be a number"),
+    (FIRST + "learning_rates = [1e-3]", "`learning_rates` must be numbers with a point, in a study"),
+    (FIRST + "patience = 'x'", "`patience` must be a whole number. Received: 'x'"),
     (FIRST + "batch_size = 2.5", "`batch_size` must be a whole number. Received: 2.5"),
     (FIRST + "colour = 1", "step 'a': Settings of finetune must be among .*batch_size.*Received: colour"),
     (FIRST + "folder = '/'", "Received: folder"), (FIRST + FIRST, "must be different and plain. Received: 'a'"),

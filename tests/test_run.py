@@ -200,6 +200,7 @@ def test_overwrite_removes_the_old_run_and_nothing_else(finished, asked, tmp_pat
         run(**asked, out=tmp_path / "out", overwrite=True, seed=3)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["log.txt", "mine.txt", "run.json"]
     assert json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))["seed"] == 3
+    assert "stopped: ZeroDivisionError" in (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("wrong, message", [
@@ -233,7 +234,8 @@ def test_a_fine_tuned_source_is_the_predecessor_as_it_is(finished, place):
     assert (ready, steps) == (["predecessor"], ["predecessor", "theseus-1", "truncated-1"])
     assert "predecessor as it is" in notes and "not at hand: plain-1. With --new-head" in notes
     every = [step[0] for step in STEPS]
-    assert prepare(place, source=source, new_head=True) == ([], every, "")            # from its encoder, all anew
+    ready, steps, notes = prepare(place, source=source, new_head=True)                # from its encoder, all anew
+    assert (ready, steps) == ([], every) and "plain-K starts from fine-tuned layers" in notes
     assert prepare(place, source=str(place / "bert-classification")) == ([], every, "")
     samples.recipe(place / "plain.toml", STEPS[2])
     with pytest.raises(ValueError, match="fine-tuned already.* Pass --new-head"):

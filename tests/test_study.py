@@ -56,6 +56,7 @@ def trained(monkeypatch):
         return {"metric": "accuracy", "value": sum(right) / len(right), "se": .1, "n": len(right), "scores": right}
 
     monkeypatch.setattr(study, "run_step", stand_in)
+    monkeypatch.setattr(study._Study, "cost", lambda self, step: None)
     monkeypatch.setattr("keras_compress.measure.accuracy.evaluate", measure)
     return made, tested
 
@@ -70,7 +71,7 @@ def names(folder):
 
 
 def test_grid_chooses_on_dev_and_looks_at_test_once(recipe, trained, folders):
-    cells = study.run_study(recipe(), data=recipe()["datasets"][:1], **folders)
+    cells, _ = study.run_study(recipe(), data=recipe()["datasets"][:1], **folders)
     made, tested = trained
     steps = [step[0] for step in STEPS]
     expected = {f"one-{step}-{seed}.json" for step in steps for seed in (4, 5) if step != "predecessor" or seed == 4}
@@ -93,6 +94,17 @@ def test_grid_chooses_on_dev_and_looks_at_test_once(recipe, trained, folders):
     assert [step["name"] for step in cell["steps"]] == ["predecessor", "theseus-1"]
     assert cell["steps"][0]["learning_rate"] == 1e-2 and cell["steps"][0]["batch_size"] == 8
     assert "learning_rate" not in cell["steps"][1]                             # the grid's choice counts, not its own
+
+
+def test_a_step_may_have_a_grid_of_its_own(recipe, trained, folders, monkeypatch):
+    monkeypatch.setitem(DEV, 3e-2, .9)
+    content = recipe()
+    content["steps"][1]["learning_rates"] = [1e-2, 3e-2]
+    study.run_study(content, data=content["datasets"][:1], seeds=[4], only=["plain-1", "theseus-1"], **folders)
+    found = {name: [row[3] for row in trained[0] if row[1] == name] for name in ("plain-1", "theseus-1")}
+    assert found == {"plain-1": [1e-2, 3e-2], "theseus-1": [5e-3, 2e-2, 1e-2]}
+    cell = json.loads((folders["results"] / "one-plain-1-4.json").read_text(encoding="utf-8"))
+    assert cell["learning_rate"] == 3e-2 and cell["learning_rates"] == [1e-2, 3e-2]
 
 
 def test_resume_makes_only_what_is_missing(recipe, trained, folders):
@@ -121,7 +133,7 @@ def test_the_data_sets_of_the_recipe(recipe, trained, folders):
 
 def test_fixed_lr_seeds_and_only(recipe, trained, folders):
     data = recipe()["datasets"][:1]
-    cells = study.run_study(recipe(), data=data, fixed_lr=True, seeds=[5], only=["theseus-1"], **folders)
+    cells, _ = study.run_study(recipe(), data=data, fixed_lr=True, seeds=[5], only=["theseus-1"], **folders)
     assert [row[1:4] for row in trained[0]] == [("predecessor", 4, 1e-2), ("theseus-1", 5, 1e-2)]
     assert {cell["method"] for cell in cells} == {"theseus-1", "majority", "tfidf"}
     cell = next(cell for cell in cells if cell["method"] == "theseus-1")
@@ -152,18 +164,27 @@ def test_stale_cells_are_never_mixed_in(recipe, trained, folders, place):
 
 
 def test_one_real_cell_its_table_and_picture(recipe, folders, tmp_path, monkeypatch, capsys):
-    cells = study.run_study(recipe(), data=recipe()["datasets"][:1], fixed_lr=True, seeds=[5], only=["plain-1"],
-                            **folders)
+    cells, costs = study.run_study(recipe(), data=recipe()["datasets"][:1], fixed_lr=True, seeds=[5], only=["plain-1"],
+                                   **folders)
     assert study.run_step is run_step and len(cells) == 3
+    cost, = costs.values()
+    assert cost["method"] == "plain-1" and cost["int8"]["bytes"] > 0 and cost["float32"]["bytes"] > 0
+    assert cost["sequence_length"] == 16 and cost["float32"]["times_as_fast"] > 0 and costs == study.read_costs(
+        folders["results"])
     saved, = folders["weights"].glob("one-plain-1-5-0.01-*")
     assert TaskModel.load(saved).config.num_layers == 1
     assert not list((folders["weights"] / "checkpoints").iterdir())
     assert main(["table", str(folders["results"]), "--picture", str(tmp_path / "study.png")]) == 0
     out = capsys.readouterr().out
-    assert "| one | plain-1 |" in out and (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert "| one | plain-1 |" in out and "| times as fast float / int8 |" in out and (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
     assert main(["table", str(folders["results"]), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["method"] for row in rows] == [row["method"] for row in pool_cells(cells)]
+    for content in ('{"data": "one"}', "[1]", "{"):
+        (folders["results"] / "other.json").write_text(content)
+        assert main(["table", str(folders["results"])]) == 1
+        assert "other.json: a folder of results must hold cells" in capsys.readouterr().err
+    (folders["results"] / "other.json").unlink()
     monkeypatch.setattr("keras_compress.files.DATA_FOLDER", tmp_path)
     (tmp_path / "results").rename(tmp_path / "moved")
     (tmp_path / "results").mkdir()
@@ -175,8 +196,8 @@ def test_one_real_cell_its_table_and_picture(recipe, folders, tmp_path, monkeypa
 def test_command_line(recipe, monkeypatch, tmp_path, capsys):
     recipe()
     seen = {}
-    monkeypatch.setattr(study, "run_study", lambda recipe, **settings: seen.update(settings, name=recipe["name"]) or [])
-    monkeypatch.setattr("keras_compress.measure.study.study_table", lambda cells: "the table")
+    monkeypatch.setattr(study, "run_study", lambda recipe, **settings: seen.update(settings, name=recipe["name"]) or ([], {}))
+    monkeypatch.setattr("keras_compress.measure.study.study_table", lambda cells, costs: "the table")
     command = ["run", str(tmp_path / "grid.toml")]
     assert main([*command, "--seeds", "0,1", "--only", "plain-1,theseus-1", "--data", "d", "--fixed-lr",
                  "--resume"]) == 0

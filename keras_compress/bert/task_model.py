@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,10 @@ class TaskModel:
         max_length = min(max_length or self.config.max_position_embeddings, self.config.max_position_embeddings)
         encode = self.tokenizer.encode_words if self.task == "tagging" else self.tokenizer.encode
         encodings = encode(texts, max_length) if texts else []
+        num_truncated = sum(encoding.truncated for encoding in encodings)
+        if num_truncated:
+            warnings.warn(f"{num_truncated} of {len(texts)} texts are longer than {max_length} pieces; their ends are "
+                          "cut off.", stacklevel=2)
         logits = self.forward(encodings, batch_size)
         if self.task != "tagging":
             return _softmax(np.stack(logits)) if texts else np.zeros((0, len(self.labels)), np.float32)

@@ -164,9 +164,12 @@ def _rows_hash(rows):
 
 
 def _hold_out(rows, number):
-    """Cuts off the rows with the smallest hash of their text, among texts that occur once; the order stays."""
+    """Cuts off the rows with the smallest hash of their text, among texts that occur once.
+
+    Both parts come in the order of the hashes, so that they do not depend on the order in the source.
+    """
+    rows = sorted(rows, key=lambda row: (hashlib.sha256("\t".join(row[1:]).encode()).digest(), row))
     uses = Counter(tuple(row[1:]) for row in rows)
-    once = [row for row in rows if uses[tuple(row[1:])] == 1]
-    chosen = sorted(once, key=lambda row: hashlib.sha256("\t".join(row[1:]).encode()).digest())[:number]
-    chosen = {tuple(row) for row in chosen}
-    return [row for row in rows if tuple(row) not in chosen], [row for row in rows if tuple(row) in chosen]
+    chosen = [row for row in rows if uses[tuple(row[1:])] == 1][:number]
+    held_out = {tuple(row) for row in chosen}
+    return [row for row in rows if tuple(row) not in held_out], chosen

@@ -164,7 +164,7 @@ def augment(texts, mlm, *, copies=20, chance=0.4, number=15, context="single", v
         list of changed texts (the text itself is not among them).
     """
     find = Candidates(mlm, number, context, vectors)
-    for begin in range(first, len(texts), CHUNK):
+    for begin in range(first - first % CHUNK, len(texts), CHUNK):           # the same chunks, wherever it goes on
         chunk = texts[begin:begin + CHUNK]
         fields = [(text,) if isinstance(text, str) else tuple(text) for text in chunk]
         found = iter(find([field for row in fields for field in row], pattern))
@@ -173,7 +173,8 @@ def augment(texts, mlm, *, copies=20, chance=0.4, number=15, context="single", v
             drawn = [tuple(change(field, slot, random, chance) for field, slot in zip(row, slots))
                      for _ in range(copies)]
             new = [one for one in dict.fromkeys(drawn) if one != row]
-            yield [one[0] if isinstance(chunk[place], str) else one for one in new]
+            if begin + place >= first:
+                yield [one[0] if isinstance(chunk[place], str) else one for one in new]
 
 
 def augmented(dataset, mlm, *, copies=20, folder=None, **settings):

@@ -19,6 +19,7 @@ from keras_compress.datasets.dataset import batch_order
 
 log = logging.getLogger(__name__)
 READ_BYTES_PER_S = 500e6        # a slow disk; below it, reading costs more than it saves
+BATCHES_AHEAD = 3               # that are in memory: the one at work and the next two
 
 
 def cache_outputs(model, dataset, tokenizer, order_by, training):
@@ -53,8 +54,9 @@ def cache_outputs(model, dataset, tokenizer, order_by, training):
             for row, value in zip(rows, values.numpy()):
                 files[name][starts[name][row]:starts[name][row + 1]] = _cut(value, lengths[row]).ravel()
     seconds = time.perf_counter() - begin
-    log.info("teacher: %d texts once, %.1f s, %.1f MB on disk (%s)", len(lengths), seconds, num_bytes / 1e6,
-             ", ".join(f"{name} {4e-6 * size.sum():.1f}" for name, size in sizes.items()))
+    log.info("teacher: %d texts once, %.1f s, %.1f MB on disk (%s), at most %.1f MB in memory", len(lengths), seconds,
+             num_bytes / 1e6, ", ".join(f"{name} {4e-6 * size.sum():.1f}" for name, size in sizes.items()),
+             4e-6 * BATCHES_AHEAD * training.batch_size * sum(size.max() for size in sizes.values()))
     if num_bytes / READ_BYTES_PER_S > seconds:
         log.warning("warning: caching does not pay here: reading %.0f MB in every epoch takes longer than the "
                     "teacher's %.1f s", num_bytes / 1e6, seconds)
@@ -76,7 +78,7 @@ def cache_outputs(model, dataset, tokenizer, order_by, training):
 
         whole = tf.data.Dataset.from_generator(generate, output_signature=signature)
         # Unless its length is known, Keras ends an epoch by one step too many, which moves the optimizer's count.
-        return whole.apply(tf.data.experimental.assert_cardinality(last - first)).prefetch(2)
+        return whole.apply(tf.data.experimental.assert_cardinality(last - first)).prefetch(BATCHES_AHEAD - 1)
 
     weakref.finalize(batches, shutil.rmtree, folder, ignore_errors=True)
     return batches

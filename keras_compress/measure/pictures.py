@@ -28,8 +28,8 @@ def look(name):
     """(colour, marker, line style) of a model, by its fixed name."""
     if name == "predecessor":
         return INK, "o", "-"
-    kind, _, _ = name.rpartition("-")
-    return {"plain": (GREY, "s", "-"), "truncated": (GREY, "^", "--"), "spread": (GREY, "v", ":")}.get(kind, (ACCENT, "o", "-"))
+    baselines = {"plain": (GREY, "s", "-"), "truncated": (GREY, "^", "--"), "spread": (GREY, "v", ":")}
+    return baselines.get(name.rpartition("-")[0], (ACCENT, "o", "-"))
 
 
 def pictures(report):

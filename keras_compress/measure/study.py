@@ -75,15 +75,28 @@ def pool_differences(cells, family, baselines=BASELINES):
             "num_sets": len(found)}
 
 
-def study_table(cells):
-    """The Markdown table of a study, and below it the pooled difference of each method from its better baseline."""
+def study_table(cells, costs=None):
+    """The Markdown table of a study, and below it what is pooled over data sets and sizes: each method minus its better
+    baseline, and a variant, `<method>-<variant>-K`, minus `<method>-K`.
+
+    Args:
+        costs: {method: dict} of `study.read_costs`; None: no columns of size and speed.
+    """
     rows = [(row["data"], row["method"], percent(row["accuracy"], row["accuracy_se"]),
              "–" if row["seed_spread"] is None else f"{100 * row['seed_spread']:.1f}", _difference(row["vs_baseline"]),
-             _difference(row["vs_predecessor"], name=False), ", ".join(map(str, row["seeds"])), row["num_examples"])
+             _difference(row["vs_predecessor"], name=False), ", ".join(map(str, row["seeds"])), row["num_examples"],
+             *([_both(costs.get(row["method"]), "bytes", 1e-6, ".1f"),
+                _both(costs.get(row["method"]), "times_as_fast", 1, ".2f")] if costs else ()))
             for row in pool_cells(cells)]
     lines = [markdown_table(("data", "method", "test, % ± SE", "SD of seeds", "minus the better baseline [95 %]",
-                             "minus predecessor [95 %]", "seeds", "examples"), rows), "",
+                             "minus predecessor [95 %]", "seeds", "examples",
+                             *(("MB float / int8", "times as fast float / int8") if costs else ())), rows), "",
              "Mean over seeds. SE and intervals are over test examples (paired, averaged over seeds first)."]
+    if costs:
+        one = next(iter(costs.values()))
+        lines.append(f"Times as fast: median latency of the predecessor's float file over this file's, both measured "
+                     f"in one process; {one['device']}, {one['threads']} thread, batch 1, {one['sequence_length']} "
+                     "pieces.")
     if any(cell["metric"] == "entity_f1" for cell in cells):
         lines.append("Tagging sets: entity F1, bootstrap over sentences.")
     if any(cell["data"].startswith("assistant") for cell in cells):
@@ -93,9 +106,15 @@ def study_table(cells):
         for baselines in (USUAL, BASELINES) if families >= {*BASELINES} else (USUAL,):
             pooled = pool_differences(cells, family, baselines)
             if pooled:
-                lines.append(f"{family} minus the better of {', '.join(baselines)}, pooled over {pooled['num_sets']} data "
-                             f"set{'s' * (pooled['num_sets'] > 1)} and all sizes: {_difference(pooled, name=False)}, "
-                             f"SE {100 * pooled['se']:.2f}.")
+                lines.append(f"{family} minus the better of {', '.join(baselines)}, pooled over {pooled['num_sets']} "
+                             f"data set{'s' * (pooled['num_sets'] > 1)} and all sizes: "
+                             f"{_difference(pooled, name=False)}, SE {100 * pooled['se']:.2f}.")
+    for family in sorted(families):
+        base = next((other for other in families if family.startswith(other + "-")), None)
+        pooled = base and pool_differences(cells, family, (base,))
+        if pooled:
+            lines.append(f"{family} minus {base}, the same seeds, data sets and sizes: "
+                         f"{_difference(pooled, name=False)}, SE {100 * pooled['se']:.2f}.")
     return "\n".join(lines) + "\n"
 
 
@@ -157,6 +176,10 @@ def _order(method):
     family, _, size = method.rpartition("-")
     size = int(size) if size.isdigit() else {"predecessor": 10 ** 9, "tfidf": -1, "majority": -2}.get(method, 0)
     return -size, family in BASELINES, method
+
+
+def _both(cost, key, factor, form):
+    return "–" if cost is None else " / ".join(f"{cost[kind][key] * factor:{form}}" for kind in ("float32", "int8"))
 
 
 def _difference(pair, name=True):

@@ -62,7 +62,11 @@ class ModuleMix(keras.layers.Layer):
         """r_i of the current step: bool of `shape` for Bernoulli gates, else float."""
         if self.gate == "anneal":
             return tf.fill(shape, self.rate)
-        uniform = tf.random.stateless_uniform(shape, seed=tf.stack([self.seed * 1000 + self.index, self.step]))
+        seed = tf.stack([self.seed * 1000 + self.index, self.step])
+        if self.granularity == "sample":                                # each replica has texts of its own
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            seed = tf.random.experimental.stateless_fold_in(seed, replica)
+        uniform = tf.random.stateless_uniform(shape, seed=seed)
         if self.gate == "bernoulli":
             return uniform < self.rate
         return tf.pow(uniform, (1.0 - self.rate) / tf.maximum(self.rate, 1e-6))

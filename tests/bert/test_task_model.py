@@ -61,6 +61,11 @@ def test_predict_of_words():
     assert found[2][1][14:] == ["O"] * 17                             # 16 positions leave room for 14 words
 
 
+def test_predict_says_what_it_cuts_off():
+    with pytest.warns(UserWarning, match="1 of 2 texts are longer than 4 pieces"):
+        tiny.shared().predict(["the cat", "the cat sat on the mat"], max_length=4)
+
+
 def test_predict_takes_any_text():
     odd = ["", "\ud800", "\x00\x07", "😀" * 50, "a" * 5000, "\u202e\u200b"]
     assert np.isfinite(tiny.shared().predict(odd)).all()

@@ -136,6 +136,17 @@ def test_a_stopped_run_goes_on(mlm, tmp_path):
     assert again.train == whole.train and file.read_bytes() == b"".join(lines)
 
 
+def test_it_goes_on_in_the_same_chunks(mlm, monkeypatch):
+    seen, call = [], A.Candidates.__call__
+    monkeypatch.setattr(A, "CHUNK", 4)
+    monkeypatch.setattr(A.Candidates, "__call__", lambda self, fields, pattern: (
+        seen.append(fields), call(self, fields, pattern))[1])
+    texts = data().train.texts
+    whole, chunks = list(A.augment(texts, mlm, copies=2)), seen[:]
+    del seen[:]
+    assert list(A.augment(texts, mlm, copies=2, first=5)) == whole[5:] and seen == chunks[1:]
+
+
 def test_copies_made_with_other_settings_are_not_taken(mlm, tmp_path):
     plain = data()
     for settings in ({}, {"seed": 1}, {"chance": 0.9}, {"vectors": {"cat": np.ones(2)}}):

@@ -84,4 +84,4 @@ def test_a_cached_teacher_runs_once_per_text(monkeypatch, caplog):
     with caplog.at_level("INFO", "keras_compress"):
         distilled(teacher, still(seed=5), training=TRAINING.replace(cache_teacher=True), num_steps=9)
     assert sum(rows) == len(short_texts().train.texts)
-    assert "12 texts once" in caplog.text and "MB on disk" in caplog.text
+    assert "12 texts once" in caplog.text and "MB on disk" in caplog.text and "MB in memory" in caplog.text

@@ -52,6 +52,17 @@ def test_pooled_difference_averages_sizes_per_example_and_sets_equally():
     assert study.pool_differences(CELLS, "tinybert") is None
 
 
+def test_table_with_costs_and_variants():
+    cost = {"method": "theseus-3", "float32": {"bytes": 2e6, "times_as_fast": 1.5}, "device": "a phone", "threads": 1,
+            "int8": {"bytes": 5e5, "times_as_fast": 4.0}, "sequence_length": 64}
+    cells = CELLS + [cell("a", "theseus-bottom-3", 0, [1, 0, 1, 0])]
+    table = study.study_table(cells, {"theseus-3": cost})
+    assert "| 2.0 / 0.5 | 1.50 / 4.00 |" in table and "a phone, 1 thread, batch 1, 64 pieces" in table
+    # seed 0: 1 0 1 0 minus 1 1 1 0
+    assert "theseus-bottom minus theseus, the same seeds, data sets and sizes: -25.0 [" in table
+    assert "MB float" not in study.study_table(cells) and "theseus minus plain" not in table
+
+
 def test_tagging_cells():
     tags = ("O", "B-X")
     gold = [[1, 0], [0, 1], [1, 1]]

@@ -1,5 +1,6 @@
 import functools
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -179,6 +180,33 @@ def test_per_sample_gates_give_each_row_one_of_the_two_branches():
     ours, theirs = mix.successor([x, bias]).numpy(), mix.predecessor([x, bias]).numpy()
     is_ours, is_theirs = (np.abs(found - branch).max((1, 2)) == 0 for branch in (ours, theirs))
     assert np.all(is_ours != is_theirs) and 8 <= is_ours.sum() <= 32   # 20 +- 4 standard deviations of 3.2
+
+
+def test_replicas_share_the_draw_of_a_batch_and_have_their_own_for_each_text(monkeypatch):
+    def draws(granularity, replica):
+        monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: SimpleNamespace(
+            replica_id_in_sync_group=replica))
+        *_, mixes = shared_parts(granularity=granularity)
+        set_gates(mixes, 0.5)
+        return mixes[0].draw((40,)).numpy()
+
+    np.testing.assert_array_equal(draws("batch", 0), draws("batch", 1))
+    np.testing.assert_array_equal(draws("sample", 1), draws("sample", 1))
+    assert 5 <= np.sum(draws("sample", 0) != draws("sample", 1)) <= 35
+
+
+def test_the_rate_follows_its_schedule_inside_fit_without_new_traces():
+    _, successor, mixed, mixes = parts()
+    compiled(mixed, mixes)
+    traces, seen, train_step = [], [], mixed.train_step
+    mixed.train_step = lambda batch: traces.append(1) or train_step(batch)
+    stream = data().batches("train", successor.tokenizer, 4, 16).take(1).repeat(5)
+    mixed.fit(stream, verbose=0, callbacks=[
+        theseus.ReplacingRate(mixes, theseus.linear_rate(0.2, 0.3)), keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda *_: seen.append([(int(mix.step), float(mix.rate)) for mix in mixes]))])
+    assert len(traces) <= 2                                   # the first call traces twice: it makes the moments
+    assert [row[0] for row in seen] == [row[1] for row in seen]
+    np.testing.assert_allclose([row[0] for row in seen], [(0, .2), (1, .5), (2, .8), (3, 1.0), (4, 1.0)], rtol=1e-6)
 
 
 def test_annealed_and_uniform_gates_blend():
