@@ -12,19 +12,20 @@ from keras_compress.bert.config import BertConfig
 _ACTIVATIONS = {"gelu_erf": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
 
 
-def layer_names(num_layers):
-    """{bert4keras layer: [our weights, in the order of that layer's `get_weights`]}."""
+def layer_names(num_layers, albert=False):
+    """{bert4keras layer: [our weights, in the order of that layer's `get_weights`]}; an ALBERT has one layer for all."""
     names = {"Embedding-Token": ["word_embeddings/embeddings"], "Embedding-Segment": ["type_embeddings/embeddings"],
              "Embedding-Position": ["position_embeddings/embeddings"],
              "Embedding-Norm": ["embeddings_norm/beta", "embeddings_norm/gamma"],
+             "Embedding-Mapping": ["embedding_projection/kernel", "embedding_projection/bias"],
              "Pooler-Dense": ["pooler/kernel", "pooler/bias"],
              "MLM-Dense": ["mlm_transform/kernel", "mlm_transform/bias"],
              "MLM-Norm": ["mlm_norm/beta", "mlm_norm/gamma"], "MLM-Bias": ["mlm_bias/bias"]}
-    for i in range(num_layers):
+    for i in range(1 if albert else num_layers):
         for theirs, dense, norm in (
                 ("MultiHeadSelfAttention", ("query", "key", "value", "attention_output"), "attention_norm"),
                 ("FeedForward", ("intermediate", "output"), "output_norm")):
-            theirs, ours = f"Transformer-{i}-{theirs}", f"layer_{i}_"
+            theirs, ours = f"Transformer-{theirs}" if albert else f"Transformer-{i}-{theirs}", f"layer_{i}_"
             names[theirs] = [f"{ours}{part}/{kind}" for part in dense for kind in ("kernel", "bias")]
             names[theirs + "-Norm"] = [f"{ours}{norm}/{kind}" for kind in ("beta", "gamma")]
     return names
@@ -40,7 +41,7 @@ def to_our_names(layers, config, num_labels, source="bert4keras"):
     Raises:
         ValueError: if there are further Dense layers and none can be the classifier.
     """
-    names, tensors, left_out, heads = layer_names(config.num_layers), {}, [], {}
+    names, tensors, left_out, heads = layer_names(config.num_layers, config.sharing == "all"), {}, [], {}
     for layer, arrays in layers.items():
         arrays = [array for array in arrays if np.issubdtype(array.dtype, np.floating)]   # no random state of dropout
         if len(arrays) == len(names.get(layer, ())):
@@ -68,12 +69,14 @@ def read_google(prefix, config):
     Raises:
         ValueError: naming the file, if it is not a whole checkpoint.
     """
-    from bert4keras.models import BERT
+    from bert4keras.models import ALBERT, BERT
 
-    reader = BERT(vocab_size=config.vocab_size, hidden_size=config.hidden_size, num_hidden_layers=config.num_layers,
-                  num_attention_heads=config.num_heads, intermediate_size=config.intermediate_size,
-                  hidden_act=config.activation, max_position=config.max_position_embeddings)
-    ours, tensors = layer_names(config.num_layers), {}
+    albert = config.sharing == "all"
+    reader = (ALBERT if albert else BERT)(
+        vocab_size=config.vocab_size, hidden_size=config.hidden_size, num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads, intermediate_size=config.intermediate_size,
+        hidden_act=config.activation, max_position=config.max_position_embeddings)
+    ours, tensors = layer_names(config.num_layers, albert), {}
     try:
         left_out = {name for name, _ in tf.train.list_variables(str(prefix))}
         for layer, variables in reader.variable_mapping().items():
@@ -107,15 +110,15 @@ def read_h5(path):
 
 
 def read_model(model):
-    """Reads a bert4keras BERT in memory as (`BertConfig`, {layer: [arrays]}).
+    """Reads a bert4keras BERT (or `albert_unshared`) in memory as (`BertConfig`, {layer: [arrays]}).
 
     Raises:
         ValueError: if the model is not a plain BERT of bert4keras.
     """
     layers = {layer.name: layer for layer in model.layers}
     num_layers = sum(name.endswith("-MultiHeadSelfAttention") for name in layers)
-    missing = sorted(layer_names(max(num_layers, 1)).keys() - {"Pooler-Dense", "MLM-Dense", "MLM-Norm", "MLM-Bias"}
-                     - layers.keys())
+    optional = {"Embedding-Mapping", "Pooler-Dense", "MLM-Dense", "MLM-Norm", "MLM-Bias"}
+    missing = sorted(layer_names(max(num_layers, 1)).keys() - optional - layers.keys())
     other = [name for name in layers if name.endswith(("-Mask", "-Attention-Bias", "-Relative-Position"))]
     if missing or other:
         raise ValueError("The model must be a plain BERT encoder of bert4keras. Received: one "
@@ -127,11 +130,12 @@ def read_model(model):
         raise ValueError(f"The feed-forward activation must be one of {', '.join(_ACTIVATIONS)}, the pooler's tanh. "
                          f"Received: {' and '.join(activations)}.")
     averaged = any(type(layer).__name__ == "GlobalAveragePooling1D" for layer in model.layers)
+    narrow = {"embedding_size": token.output_dim, "embedding_norm": "embedding"} if "Embedding-Mapping" in layers else {}
     config = BertConfig(
-        vocab_size=token.input_dim, hidden_size=token.output_dim, num_layers=num_layers, num_heads=attention.heads,
+        vocab_size=token.input_dim, hidden_size=attention.out_dim, num_layers=num_layers, num_heads=attention.heads,
         intermediate_size=inner.units, max_position_embeddings=layers["Embedding-Position"].input_dim,
         type_vocab_size=layers["Embedding-Segment"].input_dim, activation=_ACTIVATIONS[activations[0]],
         layer_norm_eps=layers["Embedding-Norm"].epsilon, attention_dropout=attention.attention_dropout or 0.0,
         dropout=layers["Embedding-Dropout"].rate if "Embedding-Dropout" in layers else 0.0,
-        pooling="mean" if averaged else "pooler" if pooler else "cls")
+        pooling="mean" if averaged else "pooler" if pooler else "cls", **narrow)
     return config, {name: layer.get_weights() for name, layer in layers.items()}

@@ -9,7 +9,7 @@ ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 ARCHITECTURES = ("bert", "bilstm")
 SHARINGS, NORMS = ("none", "all", "attention", "ffn"), ("hidden", "embedding")
 
-# Names in Google's bert_config.json and in Hugging Face's config.json (they agree but for the last four).
+# Names in Google's bert_config.json and in Hugging Face's config.json; the last two in Google's albert_config.json.
 _PUBLISHED_NAMES = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -23,6 +23,8 @@ _PUBLISHED_NAMES = {
     "attention_probs_dropout_prob": "attention_dropout",
     "initializer_range": "initializer_range",
     "layer_norm_eps": "layer_norm_eps",
+    "embedding_size": "embedding_size",
+    "num_hidden_groups": "num_groups",
 }
 _PUBLISHED_ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu"
@@ -122,7 +124,7 @@ class BertConfig:
 
     @classmethod
     def from_published(cls, values, **changes):
-        """Reads the dict of a Google `bert_config.json` or a Hugging Face `config.json` of a BERT."""
+        """Reads the dict of a Google `bert_config.json` or `albert_config.json`, or a Hugging Face `config.json`."""
         model_type = values.get("model_type", "bert")
         if model_type != "bert":
             raise ValueError(f"The checkpoint must be a BERT. Received: `model_type` = {model_type!r}. "
@@ -142,6 +144,14 @@ class BertConfig:
             raise ValueError(f"`hidden_act` must be one of {', '.join(_PUBLISHED_ACTIVATIONS)}. "
                              f"Received: {activation!r}.")
         fields["activation"] = _PUBLISHED_ACTIVATIONS[activation]
+        if "embedding_size" in fields:
+            fields["embedding_norm"] = "embedding"
+        if "num_groups" in fields:                                          # an ALBERT
+            groups, inner = fields["num_groups"], values.get("inner_group_num", 1)
+            if (groups, inner) != (1, 1):
+                raise ValueError("An ALBERT must share one layer with all (the released ones do). Received: "
+                                 f"`num_hidden_groups` = {groups!r}, `inner_group_num` = {inner!r}.")
+            fields["sharing"] = "all"
         return cls(**{**fields, **changes})
 
     @classmethod

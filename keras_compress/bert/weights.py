@@ -6,7 +6,8 @@ Sources of `load`:
     a folder of ours        config.json with "keras_compress"
     a Hugging Face folder   config.json, model.safetensors (or its shards), tokenizer.json or vocab.txt; a fine-tuned
                             sequence or token classifier is loaded with its head and labels
-    a Google folder         bert_config.json, bert_model.ckpt.*, vocab.txt
+    a Google folder         bert_config.json, bert_model.ckpt.*, vocab.txt; or an ALBERT's, albert_config*.json and
+                            *.ckpt*, if its vocabulary is a WordPiece vocab.txt (Chinese), not SentencePiece
     a bert4keras .h5 file   with bert_config.json and vocab.txt beside it; `from_bert4keras` takes a model in memory
 """
 import logging
@@ -173,7 +174,7 @@ def _read(path, num_labels, new_head):
         return Checkpoint(ours.config, ours.tokenizer, ours.weights(), [], ours.task, ours.labels)
     if path.is_file() and path.suffix not in (".bin", ".safetensors", ".json", ".txt"):
         layers = bridge.read_h5(path)
-        config = BertConfig.from_json(_one_of(path.parent, "bert_config.json", "config.json"))
+        config = _google_config(path.parent)
         tensors, left_out = bridge.to_our_names(layers, config, num_labels or None, path)
         return Checkpoint(_with_pooling(config, tensors), read_tokenizer(path.parent), tensors, left_out)
     if any((path / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
@@ -181,7 +182,10 @@ def _read(path, num_labels, new_head):
     if google:
         if len(google) > 1:
             raise ValueError(f"{path}: a folder must hold one checkpoint. Received: {[p.name for p in google]}.")
-        config = BertConfig.from_json(_one_of(path, "bert_config.json", "config.json"))
+        config = _google_config(path)
+        if not (path / "vocab.txt").is_file() and any([*path.glob("*.model"), *path.glob("*.vocab")]):
+            raise ValueError(f"{path}: the vocabulary must be WordPiece, a vocab.txt. Received: SentencePiece. Choose "
+                             "an ALBERT that comes with vocab.txt, as the Chinese ones do.")
         tensors, left_out = bridge.read_google(google[0].with_suffix(""), config)
         return Checkpoint(_with_pooling(config, tensors), read_tokenizer(path), tensors, left_out)
     if path.name == "pytorch_model.bin" or (path / "pytorch_model.bin").exists():
@@ -301,6 +305,11 @@ def _tokenizer(path, vocab, lowercase=None):
         return Tokenizer(vocab, lowercase)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _google_config(folder):
+    albert = sorted(file.name for file in folder.glob("albert_config*.json"))
+    return BertConfig.from_json(_one_of(folder, "bert_config.json", *albert, "config.json"))
 
 
 def _with_pooling(config, tensors):

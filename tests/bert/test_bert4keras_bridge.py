@@ -19,10 +19,22 @@ TASK = {"task": "classification", "labels": ("a", "b", "c")}
 
 # --- Google's checkpoints ---
 
+def write_checkpoint(prefix, shapes):
+    """Random variables, and a step counter, by TensorFlow's own Saver of version 1."""
+    rng = np.random.default_rng(7)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        for name, shape in shapes.items():
+            value = rng.normal(float(name.endswith("gamma")), 0.5, shape).astype(np.float32)
+            tf.compat.v1.get_variable(name, initializer=value)
+        tf.compat.v1.get_variable("global_step", initializer=np.int64(7))
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver().save(session, str(prefix), write_meta_graph=False)
+
+
 @pytest.fixture(scope="module")
 def google(tmp_path_factory):
     """A checkpoint under Google's variable names, written by TensorFlow's own Saver."""
-    folder, rng = tmp_path_factory.mktemp("google"), np.random.default_rng(7)
+    folder = tmp_path_factory.mktemp("google")
     shapes = {"bert/embeddings/word_embeddings": (len(tiny.VOCAB), 8), "bert/embeddings/token_type_embeddings": (2, 8),
               "bert/embeddings/position_embeddings": (16, 8), "bert/pooler/dense/kernel": (8, 8),
               "bert/pooler/dense/bias": (8,), "cls/predictions/output_bias": (len(tiny.VOCAB),),
@@ -36,13 +48,7 @@ def google(tmp_path_factory):
                             ("intermediate/dense", (8, 12)), ("output/dense", (12, 8))):
             shapes |= {f"{prefix}{name}/kernel": shape, f"{prefix}{name}/bias": shape[1:]}
     shapes |= {f"{name}/LayerNorm/{kind}": (8,) for name in norms for kind in ("beta", "gamma")}
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        for name, shape in shapes.items():
-            value = rng.normal(float(name.endswith("gamma")), 0.5, shape).astype(np.float32)
-            tf.compat.v1.get_variable(name, initializer=value)
-        tf.compat.v1.get_variable("global_step", initializer=np.int64(7))
-        session.run(tf.compat.v1.global_variables_initializer())
-        tf.compat.v1.train.Saver().save(session, str(folder / "bert_model.ckpt"), write_meta_graph=False)
+    write_checkpoint(folder / "bert_model.ckpt", shapes)
     (folder / "bert_config.json").write_text(json.dumps(GOOGLE_CONFIG))
     tiny.tokenizer().save(folder / "vocab.txt")
     return folder
@@ -93,6 +99,85 @@ def test_google_checkpoint_for_tagging(google):
 def test_damaged_google_folder(google, tmp_path, damage, message):
     copy = tmp_path / "copy"
     shutil.copytree(google, copy)
+    damage(copy)
+    with pytest.raises(ValueError, match=message) as error:
+        weights.load(copy, **TASK)
+    assert str(copy) in str(error.value)
+
+
+# --- Google's ALBERT ---
+
+ALBERT_CONFIG = {**GOOGLE_CONFIG, "num_hidden_layers": 3, "embedding_size": 4, "num_hidden_groups": 1,
+                 "inner_group_num": 1, "net_structure_type": 0, "gap_size": 0, "num_memory_blocks": 0}
+
+
+@pytest.fixture(scope="module")
+def google_albert(tmp_path_factory):
+    """The same for an ALBERT: one layer's weights for all, word, position and type tables of width 4."""
+    folder = tmp_path_factory.mktemp("albert")
+    shapes = {"bert/embeddings/word_embeddings": (len(tiny.VOCAB), 4), "bert/embeddings/token_type_embeddings": (2, 4),
+              "bert/embeddings/position_embeddings": (16, 4), "bert/encoder/embedding_hidden_mapping_in/kernel": (4, 8),
+              "bert/encoder/embedding_hidden_mapping_in/bias": (8,), "bert/pooler/dense/kernel": (8, 8),
+              "bert/pooler/dense/bias": (8,), "cls/predictions/output_bias": (len(tiny.VOCAB),),
+              "cls/predictions/transform/dense/kernel": (8, 4), "cls/predictions/transform/dense/bias": (4,),
+              "cls/seq_relationship/output_weights": (2, 8), "cls/seq_relationship/output_bias": (2,)}
+    prefix = "bert/encoder/transformer/group_0/inner_group_0/"
+    for name, shape in (("attention_1/self/query", (8, 8)), ("attention_1/self/key", (8, 8)),
+                        ("attention_1/self/value", (8, 8)), ("attention_1/output/dense", (8, 8)),
+                        ("ffn_1/intermediate/dense", (8, 12)), ("ffn_1/intermediate/output/dense", (12, 8))):
+        shapes |= {f"{prefix}{name}/kernel": shape, f"{prefix}{name}/bias": shape[1:]}
+    for name, width in (("bert/embeddings/LayerNorm", 4), ("cls/predictions/transform/LayerNorm", 4),
+                        (prefix + "LayerNorm", 8), (prefix + "LayerNorm_1", 8)):
+        shapes |= {f"{name}/{kind}": (width,) for kind in ("beta", "gamma")}
+    write_checkpoint(folder / "model.ckpt-best", shapes)
+    (folder / "albert_config.json").write_text(json.dumps(ALBERT_CONFIG))
+    tiny.tokenizer().save(folder / "vocab.txt")
+    return folder
+
+
+def their_albert(folder, model="albert", **settings):
+    from bert4keras.models import build_transformer_model
+    return build_transformer_model(str(folder / "albert_config.json"), str(folder / "model.ckpt-best"), model=model,
+                                   **settings)
+
+
+def test_google_albert_equals_bert4keras(google_albert):
+    model = weights.load(google_albert, **TASK)
+    assert both(model, their_albert(google_albert), "hidden_states") < 1e-5
+    assert both(model, their_albert(google_albert, with_pool=True), "pooled") < 1e-5
+    assert (model.config.table_size, model.config.embedding_norm, model.config.sharing) == (4, "embedding", "all")
+    assert model.history[0]["loaded"] == 7 + 16 + 2                      # the three layers are one
+    assert [name.split("/")[0] for name in model.history[0]["left_out"]] == (
+        ["cls", "cls", "global_step", "mlm_bias", "mlm_norm", "mlm_norm", "mlm_transform", "mlm_transform"])
+    wrong = model.clone()
+    wrong.set_weights({"embedding_projection/bias": np.ones(8, np.float32)}, only=["embedding_projection/bias"])
+    assert both(wrong, their_albert(google_albert), "hidden_states") > 1e-3
+
+
+def test_google_albert_s_masked_lm_head_equals_bert4keras(google_albert):
+    ours = weights.load(google_albert, task="mlm", labels=())
+    inputs = ours.pad(ours.tokenizer.encode(tiny.TEXTS, 16))
+    real = inputs["input_mask"] == 1
+    found = their_albert(google_albert, with_mlm=True)([inputs["input_word_ids"], inputs["input_type_ids"]]).numpy()
+    np.testing.assert_allclose(tf.nn.softmax(ours.model(inputs)).numpy()[real], found[real], atol=1e-5)
+
+
+def test_an_unshared_albert_of_bert4keras_in_memory(google_albert):
+    unshared = their_albert(google_albert, "albert_unshared")
+    model = weights.from_bert4keras(unshared, tiny.tokenizer(), **TASK)
+    assert model.config.sharing == "none" and both(model, unshared, "hidden_states") < 1e-5
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda f: (f / "vocab.txt").rename(f / "30k-clean.vocab"), "must be WordPiece, a vocab.txt. Received: Sentence"),
+    (lambda f: (f / "vocab.txt").unlink(), "must come with tokenizer.json or vocab.txt"),
+    (lambda f: (f / "albert_config.json").write_text(json.dumps(ALBERT_CONFIG | {"num_hidden_groups": 3})),
+     "must share one layer with all .* Received: `num_hidden_groups` = 3, `inner_group_num` = 1"),
+    (lambda f: (f / "albert_config.json").write_text(json.dumps(ALBERT_CONFIG | {"inner_group_num": 2})),
+     "`inner_group_num` = 2")])
+def test_an_albert_that_cannot_be_read(google_albert, tmp_path, damage, message):
+    copy = tmp_path / "copy"
+    shutil.copytree(google_albert, copy)
     damage(copy)
     with pytest.raises(ValueError, match=message) as error:
         weights.load(copy, **TASK)

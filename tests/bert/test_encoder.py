@@ -186,6 +186,6 @@ def test_bridge_reads_the_settings(pair):
     assert (ours.config.num_layers, ours.config.num_heads, ours.config.pooling) == (3, 2, "pooler")
     assert ours.config.activation == model.get_layer("Transformer-0-FeedForward").activation[0].__name__.replace(
         "_erf", "")
-    assert len(bert4keras_bridge.layer_names(3)) == 8 + 4 * 3
+    assert len(bert4keras_bridge.layer_names(3)) == 9 + 4 * 3
     assert ours.history == [{"method": "load", "source": "bert4keras", "loaded": 5 + 16 * 3 + 4, "new": [],
                              "left_out": [], "seed": 0}]
