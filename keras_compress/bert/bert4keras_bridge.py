@@ -13,7 +13,7 @@ _ACTIVATIONS = {"gelu_erf": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
 
 
 def layer_names(num_layers, albert=False):
-    """{bert4keras layer: [our weights, in the order of that layer's `get_weights`]}; an ALBERT has one layer for all."""
+    """{bert4keras layer: [our weights, in the order of its `get_weights`]}; an ALBERT has one layer for all."""
     names = {"Embedding-Token": ["word_embeddings/embeddings"], "Embedding-Segment": ["type_embeddings/embeddings"],
              "Embedding-Position": ["position_embeddings/embeddings"],
              "Embedding-Norm": ["embeddings_norm/beta", "embeddings_norm/gamma"],
@@ -130,7 +130,8 @@ def read_model(model):
         raise ValueError(f"The feed-forward activation must be one of {', '.join(_ACTIVATIONS)}, the pooler's tanh. "
                          f"Received: {' and '.join(activations)}.")
     averaged = any(type(layer).__name__ == "GlobalAveragePooling1D" for layer in model.layers)
-    narrow = {"embedding_size": token.output_dim, "embedding_norm": "embedding"} if "Embedding-Mapping" in layers else {}
+    narrow = {"embedding_size": token.output_dim, "embedding_norm": "embedding"} if "Embedding-Mapping" in layers \
+        else {}
     config = BertConfig(
         vocab_size=token.input_dim, hidden_size=attention.out_dim, num_layers=num_layers, num_heads=attention.heads,
         intermediate_size=inner.units, max_position_embeddings=layers["Embedding-Position"].input_dim,
