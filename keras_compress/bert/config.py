@@ -8,6 +8,7 @@ POOLINGS = ("pooler", "cls", "mean")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 ARCHITECTURES = ("bert", "bilstm")
 SHARINGS, NORMS = ("none", "all", "attention", "ffn"), ("hidden", "embedding")
+ADAPTERS, HGT_GROUPS = ("linear", "mlp", "hgt"), (8, 4, 2, 1)
 
 # Names in Google's bert_config.json and in Hugging Face's config.json; the last two in Google's albert_config.json.
 _PUBLISHED_NAMES = {
@@ -43,7 +44,8 @@ class BertConfig:
         pooling: what a sentence-level head reads: "pooler" (dense + tanh on [CLS]), "cls" (the last hidden
             state of [CLS]) or "mean" (mean of the last hidden states over real tokens).
         architecture: "bert", or "bilstm" (see bilstm.py).
-        embedding_size: width of the word table; None: `hidden_size`. A dense layer maps a narrower one to the encoder.
+        embedding_size: width of the word table; None: `hidden_size`. A narrower one is mapped to the encoder's width.
+        adapter: how: by a "linear" layer, an "mlp" or "hgt", DeFINE's hierarchical group transformation (adapter.py).
         embedding_norm: where positions and types are added and normalised: at the "hidden" width, after that layer, or
             at the "embedding" width, before it (ALBERT).
         sharing: which part of the layers is one for all of a group: "none", "all", "attention" or "ffn".
@@ -67,6 +69,7 @@ class BertConfig:
     pooling: str = "pooler"
     architecture: str = "bert"
     embedding_size: int | None = None
+    adapter: str = "linear"
     embedding_norm: str = "hidden"
     sharing: str = "none"
     num_groups: int = 1
@@ -87,9 +90,12 @@ class BertConfig:
             raise ValueError(f"`num_groups` must be 1 to {self.num_layers}, the number of layers. "
                              f"Received: {self.num_groups!r}.")
         for name, choices in (("pooling", POOLINGS), ("activation", ACTIVATIONS), ("architecture", ARCHITECTURES),
-                              ("sharing", SHARINGS), ("embedding_norm", NORMS)):
+                              ("sharing", SHARINGS), ("embedding_norm", NORMS), ("adapter", ADAPTERS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {getattr(self, name)!r}.")
+        if self.adapter == "hgt" and self.table_size % max(HGT_GROUPS):
+            raise ValueError(f"`embedding_size` of an hgt adapter must be a multiple of {max(HGT_GROUPS)}, its number "
+                             f"of groups. Received: {self.table_size}.")
         for name in ("dropout", "attention_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"`{name}` must be in [0, 1). Received: {getattr(self, name)!r}.")
@@ -98,6 +104,23 @@ class BertConfig:
     def table_size(self):
         """Width of the word table."""
         return self.embedding_size or self.hidden_size
+
+    @property
+    def adapter_shapes(self):
+        """(input width, output width, groups) of each linear transform from the word table to the encoder."""
+        narrow, wide = self.table_size, self.hidden_size
+        if narrow == wide:
+            return []
+        if self.adapter == "linear":
+            return [(narrow, wide, 1)]
+        if self.adapter == "mlp":
+            return [(narrow, 2 * narrow, 1), (2 * narrow, wide, 1)]
+        shapes, depth = [], len(HGT_GROUPS)
+        for layer, groups in enumerate(HGT_GROUPS, start=1):
+            width = -(-narrow * (depth - 1 + layer) // ((depth - 1) * 8)) * 8         # n + n l / (N - 1), a multiple of 8
+            inputs = narrow + shapes[-1][1] if shapes else narrow                     # the table again in every layer
+            shapes.append((inputs, width if layer < depth else wide, groups))
+        return shapes
 
     def owner(self, layer, part):
         """The layer whose weights a layer uses for its "attention" or "ffn": the first one of its group, or itself."""

@@ -12,6 +12,7 @@ builds a model, cuts modules out of one (Theseus), and rewires one for export, a
 """
 from keras_compress.backend import keras, tf
 from keras_compress.bert import bilstm
+from keras_compress.bert.adapter import GroupLinear, adapt
 from keras_compress.bert import layers as L
 
 TASKS = ("classification", "matching", "tagging", "mlm")
@@ -42,7 +43,7 @@ class LayerStore(dict):
             stddev = self.config.initializer_range
             truncated_normal = keras.initializers.TruncatedNormal(stddev=stddev, seed=self.seed)
             initializer = "zeros" if name in self.loaded else truncated_normal
-            if cls is keras.layers.Dense:
+            if cls in (keras.layers.Dense, GroupLinear):
                 kwargs["kernel_initializer"] = initializer
             elif issubclass(cls, keras.layers.Embedding):
                 kwargs["embeddings_initializer"] = initializer
@@ -66,16 +67,15 @@ def embed(get, word_ids, type_ids):
     """Sum of word, type and position embeddings, normalised. (batch, seq) twice -> (batch, seq, hidden)."""
     config = get.config
     x = word_table(get)(word_ids)
-    narrow = config.table_size != config.hidden_size
-    if narrow and config.embedding_norm == "hidden":
-        x = get(keras.layers.Dense, "embedding_projection", config.hidden_size)(x)
+    if config.embedding_norm == "hidden":
+        x = adapt(get, x)
     if config.type_vocab_size:
         types = get(keras.layers.Embedding, "type_embeddings", config.type_vocab_size, x.shape[-1])(type_ids)
         x = get(keras.layers.Add, "embeddings_add")([x, types])
     x = get(L.PositionEmbedding, "position_embeddings", config.max_position_embeddings)(x)
     x = get(L.LayerNorm, "embeddings_norm", config.layer_norm_eps)(x)
-    if narrow and config.embedding_norm == "embedding":
-        x = get(keras.layers.Dense, "embedding_projection", config.hidden_size)(x)
+    if config.embedding_norm == "embedding":
+        x = adapt(get, x)
     return get(keras.layers.Dropout, "embeddings_dropout", config.dropout)(x)
 
 

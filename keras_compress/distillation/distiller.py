@@ -16,9 +16,9 @@ Departures
 from keras_compress.backend import keras, tf
 from keras_compress.bert.weights import load, with_head
 from keras_compress.distillation.cache import cache_outputs
-from keras_compress.training import adamw, fit, stream
+from keras_compress.training import adamw, finetune, fit, stream
 
-KINDS = ("kl", "ce", "mse")
+KINDS, RECOVERIES = ("kl", "ce", "mse"), ("distil", "finetune", "none")
 
 
 class Distiller(keras.Model):
@@ -112,6 +112,40 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
 
     return fit(model, student, dataset, training, seed=seed, stage=stage, num_steps=num_steps, batches=paired,
                measure=measure)
+
+
+def recovered(teacher, student, dataset, recover, temperature, *, seed, training):
+    """Trains a compressed model until it has won back what it can.
+
+    Args:
+        teacher: `TaskModel`, the original. student: `TaskModel` made of it; trained in place or replaced.
+        recover: "distil": learn from the labels and, as much, from the original's answers at `temperature`; "finetune":
+            from the labels alone; "none": not at all.
+    Returns:
+        `TaskModel`.
+    """
+    if recover == "finetune":
+        return finetune(student, dataset, seed=seed, training=training)
+    if recover == "distil":
+        check_pair(teacher, student)
+
+        def objective(teacher, student, labels, mask):
+            return {"soft": soft_target_loss(teacher["logits"], student["logits"], temperature, mask=labels >= 0),
+                    "label": label_loss(labels, student["logits"])}
+
+        student.curve += distill(teacher, student, dataset, objective, {"soft": 0.5, "label": 0.5}, training=training,
+                                 teacher_outputs=["logits"], student_outputs=["logits"], seed=seed, stage="distill",
+                                 num_steps=training.num_steps(len(dataset.train.texts)))
+    return student
+
+
+def check_recovery(teacher, recover, temperature):
+    """Raises ValueError unless a model can be `recovered` so; to be called before it is compressed."""
+    if recover not in RECOVERIES:
+        raise ValueError(f"`recover` must be one of {', '.join(RECOVERIES)}. Received: {recover!r}.")
+    if recover == "distil":
+        check_soft_targets(temperature)
+        check_trained(teacher)
 
 
 def outputs(task_model, names):

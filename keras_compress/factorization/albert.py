@@ -20,30 +20,12 @@ import numpy as np
 
 from keras_compress.bert.config import SHARINGS
 from keras_compress.bert.encoder import split_name
-from keras_compress.distillation.distiller import (
-    check_pair, check_soft_targets, check_trained, distill, label_loss, soft_target_loss)
-from keras_compress.training import Training, check_fit, finetune
+from keras_compress.distillation.distiller import check_recovery, recovered
+from keras_compress.factorization.table import factorize_table
+from keras_compress.training import Training, check_fit
 
 log = logging.getLogger(__name__)
-RECOVERIES, HOW = ("distil", "finetune", "none"), ("mean", "first")
-
-
-def factorize_table(table, size):
-    """Best factors of rank E: table ~ narrow @ projection, by truncated SVD.
-
-    Args:
-        table: float (V, H). size: E, 1 to min(V, H).
-    Returns:
-        (narrow (V, E), projection (E, H), relative error: norm of the rest over norm of the table).
-    Raises:
-        ValueError: if E is out of range.
-    """
-    if not 1 <= size <= min(table.shape):
-        raise ValueError(f"`embedding_size` must be 1 to {min(table.shape)}, the smaller side of the word table. "
-                         f"Received: {size}.")
-    u, s, v = np.linalg.svd(table.astype(np.float64), full_matrices=False)
-    error = np.sqrt((s[size:] ** 2).sum() / max((s ** 2).sum(), 1e-30))
-    return (u[:, :size] * s[:size]).astype(np.float32), v[:size].astype(np.float32), float(error)
+HOW = ("mean", "first")
 
 
 def factorize(task_model, embedding_size, *, seed=0):
@@ -103,20 +85,17 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
         task_model: `TaskModel`; left as it is.
         embedding_size: E; None leaves the table. sharing, num_groups, how: see `share_layers`; "none" leaves the
             layers.
-        recover: "distil": learn from the labels and, as much, from the original's answers at `temperature`; "finetune":
-            from the labels alone; "none": not at all.
+        recover, temperature: see `recovered`.
     Returns:
         `TaskModel`.
     Raises:
         ValueError: if nothing is asked for, or a setting is out of range.
     """
     check_fit(task_model, dataset)
-    if recover not in RECOVERIES or (embedding_size is None and sharing == "none"):
-        raise ValueError(f"`recover` must be one of {', '.join(RECOVERIES)}, and `embedding_size` or `sharing` be "
-                         f"given. Received: {recover!r}, {embedding_size} and {sharing!r}.")
-    if recover == "distil":
-        check_soft_targets(temperature)
-        check_trained(task_model)
+    if embedding_size is None and sharing == "none":
+        raise ValueError("`embedding_size` or `sharing` must be given. "
+                         f"Received: {embedding_size} and {sharing!r}.")
+    check_recovery(task_model, recover, temperature)
     error = None
     with training.scope():
         small = task_model
@@ -127,16 +106,4 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
             small = share_layers(small, sharing, num_groups, how, seed=seed)
     small.history.append({"method": "albert", "seed": seed, "embedding_size": embedding_size, "table_error": error,
                           "sharing": sharing, "num_groups": num_groups, "how": how, "recover": recover})
-    if recover == "finetune":
-        return finetune(small, dataset, seed=seed, training=training)
-    if recover == "distil":
-        check_pair(task_model, small)
-
-        def objective(teacher, student, labels, mask):
-            return {"soft": soft_target_loss(teacher["logits"], student["logits"], temperature, mask=labels >= 0),
-                    "label": label_loss(labels, student["logits"])}
-
-        small.curve += distill(task_model, small, dataset, objective, {"soft": 0.5, "label": 0.5}, training=training,
-                               teacher_outputs=["logits"], student_outputs=["logits"], seed=seed, stage="distill",
-                               num_steps=training.num_steps(len(dataset.train.texts)))
-    return small
+    return recovered(task_model, small, dataset, recover, temperature, seed=seed, training=training)

@@ -4,12 +4,13 @@ Formulas for the flat BERT of `keras_compress.bert`, with V, P, T the sizes of t
 size, f the feed-forward size, L layers, n tokens, C labels.
 
     embeddings   (V + P + T) h + 2 h                      parameters; with a word table of width E < h
-                 V E + (P + T + 2) (h or E) + E h + h
+                 V E + (P + T + 2) (h or E) + adapter, which is E h + h, or of each transform (in out / groups + out),
+                 and of each LayerNorm of an hgt 2 out
     one layer    4 (h^2 + h) + (h f + f) + (f h + h) + 4 h
     pooler       h^2 + h        (pooling = "pooler" only; a tagger has none)
     classifier   h C + C
     BiLSTM       per layer 8 (in + u + 1) u parameters and 16 n (in + u) u flops; u units per direction
-    flops        L (8 n h^2 + 4 n^2 h + 4 n h f) + 2 n E h (narrow table) + 2 h^2 (pooler)
+    flops        L (8 n h^2 + 4 n^2 h + 4 n h f) + 2 n E h (narrow table; 2 n in out / groups) + 2 h^2 (pooler)
                  + 2 h C (classifier; n times that for tagging)
 
 One multiply-add is 2 flops. Only matrix products are counted: q, k, v, o (8 n h^2), scores and weighted values
@@ -36,9 +37,11 @@ def parameters(config, num_labels=0, task="classification"):
     hidden, table = config.hidden_size, config.table_size
     normed = table if config.embedding_norm == "embedding" else hidden
     embeddings = config.vocab_size * table + (config.max_position_embeddings + config.type_vocab_size + 2) * normed
-    projection = (table + 1) * hidden if table != hidden else 0
+    shapes = config.adapter_shapes
+    adapter = sum(inputs * outputs // groups + outputs for inputs, outputs, groups in shapes)
+    adapter += sum(2 * outputs for _, outputs, _ in shapes[:-1]) if config.adapter == "hgt" else 0
     pooler = hidden * hidden + hidden if _has_pooler(config, task) else 0
-    return embeddings + projection + encoder_parameters(config) + pooler + (hidden + 1) * num_labels
+    return embeddings + adapter + encoder_parameters(config) + pooler + (hidden + 1) * num_labels
 
 
 def flops(config, sequence_length, num_labels=0, task="classification"):
@@ -48,9 +51,9 @@ def flops(config, sequence_length, num_labels=0, task="classification"):
     if config.architecture == "bilstm":
         return (sum(16 * n * (width + inner) * inner for width in _widths(config)) + 4 * inner * num_labels * times)
     layer = 8 * n * hidden * hidden + 4 * n * n * hidden + 4 * n * hidden * inner
-    projection = 2 * n * config.table_size * hidden if config.table_size != hidden else 0
+    adapter = sum(2 * n * inputs * outputs // groups for inputs, outputs, groups in config.adapter_shapes)
     pooler = 2 * hidden * hidden if _has_pooler(config, task) else 0
-    return projection + config.num_layers * layer + pooler + 2 * hidden * num_labels * times
+    return adapter + config.num_layers * layer + pooler + 2 * hidden * num_labels * times
 
 
 def _widths(config):

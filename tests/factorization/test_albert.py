@@ -163,7 +163,7 @@ def test_it_chains_with_other_methods():
     (lambda: albert.compress(tiny.model(), data(), embedding_size=8), "Received: 8 and a table of width 8"),
     (lambda: albert.compress(tiny.model(), data(), sharing="heads"), "`sharing` must be one of all, attention, ffn"),
     (lambda: albert.compress(tiny.model(), data(), sharing="all", recover="hope"), "`recover` must be one of"),
-    (lambda: albert.compress(tiny.model(), data()), "`embedding_size` or `sharing` be given"),
+    (lambda: albert.compress(tiny.model(), data()), "`embedding_size` or `sharing` must be given"),
     (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 3), "must divide.*3 and 4. Choose 1, 2"),
     (lambda: albert.share_layers(tiny.model(sharing="all"), "ffn"), "shares nothing yet"),
     (lambda: tiny.config(embedding_size=9), "`embedding_size` must be 1 to 8"),

@@ -1,0 +1,85 @@
+"""Adapters from a narrow word table to the encoder's width. Mehta et al., 2020 (DeFINE), arXiv:1911.12385.
+
+Equation map
+    linear   y = x W + b                                                        adapt
+    mlp      y = gelu(x W1 + b1) W2 + b2                                        adapt
+    GLT      g equal parts, each times a matrix of its own, joined again        GroupLinear
+    HGT      Y1 = GLT(X), Yl = GLT(mix(X, Y(l-1)))                              adapt, GroupMix
+    groups   gl = max(floor(g_max / 2^(l-1)), 1)                                config.HGT_GROUPS, for 4 layers and g_max 8
+Departures
+    As in the paper's formulas, and unlike the authors' code, no dense layer goes before or after; the last transform
+    has one group, so that it is dense, and reads the table's vector once more. LayerNorm and GELU follow all others; no
+    dropout, since what is fitted is a table, not a text. Widths grow from n to 2 n over all layers but the last.
+"""
+from keras_compress.backend import keras, tf
+from keras_compress.bert.layers import LayerNorm, register
+
+
+@register
+class GroupLinear(keras.layers.Layer):
+    """Group linear transform: equal parts of the last axis, each times a matrix of its own. (..., n) -> (..., units).
+
+    Args:
+        units, groups: width of the output and number of parts; n / groups times units / groups numbers each.
+    Raises:
+        ValueError: if n or `units` is not a multiple of `groups`.
+    """
+
+    def __init__(self, units, groups, kernel_initializer="glorot_uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.groups = units, groups
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, shape):
+        if shape[-1] % self.groups or self.units % self.groups:
+            raise ValueError("`groups` must divide the widths of input and output. "
+                             f"Received: {self.groups}, {shape[-1]} and {self.units}.")
+        self.kernel = self.add_weight(name="kernel", initializer=self.kernel_initializer,
+                                      shape=(self.groups, shape[-1] // self.groups, self.units // self.groups))
+        self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
+        super().build(shape)
+
+    def call(self, x):                                                     # (..., n)
+        parts = tf.split(x, self.groups, axis=-1)                          # groups of (..., n / groups)
+        parts = [tf.matmul(part, kernel) for part, kernel in zip(parts, tf.unstack(self.kernel))]
+        return tf.concat(parts, axis=-1) + self.bias                       # (..., units)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units, "groups": self.groups,
+                "kernel_initializer": keras.initializers.serialize(self.kernel_initializer)}
+
+
+@register
+class GroupMix(keras.layers.Layer):
+    """Joins two vectors group by group: [x1, y1, x2, y2, ..]. (..., n), (..., m) -> (..., n + m)."""
+
+    def __init__(self, groups, **kwargs):
+        super().__init__(**kwargs)
+        self.groups = groups
+
+    def call(self, x, y):
+        pairs = zip(tf.split(x, self.groups, axis=-1), tf.split(y, self.groups, axis=-1))
+        return tf.concat([part for pair in pairs for part in pair], axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "groups": self.groups}
+
+
+def adapt(get, x):
+    """Word vectors at the encoder's width, as `config.adapter` says. (..., embedding) -> (..., hidden).
+
+    Every token's vector is mapped alone, so the map can be folded into the table (`factorization.define.fold`).
+    """
+    config, y = get.config, x
+    shapes = config.adapter_shapes
+    for place, (_, units, groups) in enumerate(shapes[:-1]):
+        if config.adapter == "mlp":
+            y = get(keras.layers.Dense, "embedding_inner", units)(x)
+        else:
+            mixed = get(GroupMix, f"embedding_mix_{place}", groups)(x, y) if place else x
+            y = get(GroupLinear, f"embedding_groups_{place}", units, groups)(mixed)
+            y = get(LayerNorm, f"embedding_groups_{place}_norm", config.layer_norm_eps)(y)
+        y = get(keras.layers.Activation, f"embedding_gelu_{place}", "gelu")(y)
+    if len(shapes) > 2:
+        y = get(GroupMix, "embedding_mix", 1)(x, y)
+    return get(keras.layers.Dense, "embedding_projection", config.hidden_size)(y) if shapes else x
