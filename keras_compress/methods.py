@@ -4,7 +4,8 @@ import importlib
 from pathlib import Path
 
 FAMILIES = ("replacement", "distillation", "factorization", "quantization", "pruning")
-TRAININGS = {"finetune": "training", "masked_lm": "pretraining"}
+TRAININGS = {"finetune": "training", "masked_lm": "pretraining", "pretrain": "pretraining",
+             "from_scratch": "pretraining"}
 PACKAGE = Path(__file__).parent
 
 
@@ -20,7 +21,7 @@ def methods():
 
 
 def method(name):
-    """The `compress` function of a method; "finetune" and "masked_lm" are plain training.
+    """The `compress` function of a method; those of `TRAININGS` are plain training.
 
     Raises:
         ValueError: if there is no method of that name.

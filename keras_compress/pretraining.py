@@ -1,9 +1,19 @@
-"""Masked-LM training: the head that fills in words, or the whole encoder. Devlin et al., 2019, Sec. 3.1, Task 1."""
+"""Pre-training: masked words (Devlin et al., 2019, Sec. 3.1, Task 1), alone or with a task on pairs of sentences.
+
+    masked_lm      the head that fills in words, or the whole encoder
+    from_scratch   a model with random weights
+    pretrain       masked words and sentence order (ALBERT) or next sentence (BERT) together
+"""
+import statistics
+import time
+
 from keras_compress.backend import keras, tf
-from keras_compress.bert.encoder import LayerStore, make_inputs, mlm_head
+from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, make_inputs, mlm_head, task_head
 from keras_compress.bert.layers import register
+from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.weights import with_head
-from keras_compress.datasets.masking import check_mask_piece, each_piece, mask_words
+from keras_compress.datasets.masking import check_mask_piece, each_piece, each_word, mask_words
+from keras_compress.datasets.sentence_pairs import LABELS, sentence_pairs
 from keras_compress.settings import Training
 from keras_compress.training import adamw, fit, stream
 
@@ -102,3 +112,100 @@ def masked_loss(targets, logits):
     """Cross-entropy in nats, mean over masked tokens. (batch, seq) with -1, (masked tokens, vocabulary) -> scalar."""
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets[targets >= 0], logits)
     return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32))
+
+
+def from_scratch(task_model, dataset, *, seed=0, training=Training(), config={}):
+    """A model with random weights, on the vocabulary of another one: what pre-training starts from.
+
+    Args:
+        task_model: `TaskModel` with the tokenizer, task and labels. dataset, training: not looked at.
+        config: fields of `BertConfig` that differ from the given model's: {"hidden_size": 128, "sharing": "all", ..}.
+    Returns:
+        `TaskModel`.
+    Raises:
+        ValueError: if `BertConfig` has no such field, or the values do not fit.
+    """
+    try:
+        shape = task_model.config.replace(**config)
+    except TypeError as error:
+        raise ValueError(f"`config` must be fields of BertConfig and their values. Received: {config!r} ({error}).") \
+            from error
+    with training.scope():
+        model = TaskModel(shape, task_model.tokenizer, task_model.task, task_model.labels, seed=seed)
+    model.history = [{"method": "load", "source": "from_scratch", "loaded": 0, "new": sorted(model.weights()),
+                      "left_out": [], "seed": seed}]
+    return model
+
+
+def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task="sop", ngram=3, mask_share=0.15):
+    """Trains on running text: masked words and, as much, a task on pairs of segments. Lan et al., 2020 (ALBERT).
+
+    The sentence head is dense + tanh on [CLS] and two scores. It is left behind: what comes next has a head of its own.
+    Its accuracy on dev, texts unmasked, is in the history, beside the updates per second.
+
+    Args:
+        task_model: `TaskModel`; one of another task gets a new masked-LM head.
+        dataset: unlabelled `Dataset`, whose labels number the documents.
+        sentence_task: "sop", "nsp" or "none", see `sentence_pairs`.
+        ngram: most words in a row that are masked together. mask_share: chance of a word.
+    Returns:
+        `TaskModel` of task "mlm".
+    Raises:
+        ValueError: if the vocabulary has no [MASK], or the text no sentences to order.
+    """
+    check_mask_piece(task_model.tokenizer)
+    pairs = sentence_pairs(dataset, task_model.tokenizer, training.max_length, sentence_task, seed)
+    training = training if pairs.dev else training.replace(evaluations=0, patience=None)
+    with training.scope():
+        model = task_model.clone(seed=seed) if task_model.task == "mlm" else with_head(task_model, "mlm", (), seed=seed)
+        chosen = choosing_model(model)
+        heads, losses = {"mlm": chosen.output["logits"]}, {"mlm": masked_loss}
+        if sentence_task != "none":
+            get = LayerStore(model.config.replace(pooling="pooler"), 10_000 * seed + 5_000)
+            _, heads["sentence"] = task_head(get, "matching", len(LABELS), chosen.output["hidden"],
+                                             chosen.input["input_mask"])
+            losses["sentence"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        named = {name: keras.layers.Activation("linear", name=name)(scores) for name, scores in heads.items()}
+        trained = keras.Model(chosen.input, named)                              # the curve's columns have these names
+        num_steps = training.num_steps(len(pairs.train.texts))
+        trained.compile(adamw(training, num_steps), losses, jit_compile=False,
+                        metrics={name: "accuracy" for name in heads if name == "sentence"})
+
+    def mask(step, batch):
+        words, draw = each_word(batch[0], model.tokenizer), tf.stack([tf.cast(seed, tf.int64), step])
+        inputs, targets = mask_words(batch[0], words, model.tokenizer, draw, mask_share, ngram)
+        answers = {"mlm": targets, "sentence": batch[1]}
+        return {**inputs, "targets": targets}, {name: answers[name] for name in heads}
+
+    clock = StepClock()
+    model.curve += fit(trained, model, pairs, training, seed=seed, stage="pretrain", num_steps=num_steps,
+                       batches=lambda first, last: stream(pairs, model.tokenizer, training, seed, first, last)
+                       .enumerate(first).map(mask), callbacks=[clock],
+                       measure=lambda: masked_accuracy(model, pairs, training, mask_share))
+    accuracy = None
+    if "sentence" in heads and pairs.dev:
+        judge = keras.Model({name: chosen.input[name] for name in INPUT_NAMES}, heads["sentence"])
+        batches = pairs.batches("dev", model.tokenizer, training.batch_size, training.max_length)
+        right = [tf.argmax(judge(inputs, training=False), -1).numpy() == labels.numpy() for inputs, labels in batches]
+        accuracy = sum(map(sum, right)) / len(pairs.dev.texts)
+    model.history.append({"method": "pretrain", "seed": seed, "num_steps": num_steps, "sentence_task": sentence_task,
+                          "ngram": ngram, "mask_share": mask_share, "pairs": len(pairs.train.texts),
+                          "sentence_accuracy": accuracy, "steps_per_second": clock.steps_per_second(),
+                          "parameters": model.model.count_params(), "training": training.settings()})
+    return model
+
+
+class StepClock(keras.callbacks.Callback):
+    """Times updates. The median leaves out what happens between them: tracing, evaluation, checkpoints."""
+
+    def __init__(self):
+        super().__init__()
+        self.ends = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.ends.append(time.perf_counter())
+
+    def steps_per_second(self):
+        """Updates per second, None if there were fewer than two."""
+        gaps = [after - before for before, after in zip(self.ends, self.ends[1:])]
+        return 1 / statistics.median(gaps) if gaps else None

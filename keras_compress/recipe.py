@@ -10,9 +10,9 @@
 
 A setting that is a model (`student`, `mlm`) names an earlier step or a source of weights, too. A step with `data` works
 on unlabelled text of its own, such as "apidocs". What it makes serves other steps and is not measured, and so does what
-`masked_lm` makes.
+`masked_lm`, `pretrain` and `from_scratch` make.
 
-A study is a recipe with `datasets`, `seeds` and `learning_rates` (see study.py); a step of a study may have
+A study is a recipe with `datasets`, `seeds`, `learning_rates` and `shared` (see study.py); a step of a study may have
 `learning_rates` of its own.
 """
 import dataclasses
@@ -24,10 +24,12 @@ from keras_compress.methods import method, settings_of
 from keras_compress.settings import Training
 
 MODELS = ("student", "mlm")                              # settings that name a model
+SERVING = ("masked_lm", "pretrain", "from_scratch")      # methods whose models no one measures
 FIXED = ("name", "method", "from", "data", "learning_rates")               # keys of any step
 FOLDER = Path(__file__).parent / "recipes"
 KINDS = {"about": str, "data": str, "training": dict, "step": [dict], "formats": [str], "sequence_length": int,
-         "datasets": [str], "seeds": [int], "learning_rates": [float]}         # [kind]: a list of these, not empty
+         "datasets": [str], "seeds": [int], "learning_rates": [float],
+         "shared": bool}                                 # [kind]: a list of these, not empty
 
 
 def recipes():
@@ -117,7 +119,7 @@ def parents(recipe, step):
 
 def is_measured(step):
     """Whether a step's model solves the task, or only serves other steps."""
-    return "data" not in step and step["method"] != "masked_lm"
+    return "data" not in step and step["method"] not in SERVING
 
 
 def is_step(recipe, name):

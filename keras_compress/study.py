@@ -8,7 +8,7 @@ does not depend on seed and data: costs/<method>.json holds it, measured beside 
 
 Learning rates are chosen on dev, from the study's own grid, with the first seed. The first step of a tree (the
 predecessor) is trained once per data set, at its own rate, and shared by the seeds; so is a step that only
-serves others; it makes no cell.
+serves others; it makes no cell. With `shared = false` these are trained anew for every seed, too.
 """
 import functools
 import hashlib
@@ -125,7 +125,7 @@ class _Study:
         cell = study_cell(self.dataset.name, step["name"], seed, evaluate(model, self.dataset.test),
                           dev=evaluate(model, self.dataset.dev)["value"], learning_rate=rate,
                           dev_of_learning_rates=on_dev, parameters=model.model.count_params(),
-                          settings=model.history[-2:], seconds=round(time.time() - start), versions=versions(),
+                          settings=model.history[-3:], seconds=round(time.time() - start), versions=versions(),
                           own_data=self.own_data(step), **made_from)
         _write_json(path, cell)
         self.cost(step)
@@ -170,12 +170,12 @@ class _Study:
 
     def grid(self, step):
         """The learning rates to choose from; None: the step's own holds."""
-        return None if self.is_shared(step) or not self.learning_rates else step.get("learning_rates",
-                                                                                     self.learning_rates)
+        alone = self.is_shared(step) or not is_measured(step) or not self.learning_rates
+        return None if alone else step.get("learning_rates", self.learning_rates)
 
     def is_shared(self, step):
         """Whether a step is trained once for all seeds."""
-        return step is self.recipe["steps"][0] or not is_measured(step)
+        return self.recipe.get("shared", True) and (step is self.recipe["steps"][0] or not is_measured(step))
 
     def seed(self, step, seed):
         return self.first_seed if self.is_shared(step) else seed

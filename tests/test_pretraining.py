@@ -4,9 +4,13 @@ import pytest
 from keras_compress.backend import tf
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.weights import load, with_head
-from keras_compress.pretraining import choosing_model, masked_accuracy, masked_lm, masked_loss
+from keras_compress.datasets.dataset import Dataset, Split
+from keras_compress.distillation.distiller import check_trained
+from keras_compress.pretraining import (
+    choosing_model, from_scratch, masked_accuracy, masked_lm, masked_loss, pretrain)
 from mobile_export.convert import export
 from tests.bert import tiny
+from tests.datasets.test_sentence_pairs import corpus
 from tests.distillation.test_distilbert import masked_lm as mlm_model
 from tests.distillation.test_distilbert import unlabelled
 from tests.distillation.test_distiller import TRAINING
@@ -96,5 +100,84 @@ def test_with_head_keeps_the_encoder_and_the_history():
     (lambda: export(mlm_model(), "x"), "must have a task with labels"),
     (lambda: TaskModel(tiny.config(), tiny.tokenizer(), "mlm", ("a", "b")), "has no labels")])
 def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# --- from random weights, on running text ---
+
+SHAPE = {"num_layers": 1, "dropout": 0.0, "attention_dropout": 0.0}
+SHORT = TRAINING.replace(max_length=16, epochs=1, batch_size=8)
+
+
+def test_from_scratch():
+    start = tiny.model(seed=5)
+    model = from_scratch(start, None, seed=3, config={**SHAPE, "embedding_size": 4, "sharing": "all"})
+    again, other = (from_scratch(start, None, seed=seed, config=model.config.to_dict()) for seed in (3, 4))
+    assert (model.task, model.labels, model.tokenizer) == (start.task, start.labels, start.tokenizer)
+    assert model.config == start.config.replace(**SHAPE, embedding_size=4, sharing="all")
+    name = "layer_0_query/kernel"
+    assert np.array_equal(model.weights()[name], again.weights()[name])
+    assert not np.array_equal(model.weights()[name], other.weights()[name])
+    assert not np.array_equal(model.weights()[name], start.weights()[name])
+    with pytest.raises(ValueError, match="head must be trained"):
+        check_trained(model)
+
+
+@pytest.mark.parametrize("task", ["sop", "none"])
+def test_pretrain(task):
+    start = from_scratch(tiny.model(), None, config={**SHAPE, "sharing": "all", "num_layers": 2})
+    before = start.weights()
+    model = pretrain(start, corpus(20), training=SHORT, sentence_task=task)
+    assert all(np.array_equal(before[name], value) for name, value in start.weights().items())
+    for name, value in model.weights().items():
+        moved = name not in before or not np.array_equal(value, before[name])
+        assert moved, name                                                    # token types too: pairs have both
+    assert model.task == "mlm" and model.config == start.config.replace(pooling="cls") and "dev" in model.curve[-1]
+    entry = model.history[-1]
+    assert entry["method"] == "pretrain" and entry["steps_per_second"] > 0 and entry["parameters"] == (
+        model.model.count_params())
+    assert ("sentence_loss" in model.curve[-1]) == (task == "sop")
+    assert 0 <= entry["sentence_accuracy"] <= 1 if task == "sop" else entry["sentence_accuracy"] is None
+
+
+def test_it_learns_the_order_of_sentences():
+    """Every document goes from "the cat .." to "a dog .."; so which segment comes first can be read off."""
+    texts = [f"{start} mat {1 + k % 2}" for k in range(30) for start in ("the cat sat", "a dog on")]
+    split = Split(texts, [k // 2 for k in range(len(texts))])
+    text = Dataset("order", "unlabelled", (), split, split)
+    start = from_scratch(tiny.model(), None, config={**SHAPE, "initializer_range": 0.2})
+    model = pretrain(start, text, training=SHORT.replace(epochs=30), sentence_task="sop", mask_share=0.05)
+    assert model.history[-1]["sentence_accuracy"] > 0.9 > 0.75 > np.mean(
+        [row["sentence_accuracy"] for row in model.curve[:2]])
+
+
+def test_a_killed_pretraining_goes_on_with_the_same_weights(tmp_path, monkeypatch):
+    from keras_compress import training
+    start = from_scratch(tiny.model(), None, config={"num_layers": 1})                        # with dropout
+    settings = SHORT.replace(folder=str(tmp_path), checkpoint_every=2)
+    whole = pretrain(start, corpus(10, dev=False), training=SHORT, sentence_task="sop")
+    save = training._Saver.save
+
+    def killed(self):
+        save(self)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(training._Saver, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(start, corpus(10, dev=False), training=settings, sentence_task="sop")
+    monkeypatch.setattr(training._Saver, "save", save)
+    again = pretrain(start, corpus(10, dev=False), training=settings, sentence_task="sop")
+    assert len(again.curve) > 1
+    for name, value in whole.weights().items():
+        np.testing.assert_array_equal(value, again.weights()[name], err_msg=name)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: from_scratch(tiny.model(), None, config={"depth": 3}), "`config` must be fields of BertConfig.*'depth': 3"),
+    (lambda: from_scratch(tiny.model(), None, config="small"), "`config` must be fields of BertConfig"),
+    (lambda: from_scratch(tiny.model(), None, config={"hidden_size": 9}), "must be a multiple of `num_heads`"),
+    (lambda: pretrain(tiny.model(), data()), "made of running text. Received: classification data"),
+    (lambda: pretrain(tiny.model(), corpus(5, 1)), "must have sentences to order")])
+def test_errors_of_pretraining(call, message):
     with pytest.raises(ValueError, match=message):
         call()

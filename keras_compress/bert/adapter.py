@@ -5,7 +5,7 @@ Equation map
     mlp      y = gelu(x W1 + b1) W2 + b2                                        adapt
     GLT      g equal parts, each times a matrix of its own, joined again        GroupLinear
     HGT      Y1 = GLT(X), Yl = GLT(mix(X, Y(l-1)))                              adapt, GroupMix
-    groups   gl = max(floor(g_max / 2^(l-1)), 1)                                config.HGT_GROUPS, for 4 layers and g_max 8
+    groups   gl = max(floor(g_max / 2^(l-1)), 1), for 4 layers and g_max 8     config.HGT_GROUPS
 Departures
     As in the paper's formulas, and unlike the authors' code, no dense layer goes before or after; the last transform
     has one group, so that it is dense, and reads the table's vector once more. LayerNorm and GELU follow all others; no

@@ -117,8 +117,8 @@ class BertConfig:
             return [(narrow, 2 * narrow, 1), (2 * narrow, wide, 1)]
         shapes, depth = [], len(HGT_GROUPS)
         for layer, groups in enumerate(HGT_GROUPS, start=1):
-            width = -(-narrow * (depth - 1 + layer) // ((depth - 1) * 8)) * 8         # n + n l / (N - 1), a multiple of 8
-            inputs = narrow + shapes[-1][1] if shapes else narrow                     # the table again in every layer
+            width = -(-narrow * (depth - 1 + layer) // ((depth - 1) * 8)) * 8      # n + n l / (N - 1), a multiple of 8
+            inputs = narrow + shapes[-1][1] if shapes else narrow                  # the table again in every layer
             shapes.append((inputs, width if layer < depth else wide, groups))
         return shapes
 

@@ -1,17 +1,21 @@
-"""Masked words for the masked-LM task. Devlin et al., 2019, Sec. 3.1, Task 1.
+"""Masked words for the masked-LM task. Devlin et al., 2019, Sec. 3.1, Task 1; n-grams: Lan et al., 2020 (ALBERT).
 
 Equation map
     15 % of the words; of these 80 % [MASK], 10 % a random piece, 10 % unchanged     mask_words
+    P(n) = (1 / n) / sum_{k=1..N} 1 / k, n words in a row                            length_probabilities
 Departures
     Each word is drawn on its own, so that a text has 15 % masked words on average; the authors draw exactly 15 %.
-    Drawn anew in every epoch (as RoBERTa does), not ten times beforehand.
+    Drawn anew in every epoch (as RoBERTa does), not ten times beforehand. No limit of 20 pieces per text.
+    N-grams may overlap; they begin so often that 15 % of the words are masked all the same.
 """
+import numpy as np
+
 from keras_compress.backend import tf
 
 MASKED, RANDOM = 0.8, 0.1
 
 
-def mask_words(inputs, words, tokenizer, seed, share=0.15):
+def mask_words(inputs, words, tokenizer, seed, share=0.15, ngram=1):
     """Hides words.
 
     Args:
@@ -20,18 +24,51 @@ def mask_words(inputs, words, tokenizer, seed, share=0.15):
             where nothing may be masked. `each_piece` makes every piece a word.
         tokenizer: its vocabulary must have [MASK].
         seed: two ints, or an int32 tensor of two: the draw is a stateless function of it.
-        share: chance of a word.
+        share: chance of a word. ngram: N, most words in a row that are drawn together.
     Returns:
         (inputs with changed `input_word_ids`, targets): targets int32 (batch, seq), the true id where one was drawn,
         -1 elsewhere.
     """
     ids = inputs["input_word_ids"]
-    draw = tf.random.stateless_uniform((3, *tf.unstack(tf.shape(ids))), seed)
-    chosen = (tf.gather(draw[0], tf.maximum(words, 0), batch_dims=1) < share) & (words >= 0)
+    draw = tf.random.stateless_uniform((3 + (ngram > 1), *tf.unstack(tf.shape(ids))), seed)
+    hit = begins = draw[0] < begin_rate(share, ngram)                      # (batch, seq): column k is word number k
+    if ngram > 1:
+        lengths = draw_lengths(draw[3], ngram)
+        for place in range(1, ngram):                                      # words that an n-gram begun earlier reaches
+            reaches = begins & (lengths > place)
+            hit |= tf.pad(reaches, [[0, 0], [place, 0]])[:, :tf.shape(ids)[1]]
+    chosen = tf.gather(hit, tf.maximum(words, 0), batch_dims=1) & (words >= 0)
     random_ids = tf.cast(draw[2] * len(tokenizer.vocab), ids.dtype)
     changed = tf.where(draw[1] < MASKED, tokenizer.ids["[MASK]"],
                        tf.where(draw[1] < MASKED + RANDOM, random_ids, ids))
     return {**inputs, "input_word_ids": tf.where(chosen, changed, ids)}, tf.where(chosen, ids, -1)
+
+
+def length_probabilities(ngram):
+    """P(n) for n = 1 .. N: float (N,)."""
+    weights = 1 / np.arange(1, ngram + 1)
+    return weights / weights.sum()
+
+
+def draw_lengths(uniform, ngram):
+    """Lengths of n-grams from uniform numbers. float (..) in [0, 1) -> int32 (..), 1 to N."""
+    limits = np.cumsum(length_probabilities(ngram)).tolist()
+    return 1 + sum(tf.cast(uniform >= limit, tf.int32) for limit in limits[:-1])
+
+
+def begin_rate(share, ngram):
+    """Chance that an n-gram begins at a word, so that a word is masked with chance `share`."""
+    longer = 1 - np.cumsum([0, *length_probabilities(ngram)[:-1]])         # P(n > k), k = 0 .. N - 1
+    rates = np.linspace(0, share, 100_001)
+    masked = 1 - np.prod([1 - rates * chance for chance in longer], axis=0)
+    return float(rates[min(np.searchsorted(masked, share), len(rates) - 1)])
+
+
+def each_word(inputs, tokenizer):
+    """The number of the word that each piece is part of, ## pieces going on with one; [CLS], [SEP], padding -1."""
+    goes_on = tf.gather(tf.constant([piece.startswith("##") for piece in tokenizer.vocab]), inputs["input_word_ids"])
+    numbers = tf.cumsum(tf.cast(~goes_on, tf.int32), axis=1) - 1
+    return tf.where(each_piece(inputs, tokenizer) < 0, -1, numbers)
 
 
 def each_piece(inputs, tokenizer):

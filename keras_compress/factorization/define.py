@@ -118,8 +118,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
     if config.architecture != "bert" or config.table_size != config.hidden_size or not (
             1 <= embedding_size < config.hidden_size):
         raise ValueError(f"`embedding_size` must be 1 to {config.hidden_size - 1}, below the hidden size, of a BERT "
-                         f"whose table is as wide as its layers. Received: {embedding_size} and a {config.architecture} "
-                         f"with a table of width {config.table_size}.")
+                         f"whose table is as wide as its layers. Received: {embedding_size} and a "
+                         f"{config.architecture} with a table of width {config.table_size}.")
     if adapter not in ADAPTERS or fit_steps < 0:
         raise ValueError(f"`adapter` must be one of {', '.join(ADAPTERS)}, `fit_steps` 0 or more. "
                          f"Received: {adapter!r} and {fit_steps}.")

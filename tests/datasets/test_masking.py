@@ -4,7 +4,8 @@ import pytest
 from keras_compress.backend import tf
 from keras_compress.bert.tokenizer import Tokenizer
 from keras_compress.datasets.dataset import Dataset, Split
-from keras_compress.datasets.masking import check_mask_piece, each_piece, mask_words
+from keras_compress.datasets.masking import (
+    begin_rate, check_mask_piece, draw_lengths, each_piece, each_word, length_probabilities, mask_words)
 from tests.bert import tiny
 
 TOKENIZER = tiny.tokenizer()
@@ -70,6 +71,38 @@ def test_a_draw_is_a_function_of_its_seed():
     a, b, c = (mask_words(inputs, words, TOKENIZER, tf.constant(seed, tf.int32), 0.5)[1].numpy()
                for seed in ([1, 2], [1, 2], [1, 3]))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+def test_lengths_of_ngrams():
+    np.testing.assert_allclose(length_probabilities(3), [6 / 11, 3 / 11, 2 / 11])
+    lengths = draw_lengths(tf.random.stateless_uniform((20_000,), (1, 2)), 3).numpy()
+    for length, p in zip((1, 2, 3), (6 / 11, 3 / 11, 2 / 11)):
+        assert abs((lengths == length).mean() - p) < 4 * (p * (1 - p) / 20_000) ** 0.5
+    assert set(draw_lengths(tf.constant([0.0, 0.5454, 0.5456, 0.8181, 0.8183, 0.9999]), 3).numpy()) == {1, 2, 3}
+
+
+def test_ngrams_mask_as_many_words_in_longer_runs():
+    assert begin_rate(0.15, 1) == 0.15
+    inputs = {"input_word_ids": tf.fill((64, 102), TOKENIZER.ids["cat"]), "input_mask": tf.ones((64, 102), tf.int32)}
+    words = each_piece(inputs, TOKENIZER)
+    runs = {}
+    for ngram in (1, 3):
+        chosen = np.concatenate([mask_words(inputs, words, TOKENIZER, (3, k), ngram=ngram)[1].numpy() >= 0
+                                 for k in range(20)])[:, 2:]                     # where an n-gram may have begun before
+        n = chosen.size
+        assert abs(chosen.mean() - 0.15) < 4 * (3 * 0.15 * 0.85 / n) ** 0.5       # words of one n-gram are not independent
+        runs[ngram] = (chosen[:, 1:] & chosen[:, :-1]).sum() / chosen[:, :-1].sum()
+    # The next word is masked, too: 15 % of the time if words are drawn alone; far more often in n-grams.
+    assert abs(runs[1] - 0.15) < 0.01 and runs[3] > 0.35
+
+
+def test_each_word():
+    inputs, _ = batch(["unbelievable dogs sat", "the cat!"], False)
+    numbers = each_word(inputs, TOKENIZER).numpy()
+    assert numbers[0].tolist()[:8] == [-1, 1, 1, 1, 2, 2, 3, -1] and numbers[1].tolist()[:5] == [-1, 1, 2, 3, -1]
+    targets = np.stack([mask_words(inputs, numbers, TOKENIZER, (1, k), 0.3, ngram=2)[1] for k in range(100)])[:, 0]
+    whole = targets >= 0
+    assert (whole[:, 1] == whole[:, 2]).all() and (whole[:, 2] == whole[:, 3]).all() and 0 < whole[:, 1].mean() < 1
 
 
 def test_a_vocabulary_without_mask_is_refused():

@@ -109,7 +109,7 @@ def test_it_chains_with_other_methods():
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: define.compress(wide(), data(), embedding_size=16), "must be 1 to 15.*Received: 16 and a bert with a table"),
+    (lambda: define.compress(wide(), data(), embedding_size=16), "must be 1 to 15.*Received: 16 and a bert with a tab"),
     (lambda: define.compress(wide(embedding_size=8), data(), embedding_size=4), "with a table of width 8"),
     (lambda: define.compress(wide(), data(), embedding_size=9), "`embedding_size` of an hgt .* Received: 9"),
     (lambda: define.compress(wide(), data(), embedding_size=8, adapter="deep"), "`adapter` must be one of linear, mlp"),
