@@ -191,7 +191,8 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
     model.history.append({"method": "pretrain", "seed": seed, "num_steps": num_steps, "sentence_task": sentence_task,
                           "ngram": ngram, "mask_share": mask_share, "pairs": len(pairs.train.texts),
                           "sentence_accuracy": accuracy, "steps_per_second": clock.steps_per_second(),
-                          "parameters": model.model.count_params(), "training": training.settings()})
+                          "parameters": model.model.count_params(), "training": training.settings(),
+                          "curve": [row for row in model.curve if "dev" in row]})
     return model
 
 

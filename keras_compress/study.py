@@ -8,7 +8,7 @@ does not depend on seed and data: costs/<method>.json holds it, measured beside 
 
 Learning rates are chosen on dev, from the study's own grid, with the first seed. The first step of a tree (the
 predecessor) is trained once per data set, at its own rate, and shared by the seeds; so is a step that only
-serves others; it makes no cell. With `shared = false` these are trained anew for every seed, too.
+serves others; it makes no cell. With `shared = false` steps that serve others are trained anew for every seed.
 """
 import functools
 import hashlib
@@ -175,7 +175,7 @@ class _Study:
 
     def is_shared(self, step):
         """Whether a step is trained once for all seeds."""
-        return self.recipe.get("shared", True) and (step is self.recipe["steps"][0] or not is_measured(step))
+        return step is self.recipe["steps"][0] or (self.recipe.get("shared", True) and not is_measured(step))
 
     def seed(self, step, seed):
         return self.first_seed if self.is_shared(step) else seed
@@ -209,7 +209,7 @@ class _Study:
         if "data" in step:
             del made_from["data_sha256"]                 # one model for all data sets
         mark = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]
-        name = "-".join([step.get("data", self.dataset.name), step["name"], str(seed),
+        name = "-".join([Path(step["data"]).stem if "data" in step else self.dataset.name, step["name"], str(seed),
                          *([] if rate is None else [f"{rate:g}"]), mark])
         if (self.weights / name / "config.json").is_file():
             return TaskModel.load(self.weights / name)

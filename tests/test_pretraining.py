@@ -139,6 +139,7 @@ def test_pretrain(task):
         model.model.count_params())
     assert ("sentence_loss" in model.curve[-1]) == (task == "sop")
     assert 0 <= entry["sentence_accuracy"] <= 1 if task == "sop" else entry["sentence_accuracy"] is None
+    assert entry["curve"] == model.curve[-1:]
 
 
 def test_it_learns_the_order_of_sentences():
@@ -146,10 +147,9 @@ def test_it_learns_the_order_of_sentences():
     texts = [f"{start} mat {1 + k % 2}" for k in range(30) for start in ("the cat sat", "a dog on")]
     split = Split(texts, [k // 2 for k in range(len(texts))])
     text = Dataset("order", "unlabelled", (), split, split)
-    start = from_scratch(tiny.model(), None, config={**SHAPE, "initializer_range": 0.2})
-    model = pretrain(start, text, training=SHORT.replace(epochs=30), sentence_task="sop", mask_share=0.05)
-    assert model.history[-1]["sentence_accuracy"] > 0.9 > 0.75 > np.mean(
-        [row["sentence_accuracy"] for row in model.curve[:2]])
+    start = from_scratch(tiny.model(), None, config={**SHAPE, "hidden_size": 16})
+    model = pretrain(start, text, training=SHORT.replace(epochs=10), sentence_task="sop", mask_share=0.05)
+    assert model.history[-1]["sentence_accuracy"] > 0.9                                          # chance: 0.5
 
 
 def test_a_killed_pretraining_goes_on_with_the_same_weights(tmp_path, monkeypatch):
