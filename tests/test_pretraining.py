@@ -173,7 +173,7 @@ def test_a_killed_pretraining_goes_on_with_the_same_weights(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: from_scratch(tiny.model(), None, config={"depth": 3}), "`config` must be fields of BertConfig.*'depth': 3"),
+    (lambda: from_scratch(tiny.model(), None, config={"depth": 3}), "must be fields of BertConfig.*'depth': 3"),
     (lambda: from_scratch(tiny.model(), None, config="small"), "`config` must be fields of BertConfig"),
     (lambda: from_scratch(tiny.model(), None, config={"hidden_size": 9}), "must be a multiple of `num_heads`"),
     (lambda: pretrain(tiny.model(), data()), "made of running text. Received: classification data"),

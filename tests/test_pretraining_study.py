@@ -28,12 +28,13 @@ def test_the_study_from_random_weights_to_cells(tmp_path):
     ours = [cell for cell in cells if cell["method"] == "albert-all-sop"]
     assert [cell["seed"] for cell in ours] == [0, 1]
     for cell in ours:
-        assert [step["name"] for step in cell["steps"]] == ["bert", "albert", "pretrained-albert-all-sop", "albert-all-sop"]
+        assert [step["name"] for step in cell["steps"]] == ["bert", "albert", "pretrained-albert-all-sop",
+                                                            "albert-all-sop"]
         pretrained = cell["settings"][0]
         assert pretrained["method"] == "pretrain" and pretrained["seed"] == cell["seed"] and cell["parameters"] > 0
         assert pretrained["steps_per_second"] > 0 and pretrained["sentence_task"] == "sop"
     saved = [TaskModel.load(path) for path in sorted((tmp_path / "weights").glob("corpus-pretrained-*"))]
     assert len(saved) == 2 and saved[0].config.sharing == "all" and saved[0].config.table_size == 8
     name = "layer_0_query/kernel"
-    assert abs(saved[0].weights()[name] - saved[1].weights()[name]).max() > 0.01            # each seed has its own start
+    assert abs(saved[0].weights()[name] - saved[1].weights()[name]).max() > 0.01     # each seed has its own start
     assert "| one | albert-all-sop |" in study_table(cells)

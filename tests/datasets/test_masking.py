@@ -90,7 +90,7 @@ def test_ngrams_mask_as_many_words_in_longer_runs():
         chosen = np.concatenate([mask_words(inputs, words, TOKENIZER, (3, k), ngram=ngram)[1].numpy() >= 0
                                  for k in range(20)])[:, 2:]                     # where an n-gram may have begun before
         n = chosen.size
-        assert abs(chosen.mean() - 0.15) < 4 * (3 * 0.15 * 0.85 / n) ** 0.5       # words of one n-gram are not independent
+        assert abs(chosen.mean() - 0.15) < 4 * (3 * 0.15 * 0.85 / n) ** 0.5       # a run is drawn as one
         runs[ngram] = (chosen[:, 1:] & chosen[:, :-1]).sum() / chosen[:, :-1].sum()
     # The next word is masked, too: 15 % of the time if words are drawn alone; far more often in n-grams.
     assert abs(runs[1] - 0.15) < 0.01 and runs[3] > 0.35

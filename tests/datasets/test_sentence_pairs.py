@@ -68,7 +68,7 @@ def test_every_sentence_is_used_once_at_most_and_few_are_left_out():
 
 def test_chunks_are_full_but_for_one_in_ten_and_the_ends_of_documents():
     data = corpus(50, 40)
-    room = 30 - 3                                                        # four sentences of 6 or 7 pieces: full at 5 or 4
+    room = 30 - 3                                                 # sentences of 6 pieces: full at the fifth
     found = segments(data.train, tiny.tokenizer(), 30, np.random.default_rng(0))
     sizes = [len(encoding.ids) - 3 for encoding in tiny.tokenizer().encode([(a, b) for _, a, b in found], 512)]
     short = np.mean([size < room for size in sizes])
