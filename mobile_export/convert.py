@@ -5,6 +5,7 @@ The graph: three int32 inputs (1, seq) by name, one signature, built-in operator
 TextClassifier shows the single output tensor as it is. Parity is still checked on logits, and on the very same file:
 in a copy of its bytes the output's index is set to the tensor that the softmax reads (`logits_view`).
 """
+import gzip
 import time
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from keras_compress.bert.tokenizer import Encoding
 from keras_compress.files import atomic_write
 from keras_compress.measure.accuracy import evaluate, paired_difference
 from mobile_export.litert import OUTPUT_NAME, SIGNATURE, Runner
+from mobile_export.low_bits import low_bits
 
 from tensorflow.lite.python.convert_phase import ConverterError     # no public name; after backend, which picks Keras 2
 
-FORMATS = ("float32", "float16", "int8", "int8_per_tensor")
+FORMATS = ("float32", "float16", "int8", "int8_per_tensor", "int4", "int2")
+LOW_BITS = {"int4": 4, "int2": 2}
 MAX_LOGIT_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2}
 MAX_MEAN_DP = 0.05
 MAX_FALL = 0.02                  # of dev accuracy, beyond the paired 95 % interval
@@ -38,16 +41,19 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
     Args:
         task_model: `TaskModel` of a task with labels.
         path: a folder, for `<format>.tflite`; or, for one format, a name that ends in .tflite. Replaced if there.
-        formats: some of "float32", "float16", "int8" (dynamic range: int8 weights, one scale per channel) and
-            "int8_per_tensor" (the same with one scale per weight, for runtimes up to 2.14).
+        formats: some of "float32", "float16", "int8" (dynamic range: int8 weights, one scale per channel),
+            "int8_per_tensor" (the same with one scale per weight, for runtimes up to 2.14), "int4" and "int2" (weights
+            of so many bits, see low_bits.py). A model with static quantisation (quantization/q8bert.py) gives "int8"
+            files alone, whose activations are int8, too.
         sequence_length: fixed length of the inputs; longer texts must be cut.
         dev: `Split` to compare on, with labels; None: random ids of varied lengths, and no accuracy.
         cls_only: compute the last layer for [CLS] alone (exact). None: where task and pooling allow.
         fuse: let the converter fold LayerNorm's gamma into the next weights, which then leave the trained grid.
         allow_drift: write int8 files that drift too far, marked in `drift`.
     Returns:
-        list of dicts, one per file: `format`, `path`, `bytes`, `sequence_length`, `cls_only`, `partitions` (XNNPACK),
-        `seconds` (conversion), and against Keras on the same texts cut to the same length: `num_examples`,
+        list of dicts, one per file: `format`, `path`, `bytes`, `gzip_bytes` (compressed, as for a download: zeros and
+        repeated weights show here, and neither in `bytes` nor in the time), `sequence_length`, `cls_only`,
+        `partitions` (XNNPACK), `seconds` (conversion), and against Keras on the same texts cut to the same length: `num_examples`,
         `agreement` (0-1; tagging: of tokens), `max_dp`, `mean_dp` (over texts or tokens, of the largest probability
         difference), `max_dlogit` (floats only), `metric`, `accuracy`, `accuracy_keras` (int8 with dev only), `drift`
         (None, or what is out of bounds).
@@ -66,6 +72,9 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
         raise ValueError(f"`formats` must be some of {', '.join(FORMATS)}. Received: {', '.join(unknown) or 'none'}.")
     if path.suffix == ".tflite" and len(formats) > 1:
         raise ValueError(f"`path` must be a folder for several formats. Received: `{path}`.")
+    if config.quantization and not all(name.startswith("int8") for name in formats):
+        raise ValueError("A model that quantises its activations can be exported as int8 and int8_per_tensor alone. "
+                         f"Received: {', '.join(formats)}. Export the model that it was trained from.")
     if not 4 <= sequence_length <= config.max_position_embeddings:
         raise ValueError(f"`sequence_length` must be 4 to {config.max_position_embeddings}, the positions that the "
                          f"model has. Received: {sequence_length}.")
@@ -76,8 +85,8 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
         start = time.perf_counter()
         content = convert(task_model, name, sequence_length, cls_only, fuse)
         facts = {"format": name, "path": str(path if path.suffix == ".tflite" else path / f"{name}.tflite"),
-                 "bytes": len(content), "sequence_length": sequence_length, "cls_only": cls_only,
-                 "seconds": round(time.perf_counter() - start, 1)}
+                 "bytes": len(content), "gzip_bytes": len(gzip.compress(content)), "sequence_length": sequence_length,
+                 "cls_only": cls_only, "seconds": round(time.perf_counter() - start, 1)}
         facts |= compare(task_model, content, name, dev)
         if facts["drift"] and not allow_drift:
             raise ExportError(f"{name}: {facts['drift']}. Nothing was written. Pass `allow_drift` to write it anyway.")
@@ -90,6 +99,8 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
 
 def convert(task_model, name, sequence_length, cls_only=False, fuse=False):
     """The bytes of one .tflite file; arguments as in `export`. One converter object converts once."""
+    if name in LOW_BITS:
+        return low_bits(convert(task_model, "float32", sequence_length, cls_only, fuse), LOW_BITS[name])
     store = LayerStore(task_model.config, existing=task_model.model.layers)
     inputs, outputs = build(task_model.config, task_model.task, len(task_model.labels), store, sequence_length, 1,
                             cls_only)

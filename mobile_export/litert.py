@@ -69,10 +69,10 @@ class Runner:
 
     def _rows_of_table(self, input_name):
         """Rows of the embedding table that an input looks up (an id beyond them would read foreign memory)."""
-        tensor = self._run.get_input_details()[input_name]["index"]
-        lookup = next(op for op in self._interpreter._get_ops_details()
-                      if op["op_name"] in ("GATHER", "EMBEDDING_LOOKUP") and tensor in op["inputs"])
-        table = next(index for index in lookup["inputs"] if index != tensor)
+        ids, ops = {self._run.get_input_details()[input_name]["index"]}, self._interpreter._get_ops_details()
+        ids |= {op["outputs"][0] for op in ops if op["op_name"] == "RESHAPE" and op["inputs"][0] in ids}
+        lookup = next(op for op in ops if op["op_name"] in ("GATHER", "EMBEDDING_LOOKUP") and ids & {*op["inputs"]})
+        table = next(index for index in lookup["inputs"] if index not in ids)
         return int(next(t["shape"][0] for t in self._interpreter.get_tensor_details() if t["index"] == table))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 POOLINGS = ("pooler", "cls", "mean")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 ARCHITECTURES = ("bert", "bilstm")
+QUANTIZATION = ("bits", "activations", "decay", "start_step")
 SHARINGS, NORMS = ("none", "all", "attention", "ffn"), ("hidden", "embedding")
 ADAPTERS, HGT_GROUPS = ("linear", "mlp", "hgt"), (8, 4, 2, 1)
 
@@ -50,6 +51,8 @@ class BertConfig:
             at the "embedding" width, before it (ALBERT).
         sharing: which part of the layers is one for all of a group: "none", "all", "attention" or "ffn".
         num_groups: groups of neighbouring layers that share.
+        quantization: None, or how the model quantises while it computes: a dict of `QUANTIZATION`'s fields, as
+            quantization/q8bert.py gives them.
     Raises:
         ValueError: if a size is not positive or a name is unknown.
     """
@@ -73,6 +76,7 @@ class BertConfig:
     embedding_norm: str = "hidden"
     sharing: str = "none"
     num_groups: int = 1
+    quantization: dict | None = None
 
     def __post_init__(self):
         for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size",
@@ -96,6 +100,9 @@ class BertConfig:
         if self.adapter == "hgt" and self.table_size % max(HGT_GROUPS):
             raise ValueError(f"`embedding_size` of an hgt adapter must be a multiple of {max(HGT_GROUPS)}, its number "
                              f"of groups. Received: {self.table_size}.")
+        if self.quantization is not None and {*self.quantization} != {*QUANTIZATION}:
+            raise ValueError(f"`quantization` must be none or have {', '.join(QUANTIZATION)}. "
+                             f"Received: {self.quantization!r}.")
         for name in ("dropout", "attention_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"`{name}` must be in [0, 1). Received: {getattr(self, name)!r}.")

@@ -109,7 +109,8 @@ class AttentionScores(keras.layers.Layer):
 class AttentionProbs(keras.layers.Layer):
     """Softmax of the scores over the keys, padding masked out (Vaswani et al., 2017, Eq. 1)."""
 
-    def call(self, scores, bias):                       # (batch, heads, seq, seq), (batch, 1, 1, seq)
+    def call(self, inputs):                             # one argument, a list: what TF-MOT's wrapper hands on
+        scores, bias = inputs                           # (batch, heads, seq, seq), (batch, 1, 1, seq)
         return tf.nn.softmax(scores + bias, axis=-1)
 
 
@@ -117,7 +118,8 @@ class AttentionProbs(keras.layers.Layer):
 class AttentionContext(keras.layers.Layer):
     """Values averaged by the attention probabilities, heads joined (Vaswani et al., 2017, Eq. 1)."""
 
-    def call(self, probs, value):                       # (batch, heads, seq, seq), (batch, seq, hidden)
+    def call(self, inputs):
+        probs, value = inputs                           # (batch, heads, seq, seq), (batch, seq, hidden)
         hidden = value.shape[-1]
         context = tf.matmul(probs, split_heads(value, probs.shape[1]))     # (batch, heads, seq, head size)
         context = tf.transpose(context, (0, 2, 1, 3))

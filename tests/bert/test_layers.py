@@ -52,9 +52,9 @@ def test_attention_scores_by_hand():
 
 def test_attention_probs_by_hand():
     scores = tf.math.log([[[[1.0, 3.0, 96.0]]]])
-    np.testing.assert_allclose(L.AttentionProbs()(scores, tf.zeros((1, 1, 1, 3))), [[[[0.01, 0.03, 0.96]]]], rtol=1e-5)
+    np.testing.assert_allclose(L.AttentionProbs()([scores, tf.zeros((1, 1, 1, 3))]), [[[[0.01, 0.03, 0.96]]]], rtol=1e-5)
     bias = L.AttentionBias()(tf.constant([[1, 1, 0]]))
-    masked = L.AttentionProbs()(scores, bias).numpy()
+    masked = L.AttentionProbs()([scores, bias]).numpy()
     np.testing.assert_allclose(masked, [[[[0.25, 0.75, 0.0]]]], rtol=1e-5)
     assert masked[..., 2] == 0.0
 
@@ -63,7 +63,7 @@ def test_attention_context_by_hand():
     probs = tf.constant([[[[0.25, 0.75]], [[1.0, 0.0]]]])                    # 2 heads, 1 query, 2 keys
     value = tf.constant([[[4.0, 8.0, 1.0, 2.0], [0.0, 4.0, 9.0, 9.0]]])
     # Head 1: .25 (4, 8) + .75 (0, 4) = (1, 5); head 2: (1, 2)
-    np.testing.assert_allclose(L.AttentionContext()(probs, value), [[[1.0, 5.0, 1.0, 2.0]]])
+    np.testing.assert_allclose(L.AttentionContext()([probs, value]), [[[1.0, 5.0, 1.0, 2.0]]])
 
 
 def test_first_token_and_mean_by_hand():

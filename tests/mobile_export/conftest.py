@@ -6,9 +6,10 @@ from keras_compress.bert.config import BertConfig
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import SPECIAL_PIECES, Tokenizer
 from keras_compress.datasets.dataset import Split
-from mobile_export.convert import FORMATS, export
+from mobile_export.convert import export
 
 LENGTH = 16
+FORMATS = ("float32", "float16", "int8", "int8_per_tensor")
 WORDS = [f"w{chr(97 + i)}" for i in range(26)]
 LABELS = {"classification": ("red", "green", "blue"), "matching": ("0", "1"), "tagging": ("O", "B-x", "I-x")}
 

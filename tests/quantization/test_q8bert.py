@@ -1,0 +1,203 @@
+import collections
+
+import numpy as np
+import pytest
+
+from keras_compress.backend import tf
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.factorization import albert
+from keras_compress.quantization import q8bert
+from keras_compress.quantization.fake_quant import largest, quantize
+from keras_compress.training import Training
+from mobile_export.convert import convert, export
+from mobile_export.litert import Runner
+from tests.bert import tiny
+from tests.distillation.test_distiller import bilstm
+from tests.replacement.test_theseus import data, inputs_of
+
+TRAINING = Training(epochs=2, batch_size=4, max_length=16, learning_rate=1e-3, warmup=0.0, evaluations=1)
+STATIC = {"bits": 8, "activations": "static", "decay": 0.9, "start_step": 0}
+WIDE = {"hidden_size": 32, "intermediate_size": 64, "initializer_range": 0.3, "dropout": 0.0, "attention_dropout": 0.0}
+# WIDE: the smallest whose kernels (1,024 values) TensorFlow's converter quantises without being told
+
+
+def compress(model, **settings):
+    return q8bert.compress(model, data(), training=TRAINING, **{"start_step": 2, "decay": 0.9, **settings})
+
+
+@pytest.fixture(scope="module")
+def source():
+    return tiny.model(pooling="cls", **WIDE)
+
+
+@pytest.fixture(scope="module")
+def static(source):
+    return compress(source)
+
+
+def operators(content):
+    """{operator: [types of its inputs and output, the ids and shapes left out]} of a file."""
+    interpreter = Runner(content)._interpreter
+    kinds = {t["index"]: t["dtype"].__name__ for t in interpreter.get_tensor_details()}
+    found = collections.defaultdict(list)
+    for op in interpreter._get_ops_details():
+        places = [*op["inputs"][:2], op["outputs"][0]] if op["op_name"] == "FULLY_CONNECTED" else op["outputs"][:1]
+        found[op["op_name"]].append(tuple(kinds[index] for index in places))
+    return found
+
+
+@pytest.mark.parametrize("changes, count", [
+    ({"pooling": "pooler"}, 13), ({"sharing": "all"}, 12), ({"embedding_size": 16}, 13),
+    ({"embedding_size": 16, "embedding_norm": "embedding", "activation": "gelu_tanh"}, 13)])
+def test_every_product_of_the_encoder_is_int8_and_norms_and_softmax_are_float(changes, count):
+    model = tiny.model(**{"pooling": "cls", **WIDE, **changes})
+    small = q8bert.quantized(model, STATIC)
+    small.model(inputs_of(small), training=True)                          # collects ranges
+    content = convert(small, "int8", 16, True)
+    found = operators(content)
+    assert collections.Counter(found["FULLY_CONNECTED"]) == {("int8", "int8", "int8"): count, ("float32",) * 3: 1}
+    assert {*found["SOFTMAX"], *found["RSQRT"], *found["SQUARED_DIFFERENCE"]} == {("float32",)}
+    encodings = small.tokenizer.encode(tiny.TEXTS, 16)
+    np.testing.assert_allclose(Runner(content).forward(encodings), small.predict(tiny.TEXTS), atol=2e-3)
+
+
+def test_the_file_computes_as_the_trained_model_does(static, tmp_path):
+    facts, = export(static, tmp_path, ("int8",), sequence_length=16, dev=data().dev)
+    assert facts["agreement"] == 1.0 and facts["mean_dp"] < 1e-3 and facts["accuracy"] == facts["accuracy_keras"]
+    assert facts["gzip_bytes"] < facts["bytes"]
+    content = open(facts["path"], "rb").read()
+    kinds = collections.Counter(operators(content)["FULLY_CONNECTED"])
+    assert kinds == {("int8", "int8", "int8"): 12, ("float32",) * 3: 1}
+    weights, stored = static.weights(), stored_integers(content)
+    for name, weight in weights.items():
+        if name.endswith("/kernel") and name != "classifier/kernel":
+            assert holds(stored, quantize(weight, largest(weight)).numpy().T), name
+
+
+def test_four_bits_of_weights_are_stored_in_half_the_bytes(source):
+    sizes = []
+    for bits in (8, 4):
+        small = q8bert.quantized(source, {**STATIC, "bits": bits})
+        small.model(inputs_of(small), training=True)
+        content = convert(small, "int8", 16, True)
+        sizes.append(len(content))
+        assert ("int8",) * 3 in operators(content)["FULLY_CONNECTED"]
+    kernels = sum(v.size for k, v in source.weights().items() if k.endswith("/kernel"))
+    assert sizes[0] - sizes[1] > 0.45 * kernels
+
+
+def test_training_moves_weights_and_ranges_and_leaves_the_source(source, static):
+    again = tiny.model(pooling="cls", **WIDE)
+    np.testing.assert_equal(source.weights(), again.weights())
+    before, after = source.weights(), static.weights()
+    assert static.config == source.config.replace(quantization={**STATIC, "start_step": 2})
+    for name, value in before.items():
+        moved = np.abs(after[name] - value).max() > 1e-6
+        assert moved or name.endswith("key/bias"), name       # softmax takes the same shift of all keys out again
+    ranges = {name: value for name, value in after.items() if name not in before}
+    assert ranges and all(name.endswith("_range") and value > 0 for name, value in ranges.items())
+    assert static.history[-1]["method"] == "q8bert" and static.history[-1]["bits"] == 8 and len(static.curve) > 0
+
+
+def test_save_and_load(static, tmp_path):
+    static.save(tmp_path / "m")
+    again = TaskModel.load(tmp_path / "m")
+    assert again.config == static.config and again.weights().keys() == static.weights().keys()
+    np.testing.assert_array_equal(again.predict(tiny.TEXTS), static.predict(tiny.TEXTS))
+    assert np.abs(again.predict(tiny.TEXTS) - again.rebuilt(again.config.replace(quantization=None), again.weights())
+                  .predict(tiny.TEXTS)).max() > 1e-5                      # it does quantise
+    assert len(again.features(["hidden_states"]).output["hidden_states"]) == 3
+
+
+def test_steps_are_told(source):
+    tuned = compress(source, start_step=3)
+    assert {int(layer.optimizer_step) for layer in tuned.model.layers if hasattr(layer, "optimizer_step")} == {5}
+
+
+def test_shared_weights_stay_one_variable():
+    shared = albert.compress(tiny.model(num_layers=3), data(), sharing="all", recover="none")
+    small = compress(shared)
+    assert sum(layer.name.endswith("_query") for layer in small.model.layers) == 1
+    assert {name for name in small.weights() if not name.endswith("_range")} == set(shared.weights())
+    assert np.abs(small.weights()["layer_0_query/kernel"] - shared.weights()["layer_0_query/kernel"]).max() > 0
+
+
+def test_after_layers_and_layers_after_it():
+    from keras_compress.pruning import layers
+    cut = layers.compress(tiny.model(num_layers=3), data(), training=TRAINING, num_layers=2)
+    small = compress(cut)
+    assert [step["method"] for step in small.history] == ["layers", "finetune", "q8bert"]
+    one = small.keep_layers([1])
+    assert one.config.quantization == small.config.quantization
+    np.testing.assert_array_equal(one.weights()["layer_0_query/post_activation_range"],
+                                  small.weights()["layer_1_query/post_activation_range"])
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_baked_weights_compute_what_training_computed(source, bits):
+    free = q8bert.quantized(source, {**STATIC, "activations": "dynamic", "bits": bits})
+    plain = q8bert.bake(free)
+    assert plain.config == source.config and plain.weights().keys() == source.weights().keys()
+    np.testing.assert_allclose(plain.model(inputs_of(plain)), free.model(inputs_of(free)), atol=1e-6)
+    kernel = plain.weights()["layer_0_query/kernel"]
+    assert max(len(np.unique(column)) for column in kernel.T) <= 2**bits - 1 < len(np.unique(kernel)) * 32
+    assert np.abs(kernel - source.weights()["layer_0_query/kernel"]).max() > 0
+
+
+def test_the_stored_integers_are_the_trained_ones(source):
+    """8 bits, one scale per output, by TensorFlow's converter; 4 and 2 bits: tests/mobile_export/test_low_bits.py."""
+    small = compress(source, activations="dynamic")
+    stored, weights = stored_integers(convert(small, "int8", 16, True)), small.weights()
+    for name in [name for name, weight in weights.items() if name.endswith("/kernel") and weight.size >= 1024]:
+        assert holds(stored, quantize(weights[name], largest(weights[name], 0)).numpy().T), name
+    folded = stored_integers(convert(small, "int8", 16, True, fuse=True))
+    weight = weights["layer_1_query/kernel"]
+    assert not holds(folded, quantize(weight, largest(weight, 0)).numpy().T)      # gamma folded in: off the grid
+
+
+def stored_integers(content):
+    """All int8 constants of a file, as arrays."""
+    interpreter = Runner(content)._interpreter
+    return [interpreter.get_tensor(t["index"]) for t in interpreter.get_tensor_details()
+            if t["dtype"] == np.int8 and len(t["shape"]) == 2 and t["quantization_parameters"]["scales"].size]
+
+
+def holds(arrays, wanted):
+    return any(array.shape == wanted.shape and np.array_equal(array, wanted) for array in arrays)
+
+
+def test_a_quantised_file_is_small():
+    model = tiny.model(pooling="cls", **{**WIDE, "hidden_size": 64, "intermediate_size": 256})
+    small = q8bert.quantized(model, STATIC)
+    small.model(inputs_of(small), training=True)
+    assert len(convert(small, "int8", 16, True)) < 0.45 * len(convert(model, "float32", 16, True))
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"bits": 2}, "static with 8 or 4, or dynamic with 8, 4 or 2. Received: 'static' and 2"),
+    ({"activations": "none"}, "Received: 'none' and 8"),
+    ({"decay": 1.0}, r"`decay` must be in \[0, 1\), `start_step` 0 to 5, .* Received: 1.0 and 2"),
+    ({"start_step": 6}, "Received: 0.9 and 6")])
+def test_errors_of_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        compress(tiny.shared(), **settings)
+
+
+def test_errors_of_models(static, tmp_path):
+    with pytest.raises(ValueError, match="Received: bilstm"):
+        compress(bilstm())
+    with pytest.raises(ValueError, match="not quantised yet.*Received: bert, quantization = {'bits': 8"):
+        compress(static)
+    with pytest.raises(ValueError, match="exported as int8 and int8_per_tensor alone. Received: float32"):
+        export(static, tmp_path, ("float32",), sequence_length=16)
+    with pytest.raises(ValueError, match="`quantization` must be none or have bits, activations, decay, start_step"):
+        tiny.config(quantization={"bits": 8})
+
+
+def test_gradients_reach_every_kernel(source):
+    small = q8bert.quantized(source, STATIC)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(small.model(inputs_of(small), training=True) ** 2)
+    gradients = tape.gradient(loss, small.model.trainable_variables)
+    assert len(small.model.trainable_variables) == len(source.model.trainable_variables)
+    assert all(gradient is not None for gradient in gradients)
