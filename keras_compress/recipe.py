@@ -10,7 +10,8 @@
 
 A setting that is a model (`student`, `mlm`) names an earlier step or a source of weights, too. A step with `data` works
 on unlabelled text of its own, such as "apidocs". What it makes serves other steps and is not measured, and so does what
-`masked_lm`, `pretrain` and `from_scratch` make.
+`masked_lm`, `pretrain` and `from_scratch` make. `formats` of a step, such as ["int8", "int4"], go before the recipe's; in
+a study they ask for the size and the accuracy of the step's exported files.
 
 A study is a recipe with `datasets`, `seeds`, `learning_rates` and `shared` (see study.py); a step of a study may have
 `learning_rates` of its own.
@@ -25,7 +26,7 @@ from keras_compress.settings import Training
 
 MODELS = ("student", "mlm")                              # settings that name a model
 SERVING = ("masked_lm", "pretrain", "from_scratch")      # methods whose models no one measures
-FIXED = ("name", "method", "from", "data", "learning_rates")               # keys of any step
+FIXED = ("name", "method", "from", "data", "learning_rates", "formats")    # keys of any step
 FOLDER = Path(__file__).parent / "recipes"
 KINDS = {"about": str, "data": str, "training": dict, "step": [dict], "formats": [str], "sequence_length": int,
          "datasets": [str], "seeds": [int], "learning_rates": [float],
@@ -67,6 +68,9 @@ def read_recipe(name):
         if "learning_rates" in step and not ("seeds" in recipe and _is_kind(step["learning_rates"], [float])):
             raise ValueError(f"{path}: step {step['name']!r}: `learning_rates` must be numbers with a point, in a "
                              f"study. Received: {step['learning_rates']!r}.")
+        if not _is_kind(step.get("formats", ["int8"]), [str]):
+            raise ValueError(f"{path}: step {step['name']!r}: `formats` must be a list of names. "
+                             f"Received: {step['formats']!r}.")
         if step["name"] in names[:place] or not re.fullmatch(r"\w[\w.-]*", step["name"]):
             raise ValueError(f"{path}: names of steps must be different and plain. Received: {step['name']!r}.")
         for key in ("from", *MODELS):

@@ -158,8 +158,9 @@ def _prepare(asked, recipe):
     if asked["quick"]:
         dataset = dataset.subset(**QUICK)
     formats, length = recipe.setdefault("formats", ["float32", "int8"]), recipe.setdefault("sequence_length", 64)
-    if not {*formats} <= {*FORMATS}:
-        raise ValueError(f"`formats` of a recipe must be some of {', '.join(FORMATS)}. Received: {formats}.")
+    for asked_for in (formats, *(step.get("formats", ()) for step in recipe["steps"])):
+        if not {*asked_for} <= {*FORMATS}:
+            raise ValueError(f"`formats` of a recipe must be some of {', '.join(FORMATS)}. Received: {asked_for}.")
     sources = {}
     for name in dict.fromkeys(step["from"] for step in recipe["steps"] if not is_step(recipe, step["from"])):
         sources[name] = model = load(asked["source"] or name, task=dataset.task, labels=dataset.labels,
@@ -245,10 +246,11 @@ def _measure(folder, recipe, dataset, models, asked, notes):
     length = recipe["sequence_length"]
     results = {name: evaluate(model, dataset.test) for name, model in models.items()}
     first = next(iter(models))
+    formats = {step["name"]: tuple(step.get("formats", recipe["formats"])) for step in recipe["steps"]}
     files = {}
     for name, model in models.items():
         log.info("%s: %s %.4f on test; exporting", name, results[name]["metric"], results[name]["value"])
-        files[name] = export(model, folder / "models" / name, tuple(recipe["formats"]),
+        files[name] = export(model, folder / "models" / name, formats[name],
                              sequence_length=length, dev=dataset.dev, allow_drift=asked["allow_drift"])
         for file in files[name]:
             on_test = evaluate(exported_model(file["path"], model), dataset.test)

@@ -6,6 +6,9 @@ that was made from other data or settings is an error, never mixed in. Weights s
 where they are gone, a model that others start from is trained again. What a method's model weighs and how fast it is
 does not depend on seed and data: costs/<method>.json holds it, measured beside the predecessor in one process.
 
+A step with `formats` has its exported files measured on test, too, at the recipe's `sequence_length`: post-training
+quantisation of a model is a file of the step that trained it.
+
 Learning rates are chosen on dev, from the study's own grid, with the first seed. The first step of a tree (the
 predecessor) is trained once per data set, at its own rate, and shared by the seeds; so is a step that only
 serves others; it makes no cell. With `shared = false` steps that serve others are trained anew for every seed.
@@ -125,16 +128,34 @@ class _Study:
         cell = study_cell(self.dataset.name, step["name"], seed, evaluate(model, self.dataset.test),
                           dev=evaluate(model, self.dataset.dev)["value"], learning_rate=rate,
                           dev_of_learning_rates=on_dev, parameters=model.model.count_params(),
-                          settings=model.history[-3:], seconds=round(time.time() - start), versions=versions(),
+                          settings=model.history[-3:], files=self.files(step, model),
+                          seconds=round(time.time() - start), versions=versions(),
                           own_data=self.own_data(step), **made_from)
         _write_json(path, cell)
         self.cost(step)
         log.info("%s: test %.4f, dev %.4f, learning rate %g", path.name, cell["accuracy"], cell["dev"], rate or 0)
 
+    def files(self, step, model):
+        """Sizes, and accuracy on test, of the files that the step asks for; the files are not kept."""
+        if "formats" not in step:
+            return []
+        from keras_compress.measure.accuracy import evaluate, pack_correct
+        from mobile_export.convert import export, exported_model
+
+        found = []
+        with tempfile.TemporaryDirectory() as folder:
+            for facts in export(model, folder, step["formats"], sequence_length=self.recipe.get("sequence_length", 64),
+                                allow_drift=True):
+                result = evaluate(exported_model(facts["path"], model), self.dataset.test)
+                found.append({**{key: facts[key] for key in ("format", "bytes", "gzip_bytes", "mean_dp", "drift")},
+                              "accuracy": result["value"], "accuracy_se": result["se"],
+                              "correct": pack_correct(result["scores"])})
+        return found
+
     def cost(self, step):
         """Measures what a step's model weighs and how fast it is beside the predecessor, unless its file exists."""
         path, first = self.results / "costs" / f"{step['name']}.json", self.recipe["steps"][0]
-        if path.is_file():
+        if path.is_file() or "formats" in step:
             return
         from mobile_export.benchmark import benchmark
         from mobile_export.convert import export

@@ -74,6 +74,7 @@ def test_reads_a_file(tmp_path):
     (FIRST.replace('"finetune"', '"magic"'), "`method` must be one of finetune, .*theseus.* Received: 'magic'"),
     (FIRST.replace('"minilm"', '"a"'), "`from` must name an earlier step.*Put that step first"),
     (FIRST.replace('"minilm"', '"b"') + FIRST.replace('"a"', '"b"'), "step 'a': `from` must name an earlier step"),
+    (FIRST + "formats = 'int8'", "step 'a': `formats` must be a list of names. Received: 'int8'"),
     ("[training]\nnum_layers = 3\n" + FIRST.replace("finetune", "theseus"), "Received: num_layers"),
     (FIRST.replace("finetune", "theseus") + "num_layers = 'three'", "`num_layers` must be a whole number"),
     (FIRST.replace("finetune", "theseus") + "train_head_last = 1", "`train_head_last` must be true or false")])

@@ -193,6 +193,24 @@ def test_one_real_cell_its_table_and_picture(recipe, folders, tmp_path, monkeypa
     assert main(["table", "nothing"]) == 1 and "run it first" in capsys.readouterr().err
 
 
+def test_exported_files_of_a_cell(recipe, trained, folders, monkeypatch):
+    asked = []
+    def export(model, folder, formats, **settings):
+        asked.append((formats, settings["sequence_length"]))
+        return [{"format": name, "path": name, "bytes": 9, "gzip_bytes": 7, "mean_dp": .1, "drift": None}
+                for name in formats]
+    monkeypatch.setattr("mobile_export.convert.export", export)
+    monkeypatch.setattr("mobile_export.convert.exported_model", lambda path, model: model)
+    content = recipe(sequence_length=16)
+    content["steps"][1]["formats"] = ["int8", "int4"]
+    cells = study.run_study(content, data=content["datasets"][:1], fixed_lr=True, seeds=[4], **folders)
+    files = {cell["method"]: cell.get("files") for cell in cells}
+    assert asked == [(["int8", "int4"], 16)] and files["theseus-1"] == [] and files["majority"] is None
+    assert [(file["format"], file["bytes"], file["gzip_bytes"], file["accuracy"]) for file in files["plain-1"]] == [
+        ("int8", 9, 7, .5), ("int4", 9, 7, .5)]
+    assert "plain-1:int4" in {row["method"] for row in pool_cells(cells)}
+
+
 def test_command_line(recipe, monkeypatch, tmp_path, capsys):
     recipe()
     seen = {}

@@ -70,7 +70,7 @@ class TaskModel:
 
     def weights(self):
         """All weights as {"layer/variable": float array}, dropout's random state left out."""
-        return {_key(layer, v): v.numpy() for layer in self.model.layers for v in layer.weights if _is_parameter(v)}
+        return {_key(layer, v): np.asarray(v) for layer in self.model.layers for v in layer.weights if _is_parameter(v)}
 
     def set_weights(self, tensors, only=None):
         """Sets weights by name.

@@ -9,7 +9,7 @@ from keras_compress.files import atomic_write
 
 MODEL_KEYS = ("name", "parameters", "encoder_parameters", "flops", "metric", "accuracy", "accuracy_se", "num_examples",
               "seeds", "agreement", "file_bytes", "latency_ms_p50", "latency_ms_p90", "files")
-FILE_KEYS = ("format", "bytes", "latency_ms_p50", "latency_ms_p90", "accuracy", "agreement")
+FILE_KEYS = ("format", "bytes", "gzip_bytes", "latency_ms_p50", "latency_ms_p90", "accuracy", "agreement")
 # Small models without the method: bottom layers pre-trained or fine-tuned; the last layers of even blocks, fine-tuned.
 BASELINES = ("plain", "truncated", "spread")
 BASELINE = re.compile(rf"predecessor|({'|'.join(BASELINES)})-\d+|tfidf|majority")
@@ -178,9 +178,9 @@ def _tables(report):
                      "better" if c["low"] > 0 else "worse" if c["high"] < 0 else "cannot tell", f"{c['n']:,}")
                     for c in report["comparisons"] or []]))
     tables.append(("Exported files", "Agreement: with the predecessor.",
-                   ("file", "MB", "bytes", "smaller", f"{metric}, %", "agreement, %", "ms p50 / p90", "faster"),
-                   [(f"{m['name']} {f['format']}", _number(f["bytes"], 1e6), _number(f["bytes"], form=","),
-                     _times(predecessor["file_bytes"], f["bytes"]), percent(f["accuracy"]), percent(f["agreement"]),
+                   ("file", "MB", "MB, gzip", "bytes", "smaller", f"{metric}, %", "agreement, %", "ms p50 / p90", "faster"),
+                   [(f"{m['name']} {f['format']}", _number(f["bytes"], 1e6), _number(f["gzip_bytes"], 1e6),
+                     _number(f["bytes"], form=","), _times(predecessor["file_bytes"], f["bytes"]), percent(f["accuracy"]), percent(f["agreement"]),
                      _latency(f),
                      _times(predecessor["latency_ms_p50"], f["latency_ms_p50"])) for m in models for f in m["files"]]))
     if report["confusion"]:

@@ -2,6 +2,7 @@
 
 A cell is the dict of one small JSON file. `pool_cells` reads `data`, `method`, `seed`, `metric`, `num_examples` and
 `correct` (`accuracy.pack_correct`); `study_cell` makes one. Test examples are the same in every cell of a data set.
+A cell's `files` (exported models, each with its own `correct`) become rows of their own, "method:format".
 """
 
 import re
@@ -13,6 +14,7 @@ from keras_compress.measure.accuracy import (Z95, pack_correct, paired_differenc
 from keras_compress.measure.report import BASELINES, MADE_SET, markdown_table, percent
 
 USUAL = ("plain", "truncated")
+CONTROL = "control"              # a step of this name, the same updates without the method, is the only baseline there
 
 
 def study_cell(data, method, seed, result, **more):
@@ -25,15 +27,17 @@ def pool_cells(cells):
     """One row per (data, method), the mean over seeds.
 
     The better baseline of `name-K` is whichever of `plain-K`, `truncated-K` and `spread-K` has the higher test mean
-    over the seeds shared with it: the strictest choice. The predecessor is shared by all seeds.
+    over the seeds shared with it: the strictest choice. Where a study has a `control`, that is the baseline of all.
+    The predecessor is shared by all seeds.
 
     Returns:
         list of dicts: `data`, `method`, `metric`, `accuracy`, `accuracy_se` (over examples), `seed_spread` (standard
-        deviation over seeds, None for one), `seeds`, `num_examples`, `by_seed` (list), and `vs_predecessor` and
-        `vs_baseline`: None or the dict of `accuracy.paired_difference` with `baseline`.
+        deviation over seeds, None for one), `seeds`, `num_examples`, `by_seed` (list), `bytes` and `gzip_bytes` (of a
+        file, the first seed's; else None), and `vs_predecessor` and `vs_baseline`: None or the dict of `accuracy.paired_difference` with `baseline`.
     """
     scores = _scores(cells)
     metric = {cell["data"]: cell["metric"] for cell in cells}
+    sizes = {(cell["data"], cell["method"]): cell for cell in reversed(with_files(cells))}
     rows = []
     for (data, method), by_seed in sorted(scores.items(), key=lambda item: (item[0][0], _order(item[0][1]))):
         stacked = np.stack(list(by_seed.values()))
@@ -43,6 +47,7 @@ def pool_cells(cells):
         rows.append({"data": data, "method": method, "metric": metric[data], "accuracy": value, "accuracy_se": error,
                      "seed_spread": float(each.std(ddof=1)) if len(each) > 1 else None, "seeds": list(by_seed),
                      "num_examples": stacked.shape[1], "by_seed": each.tolist(),
+                     **{key: sizes[data, method].get(key) for key in ("bytes", "gzip_bytes")},
                      "vs_predecessor": None if method == "predecessor" or not teacher else
                      {"baseline": "predecessor",
                       **paired_difference(metric[data], stacked, np.stack(list(teacher.values())))},
@@ -82,15 +87,23 @@ def study_table(cells, costs=None):
     Args:
         costs: {method: dict} of `study.read_costs`; None: no columns of size and speed.
     """
-    rows = [(row["data"], row["method"], percent(row["accuracy"], row["accuracy_se"]),
+    pooled, names = pool_cells(cells), ["data", "method", "test, % ± SE", "SD of seeds",
+                                        "minus the better baseline [95 %]", "minus predecessor [95 %]", "seeds",
+                                        "examples"]
+    rows = [[row["data"], row["method"], percent(row["accuracy"], row["accuracy_se"]),
              "–" if row["seed_spread"] is None else f"{100 * row['seed_spread']:.1f}", _difference(row["vs_baseline"]),
-             _difference(row["vs_predecessor"], name=False), ", ".join(map(str, row["seeds"])), row["num_examples"],
-             *([_both(costs.get(row["method"]), "bytes", 1e-6, ".1f"),
-                _both(costs.get(row["method"]), "times_as_fast", 1, ".2f")] if costs else ()))
-            for row in pool_cells(cells)]
-    lines = [markdown_table(("data", "method", "test, % ± SE", "SD of seeds", "minus the better baseline [95 %]",
-                             "minus predecessor [95 %]", "seeds", "examples",
-                             *(("MB float / int8", "times as fast float / int8") if costs else ())), rows), "",
+             _difference(row["vs_predecessor"], name=False), ", ".join(map(str, row["seeds"])), row["num_examples"]]
+            for row in pooled]
+    if costs:
+        names += ["MB float / int8", "times as fast float / int8"]
+        for row, facts in zip(rows, pooled):
+            cost = costs.get(facts["method"])
+            row += [_both(cost, "bytes", 1e-6, ".1f"), _both(cost, "times_as_fast", 1, ".2f")]
+    if any(row["bytes"] for row in pooled):
+        names += ["file, MB", "gzip, MB"]
+        for row, facts in zip(rows, pooled):
+            row += [f"{facts[key] / 1e6:.2f}" if facts[key] else "–" for key in ("bytes", "gzip_bytes")]
+    lines = [markdown_table(names, rows), "",
              "Mean over seeds. SE and intervals are over test examples (paired, averaged over seeds first)."]
     if costs:
         one = next(iter(costs.values()))
@@ -147,10 +160,16 @@ def study_picture(cells):
         return to_png(figure)
 
 
+def with_files(cells):
+    """The cells, and one more for each exported file in them."""
+    return [*cells, *({**cell, **file, "method": f"{cell['method']}:{file['format']}"}
+                      for cell in cells for file in cell.get("files", ()))]
+
+
 def _scores(cells):
     """{(data, method): {seed: scores}}, seeds in order."""
     scores = {}
-    for cell in sorted(cells, key=lambda cell: cell["seed"]):
+    for cell in sorted(with_files(cells), key=lambda cell: cell["seed"]):
         by_seed = scores.setdefault((cell["data"], cell["method"]), {})
         by_seed[cell["seed"]] = unpack_correct(cell["correct"], cell["num_examples"])
     return scores
@@ -159,21 +178,22 @@ def _scores(cells):
 def _against_baseline(scores, data, method, metric, baselines=BASELINES):
     """(name of the better baseline, scores of the method, scores of the baseline) on the seeds they share, or None."""
     family, _, size = method.rpartition("-")
-    if not size.isdigit() or family in BASELINES:
-        return None
+    names = [f"{baseline}-{size}" for baseline in baselines] if size.isdigit() and family not in BASELINES else []
+    if (data, CONTROL) in scores:
+        names = [] if method in (CONTROL, "predecessor", "tfidf", "majority") else [CONTROL]
     ours, pairs = scores[data, method], []
-    for baseline in baselines:
-        theirs = scores.get((data, f"{baseline}-{size}"), {})
+    for name in names:
+        theirs = scores.get((data, name), {})
         shared = [seed for seed in ours if seed in theirs]
         if shared:
             both = (np.stack([side[seed] for seed in shared]) for side in (ours, theirs))
-            pairs.append((f"{baseline}-{size}", *both))
+            pairs.append((name, *both))
     return max(pairs, key=lambda pair: values(metric, pair[2]).mean(), default=None)
 
 
 def _order(method):
     """Predecessor, then by size (large first), methods before baselines; TF-IDF and majority last."""
-    family, _, size = method.rpartition("-")
+    family, _, size = method.partition(":")[0].rpartition("-")          # files beside their model
     size = int(size) if size.isdigit() else {"predecessor": 10 ** 9, "tfidf": -1, "majority": -2}.get(method, 0)
     return -size, family in BASELINES, method
 

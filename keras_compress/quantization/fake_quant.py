@@ -25,7 +25,7 @@ EPSILON = 1e-8                                       # the smallest range: a ten
 
 
 def levels(bits):
-    """M, the largest integer: 127 for 8 bits, 7 for 4, 1 for 2. -M - 1 is left out, so that the grid is symmetric."""
+    """M, the largest integer: 127 for 8 bits, 7 for 4, 1 for 2. Weights leave -M - 1 out: their grid is symmetric."""
     return 2 ** (bits - 1) - 1
 
 
@@ -44,15 +44,15 @@ def largest(x, axis=None):
     return tf.maximum(tf.reduce_max(tf.abs(x), axis=axis, keepdims=axis is not None), EPSILON)
 
 
-def quantize(x, largest, bits=8):
-    """Integers, as floats, of x on the grid of `largest`: clamp(round(x S), -M, M)."""
+def quantize(x, largest, bits=8, wide=False):
+    """Integers, as floats, of x on the grid of `largest`: clamp(round(x S), -M, M); `wide`: from -M - 1 on."""
     top = levels(bits)
-    return tf.clip_by_value(tf.round(x * (top / largest)), -top, top)
+    return tf.clip_by_value(tf.round(x * (top / largest)), -top - wide, top)
 
 
-def fake_quantize(x, largest, bits=8):
+def fake_quantize(x, largest, bits=8, wide=False):
     """The values of x on the grid of `largest`; the gradient is that of x, inside and outside of the range."""
-    return x + tf.stop_gradient(quantize(x, largest, bits) * (largest / levels(bits)) - x)
+    return x + tf.stop_gradient(quantize(x, largest, bits, wide) * (largest / levels(bits)) - x)
 
 
 @L.register
@@ -79,7 +79,7 @@ class ActivationQuantizer(quantization.quantizers.Quantizer):
     """Quantises an activation to 8 bits by a moving average of its largest value: ema - (1 - d) (ema - max|x|).
 
     The first value seen sets the average; ranges are collected from the first update on and used from `start_step` on.
-    Outside of training they are used and never change.
+    Outside of training they are used and never change. Values below the range become -128, as in TFLite's int8.
     """
 
     def __init__(self, decay, start_step):
@@ -93,10 +93,11 @@ class ActivationQuantizer(quantization.quantizers.Quantizer):
     def __call__(self, inputs, training, weights, **kwargs):
         ema = weights["ema"]
         if not training:
-            return marked(inputs, tf.maximum(ema, EPSILON), 8)
+            return marked(inputs, tf.maximum(ema, EPSILON), wide=True)
         now = largest(inputs)
         ema.assign(tf.where(ema > 0.0, ema - (1.0 - self.decay) * (ema - now), now))
-        return tf.where(weights["step"] >= self.start_step, fake_quantize(inputs, tf.maximum(ema, EPSILON)), inputs)
+        rounded = fake_quantize(inputs, tf.maximum(ema, EPSILON), wide=True)
+        return tf.where(weights["step"] >= self.start_step, rounded, inputs)
 
     def get_config(self):
         return {"decay": self.decay, "start_step": self.start_step}
@@ -120,9 +121,10 @@ class ProbabilityQuantizer(quantization.quantizers.Quantizer):
         return {}
 
 
-def marked(x, largest, bits):
+def marked(x, largest, bits=8, wide=False):
     """`fake_quantize` as TensorFlow's own operator: the same values, and the converter reads scale and bits from it."""
-    return tf.quantization.fake_quant_with_min_max_vars(x, -largest, largest, num_bits=bits, narrow_range=True)
+    lowest = -largest * ((levels(bits) + wide) / levels(bits))
+    return tf.quantization.fake_quant_with_min_max_vars(x, lowest, largest, num_bits=bits, narrow_range=not wide)
 
 
 @L.register

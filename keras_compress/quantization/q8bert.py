@@ -18,12 +18,11 @@ Departures
     from the first update on, and activations quantised from `start_step` on; weights are always.
     What Dense layers read is quantised where it is made, at the outputs of LayerNorm and attention, so that the
     residual connections carry rounded values, too, and each tensor has one scale. Probabilities of attention are
-    rounded to k / 256, as the converter's integer product does. With "static" the classifier stays float.
+    rounded to k / 256, as the converter's integer product does. Activations below their range become -128 where the
+    paper has -127: TFLite's int8 cannot leave it out. With "static" the classifier stays float.
 Put it last in a chain: methods that change a model's shape expect weights that are free.
 Training is a simulation, slower than without, and its checkpoint is as large as before: only the exported file is small.
 """
-import numpy as np
-
 from keras_compress.backend import keras, tf
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.quantization.fake_quant import fake_quantize, has_row_scales, largest, table_bits
@@ -43,8 +42,9 @@ def quantized(task_model, settings, *, seed=0):
     weights = task_model.weights()
     copy = TaskModel(task_model.config.replace(quantization=settings), task_model.tokenizer, task_model.task,
                      task_model.labels, seed=seed, loaded=weights)
-    ranges = {name: np.zeros((), np.float32) for name in copy.weights().keys() - weights.keys()}
-    return task_model.rebuilt(copy.config, weights | ranges, seed=seed)
+    copy.set_weights(weights, only=weights)
+    copy.history, copy.curve = [dict(step) for step in task_model.history], [dict(row) for row in task_model.curve]
+    return copy
 
 
 def bake(task_model, *, seed=0):

@@ -82,3 +82,20 @@ def test_table_and_picture():
                         "| -37.5 [-78.1, +3.1] | 0, 1 | 4 |")
     assert lines[-1].startswith("theseus minus the better of plain, truncated, pooled over 1 data set and all sizes: +25.0 [")
     assert study.study_picture(CELLS).startswith(b"\x89PNG")
+
+
+def test_files_are_rows_and_a_control_is_the_baseline():
+    control, small = cell("a", "control", 0, [1, 1, 1, 0]), cell("a", "static-int8", 0, [1, 1, 1, 1])
+    packed = cell("a", "x", 0, [1, 0, 0, 0])["correct"]
+    control["files"] = [{"format": "int8", "bytes": 2_000_000, "gzip_bytes": 1_500_000, "correct": packed}]
+    small["files"] = []
+    rows = {row["method"]: row for row in study.pool_cells([*CELLS, control, small])}
+    file = rows["control:int8"]
+    assert (file["accuracy"], file["bytes"], file["gzip_bytes"]) == (.25, 2_000_000, 1_500_000)
+    assert file["vs_baseline"]["baseline"] == "control" and file["vs_baseline"]["difference"] == -.5
+    assert rows["static-int8"]["vs_baseline"]["difference"] == .25 and rows["static-int8"]["bytes"] is None
+    assert rows["theseus-3"]["vs_baseline"]["baseline"] == "control"
+    assert rows["control"]["vs_baseline"] is rows["predecessor"]["vs_baseline"] is None
+    table = study.study_table([*CELLS, control, small])
+    assert "| file, MB | gzip, MB |" in table and "| 2.00 | 1.50 |" in table and "| – | – |" in table
+    assert "file, MB" not in study.study_table(CELLS)

@@ -50,10 +50,13 @@ def test_the_gradient_passes_straight_through_inside_and_outside():
     np.testing.assert_array_equal(tape.gradient(loss, x), [1.0, 2.0, 3.0, 4.0, 5.0])
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_the_converter_s_operator_gives_the_same_values(bits):
+@pytest.mark.parametrize("bits, wide", [(4, False), (8, False), (8, True)])
+def test_the_converter_s_operator_gives_the_same_values(bits, wide):
     for big in (0.7, 2.0, 11.0):                                          # values beyond the range, too
-        np.testing.assert_allclose(Q.marked(X, big, bits), Q.fake_quantize(tf.constant(X), big, bits), atol=2e-6)
+        expected = Q.fake_quantize(tf.constant(X), big, bits, wide)
+        np.testing.assert_allclose(Q.marked(X, big, bits, wide), expected, atol=2e-6)
+        if big == 0.7:
+            assert Q.quantize(X, big, bits, wide).numpy().min() == -Q.levels(bits) - wide
 
 
 def test_ranges_are_moving_averages():

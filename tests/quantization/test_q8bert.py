@@ -5,7 +5,6 @@ import pytest
 
 from keras_compress.backend import tf
 from keras_compress.bert.task_model import TaskModel
-from keras_compress.factorization import albert
 from keras_compress.quantization import q8bert
 from keras_compress.quantization.fake_quant import largest, quantize
 from keras_compress.training import Training
@@ -17,8 +16,8 @@ from tests.replacement.test_theseus import data, inputs_of
 
 TRAINING = Training(epochs=2, batch_size=4, max_length=16, learning_rate=1e-3, warmup=0.0, evaluations=1)
 STATIC = {"bits": 8, "activations": "static", "decay": 0.9, "start_step": 0}
-WIDE = {"hidden_size": 32, "intermediate_size": 64, "initializer_range": 0.3, "dropout": 0.0, "attention_dropout": 0.0}
-# WIDE: the smallest whose kernels (1,024 values) TensorFlow's converter quantises without being told
+WIDE = {"num_layers": 1, "hidden_size": 32, "intermediate_size": 64, "initializer_range": 0.3, "dropout": 0.0,
+        "attention_dropout": 0.0, "pooling": "cls"}     # kernels of 1,024 values: the converter quantises no smaller ones
 
 
 def compress(model, **settings):
@@ -27,7 +26,7 @@ def compress(model, **settings):
 
 @pytest.fixture(scope="module")
 def source():
-    return tiny.model(pooling="cls", **WIDE)
+    return tiny.model(**WIDE)
 
 
 @pytest.fixture(scope="module")
@@ -46,48 +45,49 @@ def operators(content):
     return found
 
 
+@pytest.fixture(scope="module")
+def content(static):
+    """The static model's int8 file."""
+    return convert(static, "int8", 16, True)
+
+
 @pytest.mark.parametrize("changes, count", [
-    ({"pooling": "pooler"}, 13), ({"sharing": "all"}, 12), ({"embedding_size": 16}, 13),
-    ({"embedding_size": 16, "embedding_norm": "embedding", "activation": "gelu_tanh"}, 13)])
+    ({"num_layers": 2, "sharing": "all"}, 12), ({"embedding_size": 16, "pooling": "pooler", "activation": "gelu_tanh"}, 8)])
 def test_every_product_of_the_encoder_is_int8_and_norms_and_softmax_are_float(changes, count):
-    model = tiny.model(**{"pooling": "cls", **WIDE, **changes})
+    model = tiny.model(**{**WIDE, **changes})
     small = q8bert.quantized(model, STATIC)
-    small.model(inputs_of(small), training=True)                          # collects ranges
-    content = convert(small, "int8", 16, True)
-    found = operators(content)
+    names = [layer.name for layer in small.model.layers]
+    assert names.count("layer_0_query") == 1 and "layer_1_query" not in names       # shared ones stay one
+    assert {name for name in small.weights() if not name.endswith("_range")} == set(model.weights())
+    small.model(inputs_of(small), training=True)                                    # collects ranges
+    found = operators(convert(small, "int8", 16, True))
     assert collections.Counter(found["FULLY_CONNECTED"]) == {("int8", "int8", "int8"): count, ("float32",) * 3: 1}
     assert {*found["SOFTMAX"], *found["RSQRT"], *found["SQUARED_DIFFERENCE"]} == {("float32",)}
-    encodings = small.tokenizer.encode(tiny.TEXTS, 16)
-    np.testing.assert_allclose(Runner(content).forward(encodings), small.predict(tiny.TEXTS), atol=2e-3)
 
 
-def test_the_file_computes_as_the_trained_model_does(static, tmp_path):
+def test_the_file_computes_as_the_trained_model_does(static, content, tmp_path):
     facts, = export(static, tmp_path, ("int8",), sequence_length=16, dev=data().dev)
-    assert facts["agreement"] == 1.0 and facts["mean_dp"] < 1e-3 and facts["accuracy"] == facts["accuracy_keras"]
-    assert facts["gzip_bytes"] < facts["bytes"]
-    content = open(facts["path"], "rb").read()
+    assert facts["agreement"] == 1.0 and facts["mean_dp"] < 2e-3 and facts["accuracy"] == facts["accuracy_keras"]
+    assert facts["gzip_bytes"] < facts["bytes"] == len(content)
     kinds = collections.Counter(operators(content)["FULLY_CONNECTED"])
-    assert kinds == {("int8", "int8", "int8"): 12, ("float32",) * 3: 1}
-    weights, stored = static.weights(), stored_integers(content)
-    for name, weight in weights.items():
+    assert kinds == {("int8", "int8", "int8"): 6, ("float32",) * 3: 1}
+    stored = stored_integers(content)
+    for name, weight in static.weights().items():
         if name.endswith("/kernel") and name != "classifier/kernel":
             assert holds(stored, quantize(weight, largest(weight)).numpy().T), name
 
 
-def test_four_bits_of_weights_are_stored_in_half_the_bytes(source):
-    sizes = []
-    for bits in (8, 4):
-        small = q8bert.quantized(source, {**STATIC, "bits": bits})
-        small.model(inputs_of(small), training=True)
-        content = convert(small, "int8", 16, True)
-        sizes.append(len(content))
-        assert ("int8",) * 3 in operators(content)["FULLY_CONNECTED"]
-    kernels = sum(v.size for k, v in source.weights().items() if k.endswith("/kernel"))
-    assert sizes[0] - sizes[1] > 0.45 * kernels
+def test_static_weights_of_four_bits_are_stored_in_half_the_bytes(source, content):
+    small = q8bert.quantized(source, {**STATIC, "bits": 4})
+    small.model(inputs_of(small), training=True)
+    packed = convert(small, "int8", 16, True)
+    kernels = sum(weight.size for name, weight in source.weights().items() if name.endswith("/kernel"))
+    assert ("int8",) * 3 in operators(packed)["FULLY_CONNECTED"]                    # what the interpreter unpacks to
+    assert len(content) - len(packed) > 0.45 * kernels
 
 
 def test_training_moves_weights_and_ranges_and_leaves_the_source(source, static):
-    again = tiny.model(pooling="cls", **WIDE)
+    again = tiny.model(**WIDE)
     np.testing.assert_equal(source.weights(), again.weights())
     before, after = source.weights(), static.weights()
     assert static.config == source.config.replace(quantization={**STATIC, "start_step": 2})
@@ -109,28 +109,16 @@ def test_save_and_load(static, tmp_path):
     assert len(again.features(["hidden_states"]).output["hidden_states"]) == 3
 
 
-def test_steps_are_told(source):
-    tuned = compress(source, start_step=3)
-    assert {int(layer.optimizer_step) for layer in tuned.model.layers if hasattr(layer, "optimizer_step")} == {5}
+def test_steps_are_told(static):
+    assert {int(layer.optimizer_step) for layer in static.model.layers if hasattr(layer, "optimizer_step")} == {5}
 
 
-def test_shared_weights_stay_one_variable():
-    shared = albert.compress(tiny.model(num_layers=3), data(), sharing="all", recover="none")
-    small = compress(shared)
-    assert sum(layer.name.endswith("_query") for layer in small.model.layers) == 1
-    assert {name for name in small.weights() if not name.endswith("_range")} == set(shared.weights())
-    assert np.abs(small.weights()["layer_0_query/kernel"] - shared.weights()["layer_0_query/kernel"]).max() > 0
-
-
-def test_after_layers_and_layers_after_it():
-    from keras_compress.pruning import layers
-    cut = layers.compress(tiny.model(num_layers=3), data(), training=TRAINING, num_layers=2)
-    small = compress(cut)
-    assert [step["method"] for step in small.history] == ["layers", "finetune", "q8bert"]
+def test_layers_of_a_quantised_model_can_be_chosen():
+    small = q8bert.quantized(tiny.model(num_layers=2), STATIC)
+    small.model(inputs_of(small), training=True)
     one = small.keep_layers([1])
-    assert one.config.quantization == small.config.quantization
-    np.testing.assert_array_equal(one.weights()["layer_0_query/post_activation_range"],
-                                  small.weights()["layer_1_query/post_activation_range"])
+    assert one.config.quantization == STATIC
+    assert one.weights()["layer_0_query/post_activation_range"] == small.weights()["layer_1_query/post_activation_range"]
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
@@ -150,9 +138,6 @@ def test_the_stored_integers_are_the_trained_ones(source):
     stored, weights = stored_integers(convert(small, "int8", 16, True)), small.weights()
     for name in [name for name, weight in weights.items() if name.endswith("/kernel") and weight.size >= 1024]:
         assert holds(stored, quantize(weights[name], largest(weights[name], 0)).numpy().T), name
-    folded = stored_integers(convert(small, "int8", 16, True, fuse=True))
-    weight = weights["layer_1_query/kernel"]
-    assert not holds(folded, quantize(weight, largest(weight, 0)).numpy().T)      # gamma folded in: off the grid
 
 
 def stored_integers(content):
@@ -164,13 +149,6 @@ def stored_integers(content):
 
 def holds(arrays, wanted):
     return any(array.shape == wanted.shape and np.array_equal(array, wanted) for array in arrays)
-
-
-def test_a_quantised_file_is_small():
-    model = tiny.model(pooling="cls", **{**WIDE, "hidden_size": 64, "intermediate_size": 256})
-    small = q8bert.quantized(model, STATIC)
-    small.model(inputs_of(small), training=True)
-    assert len(convert(small, "int8", 16, True)) < 0.45 * len(convert(model, "float32", 16, True))
 
 
 @pytest.mark.parametrize("settings, message", [
