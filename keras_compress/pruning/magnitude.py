@@ -1,12 +1,10 @@
-"""Magnitude pruning: the smallest weights of every kernel become zeros, more and more of them. arXiv:1710.01878.
-
-Zhu & Gupta, 2017, through TF-MOT (`prune_low_magnitude`).
+"""Magnitude pruning: the smallest weights become zeros, more and more of them. Zhu & Gupta, 2017, arXiv:1710.01878.
 
 Equation map
     s(t) = s_f + (s_i - s_f) (1 - (t - t_0) / (t_1 - t_0))^3                  TF-MOT's PolynomialDecay
     mask: the round((1 - s) n) largest |w| of each kernel stay; at each of the schedule's updates, anew
     after every update of the weights, w becomes w * mask                     TF-MOT's PruneLowMagnitude
-Pruned are the kernels of all Dense layers but the classifier; biases, norms and embeddings stay whole.
+Through TF-MOT (`prune_low_magnitude`). Pruned are the kernels of all Dense layers but the classifier; biases, norms and embeddings stay whole.
 
 Zeros alone make nothing faster, and the file no smaller: dense kernels multiply them like other numbers, and the file
 stores them. They show only where the file is compressed (`gzip_bytes` of an export). What makes a model faster is to take
