@@ -24,7 +24,8 @@ def low_bits(content, bits):
     quantizer = Quantizer(_edited(content, _look_up_embeddings))
     quantizer.add_dynamic_config(".*", TFLOperationName.FULLY_CONNECTED, bits)
     quantizer.add_dynamic_config(".*", TFLOperationName.EMBEDDING_LOOKUP, max(bits, MIN_TABLE_BITS))
-    return _edited(bytes(quantizer.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model), _raise_versions)
+    quantized = quantizer.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
+    return _edited(bytes(quantized), _raise_versions)
 
 
 def _edited(content, edit):

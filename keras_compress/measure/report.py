@@ -178,10 +178,11 @@ def _tables(report):
                      "better" if c["low"] > 0 else "worse" if c["high"] < 0 else "cannot tell", f"{c['n']:,}")
                     for c in report["comparisons"] or []]))
     tables.append(("Exported files", "Agreement: with the predecessor.",
-                   ("file", "MB", "MB, gzip", "bytes", "smaller", f"{metric}, %", "agreement, %", "ms p50 / p90", "faster"),
+                   ("file", "MB", "MB, gzip", "bytes", "smaller", f"{metric}, %", "agreement, %", "ms p50 / p90",
+                    "faster"),
                    [(f"{m['name']} {f['format']}", _number(f["bytes"], 1e6), _number(f["gzip_bytes"], 1e6),
-                     _number(f["bytes"], form=","), _times(predecessor["file_bytes"], f["bytes"]), percent(f["accuracy"]), percent(f["agreement"]),
-                     _latency(f),
+                     _number(f["bytes"], form=","), _times(predecessor["file_bytes"], f["bytes"]),
+                     percent(f["accuracy"]), percent(f["agreement"]), _latency(f),
                      _times(predecessor["latency_ms_p50"], f["latency_ms_p50"])) for m in models for f in m["files"]]))
     if report["confusion"]:
         labels, matrix = report["confusion"]["labels"], report["confusion"]["matrix"]

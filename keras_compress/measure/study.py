@@ -33,7 +33,8 @@ def pool_cells(cells):
     Returns:
         list of dicts: `data`, `method`, `metric`, `accuracy`, `accuracy_se` (over examples), `seed_spread` (standard
         deviation over seeds, None for one), `seeds`, `num_examples`, `by_seed` (list), `bytes` and `gzip_bytes` (of a
-        file, the first seed's; else None), and `vs_predecessor` and `vs_baseline`: None or the dict of `accuracy.paired_difference` with `baseline`.
+        file, the first seed's; else None), and `vs_predecessor` and `vs_baseline`: None or the dict of
+        `accuracy.paired_difference` with `baseline`.
     """
     scores = _scores(cells)
     metric = {cell["data"]: cell["metric"] for cell in cells}

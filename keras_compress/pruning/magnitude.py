@@ -4,11 +4,12 @@ Equation map
     s(t) = s_f + (s_i - s_f) (1 - (t - t_0) / (t_1 - t_0))^3                  TF-MOT's PolynomialDecay
     mask: the round((1 - s) n) largest |w| of each kernel stay; at each of the schedule's updates, anew
     after every update of the weights, w becomes w * mask                     TF-MOT's PruneLowMagnitude
-Through TF-MOT (`prune_low_magnitude`). Pruned are the kernels of all Dense layers but the classifier; biases, norms and embeddings stay whole.
+Through TF-MOT (`prune_low_magnitude`). Pruned are the kernels of all Dense layers but the classifier; biases, norms
+and embeddings stay whole.
 
 Zeros alone make nothing faster, and the file no smaller: dense kernels multiply them like other numbers, and the file
-stores them. They show only where the file is compressed (`gzip_bytes` of an export). What makes a model faster is to take
-whole parts out: layers, heads, words.
+stores them. They show only where the file is compressed (`gzip_bytes` of an export). What makes a model faster is to
+take whole parts out: layers, heads.
 """
 import numpy as np
 import tensorflow_model_optimization as tfmot
@@ -29,9 +30,9 @@ def schedule(num_steps, sparsity, initial_sparsity=0.0, begin=0.0, end=0.75, fre
         ValueError: if a share is out of range.
     """
     if not 0.0 <= initial_sparsity <= sparsity < 1.0 or not 0.0 <= begin < end <= 1.0 or frequency < 1:
-        raise ValueError("`initial_sparsity` must be at most `sparsity` and both in [0, 1), `begin` below `end` and both "
-                         f"in [0, 1], `frequency` 1 or more. Received: {initial_sparsity}, {sparsity}, {begin}, {end}, "
-                         f"{frequency}.")
+        raise ValueError("`initial_sparsity` must be at most `sparsity` and both in [0, 1), `begin` below `end` and "
+                         f"both in [0, 1], `frequency` 1 or more. Received: {initial_sparsity}, {sparsity}, {begin}, "
+                         f"{end}, {frequency}.")
     first, last = round(begin * num_steps), max(round(end * num_steps), 1)
     frequency = max(1, min(frequency, (last - first) // 10))
     # A mask is made only where frequency divides t - t_0: another t_1 would never bring the last one.
@@ -46,7 +47,7 @@ def is_pruned(layer):
 def zeros(task_model):
     """Share of zeros in the kernels that are pruned, 0-1."""
     kernels = [layer.kernel for layer in task_model.model.layers if is_pruned(layer)]
-    return 1.0 - sum(np.count_nonzero(kernel) for kernel in kernels) / sum(tf.size(kernel).numpy() for kernel in kernels)
+    return 1.0 - sum(np.count_nonzero(kernel) for kernel in kernels) / sum(np.size(kernel) for kernel in kernels)
 
 
 class TellStep(sparsity_api.UpdatePruningStep):
@@ -57,8 +58,8 @@ class TellStep(sparsity_api.UpdatePruningStep):
             layer.pruning_step.assign(tf.cast(self.model.optimizer.iterations, tf.int64))
 
 
-def compress(task_model, dataset, *, seed=0, training=Training(), sparsity=0.5, initial_sparsity=0.0, begin=0.0, end=0.75,
-             frequency=50):
+def compress(task_model, dataset, *, seed=0, training=Training(), sparsity=0.5, initial_sparsity=0.0, begin=0.0,
+             end=0.75, frequency=50):
     """Fine-tunes a model while its smallest weights are set to zero.
 
     Args:

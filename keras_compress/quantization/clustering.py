@@ -1,12 +1,12 @@
-"""Weight clustering: every kernel takes only a few different values. Han et al., 2016, arXiv:1510.00149, through TF-MOT.
+"""Weight clustering: every kernel takes only a few different values. Han et al., 2016, arXiv:1510.00149.
 
     centroids c_1 .. c_k per kernel, trained; each weight takes the nearest one          TF-MOT's ClusterWeights
     the gradient of a centroid is the sum over its weights; the weights themselves
     move, too (straight-through), and may change to another centroid
-Clustered are the kernels of all Dense layers but the classifier.
+Through TF-MOT (`cluster_weights`). Clustered are the kernels of all Dense layers but the classifier.
 
-A .tflite file stores every weight in full, with no table of centroids: neither the file nor the time gets smaller. Only a
-compressed file does (`gzip_bytes` of an export), because few values repeat often.
+A .tflite file stores every weight in full, with no table of centroids: neither the file nor the time gets smaller. Only
+a compressed file does (`gzip_bytes` of an export), because few values repeat often.
 """
 import tensorflow_model_optimization as tfmot
 
@@ -42,8 +42,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_clusters=1
     """
     check_fit(task_model, dataset)
     if num_clusters < 2 or training.patience is not None:
-        raise ValueError("`num_clusters` must be 2 or more, and `patience` none: the centroids belong to the last update. "
-                         f"Received: {num_clusters} and {training.patience}.")
+        raise ValueError("`num_clusters` must be 2 or more, and `patience` none: the centroids belong to the last "
+                         f"update. Received: {num_clusters} and {training.patience}.")
     if task_model.config.architecture != "bert" or task_model.config.quantization:
         raise ValueError("Only a BERT that is not quantised can be clustered. Received: "
                          f"{task_model.config.architecture}, quantization = {task_model.config.quantization}.")

@@ -6,14 +6,16 @@
 `quantized_layers` annotates the flat encoder layer by layer and lets TF-MOT wrap what is annotated. What is quantised:
 
     layer                    "static"                                       "dynamic"
-    Dense of the encoder     weight (one scale), product, output            weight (one scale per output)
-    word table               one scale                                      one scale, or per row (4 and 2 bits)
+    Dense                    weight (one scale), product, output            weight (one scale per output)
+    the classifier           -                                              as any Dense
+    word table               8 bits, one scale                              one scale; 4 and 2 bits: one per row
     LayerNorm, attention     output                                         -
     softmax                  output (256 levels)                            -
 
 "static" fixes the ranges of activations in training: every FULLY_CONNECTED then reads and gives int8. Without ranges on
 the outputs of LayerNorm and attention, which feed the Dense layers, the converter leaves most of them float.
-LayerNorm, softmax and GELU compute in float; so do position and type tables and the classifier.
+Inside, LayerNorm and softmax compute in float; GELU, too, while training, and in the file by a table from int8 to int8.
+Padded places count in a range as others do, and once training is over they change nothing.
 """
 import tensorflow_model_optimization as tfmot
 
@@ -30,12 +32,12 @@ def levels(bits):
 
 
 def table_bits(bits):
-    """Bits of a word table whose Dense layers have `bits`: 4 or more, because a row of 2 bits tells three values only."""
+    """Bits of a "dynamic" word table whose Dense layers have `bits`: 4 or more; a row of 2 bits has three values."""
     return max(bits, 4)
 
 
 def has_row_scales(settings):
-    """Whether each row of the word table has its scale: as ai-edge-quantizer stores it; TensorFlow's converter has one."""
+    """Whether each row of the word table has its scale, as ai-edge-quantizer stores it; the converter stores one."""
     return settings["activations"] == "dynamic" and settings["bits"] < 8
 
 
@@ -105,7 +107,7 @@ class ActivationQuantizer(quantization.quantizers.Quantizer):
 
 @L.register
 class ProbabilityQuantizer(quantization.quantizers.Quantizer):
-    """Rounds probabilities down or up to k / 256, k = 0 .. 255: what TFLite does to a softmax whose output it reads as int8.
+    """Rounds probabilities to k / 256, k = 0 .. 255: what TFLite does to a softmax that is read as int8.
 
     The converter makes the product of probabilities and values an integer one, because its other sides are int8.
     """

@@ -1,4 +1,4 @@
-"""Quantisation-aware training (QAT): weights and activations of 8 bits and fewer. Zafrir et al., 2019, arXiv:1910.06188.
+"""Q8BERT: quantisation-aware training (QAT) in 8, 4 and 2 bits. Zafrir et al., 2019, arXiv:1910.06188.
 
 Training computes with rounded numbers, so that the weights find a place where rounding does little harm.
 
@@ -21,7 +21,7 @@ Departures
     rounded to k / 256, as the converter's integer product does. Activations below their range become -128 where the
     paper has -127: TFLite's int8 cannot leave it out. With "static" the classifier stays float.
 Put it last in a chain: methods that change a model's shape expect weights that are free.
-Training is a simulation, slower than without, and its checkpoint is as large as before: only the exported file is small.
+Training is a simulation, slower than without, and saved models are as large as before: only the exported file is small.
 """
 from keras_compress.backend import keras, tf
 from keras_compress.bert.task_model import TaskModel

@@ -52,7 +52,8 @@ def test_attention_scores_by_hand():
 
 def test_attention_probs_by_hand():
     scores = tf.math.log([[[[1.0, 3.0, 96.0]]]])
-    np.testing.assert_allclose(L.AttentionProbs()([scores, tf.zeros((1, 1, 1, 3))]), [[[[0.01, 0.03, 0.96]]]], rtol=1e-5)
+    probs = L.AttentionProbs()([scores, tf.zeros((1, 1, 1, 3))])
+    np.testing.assert_allclose(probs, [[[[0.01, 0.03, 0.96]]]], rtol=1e-5)
     bias = L.AttentionBias()(tf.constant([[1, 1, 0]]))
     masked = L.AttentionProbs()([scores, bias]).numpy()
     np.testing.assert_allclose(masked, [[[[0.25, 0.75, 0.0]]]], rtol=1e-5)

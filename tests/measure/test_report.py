@@ -35,8 +35,8 @@ def whole_report(**changes):
 
 def test_model_row_has_every_key_and_nothing_else():
     assert tuple(model_row()) == MODEL_KEYS and model_row()["files"] == [] and model_row()["flops"] is None
-    assert set(successor()["files"][0]) == {"format", "bytes", "gzip_bytes", "latency_ms_p50", "latency_ms_p90", "accuracy",
-                                            "agreement"}
+    assert set(successor()["files"][0]) == {"format", "bytes", "gzip_bytes", "latency_ms_p50", "latency_ms_p90",
+                                            "accuracy", "agreement"}
     with pytest.raises(ValueError, match="Received: acuracy"):
         model_row(acuracy=.9)
     with pytest.raises(ValueError, match="Received: size"):

@@ -10,7 +10,7 @@ from mobile_export.convert import export
 from tests.bert import tiny
 from tests.replacement.test_theseus import data
 
-TRAINING = Training(epochs=4, batch_size=4, max_length=16, learning_rate=1e-3, warmup=0.0, evaluations=1)     # 12 updates
+TRAINING = Training(epochs=4, batch_size=4, max_length=16, learning_rate=1e-3, warmup=0.0, evaluations=1)  # 12 updates
 
 
 def kernels(model):
@@ -70,7 +70,8 @@ def test_zeros_show_in_a_compressed_file_alone(pruned, tmp_path):
 def test_the_model_is_what_strip_pruning_gives(monkeypatch):
     kept = []
     original = magnitude.fit
-    monkeypatch.setattr(magnitude, "fit", lambda model, *rest, **more: kept.append(model) or original(model, *rest, **more))
+    monkeypatch.setattr(magnitude, "fit",
+                        lambda model, *rest, **more: kept.append(model) or original(model, *rest, **more))
     shared = albert.share_layers(tiny.model(num_layers=2), "all")
     small = magnitude.compress(shared, data(), training=TRAINING, sparsity=0.75)
     stripped = tfmot.sparsity.keras.strip_pruning(kept[0])

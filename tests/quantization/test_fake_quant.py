@@ -13,7 +13,8 @@ X = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
 
 def wrapped(layer, **changes):
     with tfmot.quantization.keras.quantize_scope():
-        return tfmot.quantization.keras.QuantizeWrapperV2(layer, Q.LayerQuantizers({**SETTINGS, **changes}), name_prefix="")
+        quantizers = Q.LayerQuantizers({**SETTINGS, **changes})
+        return tfmot.quantization.keras.QuantizeWrapperV2(layer, quantizers, name_prefix="")
 
 
 def test_by_hand():
@@ -28,7 +29,7 @@ def test_by_hand():
 def test_laws_of_the_grid(bits, axis):
     big = Q.largest(X, axis)
     once = Q.fake_quantize(tf.constant(X), big, bits).numpy()
-    np.testing.assert_array_equal(Q.quantize(once, Q.largest(once, axis), bits), Q.quantize(X, big, bits))  # Q(Q(x)) = Q(x)
+    np.testing.assert_array_equal(Q.quantize(once, Q.largest(once, axis), bits), Q.quantize(X, big, bits))
     np.testing.assert_allclose(Q.fake_quantize(tf.constant(once), Q.largest(once, axis), bits), once, atol=1e-6)
     np.testing.assert_array_equal(Q.fake_quantize(tf.constant(-X), big, bits), -once)
     assert np.all(np.abs(once - X) <= 0.5 * big / Q.levels(bits) + 1e-6)
@@ -67,7 +68,7 @@ def test_ranges_are_moving_averages():
     assert ema() == 0.0
     layer(x, training=True)
     largest = float(tf.reduce_max(tf.abs(layer.layer(x))))
-    assert ema() == pytest.approx(largest)                                # the first value sets it, and a constant stays
+    assert ema() == pytest.approx(largest)                                # the first value sets it; a constant stays
     layer(x, training=True)
     assert ema() == pytest.approx(largest)
     layer.layer.gamma.assign(2.0 * layer.layer.gamma)

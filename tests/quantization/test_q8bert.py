@@ -17,7 +17,7 @@ from tests.replacement.test_theseus import data, inputs_of
 TRAINING = Training(epochs=2, batch_size=4, max_length=16, learning_rate=1e-3, warmup=0.0, evaluations=1)
 STATIC = {"bits": 8, "activations": "static", "decay": 0.9, "start_step": 0}
 WIDE = {"num_layers": 1, "hidden_size": 32, "intermediate_size": 64, "initializer_range": 0.3, "dropout": 0.0,
-        "attention_dropout": 0.0, "pooling": "cls"}     # kernels of 1,024 values: the converter quantises no smaller ones
+        "attention_dropout": 0.0, "pooling": "cls"}   # kernels of 1,024 values: the converter quantises no smaller ones
 
 
 def compress(model, **settings):
@@ -52,7 +52,8 @@ def content(static):
 
 
 @pytest.mark.parametrize("changes, count", [
-    ({"num_layers": 2, "sharing": "all"}, 12), ({"embedding_size": 16, "pooling": "pooler", "activation": "gelu_tanh"}, 8)])
+    ({"num_layers": 2, "sharing": "all"}, 12),
+    ({"embedding_size": 16, "pooling": "pooler", "activation": "gelu_tanh"}, 8)])
 def test_every_product_of_the_encoder_is_int8_and_norms_and_softmax_are_float(changes, count):
     model = tiny.model(**{**WIDE, **changes})
     small = q8bert.quantized(model, STATIC)
