@@ -104,7 +104,7 @@ def convert(task_model, name, sequence_length, cls_only=False, fuse=False):
     store = LayerStore(task_model.config, existing=task_model.model.layers)
     inputs, outputs = build(task_model.config, task_model.task, len(task_model.labels), store, sequence_length, 1,
                             cls_only)
-    model = keras.Model(inputs, outputs["logits"])
+    model = keras.Model(inputs, outputs["logits"], name=task_model.config.architecture)    # part of every tensor's name
     module = tf.Module()             # holds the bare variables: saving the Keras model takes several times as long
     module.weights = model.variables
     serve = tf.function(lambda **ids: {OUTPUT_NAME: tf.nn.softmax(model(ids, training=False))}, autograph=False)
