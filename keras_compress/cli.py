@@ -183,9 +183,9 @@ def _export(options):
     model = _load(options, dataset)
     files = export(model, options.out, formats, sequence_length=options.length, dev=dataset and dataset.dev,
                    allow_drift=options.allow_drift)
-    lines = [f"{file['path']}: {file['bytes']:,} bytes ({file['gzip_bytes']:,} after gzip), "
-             f"agrees with Keras on {100 * file['agreement']:.1f} % of {file['num_examples']} texts, largest |dp| {file['max_dp']:.2g}, {file['partitions']} XNNPACK part(s)"
-             + (f"; DRIFT: {file['drift']}" if file["drift"] else "") for file in files]
+    lines = [f"{file['path']}: {file['bytes']:,} bytes ({file['gzip_bytes']:,} after gzip), agrees with Keras on "
+             f"{100 * file['agreement']:.1f} % of {file['num_examples']} texts, largest |dp| {file['max_dp']:.2g}, "
+             f"{file['partitions']} XNNPACK part(s)" + (f"; DRIFT: {file['drift']}" if file["drift"] else "") for file in files]
     return files, "\n".join(lines)
 
 

@@ -10,8 +10,8 @@
 
 A setting that is a model (`student`, `mlm`) names an earlier step or a source of weights, too. A step with `data` works
 on unlabelled text of its own, such as "apidocs". What it makes serves other steps and is not measured, and so does what
-`masked_lm`, `pretrain` and `from_scratch` make. `formats` of a step, such as ["int8", "int4"], go before the recipe's; in
-a study they ask for the size and the accuracy of the step's exported files.
+`masked_lm`, `pretrain` and `from_scratch` make. `formats` of a step, such as ["int8", "int4"], go before the recipe's;
+in a study they ask for the size and the accuracy of the step's exported files.
 
 A study is a recipe with `datasets`, `seeds`, `learning_rates` and `shared` (see study.py); a step of a study may have
 `learning_rates` of its own.
