@@ -24,8 +24,14 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if plain else super()._get_help_string(action)
 
 
-def _numbers(text):
-    return [int(item) for item in text.split(",")]
+def _seed(text):
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a seed must be a whole number of 0 or more. Received: {text!r}")
+    return int(text)
+
+
+def _seeds(text):
+    return [_seed(item) for item in text.split(",")]
 
 
 def parser():
@@ -70,7 +76,7 @@ def parser():
                 choices = ("none", "mirrored") if field.name == "strategy" else None
                 one.add_argument("--" + field.name.replace("_", "-"), type=kind, default=field.default, choices=choices,
                                  help=TRAINING_HELP[field.name], metavar=None if choices else kind.__name__.upper())
-        one.add_argument("--seed", type=int, default=0, help="of initial weights, data order, dropout and draws")
+        one.add_argument("--seed", type=_seed, default=0, help="of initial weights, data order, dropout and draws")
 
     def new_head(one):
         one.add_argument("--new-head", action="store_true", help="leave out the classifier that the source has")
@@ -97,10 +103,10 @@ def parser():
     again.add_argument("--resume", action="store_true",
                        help="go on with a run that was stopped: --out, or the one last at work")
     again.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
-    one.add_argument("--seed", type=int, default=0, help="of everything random")
+    one.add_argument("--seed", type=_seed, default=0, help="of everything random")
     one.add_argument("--strategy", choices=("none", "mirrored"), default="none", help=TRAINING_HELP["strategy"])
     one.add_argument("--allow-drift", action="store_true", help="write int8 files that drift too far, marked")
-    one.add_argument("--seeds", type=_numbers, default=None, metavar="0,1,2",
+    one.add_argument("--seeds", type=_seeds, default=None, metavar="0,1,2",
                      help="a study's seeds (default: the recipe's)")
     one.add_argument("--only", default=None, metavar="STEP,..", help="a study's steps (default: all)")
     one.add_argument("--fixed-lr", action="store_true", help="a study: the recipe's learning rates, no grid")

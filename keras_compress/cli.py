@@ -64,6 +64,14 @@ def _load(options, dataset=None, **settings):
     return load(options.source, **wanted, **settings)
 
 
+def _load_trained(options, dataset=None):
+    from keras_compress.training import check_trained
+
+    model = _load(options, dataset)
+    check_trained(model)
+    return model
+
+
 def _run(options):
     from keras_compress.recipe import read_recipe
 
@@ -145,9 +153,14 @@ def _make(options, method, settings):
         check_data(dataset, "train", "dev")
     parent = _load(options, dataset, pooling=options.pooling, new_head=options.new_head, seed=options.seed)
     out = Path(options.out)
-    checkpoints = _checkpoints(out.with_name(out.name + ".checkpoints"), [
+    checkpoints = _checkpoints(out.with_name(out.name + ".checkpoints"), options.overwrite, [
         step, fields, options.seed, options.pooling, options.new_head, dataset.summary()])
-    model = run_step({"training": fields}, step, parent, dataset, seed=options.seed, folder=str(checkpoints))
+    try:
+        model = run_step({"training": fields}, step, parent, dataset, seed=options.seed, folder=str(checkpoints))
+    except ValueError:
+        if [path.name for path in checkpoints.iterdir()] == ["asked.json"]:            # refused before it began
+            shutil.rmtree(checkpoints)
+        raise
     if model.task == dataset.task:
         from keras_compress.measure.accuracy import evaluate
 
@@ -158,14 +171,18 @@ def _make(options, method, settings):
     return {"folder": str(options.out), **model.metrics}, f"{said}Saved: {options.out}"
 
 
-def _checkpoints(folder, asked):
-    """The folder of checkpoints of one command; ValueError if it holds those of another."""
+def _checkpoints(folder, overwrite, asked):
+    """The folder of checkpoints of one command; ValueError if it holds those of another, unless `overwrite`."""
+    import shutil
+
     from keras_compress.files import atomic_write
 
     asked, note = json.dumps(asked), folder / "asked.json"
     if note.is_file() and note.read_text(encoding="utf-8") != asked:
-        raise ValueError(f"{folder} holds the checkpoints of another command that was stopped. Repeat that command to "
-                         "go on with it, remove the folder, or choose another `--out`.")
+        if not overwrite:
+            raise ValueError(f"{folder} holds the checkpoints of another command that was stopped. Repeat that command "
+                             "to go on with it, pass `--overwrite`, or choose another `--out`.")
+        shutil.rmtree(folder)
     with atomic_write(note) as file:
         file.write(asked)
     return folder
@@ -180,12 +197,13 @@ def _export(options):
         raise ValueError(f"Exported files are not replaced unasked. Received: `{options.out}`, which holds "
                          f"{', '.join(there)}. Choose another folder, or pass `--overwrite`.")
     dataset = _dataset(options) if options.data else None
-    model = _load(options, dataset)
+    model = _load_trained(options, dataset)
     files = export(model, options.out, formats, sequence_length=options.length, dev=dataset and dataset.dev,
                    allow_drift=options.allow_drift)
     lines = [f"{file['path']}: {file['bytes']:,} bytes ({file['gzip_bytes']:,} after gzip), agrees with Keras on "
              f"{100 * file['agreement']:.1f} % of {file['num_examples']} texts, largest |dp| {file['max_dp']:.2g}, "
-             f"{file['partitions']} XNNPACK part(s)" + (f"; DRIFT: {file['drift']}" if file["drift"] else "") for file in files]
+             f"{file['partitions']} XNNPACK part(s)" + (f"; DRIFT: {file['drift']}" if file["drift"] else "")
+             for file in files]
     return files, "\n".join(lines)
 
 
@@ -195,7 +213,7 @@ def _evaluate(options):
 
     dataset = _dataset(options)
     check_data(dataset, options.split)
-    model = _load(options, dataset)
+    model = _load_trained(options, dataset)
     if options.tflite:
         from mobile_export.convert import exported_model
 
@@ -226,7 +244,7 @@ def _benchmark(options):
 
 
 def _predict(options):
-    model = _load(options)
+    model = _load_trained(options)
     texts = options.texts or [line.rstrip("\r\n") for line in sys.stdin]
     bad = [text for text in texts if text.count("\t") != 1]
     if model.task == "matching" and bad:

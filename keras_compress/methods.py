@@ -6,6 +6,7 @@ from pathlib import Path
 FAMILIES = ("replacement", "distillation", "factorization", "quantization", "pruning")
 TRAININGS = {"finetune": "training", "masked_lm": "pretraining", "pretrain": "pretraining",
              "from_scratch": "pretraining"}
+INNER = ("seed", "training", "num_steps", "first_step", "only")         # arguments that no recipe sets
 PACKAGE = Path(__file__).parent
 
 
@@ -39,4 +40,4 @@ def settings_of(name):
     import inspect
 
     parameters = inspect.signature(method(name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("seed", "training")}
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in INNER}

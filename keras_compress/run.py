@@ -17,7 +17,8 @@ from pathlib import Path
 
 from keras_compress import datasets
 from keras_compress.files import DATA_FOLDER, atomic_write, new_folder
-from keras_compress.recipe import MODELS, check_data, is_measured, is_step, read_recipe, run_step
+from keras_compress.recipe import MODELS, check_data, is_measured, is_step, read_recipe, run_step, split_settings
+from keras_compress.settings import Training
 from keras_compress.study import versions
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def run(recipe="theseus", out=None, *, data=None, task=None, language="en", sour
         asked = {key: before[key] for key in asked}
     else:
         content = _changed(read_recipe(recipe), num_layers, learning_rate)
-        if length:
+        if length is not None:
             content |= {"sequence_length": length, "training": {**content["training"], "max_length": length}}
         folder = Path(out) if out else default_folder(content["name"])
         new_folder(folder, overwrite=overwrite, sign="run.json")
@@ -115,11 +116,12 @@ def _changed(recipe, num_layers, learning_rate):
     """The recipe with another number of layers, or another learning rate, in every step that has one."""
     steps, names = [dict(step) for step in recipe["steps"]], {}
     for step in steps:
-        if num_layers and "num_layers" in step:
+        if num_layers is not None and "num_layers" in step:
             names[step["name"]] = re.sub(rf"-{step['num_layers']}$", f"-{num_layers}", step["name"])
             step["num_layers"] = num_layers
-        if learning_rate:
+        if learning_rate is not None:
             step["learning_rate"] = learning_rate
+        Training(**split_settings(recipe["training"], step)[0])
     for step in steps:
         step.update({key: names.get(step[key], step[key]) for key in ("name", "from", *MODELS) if key in step})
     return {**recipe, "steps": steps}
@@ -169,13 +171,10 @@ def _prepare(asked, recipe):
         if length < 4 or longest > model.config.max_position_embeddings:
             raise ValueError(f"`sequence_length` and `max_length` must be 4 to {model.config.max_position_embeddings}, "
                              "the positions that the model has. Choose with `--length`.")
-        deepest = max((step.get("num_layers", 1) for step in recipe["steps"]), default=1)
-        if deepest > model.config.num_layers:
-            raise ValueError(f"The small models must have at most {model.config.num_layers} layers, as {name} has. "
-                             f"Received: {deepest}. Choose with `--num-layers`.")
         if model.config.hidden_size > 384 and not asked["learning_rate"]:
             log.warning("warning: the recipe's learning rates were found for a width of 384; %s is %d wide. Lower ones "
                         "(2e-5 to 1e-4) are usual: --learning-rate", asked["source"] or name, model.config.hidden_size)
+    _check_layers(recipe["steps"], {name: model.config.num_layers for name, model in sources.items()})
     if not asked["source"] or not _is_tuned(model):
         return dataset, {}, sources, asked["new_head"] * [
             f"--new-head: every step that starts from {Path(asked['source'] or name).name} has its weights with a new "
@@ -194,6 +193,22 @@ def _prepare(asked, recipe):
         f"{', '.join(ready)}: {Path(asked['source']).name} as it is, since it is fine-tuned for these labels. " + (
             f"Left out, since pre-trained weights are not at hand: {names}. " * bool(names)) +
         "With --new-head it is fine-tuned anew."]
+
+
+def _check_layers(steps, depth):
+    """Raises ValueError if a step asks for layers that its parent cannot give. depth: {source: layers}."""
+    from keras_compress.replacement.theseus import NUM_LAYERS, check_module_map, even_modules
+
+    for step in steps:
+        whole, wanted = depth[step["from"]], step.get("num_layers", depth[step["from"]])
+        if not 1 <= wanted <= whole:
+            raise ValueError(f"Step {step['name']}: `num_layers` must be 1 to {whole}, the layers that {step['from']} "
+                             f"has. Received: {wanted}. Choose with `--num-layers`.")
+        if step["method"] == "theseus" and "module_map" in step:
+            wanted = len(check_module_map(step["module_map"], whole))
+        elif step["method"] == "theseus":
+            even_modules(whole, step.get("num_layers", NUM_LAYERS))
+        depth[step["name"]] = wanted
 
 
 def _is_tuned(model):

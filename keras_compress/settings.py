@@ -40,8 +40,13 @@ class Training:
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "checkpoint_every"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be positive. Received: {getattr(self, name)!r}.")
+        for name in ("weight_decay", "evaluations"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be 0 or more. Received: {getattr(self, name)!r}.")
+        if self.patience is not None and not self.evaluations:
+            raise ValueError("`patience` needs `evaluations` on dev. Received: none of them. Leave one out.")
         if self.patience is not None and not (isinstance(self.patience, int) and self.patience > 0):
             raise ValueError(f"`patience` must be a whole number of 1 or more, or none. Received: {self.patience!r}.")
         if not 0 <= self.warmup < 1:

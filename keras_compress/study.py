@@ -72,11 +72,17 @@ def run_study(recipe, *, seeds=None, data=None, fixed_lr=False, only=None, weigh
 
 def read_cells(results):
     """All cells in a folder of results, as dicts. Raises ValueError on a JSON file that is none."""
+    from keras_compress.measure.accuracy import unpack_correct
+
     cells = []
     for path in sorted(Path(results).glob("*.json")):
         try:
             cell = json.loads(path.read_text(encoding="utf-8"))
-            cell["data"], cell["method"], cell["seed"], cell["metric"], cell["num_examples"], cell["correct"]
+            kinds = {"data": str, "method": str, "seed": int, "metric": str, "num_examples": int, "correct": str}
+            wrong = [key for key, kind in kinds.items() if not isinstance(cell[key], kind)]
+            if wrong or cell["metric"] not in ("accuracy", "entity_f1"):
+                raise ValueError(", ".join(wrong) or cell["metric"])
+            unpack_correct(cell["correct"], cell["num_examples"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: a folder of results must hold cells of a study alone. Received a file that is "
                              f"none ({error!r}). Move it away.") from error
@@ -96,8 +102,17 @@ def _read_made_from(path, made_from):
 
 def read_costs(results):
     """{method: dict} of what `_Study.cost` wrote."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(results).glob("costs/*.json"))]
-    return {cost["method"]: cost for cost in found}
+    found = {}
+    for path in sorted(Path(results).glob("costs/*.json")):
+        try:
+            cost = json.loads(path.read_text(encoding="utf-8"))
+            for key in ("bytes", "times_as_fast"):
+                cost["float32"][key] + cost["int8"][key] + cost["threads"] + cost["sequence_length"]
+            found[cost["method"]] = {"device": "", **cost}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: costs/ must hold what a study measured alone ({error!r}). Move it "
+                             "away.") from error
+    return found
 
 
 @functools.cache

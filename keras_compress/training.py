@@ -91,6 +91,15 @@ def task_loss(task):
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1 if task == "tagging" else None)
 
 
+def check_trained(task_model):
+    """Raises ValueError if the model's head was made new when it was loaded, and nothing has trained it since."""
+    last = task_model.history[-1] if task_model.history else {}
+    new = [name for name in last.get("new", ()) if name.startswith(("classifier/", "mlm_"))]
+    if last.get("method") == "load" and new:
+        raise ValueError(f"The model's head must be trained. Received: one whose {', '.join(new)} is new. Train it "
+                         "first: with `train`, a masked-LM model on unlabelled text.")
+
+
 def check_fit(task_model, dataset):
     """Raises ValueError unless the data set asks for what the model answers."""
     if task_model.task != dataset.task:

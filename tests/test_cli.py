@@ -243,6 +243,18 @@ def missing_weight(folder):
     save_file({name: tensors[name] for name in tensors if name != "layer_0_query/kernel"}, folder / "model.safetensors")
 
 
+def more_weights(folder):
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "layer_9_query/kernel": np.zeros((8, 8), np.float32)}, folder / "model.safetensors")
+
+
+def test_a_refused_command_can_be_corrected(call, tmp_path):
+    command = (*COMPRESS, *FAST, "--out", tmp_path / "small", "--set")
+    status, _, err = call(*command, "num_layers=3")
+    assert status == 1 and "must be a multiple" in err and list(tmp_path.iterdir()) == []
+    assert call(*command, "num_layers=1")[0] == 0
+
+
 GOOD = "label\ttext\n"
 COMPRESS = ("compress", "theseus", "--from", "{}/bert-classification", "--data", "{}/classification")
 
@@ -262,6 +274,9 @@ COMPRESS = ("compress", "theseus", "--from", "{}/bert-classification", "--data",
     ("model", cut, "model.safetensors: not a whole safetensors file"),
     ("model", other_shape, r"`layer_0_query/kernel` must have shape \(8, 8\). Received: \(8, 9\)"),
     ("model", missing_weight, "must hold `layer_0_query/kernel`"),
+    ("model", more_weights, "must describe all of model.safetensors.*1 weights more, layer_9_query/kernel"),
+    ("model", replace("config.json", '{"keras_compress": 1, "lowercase": true, "config": 3}'), "bert|copy: "),
+    ("model", replace("history.csv", "step\n1,2\n"), "copy: "),
     ("model", first_lines("vocab.txt", 9), "vocabulary must have `vocab_size` pieces. Received: 9 pieces"),
     ("model", replace("vocab.txt", b"\xff\n"), "vocab.txt: a vocabulary must be UTF-8"),
     ("model", replace("config.json", "{"), "config.json: not valid JSON"),
@@ -296,7 +311,10 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
     (("benchmark", "none.tflite"), "none.tflite"), (("benchmark", "{}/exported/vocab.txt"), "must be a TFLite file"),
     (("benchmark", "{}/exported/float32.tflite", "--runs", "0"), "`runs` and `num_threads` must be 1 or more"),
     (("predict", "--from", "{}/bert-matching", "no tab"), "separated by one tab. Received: 'no tab'"),
-    (("predict", "--from", "minilm", "hello"), "`task` and `labels` must be given"),
+    (("predict", "--from", "minilm", "hello"), "`task` and `labels` must be given.*fine-tune the model first"),
+    (("evaluate", "--from", "minilm", "--data", "{}/classification"), "head must be trained.*Train it first"),
+    (("export", "--from", "minilm", "--data", "{}/classification"), "head must be trained.*Train it first"),
+    (("train", "--from", "{}/bert-classification", "--data", "{}/classification/train.tsv"), "give the folder"),
     (("data", "download", "everything"), "sst2"), (("methods", "magic"), "`method` must be one of"),
     (("run", "nothing"), "recipe must be one of"), (("run", "--resume", "--out", "{}/exported"), "holds no run.json"),
     (("run", "--data", "{}/classification", "--from", "nowhere"), "nowhere, which does not exist")])

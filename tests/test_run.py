@@ -209,11 +209,15 @@ def test_overwrite_removes_the_old_run_and_nothing_else(finished, asked, tmp_pat
     ({"data": "{place}/text.txt"}, "must have labels and the splits"), ({"length": 17}, "must be 4 to 16"),
     ({"length": 3}, "must be 4 to 16"), ({"recipe": "{place}/formats.toml"}, "must be some of float32, float16"),
     ({"source": "{place}/bert-tagging"}, "task must be the one asked for"),
-    ({"task": "tagging"}, "must be for the task")])
+    ({"task": "tagging"}, "must be for the task"),
+    ({"num_layers": 0}, "`num_layers` must be 1 to 2"), ({"num_layers": 3}, "`num_layers` must be 1 to 2, the layers"),
+    ({"learning_rate": 0.0}, "`learning_rate` must be positive"), ({"length": 0}, "must be 4 to 16"),
+    ({"recipe": "{place}/modules.toml"}, "`module_map` must be lists")])
 def test_what_cannot_work_is_refused_before_anything_is_written(place, asked, tmp_path, wrong, message):
     shutil.copytree(place / "classification", place / "no-test", dirs_exist_ok=True)
     (place / "no-test" / "test.tsv").unlink()
     (place / "text.txt").write_text("the cat\n", encoding="utf-8")
+    samples.recipe(place / "modules.toml", STEPS[0], (*STEPS[1], "module_map = [[0]]"))
     samples.recipe(place / "formats.toml", STEPS[0], head='formats = ["pdf"]')
     wrong = {key: value.format(place=place) if isinstance(value, str) else value for key, value in wrong.items()}
     with pytest.raises(ValueError, match=message):

@@ -180,7 +180,9 @@ def test_one_real_cell_its_table_and_picture(recipe, folders, tmp_path, monkeypa
     assert main(["table", str(folders["results"]), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["method"] for row in rows] == [row["method"] for row in pool_cells(cells)]
-    for content in ('{"data": "one"}', "[1]", "{"):
+    whole = json.loads((folders["results"] / "one-plain-1-5.json").read_text(encoding="utf-8"))
+    odd = [{**whole, "correct": "zz"}, {**whole, "seed": "0"}, {**whole, "metric": "foo"}, {**whole, "num_examples": 5}]
+    for content in ('{"data": "one"}', "[1]", "{", *map(json.dumps, odd)):
         (folders["results"] / "other.json").write_text(content)
         assert main(["table", str(folders["results"])]) == 1
         assert "other.json: a folder of results must hold cells" in capsys.readouterr().err

@@ -75,7 +75,7 @@ def test_finetune_learns_and_leaves_its_input_alone(tmp_path):
     tuned = T.finetune(model, dataset, training=SMALL.replace(epochs=30, folder=str(tmp_path)))
     assert all(np.array_equal(before[k], v) for k, v in model.weights().items())
     assert tuned.curve[-1]["dev"] == 1.0 and tuned.curve[-1]["loss"] < tuned.curve[0]["loss"] / 2
-    assert [row["step"] for row in tuned.curve] == list(range(9, 91, 9)) or tuned.curve[-1]["step"] == 90
+    assert tuned.curve[-1]["step"] == 90
     assert sum("dev" in row for row in tuned.curve) == 2
     assert tuned.history[-1]["training"]["epochs"] == 30 and "folder" not in tuned.history[-1]["training"]
     assert list((tmp_path / "finetune" / "log").iterdir())                         # TensorBoard's file
@@ -108,6 +108,8 @@ def test_a_loss_that_is_not_finite_stops_the_run():
 
 @pytest.mark.parametrize("change, message", [
     ({"epochs": 0}, "`epochs` must be positive. Received: 0"), ({"warmup": 1.0}, "`warmup` must be in"),
+    ({"epochs": float("inf")}, "`epochs` must be positive"), ({"weight_decay": -1.0}, "`weight_decay` must be 0 or more"),
+    ({"evaluations": -1}, "`evaluations` must be 0"), ({"patience": 2, "evaluations": 0}, "`patience` needs `evaluations`"),
     ({"strategy": "tpu"}, "`strategy` must be none or mirrored")])
 def test_settings_are_checked(change, message):
     with pytest.raises(ValueError, match=message):

@@ -103,8 +103,8 @@ class BertConfig:
         if self.quantization is not None and {*self.quantization} != {*QUANTIZATION}:
             raise ValueError(f"`quantization` must be none or have {', '.join(QUANTIZATION)}. "
                              f"Received: {self.quantization!r}.")
-        for name in ("dropout", "attention_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
+        for name in ("dropout", "attention_dropout", "layer_norm_eps", "initializer_range"):
+            if not isinstance(getattr(self, name), (int, float)) or not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"`{name}` must be in [0, 1). Received: {getattr(self, name)!r}.")
 
     @property

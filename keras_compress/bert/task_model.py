@@ -223,13 +223,17 @@ class TaskModel:
             tensors = read_safetensors(folder / "model.safetensors")
             task_model = cls(BertConfig.from_dict(stored["config"]), tokenizer, stored["task"], labels, loaded=tensors)
             task_model.set_weights(tensors)
+            other = sorted(tensors.keys() - task_model.weights().keys())
+            if other:
+                raise ValueError(f"config.json must describe all of model.safetensors. Received: {len(other)} weights "
+                                 f"more, {', '.join(other[:3])}. Restore the file that was changed.")
             task_model.metrics = read_json(folder / "metrics.json")
             task_model.curve = _from_csv((folder / "history.csv").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             name = Path(error.filename).name
             raise ValueError(f"{folder}: a saved model must hold {name}. It is missing.") from error
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"{folder}: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{folder}: {' '.join(str(error).split())}") from error
         task_model.history = stored["history"]
         return task_model
 

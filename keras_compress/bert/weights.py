@@ -104,7 +104,8 @@ def from_checkpoint(checkpoint, name, *, task=None, labels=None, pooling=None, n
     _agree(task, labels, known_task, known_labels)
     task, labels = task or known_task, known_labels if labels is None else labels
     if task is None or labels is None:
-        raise ValueError(f"`task` and `labels` must be given where the weights do not tell. Received: {name}.")
+        raise ValueError(f"`task` and `labels` must be given where the weights do not tell. Received: {name}. Give "
+                         "them (on the command line: `--data`), or fine-tune the model first (`train`).")
     config = config.replace(pooling=pooling or config.pooling)
     if task in ("tagging", "mlm") and config.pooling == "pooler":
         config = config.replace(pooling="cls")                              # read from every token: no pooler
@@ -219,6 +220,8 @@ def read_huggingface(folder, with_head=True):
             raise ValueError(f"{path}: the classifier must choose one of two or more labels. Received: {count} outputs "
                              f"and `problem_type` = {problem!r}. Load the encoder alone: `new_head` (`--new-head`).")
         names = published.get("id2label") or {}
+        if not isinstance(names, dict):
+            raise ValueError(f"{path}: `id2label` must be an object of numbers and names. Received: {names!r:.60}.")
         labels = tuple(str(names.get(str(k), f"LABEL_{k}")) for k in range(count))
     return Checkpoint(_with_pooling(config, tensors), read_tokenizer(folder), tensors, left_out, task, labels)
 
@@ -276,7 +279,8 @@ def read_tokenizer(folder):
         vocab = read_vocab(path)
     else:
         stored = read_json(path)
-        model, normalizer = stored.get("model") or {}, stored.get("normalizer") or {}
+        model, normalizer = (part if isinstance(part, dict) else {}
+                             for part in (stored.get("model"), stored.get("normalizer")))
         kinds = model.get("type"), model.get("continuing_subword_prefix"), normalizer.get("type")
         if kinds != ("WordPiece", "##", "BertNormalizer"):
             raise ValueError(f"{path}: the tokenizer must be WordPiece, with '##' and BertNormalizer. "

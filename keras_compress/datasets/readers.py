@@ -78,8 +78,8 @@ def read_folder(path):
                                 f"tokens and {len(row)} tags. Separate both by exactly one space.")
             for label in row:
                 if label not in ids:
-                    raise DataError(f"{where}: a label must be a line number or a line of labels.txt. Received: "
-                                    f"{_short(label)}. Known: {_short(', '.join(names), 200)}.")
+                    raise DataError(f"{where}: labels must all be line numbers, from 0, or all lines of labels.txt. "
+                                    f"Received: {_short(label)}. Known: {_short(', '.join(names), 200)}.")
             if tagging and "" in text.split(" "):
                 raise DataError(f"{where}: tokens must be separated by exactly one space. Received: {_short(text)}.")
             found.append([ids[label] for label in row] if tagging else ids[row[0]])
@@ -97,6 +97,9 @@ def read_folder(path):
 def read_text(path):
     """Reads unlabelled text: one sentence a line, an empty line between documents. It becomes the train split."""
     path, texts, documents, document = Path(path), [], [], 0
+    if path.suffix in (".tsv", ".csv", ".json", ".jsonl"):
+        raise DataError(f"{path}: unlabelled text must be a plain text file. Received: one that looks like a table. "
+                        "For labelled data give the folder that holds train, dev, test and labels.txt.")
     for _, line in _lines(path):
         if line.strip():
             texts.append(line.strip())

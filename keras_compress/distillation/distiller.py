@@ -16,7 +16,7 @@ Departures
 from keras_compress.backend import keras, tf
 from keras_compress.bert.weights import load, with_head
 from keras_compress.distillation.cache import cache_outputs
-from keras_compress.training import adamw, finetune, fit, stream
+from keras_compress.training import adamw, check_trained, finetune, fit, stream
 
 KINDS, RECOVERIES = ("kl", "ce", "mse"), ("distil", "finetune", "none")
 
@@ -249,15 +249,6 @@ def masked_mean(values, mask=None):
     """Mean of the values where `mask` is not 0, 0 if there are none. (...) and None or (...) -> scalar."""
     mask = tf.ones_like(values) if mask is None else tf.cast(mask, values.dtype)
     return tf.math.divide_no_nan(tf.reduce_sum(tf.where(mask > 0, values, 0.0)), tf.reduce_sum(mask))
-
-
-def check_trained(task_model):
-    """Raises ValueError if the model's head was made new when it was loaded, and nothing has trained it since."""
-    last = task_model.history[-1] if task_model.history else {}
-    new = [name for name in last.get("new", ()) if name.startswith(("classifier/", "mlm_"))]
-    if last.get("method") == "load" and new:
-        raise ValueError(f"A teacher's head must be trained. Received: one whose {', '.join(new)} is new. Train it "
-                         "first: with `train`, or the method masked_lm for a masked-LM model.")
 
 
 def check_pair(teacher, student, *, inside=False, same_hidden=False, same_heads=False):

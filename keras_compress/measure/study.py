@@ -63,9 +63,10 @@ def pool_differences(cells, family, baselines=BASELINES):
     counts the same: se^2 = sum of their se^2 / (number of sets)^2.
 
     Returns:
-        dict: `difference`, `low`, `high`, `se`, `num_sets`; None if there is nothing to pool.
+        dict: `difference`, `low`, `high`, `se`, `num_sets`, `by_seed` (the difference for each seed, as far as all
+        pairs have it); None if there is nothing to pool.
     """
-    scores, found = _scores(cells), []
+    scores, found, by_seed = _scores(cells), [], []
     metric = {cell["data"]: cell["metric"] for cell in cells}
     for data in sorted(metric):
         pairs = [_against_baseline(scores, data, method, metric[data], baselines) for where, method in sorted(scores)
@@ -73,12 +74,14 @@ def pool_differences(cells, family, baselines=BASELINES):
         sides = [[pair[side] for pair in pairs if pair] for side in (1, 2)]
         if sides[0]:
             found.append(paired_difference(metric[data], *map(np.concatenate, sides)))
+            ours, theirs = ([values(metric[data], scores) for scores in side] for side in sides)
+            by_seed.append(np.mean([row for row in zip(*(a - b for a, b in zip(ours, theirs)))], axis=1))
     if not found:
         return None
     difference = sum(one["difference"] for one in found) / len(found)
     error = sum(one["se"] ** 2 for one in found) ** .5 / len(found)
     return {"difference": difference, "low": difference - Z95 * error, "high": difference + Z95 * error, "se": error,
-            "num_sets": len(found)}
+            "num_sets": len(found), "by_seed": [float(np.mean(row)) for row in zip(*by_seed)]}
 
 
 def study_table(cells, costs=None):
@@ -122,13 +125,13 @@ def study_table(cells, costs=None):
             if pooled:
                 lines.append(f"{family} minus the better of {', '.join(baselines)}, pooled over {pooled['num_sets']} "
                              f"data set{'s' * (pooled['num_sets'] > 1)} and all sizes: "
-                             f"{_difference(pooled, name=False)}, SE {100 * pooled['se']:.2f}.")
+                             f"{_pooled(pooled)}.")
     for family in sorted(families):
         base = next((other for other in families if family.startswith(other + "-")), None)
         pooled = base and pool_differences(cells, family, (base,))
         if pooled:
             lines.append(f"{family} minus {base}, the same seeds, data sets and sizes: "
-                         f"{_difference(pooled, name=False)}, SE {100 * pooled['se']:.2f}.")
+                         f"{_pooled(pooled)}.")
     return "\n".join(lines) + "\n"
 
 
@@ -197,6 +200,11 @@ def _order(method):
     family, _, size = method.partition(":")[0].rpartition("-")          # files beside their model
     size = int(size) if size.isdigit() else {"predecessor": 10 ** 9, "tfidf": -1, "majority": -2}.get(method, 0)
     return -size, family in BASELINES, method
+
+
+def _pooled(pooled):
+    seeds = ", ".join(f"{100 * value:+.1f}" for value in pooled["by_seed"])
+    return f"{_difference(pooled, name=False)}, SE {100 * pooled['se']:.2f}; seed by seed {seeds}"
 
 
 def _both(cost, key, factor, form):

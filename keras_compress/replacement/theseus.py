@@ -20,7 +20,8 @@ Departures
     Gates the paper does not have, for comparison: "uniform" (r = u^((1-p)/p), u ~ U[0, 1]: mean p, and plain
     U[0, 1] at p = 0.5), "anneal" (r = p), and one draw per example instead of per batch.
     One learning-rate schedule with warm-up spans both stages, AdamW's moments start anew in the second; the authors go
-    on in one optimizer run, without warm-up. Dropout is active in both branches while training, as theirs is.
+    on in one optimizer run, without warm-up. The last stage goes through the texts from the first epoch's order again,
+    so that some are seen once more often than others. Dropout is active in both branches while training, as theirs is.
     The last stage trains everything; `train_head_last=False` trains the successor layers alone, as the authors do.
 """
 import math
@@ -28,10 +29,11 @@ import math
 from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import LayerStore, embed, make_inputs, task_head, transformer_layer
 from keras_compress.bert.layers import AttentionBias, register
-from keras_compress.training import AdamW, Training, adamw, check_fit, finetune, fit, task_loss
+from keras_compress.training import AdamW, Training, adamw, check_fit, check_trained, finetune, fit, task_loss
 
 GATES, GRANULARITIES = ("bernoulli", "uniform", "anneal"), ("batch", "sample")
 SCHEDULES, STARTS = ("constant", "linear", "cosine"), ("own", "bottom")
+NUM_LAYERS = 3
 
 
 @register
@@ -175,7 +177,7 @@ def check_module_map(module_map, num_layers):
         if isinstance(module_map, (list, tuple)) else module_map
     whole = list(range(num_layers))
     if not isinstance(modules, list) or [] in modules or not all(isinstance(module, list) for module in modules) \
-            or [layer for module in modules for layer in module] != whole:
+            or repr([layer for module in modules for layer in module]) != repr(whole):      # True is no layer
         raise ValueError(f"`module_map` must be lists that hold every layer from 0 to {num_layers - 1} once, in order, "
                          f"none of them empty. Received: {module_map}. For example {[whole[:1], whole[1:]]}.")
     return modules
@@ -231,9 +233,9 @@ def _embedding_module(get):
     return keras.Model(ids, embed(get, *ids))
 
 
-def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, module_map=None, schedule="linear",
-             rate=0.3, full_at=0.7, start="own", gate="bernoulli", granularity="batch", embeddings="shared",
-             train_head_last=True, finetune_share=0.4):
+def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=NUM_LAYERS, module_map=None,
+             schedule="linear", rate=0.3, full_at=0.7, start="own", gate="bernoulli", granularity="batch",
+             embeddings="shared", train_head_last=True, finetune_share=0.4):
     """Compresses a fine-tuned model by module replacing, then fine-tunes the successor.
 
     Args:
@@ -241,7 +243,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         training: of both stages together: `finetune_share` of the updates are the last stage's, and one learning-rate
             schedule spans both.
         num_layers: layers M of the successor.
-        module_map: list of M lists of layers, in order; default: M modules of equal size.
+        module_map: list of M lists of layers, in order; default: M modules of equal size. With a map `num_layers` may
+            be left out.
         schedule: "linear" (Sec. 3.3), "cosine" or "constant". rate: where it starts.
         full_at: share of the replacing stage after which the rate is 1.
         start: where the successor's layers start: "own": at the last layer of each one's module; "bottom": at the
@@ -254,13 +257,17 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         ValueError: if the modules do not cover the predecessor, or a setting is unknown.
     """
     check_fit(task_model, dataset)
+    check_trained(task_model)
     _check_choice("schedule", schedule, SCHEDULES)
     _check_choice("start", start, STARTS)
     if not (0.0 <= rate <= 1.0 and 0.0 < full_at <= 1.0 and 0.0 <= finetune_share < 1.0):
         raise ValueError("`rate` must be in [0, 1], `full_at` in (0, 1], `finetune_share` in [0, 1). "
                          f"Received: {rate}, {full_at}, {finetune_share}.")
     depth = task_model.config.num_layers
-    module_map = check_module_map(module_map, depth) if module_map else even_modules(depth, num_layers)
+    module_map = even_modules(depth, num_layers) if module_map is None else check_module_map(module_map, depth)
+    if num_layers not in (len(module_map), NUM_LAYERS):
+        raise ValueError("`num_layers` must be the number of modules in `module_map`. "
+                         f"Received: {num_layers} and {len(module_map)}. Leave it out.")
     kept = [module[-1] for module in module_map] if start == "own" else range(len(module_map))
     total = training.num_steps(len(dataset.train.texts))
     num_finetune = min(round(finetune_share * total), total - 1)

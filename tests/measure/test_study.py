@@ -49,6 +49,9 @@ def test_pooled_difference_averages_sizes_per_example_and_sets_equally():
     se_a, se_b = np.std([.5, 0, 0, 0]) / 2, .5 / 2 ** .5
     assert pooled["difference"] == pytest.approx((.125 + .5) / 2) and pooled["num_sets"] == 2
     assert pooled["se"] == pytest.approx((se_a ** 2 + se_b ** 2) ** .5 / 2)
+    assert pooled["by_seed"] == pytest.approx([(.125 + .5) / 2])
+    more = study.pool_differences(CELLS, "theseus")           # set a alone: seed 0: .75 - .5, seed 1: .5 - .25
+    assert more["by_seed"] == pytest.approx([.25, .25])
     assert study.pool_differences(CELLS, "tinybert") is None
 
 
