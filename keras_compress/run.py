@@ -22,7 +22,7 @@ from keras_compress.settings import Training
 from keras_compress.study import versions
 
 log = logging.getLogger(__name__)
-QUICK = {"num_train": 1200, "num_dev": 300, "num_test": 600}      # `--quick`: texts per split
+QUICK = {"num_train": 800, "num_dev": 200, "num_test": 400}      # `--quick`: texts per split
 PARTS = ("models", "checkpoints", "tensorboard", "pictures", "report.html", "report.md", "report.json", "export.json",
          "log.txt", "run.json")                                   # what `overwrite` removes
 DEFAULTS = {"recipe": "theseus", "data": None, "task": None, "language": "en", "source": None, "new_head": False,
