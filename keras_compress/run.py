@@ -75,6 +75,8 @@ def run(recipe="theseus", out=None, *, data=None, task=None, language="en", sour
         asked = {key: before[key] for key in asked}
     else:
         content = _changed(read_recipe(recipe), num_layers, learning_rate)
+        for step in content["steps"]:
+            Training(**split_settings(content["training"], step)[0])
         if length is not None:
             content |= {"sequence_length": length, "training": {**content["training"], "max_length": length}}
         folder = Path(out) if out else default_folder(content["name"])
@@ -121,7 +123,6 @@ def _changed(recipe, num_layers, learning_rate):
             step["num_layers"] = num_layers
         if learning_rate is not None:
             step["learning_rate"] = learning_rate
-        Training(**split_settings(recipe["training"], step)[0])
     for step in steps:
         step.update({key: names.get(step[key], step[key]) for key in ("name", "from", *MODELS) if key in step})
     return {**recipe, "steps": steps}

@@ -23,8 +23,8 @@ def test_the_study_from_random_weights_to_cells(tmp_path):
             step |= {"data": str(tmp_path / "corpus.txt"), "epochs": 1}
         if "config" in step:
             step["config"] = {key: SMALL.get(key, value) for key, value in step["config"].items()}
-    cells = run_study(recipe, data=[str(tmp_path / "one")], only=["albert-all-sop"], weights=tmp_path / "weights",
-                      results=tmp_path / "results")
+    cells, _ = run_study(recipe, data=[str(tmp_path / "one")], only=["albert-all-sop"], weights=tmp_path / "weights",
+                         results=tmp_path / "results")
     ours = [cell for cell in cells if cell["method"] == "albert-all-sop"]
     assert [cell["seed"] for cell in ours] == [0, 1]
     for cell in ours:

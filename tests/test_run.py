@@ -217,7 +217,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(place, asked, tm
     shutil.copytree(place / "classification", place / "no-test", dirs_exist_ok=True)
     (place / "no-test" / "test.tsv").unlink()
     (place / "text.txt").write_text("the cat\n", encoding="utf-8")
-    samples.recipe(place / "modules.toml", STEPS[0], (*STEPS[1], "module_map = [[0]]"))
+    samples.recipe(place / "modules.toml", STEPS[0], (*STEPS[1][:3], "module_map = [[0]]"))
     samples.recipe(place / "formats.toml", STEPS[0], head='formats = ["pdf"]')
     wrong = {key: value.format(place=place) if isinstance(value, str) else value for key, value in wrong.items()}
     with pytest.raises(ValueError, match=message):

@@ -205,7 +205,7 @@ def test_exported_files_of_a_cell(recipe, trained, folders, monkeypatch):
     monkeypatch.setattr("mobile_export.convert.exported_model", lambda path, model: model)
     content = recipe(sequence_length=16)
     content["steps"][1]["formats"] = ["int8", "int4"]
-    cells = study.run_study(content, data=content["datasets"][:1], fixed_lr=True, seeds=[4], **folders)
+    cells, _ = study.run_study(content, data=content["datasets"][:1], fixed_lr=True, seeds=[4], **folders)
     files = {cell["method"]: cell.get("files") for cell in cells}
     assert asked == [(["int8", "int4"], 16)] and files["theseus-1"] == [] and files["majority"] is None
     assert [(file["format"], file["bytes"], file["gzip_bytes"], file["accuracy"]) for file in files["plain-1"]] == [

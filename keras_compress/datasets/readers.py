@@ -78,8 +78,8 @@ def read_folder(path):
                                 f"tokens and {len(row)} tags. Separate both by exactly one space.")
             for label in row:
                 if label not in ids:
-                    raise DataError(f"{where}: labels must all be line numbers, from 0, or all lines of labels.txt. "
-                                    f"Received: {_short(label)}. Known: {_short(', '.join(names), 200)}.")
+                    raise DataError(f"{where}: a label must be a line number from 0, or a line of labels.txt, the same "
+                                    f"in all rows. Received: {_short(label)}. Known: {_short(', '.join(names), 200)}.")
             if tagging and "" in text.split(" "):
                 raise DataError(f"{where}: tokens must be separated by exactly one space. Received: {_short(text)}.")
             found.append([ids[label] for label in row] if tagging else ids[row[0]])
