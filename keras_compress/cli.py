@@ -189,7 +189,7 @@ def _checkpoints(folder, overwrite, asked):
 
 
 def _export(options):
-    from mobile_export.convert import export
+    from mobile_export.convert import export, parity
 
     formats = tuple(options.formats.split(","))
     there = [name for name in formats if (Path(options.out) / f"{name}.tflite").exists()]
@@ -200,10 +200,10 @@ def _export(options):
     model = _load_trained(options, dataset)
     files = export(model, options.out, formats, sequence_length=options.length, dev=dataset and dataset.dev,
                    allow_drift=options.allow_drift)
-    lines = [f"{file['path']}: {file['bytes']:,} bytes ({file['gzip_bytes']:,} after gzip), agrees with Keras on "
-             f"{100 * file['agreement']:.1f} % of {file['num_examples']} texts, largest |dp| {file['max_dp']:.2g}, "
-             f"{file['partitions']} XNNPACK part(s)" + (f"; DRIFT: {file['drift']}" if file["drift"] else "")
-             for file in files]
+    lines = [f"{file['path']}: {file['bytes']:,} bytes ({file['gzip_bytes']:,} after gzip), {file['partitions']} XNNPACK "
+             f"part(s), {parity(file)}" for file in files]
+    if files[0]["no_metadata"]:
+        lines.append(f"The files hold no metadata: {files[0]['no_metadata']}.")
     return files, "\n".join(lines)
 
 

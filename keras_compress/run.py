@@ -309,6 +309,8 @@ def _notes(asked, files, linear):
     notes += [f"{row['name']}: {result['choice']}." for row, result in linear]
     notes += [f"{name} {file['format']} was written although {file['drift']}."
               for name, group in files.items() for file in group if file["drift"]]
+    reasons = {file["no_metadata"]: None for group in files.values() for file in group if file["no_metadata"]}
+    notes += [f"The exported files hold no metadata: {reason}." for reason in reasons]
     if asked["quick"]:
         notes.append(f"A quick run on {QUICK['num_train']:,} training texts: it shows the path, not results.")
     notes.append("One seed. What other seeds and public data give: the table of the study in the README.")

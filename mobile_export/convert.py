@@ -19,6 +19,7 @@ from keras_compress.files import atomic_write
 from keras_compress.measure.accuracy import evaluate, paired_difference
 from mobile_export.litert import OUTPUT_NAME, SIGNATURE, Runner
 from mobile_export.low_bits import low_bits
+from mobile_export.metadata import no_metadata, with_metadata
 
 from tensorflow.lite.python.convert_phase import ConverterError     # no public name; after backend, which picks Keras 2
 
@@ -38,6 +39,9 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
            allow_drift=False):
     """Converts a model, compares each file with Keras, and writes all of them or none.
 
+    A classifier's files hold vocabulary, labels and the figures of the comparison (metadata.py); MediaPipe's
+    TextClassifier runs them as they are. Those of other models hold the graph alone, and `no_metadata` says why.
+
     Args:
         task_model: `TaskModel` of a task with labels.
         path: a folder, for `<format>.tflite`; or, for one format, a name that ends in .tflite. Replaced if there.
@@ -52,8 +56,8 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
         allow_drift: write int8 files that drift too far, marked in `drift`.
     Returns:
         list of dicts, one per file: `format`, `path`, `bytes`, `gzip_bytes` (compressed, as for a download: zeros and
-        repeated weights show here, and neither in `bytes` nor in the time), `sequence_length`, `cls_only`,
-        `partitions` (XNNPACK), `seconds` (conversion), and against Keras on the same texts cut to the same length:
+        repeated weights show here, and neither in `bytes` nor in the time), `no_metadata` (None, or why there is none),
+        `sequence_length`, `cls_only`, `partitions` (XNNPACK), `seconds` (conversion), and against Keras on the same texts cut to the same length:
         `num_examples`, `agreement` (0-1; tagging: of tokens), `max_dp`, `mean_dp` (over texts or tokens, of the largest
         probability difference), `max_dlogit` (floats only), `metric`, `accuracy`, `accuracy_keras` (int8 with dev
         only), `drift` (None, or what is out of bounds).
@@ -85,12 +89,14 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
         start = time.perf_counter()
         content = convert(task_model, name, sequence_length, cls_only, fuse)
         facts = {"format": name, "path": str(path if path.suffix == ".tflite" else path / f"{name}.tflite"),
-                 "bytes": len(content), "gzip_bytes": len(gzip.compress(content)), "sequence_length": sequence_length,
-                 "cls_only": cls_only, "seconds": round(time.perf_counter() - start, 1)}
+                 "no_metadata": no_metadata(task_model), "sequence_length": sequence_length, "cls_only": cls_only,
+                 "seconds": round(time.perf_counter() - start, 1)}
         facts |= compare(task_model, content, name, dev)
         if facts["drift"] and not allow_drift:
             raise ExportError(f"{name}: {facts['drift']}. Nothing was written. Pass `allow_drift` to write it anyway.")
-        found.append((facts, content))
+        if facts["no_metadata"] is None:
+            content = with_metadata(content, task_model, f"{name}, {sequence_length} pieces; {parity(facts)}")
+        found.append((facts | {"bytes": len(content), "gzip_bytes": len(gzip.compress(content))}, content))
     for facts, content in found:
         with atomic_write(facts["path"], "wb") as file:
             file.write(content)
@@ -168,6 +174,15 @@ def compare(task_model, content, name, dev=None):
                               f"Received: {before['value']:.3f} -> {after['value']:.3f}, interval of the difference "
                               f"{change['low']:.3f} to {change['high']:.3f}")
     return facts
+
+
+def parity(facts):
+    """The figures of `compare` as text."""
+    accuracy = "" if facts["accuracy"] is None else (f", {facts['metric']} {100 * facts['accuracy']:.1f} % (Keras "
+                                                     f"{100 * facts['accuracy_keras']:.1f} %)")
+    drift = f"; DRIFT: {facts['drift']}" if facts["drift"] else ""
+    return (f"agrees with Keras on {100 * facts['agreement']:.1f} % of {facts['num_examples']} texts, largest |dp| "
+            f"{facts['max_dp']:.2g}{accuracy}{drift}")
 
 
 class AtLength:

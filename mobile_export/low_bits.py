@@ -21,14 +21,14 @@ def low_bits(content, bits):
     from ai_edge_quantizer.qtyping import TFLOperationName
     from ai_edge_quantizer.quantizer import Quantizer
 
-    quantizer = Quantizer(_edited(content, _look_up_embeddings))
+    quantizer = Quantizer(edited(content, _look_up_embeddings))
     quantizer.add_dynamic_config(".*", TFLOperationName.FULLY_CONNECTED, bits)
     quantizer.add_dynamic_config(".*", TFLOperationName.EMBEDDING_LOOKUP, max(bits, MIN_TABLE_BITS))
     quantized = quantizer.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
-    return _edited(bytes(quantized), _raise_versions)
+    return edited(bytes(quantized), _raise_versions)
 
 
-def _edited(content, edit):
+def edited(content, edit):
     """Reads a flatbuffer, changes its objects in place, and writes it again."""
     import flatbuffers
     from ai_edge_litert.schema_py_generated import Model, ModelT

@@ -6,7 +6,7 @@ from keras_compress.backend import tf
 from keras_compress.quantization.fake_quant import fake_quantize, largest, quantize
 from mobile_export.convert import convert, export
 from mobile_export.litert import Runner
-from mobile_export.low_bits import _edited
+from mobile_export.low_bits import edited
 from tests.mobile_export.conftest import LENGTH, split_of, texts, tiny
 
 pytest.importorskip("ai_edge_quantizer")
@@ -65,7 +65,7 @@ def test_the_file_is_whole_versioned_and_runs_in_one_part(made):
     assert all(not buffer.offset for buffer in model.buffers)             # nothing is kept outside the flatbuffer
     versions = {code.builtinCode: code.version for code in model.operatorCodes}
     assert versions[9] == 12 and 7 in versions                            # FULLY_CONNECTED, EMBEDDING_LOOKUP
-    assert _edited(content, lambda model: None)[4:8] == b"TFL3" and content[4:8] == b"TFL3"
+    assert edited(content, lambda model: None)[4:8] == b"TFL3" and content[4:8] == b"TFL3"
     runner = Runner(content)
     assert runner.num_partitions == 1 and runner.vocab_size == 30
     encodings = task_model.tokenizer.encode(texts(), LENGTH)
