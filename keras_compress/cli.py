@@ -200,8 +200,8 @@ def _export(options):
     model = _load_trained(options, dataset)
     files = export(model, options.out, formats, sequence_length=options.length, dev=dataset and dataset.dev,
                    allow_drift=options.allow_drift)
-    lines = [f"{file['path']}: {file['bytes']:,} bytes ({file['gzip_bytes']:,} after gzip), {file['partitions']} XNNPACK "
-             f"part(s), {parity(file)}" for file in files]
+    lines = [f"{file['path']}: {file['bytes']:,} bytes ({file['gzip_bytes']:,} after gzip), {file['partitions']} "
+             f"XNNPACK part(s), {parity(file)}" for file in files]
     if files[0]["no_metadata"]:
         lines.append(f"The files hold no metadata: {files[0]['no_metadata']}.")
     return files, "\n".join(lines)

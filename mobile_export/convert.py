@@ -56,11 +56,11 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
         allow_drift: write int8 files that drift too far, marked in `drift`.
     Returns:
         list of dicts, one per file: `format`, `path`, `bytes`, `gzip_bytes` (compressed, as for a download: zeros and
-        repeated weights show here, and neither in `bytes` nor in the time), `no_metadata` (None, or why there is none),
-        `sequence_length`, `cls_only`, `partitions` (XNNPACK), `seconds` (conversion), and against Keras on the same texts cut to the same length:
-        `num_examples`, `agreement` (0-1; tagging: of tokens), `max_dp`, `mean_dp` (over texts or tokens, of the largest
-        probability difference), `max_dlogit` (floats only), `metric`, `accuracy`, `accuracy_keras` (int8 with dev
-        only), `drift` (None, or what is out of bounds).
+        repeated weights show here, and neither in `bytes` nor in the time), `no_metadata` (None, or why there is
+        none), `sequence_length`, `cls_only`, `partitions` (XNNPACK), `seconds` (conversion), and against Keras on the
+        same texts cut to the same length: `num_examples`, `agreement` (0-1; tagging: of tokens), `max_dp`, `mean_dp`
+        (over texts or tokens, of the largest probability difference), `max_dlogit` (floats only), `metric`,
+        `accuracy`, `accuracy_keras` (int8 with dev only), `drift` (None, or what is out of bounds).
     Raises:
         ValueError: on wrong arguments.
         ExportError: on an operator that is not built in; a non-finite output; logits off by more than 1e-4 (float32)

@@ -1,4 +1,5 @@
 """WordPiece tokenisation with a BERT vocabulary, by the `tokenizers` library."""
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +61,7 @@ class Tokenizer:
             list of `Encoding`.
         """
         self._engine.enable_truncation(_checked_length(max_length), strategy="longest_first")
-        texts = [_clean(text) if isinstance(text, str) else tuple(map(_clean, text)) for text in texts]
+        texts = [clean(text) if isinstance(text, str) else tuple(map(clean, text)) for text in texts]
         return [Encoding(e.ids, e.type_ids, bool(e.overflowing)) for e in self._engine.encode_batch(texts)]
 
     def encode_words(self, texts, max_length):
@@ -73,7 +74,7 @@ class Tokenizer:
             list of `WordEncoding`.
         """
         self._engine.enable_truncation(_checked_length(max_length), strategy="longest_first")
-        words = [[_clean(word) for word in text.split(" ")] for text in texts]
+        words = [[clean(word) for word in text.split(" ")] for text in texts]
         found = []
         for row, e in zip(words, self._engine.encode_batch(words, is_pretokenized=True)):
             starts = [-1] * len(row)
@@ -99,9 +100,9 @@ def read_vocab(path):
     return [line.rstrip("\r") for line in lines]
 
 
-def _clean(text):
+def clean(text):
     """Replaces lone surrogates, which no UTF-8 library accepts, by U+FFFD (which BERT's normaliser drops)."""
-    return text.encode("utf-8", "replace").decode("utf-8") if any("\ud800" <= c <= "\udfff" for c in text) else text
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def _checked_length(max_length):

@@ -75,6 +75,7 @@ def test_word_starts():
 def test_any_string_is_encoded():
     odd = ["", "\ud800 lone \udfff", "\x00", "\U0010ffff", "a" * 100_000, "我" * 1000, "\u202eabc", "👩‍👩‍👧‍👦"]
     ours = tiny.tokenizer()
+    assert ours.encode(["\ud800cat\udfff"], 16) == ours.encode(["cat"], 16)
     assert [e.truncated for e in ours.encode(odd, 16)] == [False] * 5 + [True, False, False]
     assert len(ours.encode_words(odd, 16)) == len(ours.encode([(text, text) for text in odd], 16)) == len(odd)
 
