@@ -1,10 +1,11 @@
-"""A teacher's outputs on disk: it runs once per text, and later epochs only read.
+"""A teacher's outputs on disk: it runs once per text that training will see, and later epochs only read.
 
 One .npy file per output, memory-mapped, the texts one after the other without their padding:
     (n, width)                   logits, pooled, [CLS]           one row a text
     (pieces, hidden)             hidden states                   one row a token
     (entries,)                   attention, heads x seq x seq    one block a text
 """
+import dataclasses
 import logging
 import shutil
 import tempfile
@@ -15,29 +16,46 @@ from pathlib import Path
 import numpy as np
 
 from keras_compress.backend import tf
-from keras_compress.datasets.dataset import batch_order
+from keras_compress.datasets.dataset import Split, batch_order
 
 log = logging.getLogger(__name__)
 READ_BYTES_PER_S = 500e6        # a slow disk; below it, reading costs more than it saves
 BATCHES_AHEAD = 3               # that are in memory: the one at work and the next two
 
 
-def cache_outputs(model, dataset, tokenizer, order_by, training):
-    """Runs a teacher over the training texts and keeps what it says.
+def cache_outputs(model, dataset, tokenizer, order_by, training, seed, first, last):
+    """Runs a teacher over the training texts of batches `first` to `last` - 1 and keeps what it says.
 
     Args:
         model: `keras.Model`, inputs -> flat dict of outputs (`distiller.outputs`).
         tokenizer: the teacher's. order_by: the student's, whose lengths decide which texts form a batch.
+        seed, first, last: see `training.stream`.
     Returns:
-        (seed, first, last) -> tf.data of dicts of padded outputs, batch by batch as from `training.stream`.
+        (first, last) -> tf.data of dicts of padded outputs, batch by batch as from `training.stream`.
     Raises:
         ValueError: if the disk has no room for it.
     """
+    ours = dataset.lengths("train", order_by, training.max_length)
+    per_epoch = -(-len(ours) // training.batch_size)
+
+    def rows_of(first, last):
+        """The places of the texts of each batch."""
+        for number in range(first, last):
+            epoch, place = divmod(number, per_epoch)
+            if place == 0 or number == first:
+                order = batch_order(ours, training.batch_size, seed * 1000 + epoch)
+            yield order[place]
+
+    # Whatever the place where the first epoch is entered, the second one is whole.
+    read = np.unique(np.concatenate([*rows_of(first, min(last, first + 2 * per_epoch))]))
+    dataset = dataclasses.replace(dataset, train=Split(*([column[i] for i in read] for column in dataset.train)))
     lengths = dataset.lengths("train", tokenizer, training.max_length)
     shapes = {name: output.shape for name, output in model.output.items()}
     sizes = {name: _sizes(shape, lengths) for name, shape in shapes.items()}
     num_bytes = sum(4 * int(size.sum()) for size in sizes.values())
-    folder = Path(tempfile.mkdtemp(prefix="teacher-", dir=training.folder and _made(training.folder)))
+    for left in Path(training.folder).glob("teacher-*") if training.folder else ():    # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="teacher-", dir=training.folder))
     free = shutil.disk_usage(folder).free
     if num_bytes > 0.9 * free:
         shutil.rmtree(folder)
@@ -60,18 +78,12 @@ def cache_outputs(model, dataset, tokenizer, order_by, training):
     if num_bytes / READ_BYTES_PER_S > seconds:
         log.warning("warning: caching does not pay here: reading %.0f MB in every epoch takes longer than the "
                     "teacher's %.1f s", num_bytes / 1e6, seconds)
-    ours = dataset.lengths("train", order_by, training.max_length)
     signature = {name: tf.TensorSpec(shape, tf.float32) for name, shape in shapes.items()}
 
-    def batches(seed, first, last):
-        per_epoch = -(-len(ours) // training.batch_size)
-
+    def batches(first, last):
         def generate():
-            for number in range(first, last):
-                epoch, place = divmod(number, per_epoch)
-                if place == 0 or number == first:
-                    order = batch_order(ours, training.batch_size, seed * 1000 + epoch)
-                rows = order[place]
+            for rows in rows_of(first, last):
+                rows = np.searchsorted(read, rows)
                 longest = min(-(-int(lengths[rows].max()) // 4) * 4, training.max_length)
                 yield {name: np.stack([_pad(files[name][starts[name][row]:starts[name][row + 1]], shape, lengths[row],
                                             longest) for row in rows]) for name, shape in shapes.items()}
@@ -82,11 +94,6 @@ def cache_outputs(model, dataset, tokenizer, order_by, training):
 
     weakref.finalize(batches, shutil.rmtree, folder, ignore_errors=True)
     return batches
-
-
-def _made(folder):
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _sizes(shape, lengths):

@@ -71,7 +71,7 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
         teacher_outputs, student_outputs: names of the outputs that the objective compares, or a `keras.Model` on the
             layers of the one or the other that returns them.
         training, seed, stage, num_steps, measure: see `training.fit`. With `training.cache_teacher` the teacher runs
-            once per text, before training (see cache.py).
+            once per text that is read (see cache.py).
         first_step: batches that an earlier stage has seen; this one goes on after them.
         batches: (first, last) -> tf.data of (student's inputs, labels), if the training texts are changed on the way;
             both models then read the same ids.
@@ -82,26 +82,26 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
     if batches and not same:
         raise ValueError("Teacher and student must have one vocabulary here, since both read the same changed texts. "
                          f"Received: {len(teacher.tokenizer.vocab)} and {len(student.tokenizer.vocab)} pieces.")
+    if batches and training.cache_teacher:
+        raise ValueError("`cache_teacher` needs the same texts in every epoch. Received: texts that are masked anew. "
+                         "Leave it out.")
     cached = None
     with training.scope():
         frozen, learning = (names if isinstance(names, keras.Model) else outputs(model, names)
                             for model, names in ((teacher, teacher_outputs), (student, student_outputs)))
-        model = Distiller(lambda inputs: inputs if cached else frozen(inputs, training=False), learning, objective,
-                          weights, projections)
+        model = Distiller(lambda inputs: inputs if training.cache_teacher else frozen(inputs, training=False), learning,
+                          objective, weights, projections)
         model.compile(adamw(training, num_steps), jit_compile=False)
-    if training.cache_teacher:
-        if batches:
-            raise ValueError("`cache_teacher` needs the same texts in every epoch. Received: texts that are masked "
-                             "anew. Leave it out.")
-        cached = cache_outputs(frozen, dataset, teacher.tokenizer, student.tokenizer, training)
-
     batches = batches or (lambda first, last: stream(dataset, student.tokenizer, training, seed, first, last))
 
     def paired(first, last):
+        nonlocal cached
         first, last = first + first_step, last + first_step
         ours = batches(first, last)
-        if cached:
-            theirs = cached(seed, first, last)
+        if training.cache_teacher:                # made when batches are asked for: a resumed run needs fewer
+            cached = cached or cache_outputs(frozen, dataset, teacher.tokenizer, student.tokenizer, training, seed,
+                                             first, first_step + num_steps)
+            theirs = cached(first, last)
         elif same:
             return ours.map(lambda inputs, labels: ({"student": inputs, "teacher": inputs}, labels))
         else:

@@ -30,7 +30,7 @@ def test_what_is_read_is_what_the_teacher_says_in_the_order_of_the_batches():
     teacher, data = still(), labelled()
     names = ["logits", "hidden_states/1", "hidden_states/2/cls", "attention_scores/0"]
     model, training = D.outputs(teacher, names), TRAINING.replace(batch_size=3)
-    read = cache.cache_outputs(model, data, teacher.tokenizer, teacher.tokenizer, training)(seed=4, first=1, last=8)
+    read = cache.cache_outputs(model, data, teacher.tokenizer, teacher.tokenizer, training, 4, 1, 8)(1, 8)
     from keras_compress.training import stream
     batches = list(zip(stream(data, teacher.tokenizer, training, 4, 1, 8), read))
     assert len(batches) == 7
@@ -45,7 +45,7 @@ def test_a_full_disk_is_refused_before_anything_runs(monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
     teacher = still()
     with pytest.raises(ValueError, match="must have room for the teacher's outputs. Received: 10 bytes free, 96 needed"):
-        cache.cache_outputs(D.outputs(teacher, ["logits"]), labelled(), teacher.tokenizer, teacher.tokenizer, TRAINING)
+        cache.cache_outputs(D.outputs(teacher, ["logits"]), labelled(), teacher.tokenizer, teacher.tokenizer, TRAINING, 0, 0, 9)
 
 
 @pytest.mark.parametrize("names", [["logits"], ["logits", "hidden_states/1", "attention_scores/0", "hidden_states/2/cls"]])
@@ -68,8 +68,9 @@ def test_a_cached_teacher_gives_the_same_training(names):
         np.testing.assert_allclose(ends[1][name], value, atol=1e-3, err_msg=name)
 
 
-def test_a_cached_teacher_runs_once_per_text(monkeypatch, caplog):
-    teacher, rows = still(), []
+@pytest.mark.parametrize("num_steps, first_step, num_texts", [(9, 0, 12), (2, 1, 8)])
+def test_a_cached_teacher_runs_once_per_text_that_is_read(num_steps, first_step, num_texts, monkeypatch, caplog, tmp_path):
+    teacher, rows = still(), []                                    # 12 texts, 3 batches an epoch
     real = D.outputs
 
     def counted(model, names):
@@ -81,7 +82,12 @@ def test_a_cached_teacher_runs_once_per_text(monkeypatch, caplog):
         return found
 
     monkeypatch.setattr(D, "outputs", counted)
+    (tmp_path / "teacher-of-a-killed-run").mkdir()
+    training = TRAINING.replace(cache_teacher=True, folder=str(tmp_path))
     with caplog.at_level("INFO", "keras_compress"):
-        distilled(teacher, still(seed=5), training=TRAINING.replace(cache_teacher=True), num_steps=9)
-    assert sum(rows) == len(short_texts().train.texts)
-    assert "12 texts once" in caplog.text and "MB on disk" in caplog.text and "MB in memory" in caplog.text
+        distilled(teacher, still(seed=5), training=training, num_steps=num_steps, first_step=first_step)
+    assert sum(rows) == num_texts and len(short_texts().train.texts) == 12
+    assert f"{num_texts} texts once" in caplog.text and "MB on disk" in caplog.text and "MB in memory" in caplog.text
+    del rows[:]
+    distilled(teacher, still(seed=5), training=training, num_steps=num_steps, first_step=first_step)
+    assert rows == [] and not (tmp_path / "teacher-of-a-killed-run").exists()      # finished: resumed, nothing is read
