@@ -140,7 +140,7 @@ def _make(options, method, settings):
     """Trains or compresses one model and saves it. Stopped, the same command goes on from its checkpoints."""
     import shutil
 
-    from keras_compress.files import new_folder
+    from keras_compress.files import claim_folder, new_folder
     from keras_compress.recipe import check_data, run_step, split_settings
 
     dataset = _dataset(options)
@@ -153,12 +153,14 @@ def _make(options, method, settings):
         check_data(dataset, "train", "dev")
     parent = _load(options, dataset, pooling=options.pooling, new_head=options.new_head, seed=options.seed)
     out = Path(options.out)
-    checkpoints = _checkpoints(out.with_name(out.name + ".checkpoints"), options.overwrite, [
-        step, fields, options.seed, options.pooling, options.new_head, dataset.summary()])
+    checkpoints = out.with_name(out.name + ".checkpoints")
+    claim_folder(checkpoints, [step, fields, options.seed, options.pooling, options.new_head, dataset.summary()],
+                 options.overwrite)
     try:
         model = run_step({"training": fields}, step, parent, dataset, seed=options.seed, folder=str(checkpoints))
     except ValueError:
-        if [path.name for path in checkpoints.iterdir()] == ["asked.json"]:            # refused before it began
+        files = [path for path in checkpoints.rglob("*") if path.is_file()]
+        if all(path.name == "asked.json" or path.parent.name == "log" for path in files):   # refused before it began
             shutil.rmtree(checkpoints)
         raise
     if model.task == dataset.task:
@@ -169,23 +171,6 @@ def _make(options, method, settings):
     shutil.rmtree(checkpoints)
     said = f"{_say(model.metrics)}\n" if model.metrics else ""
     return {"folder": str(options.out), **model.metrics}, f"{said}Saved: {options.out}"
-
-
-def _checkpoints(folder, overwrite, asked):
-    """The folder of checkpoints of one command; ValueError if it holds those of another, unless `overwrite`."""
-    import shutil
-
-    from keras_compress.files import atomic_write
-
-    asked, note = json.dumps(asked), folder / "asked.json"
-    if note.is_file() and note.read_text(encoding="utf-8") != asked:
-        if not overwrite:
-            raise ValueError(f"{folder} holds the checkpoints of another command that was stopped. Repeat that command "
-                             "to go on with it, pass `--overwrite`, or choose another `--out`.")
-        shutil.rmtree(folder)
-    with atomic_write(note) as file:
-        file.write(asked)
-    return folder
 
 
 def _export(options):

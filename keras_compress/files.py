@@ -1,6 +1,7 @@
 """Writes files and folders whole or not at all, and never over the work of another run unasked."""
 import contextlib
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -55,6 +56,32 @@ def atomic_write(path, mode="w"):
         os.replace(temp, path)
 
 
+def write_json(path, value):
+    """Writes JSON by `atomic_write`."""
+    with atomic_write(path) as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
+def read_json(path):
+    """The object in a JSON file. Raises ValueError, naming the file, if it holds anything else."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: must hold a JSON object. Received: {type(value).__name__}.")
+    return value
+
+
+def one_of(folder, *names):
+    """The first of these files that a folder of weights holds. Raises ValueError if it holds none."""
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if not found:
+        raise ValueError(f"{folder}: the weights must come with {' or '.join(names)}. It is missing.")
+    return found[0]
+
+
 def new_folder(path, overwrite=False, sign=None):
     """The whole `path` of a folder to write; one that holds files is refused unless `overwrite`.
 
@@ -105,3 +132,23 @@ def atomic_folder(path, overwrite=False):
             os.rename(aside, path)
             raise
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def claim_folder(folder, asked, overwrite=False):
+    """Writes down, in asked.json, what the checkpoints in a folder are for, so that runs are never mixed.
+
+    Args:
+        asked: all that the checkpoints depend on, as JSON has it.
+        overwrite: remove the checkpoints of something else.
+    Raises:
+        ValueError: if they are those of something else.
+    """
+    asked, note = json.dumps(asked), Path(folder) / "asked.json"
+    if note.is_file() and note.read_text(encoding="utf-8") != asked:
+        if not overwrite:
+            raise ValueError(f"{folder} holds the checkpoints of another command, with other data or settings. Repeat "
+                             "that one to go on with it, or choose another folder. On the command line: another "
+                             "`--out`, or `--overwrite`.")
+        shutil.rmtree(folder)
+    with atomic_write(note) as file:
+        file.write(asked)

@@ -14,10 +14,8 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.weights import with_head
 from keras_compress.datasets.masking import check_mask_piece, each_piece, each_word, mask_words
 from keras_compress.datasets.sentence_pairs import LABELS, sentence_pairs
-from keras_compress.settings import Training
+from keras_compress.settings import Training, check_choice
 from keras_compress.training import adamw, fit, stream
-
-TRAIN = ("head", "all")
 
 
 @register
@@ -85,25 +83,23 @@ def masked_lm(task_model, dataset, *, seed=0, training=Training(), train="all", 
     if whole_word and dataset.task in ("matching", "tagging"):
         raise ValueError("`whole_word` needs single texts. Received: "
                          f"{dataset.task} data ({dataset.name}). Leave it out.")
-    if train not in TRAIN:
-        raise ValueError(f"`train` must be one of {', '.join(TRAIN)}. Received: {train!r}.")
-    training = training if dataset.dev else training.replace(evaluations=0, patience=None)
+    check_choice("train", train, ("head", "all"))
     with training.scope():
-        model = task_model.clone(seed=seed) if task_model.task == "mlm" else with_head(task_model, "mlm", (), seed=seed)
+        model = with_head(task_model, "mlm", (), seed=seed)
         for layer in model.model.layers:
             layer.trainable = train == "all" or layer.name.startswith("mlm_")
         chosen = choosing_model(model)
         trained = keras.Model(chosen.input, chosen.output["logits"])
         num_steps = training.num_steps(len(dataset.train.texts))
         trained.compile(adamw(training, num_steps), masked_loss, jit_compile=False)
+    model.history.append({"method": "masked_lm", "seed": seed, "num_steps": num_steps, "train": train,
+                          "whole_word": whole_word, "mask_share": mask_share, "training": training.settings()})
     batches = masked_stream(dataset, model.tokenizer, training, seed, whole_word=whole_word, share=mask_share)
     model.curve += fit(trained, model, dataset, training, seed=seed, stage="mlm", num_steps=num_steps,
                        batches=lambda first, last: batches(first, last).map(
                            lambda inputs, targets: ({**inputs, "targets": targets}, targets)),
                        measure=lambda: masked_accuracy(model, dataset, training, mask_share))
     model.model.trainable = True
-    model.history.append({"method": "masked_lm", "seed": seed, "num_steps": num_steps, "train": train,
-                          "whole_word": whole_word, "mask_share": mask_share, "training": training.settings()})
     return model
 
 
@@ -155,9 +151,8 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
     """
     check_mask_piece(task_model.tokenizer)
     pairs = sentence_pairs(dataset, task_model.tokenizer, training.max_length, sentence_task, seed)
-    training = training if pairs.dev else training.replace(evaluations=0, patience=None)
     with training.scope():
-        model = task_model.clone(seed=seed) if task_model.task == "mlm" else with_head(task_model, "mlm", (), seed=seed)
+        model = with_head(task_model, "mlm", (), seed=seed)
         chosen = choosing_model(model)
         heads, losses = {"mlm": chosen.output["logits"]}, {"mlm": masked_loss}
         if sentence_task != "none":
@@ -178,6 +173,9 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
         return {**inputs, "targets": targets}, {name: answers[name] for name in heads}
 
     clock = StepClock()
+    model.history.append({"method": "pretrain", "seed": seed, "num_steps": num_steps, "sentence_task": sentence_task,
+                          "ngram": ngram, "mask_share": mask_share, "pairs": len(pairs.train.texts),
+                          "parameters": model.model.count_params(), "training": training.settings()})
     model.curve += fit(trained, model, pairs, training, seed=seed, stage="pretrain", num_steps=num_steps,
                        batches=lambda first, last: stream(pairs, model.tokenizer, training, seed, first, last)
                        .enumerate(first).map(mask), callbacks=[clock],
@@ -188,11 +186,8 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
         batches = pairs.batches("dev", model.tokenizer, training.batch_size, training.max_length)
         right = [tf.argmax(judge(inputs, training=False), -1).numpy() == labels.numpy() for inputs, labels in batches]
         accuracy = sum(map(sum, right)) / len(pairs.dev.texts)
-    model.history.append({"method": "pretrain", "seed": seed, "num_steps": num_steps, "sentence_task": sentence_task,
-                          "ngram": ngram, "mask_share": mask_share, "pairs": len(pairs.train.texts),
-                          "sentence_accuracy": accuracy, "steps_per_second": clock.steps_per_second(),
-                          "parameters": model.model.count_params(), "training": training.settings(),
-                          "curve": [row for row in model.curve if "dev" in row]})
+    model.history[-1] |= {"sentence_accuracy": accuracy, "steps_per_second": clock.steps_per_second(),
+                          "curve": [row for row in model.curve if "dev" in row]}
     return model
 
 

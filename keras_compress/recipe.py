@@ -130,6 +130,36 @@ def is_step(recipe, name):
     return any(step["name"] == name for step in recipe["steps"])
 
 
+def changed(recipe, num_layers, learning_rate):
+    """The recipe with another number of layers, or another learning rate, in every step that has one."""
+    steps, names = [dict(step) for step in recipe["steps"]], {}
+    for step in steps:
+        if num_layers is not None and "num_layers" in step:
+            names[step["name"]] = re.sub(rf"-{step['num_layers']}$", f"-{num_layers}", step["name"])
+            step["num_layers"] = num_layers
+        if learning_rate is not None:
+            step["learning_rate"] = learning_rate
+    for step in steps:
+        step.update({key: names.get(step[key], step[key]) for key in ("name", "from", *MODELS) if key in step})
+    return {**recipe, "steps": steps}
+
+
+def check_layers(steps, depth):
+    """Raises ValueError if a step asks for layers that its parent cannot give. depth: {source: layers}."""
+    from keras_compress.replacement.theseus import NUM_LAYERS, check_module_map, even_modules
+
+    for step in steps:
+        whole, wanted = depth[step["from"]], step.get("num_layers", depth[step["from"]])
+        if not 1 <= wanted <= whole:
+            raise ValueError(f"Step {step['name']}: `num_layers` must be 1 to {whole}, the layers that {step['from']} "
+                             f"has. Received: {wanted}. Choose with `--num-layers`.")
+        if step["method"] == "theseus" and "module_map" in step:
+            wanted = len(check_module_map(step["module_map"], whole))
+        elif step["method"] == "theseus":
+            even_modules(whole, step.get("num_layers", NUM_LAYERS))
+        depth[step["name"]] = wanted
+
+
 def check_data(dataset, *splits):
     """Raises ValueError unless the data are labelled and have these splits."""
     there = [name for name in ("train", "dev", "test") if getattr(dataset, name)]
@@ -161,7 +191,4 @@ def run_step(recipe, step, parent, dataset, *, seed, models=(), **changes):
         from keras_compress.bert.weights import with_head
 
         parent = with_head(parent, dataset.task, dataset.labels, seed=seed)
-    if training.max_length > parent.config.max_position_embeddings:
-        raise ValueError(f"`max_length` must be at most {parent.config.max_position_embeddings}, the positions that "
-                         f"the model has. Received: {training.max_length}.")
     return method(step["method"])(parent, dataset, seed=seed, training=training, **settings)

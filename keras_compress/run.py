@@ -10,14 +10,14 @@ checked before training - recipe, data, source, lengths - is checked before the 
 import contextlib
 import json
 import logging
-import re
 import shutil
 import time
 from pathlib import Path
 
 from keras_compress import datasets
-from keras_compress.files import DATA_FOLDER, atomic_write, new_folder
-from keras_compress.recipe import MODELS, check_data, is_measured, is_step, read_recipe, run_step, split_settings
+from keras_compress.files import DATA_FOLDER, new_folder, write_json
+from keras_compress.recipe import (
+    changed, check_data, check_layers, is_measured, is_step, read_recipe, run_step, split_settings)
 from keras_compress.settings import Training
 from keras_compress.study import versions
 
@@ -65,16 +65,15 @@ def run(recipe="theseus", out=None, *, data=None, task=None, language="en", sour
     Raises:
         ValueError: on wrong input; OSError: if a file cannot be written. What was finished stays.
     """
+    asked = {key: value for key, value in locals().items() if key in DEFAULTS}
+    asked |= {key: str(value) for key, value in asked.items() if isinstance(value, Path)}
     started = time.time()
-    asked = {"recipe": str(recipe), "data": data and str(data), "task": task, "language": language,
-             "source": source and str(source), "new_head": new_head, "length": length, "num_layers": num_layers,
-             "learning_rate": learning_rate, "quick": quick, "seed": seed, "strategy": strategy}
     if resume:
         folder = Path(out) if out else last_folder()
         before = _asked_before(folder, asked)
         asked = {key: before[key] for key in asked}
     else:
-        content = _changed(read_recipe(recipe), num_layers, learning_rate)
+        content = changed(read_recipe(recipe), num_layers, learning_rate)
         for step in content["steps"]:
             Training(**split_settings(content["training"], step)[0])
         if length is not None:
@@ -91,7 +90,7 @@ def run(recipe="theseus", out=None, *, data=None, task=None, language="en", sour
     if not resume:
         for part in PARTS if folder.exists() else ():
             shutil.rmtree(folder / part) if (folder / part).is_dir() else (folder / part).unlink(missing_ok=True)
-    _write_json(folder / "run.json", before)
+    write_json(folder / "run.json", before)
     handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     handler.handleError = lambda record: None              # a full disk is reported once, by what cannot go on without
@@ -110,22 +109,8 @@ def run(recipe="theseus", out=None, *, data=None, task=None, language="en", sour
     finally:
         logging.getLogger().removeHandler(handler)
         with contextlib.suppress(OSError):
-            _write_json(folder / "run.json", {**before, "spent": before["spent"] + time.time() - started})
+            write_json(folder / "run.json", {**before, "spent": before["spent"] + time.time() - started})
             handler.close()
-
-
-def _changed(recipe, num_layers, learning_rate):
-    """The recipe with another number of layers, or another learning rate, in every step that has one."""
-    steps, names = [dict(step) for step in recipe["steps"]], {}
-    for step in steps:
-        if num_layers is not None and "num_layers" in step:
-            names[step["name"]] = re.sub(rf"-{step['num_layers']}$", f"-{num_layers}", step["name"])
-            step["num_layers"] = num_layers
-        if learning_rate is not None:
-            step["learning_rate"] = learning_rate
-    for step in steps:
-        step.update({key: names.get(step[key], step[key]) for key in ("name", "from", *MODELS) if key in step})
-    return {**recipe, "steps": steps}
 
 
 def _asked_before(folder, asked):
@@ -153,6 +138,7 @@ def _prepare(asked, recipe):
         be fair are taken out of `recipe`.
     """
     from keras_compress.bert.weights import load
+    from keras_compress.training import untrained
     from mobile_export.convert import FORMATS
 
     dataset = datasets.load(asked["data"] or recipe.get("data", "assistant"), task=asked["task"],
@@ -175,8 +161,8 @@ def _prepare(asked, recipe):
         if model.config.hidden_size > 384 and not asked["learning_rate"]:
             log.warning("warning: the recipe's learning rates were found for a width of 384; %s is %d wide. Lower ones "
                         "(2e-5 to 1e-4) are usual: --learning-rate", asked["source"] or name, model.config.hidden_size)
-    _check_layers(recipe["steps"], {name: model.config.num_layers for name, model in sources.items()})
-    if not asked["source"] or not _is_tuned(model):
+    check_layers(recipe["steps"], {name: model.config.num_layers for name, model in sources.items()})
+    if not asked["source"] or not model.history or untrained(model):
         return dataset, {}, sources, asked["new_head"] * [
             f"--new-head: every step that starts from {Path(asked['source'] or name).name} has its weights with a new "
             "classifier. If these were fine-tuned before, plain-K starts from fine-tuned layers, too."]
@@ -194,28 +180,6 @@ def _prepare(asked, recipe):
         f"{', '.join(ready)}: {Path(asked['source']).name} as it is, since it is fine-tuned for these labels. " + (
             f"Left out, since pre-trained weights are not at hand: {names}. " * bool(names)) +
         "With --new-head it is fine-tuned anew."]
-
-
-def _check_layers(steps, depth):
-    """Raises ValueError if a step asks for layers that its parent cannot give. depth: {source: layers}."""
-    from keras_compress.replacement.theseus import NUM_LAYERS, check_module_map, even_modules
-
-    for step in steps:
-        whole, wanted = depth[step["from"]], step.get("num_layers", depth[step["from"]])
-        if not 1 <= wanted <= whole:
-            raise ValueError(f"Step {step['name']}: `num_layers` must be 1 to {whole}, the layers that {step['from']} "
-                             f"has. Received: {wanted}. Choose with `--num-layers`.")
-        if step["method"] == "theseus" and "module_map" in step:
-            wanted = len(check_module_map(step["module_map"], whole))
-        elif step["method"] == "theseus":
-            even_modules(whole, step.get("num_layers", NUM_LAYERS))
-        depth[step["name"]] = wanted
-
-
-def _is_tuned(model):
-    """Whether a model's head has been trained: its last step is a method, or it was loaded with its classifier."""
-    last = model.history[-1] if model.history else {"method": "load", "new": ["classifier/"]}
-    return last["method"] != "load" or not any(name.startswith("classifier/") for name in last["new"])
 
 
 def _make_models(folder, asked, recipe, dataset, ready, sources):
@@ -276,7 +240,7 @@ def _measure(folder, recipe, dataset, models, asked, notes):
     log.info("timing %d files", len(every))
     for file, times in zip(every, benchmark(*(file["path"] for file in every))):
         file |= times
-    _write_json(folder / "export.json", files)
+    write_json(folder / "export.json", files)
     rows = []
     for name, model in models.items():
         main, result = files[name][0], results[name]
@@ -315,8 +279,3 @@ def _notes(asked, files, linear):
         notes.append(f"A quick run on {QUICK['num_train']:,} training texts: it shows the path, not results.")
     notes.append("One seed. What other seeds and public data give: the table of the study in the README.")
     return notes
-
-
-def _write_json(path, value):
-    with atomic_write(path) as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)

@@ -4,6 +4,12 @@ import math
 from dataclasses import dataclass
 
 
+def check_choice(name, value, choices):
+    """Raises ValueError unless a setting is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {value!r}.")
+
+
 @dataclass(frozen=True)
 class Training:
     """Settings of a training run.
@@ -15,9 +21,9 @@ class Training:
         weight_decay: decoupled; none on biases and normalisation. clip_norm: global gradient norm.
         patience: stop after so many evaluations without a better dev metric, and go back to the best weights;
             None = train to the end and keep the last.
-        evaluations: how often dev is looked at in each stage, the end included; 0 = never.
+        evaluations: how often dev, where there is one, is looked at in each stage, the end included; 0 = never.
         checkpoint_every: updates between checkpoints. folder: where checkpoints and the TensorBoard log go;
-            None = neither is written, and nothing can be resumed.
+            None = neither is written, and nothing can be resumed. A folder belongs to one run.
         strategy: "none", or "mirrored": every visible device (with TF_CONFIG set: every worker) takes a share of
             each batch.
         cache_teacher: in distillation, run the teacher once per text in each stage and keep its outputs on disk for

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from keras_compress import datasets
-from keras_compress.files import DATA_FOLDER, atomic_write
+from keras_compress.files import DATA_FOLDER, write_json
 from keras_compress.recipe import check_data, is_measured, parents, run_step
 
 log = logging.getLogger(__name__)
@@ -107,8 +107,8 @@ def read_costs(results):
         try:
             cost = json.loads(path.read_text(encoding="utf-8"))
             for key in ("bytes", "times_as_fast"):
-                cost["float32"][key] + cost["int8"][key] + cost["threads"] + cost["sequence_length"]
-            found[cost["method"]] = {"device": "", **cost}
+                cost["device"], cost["float32"][key] + cost["int8"][key] + cost["threads"] + cost["sequence_length"]
+            found[cost["method"]] = cost
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: costs/ must hold what a study measured alone ({error!r}). Move it "
                              "away.") from error
@@ -146,7 +146,7 @@ class _Study:
                           settings=model.history[-3:], files=self.files(step, model),
                           seconds=round(time.time() - start), versions=versions(),
                           own_data=self.own_data(step), **made_from)
-        _write_json(path, cell)
+        write_json(path, cell)
         self.cost(step)
         log.info("%s: test %.4f, dev %.4f, learning rate %g", path.name, cell["accuracy"], cell["dev"], rate or 0)
 
@@ -181,7 +181,7 @@ class _Study:
                 sequence_length=self.recipe["training"]["max_length"], allow_drift=True)]
             times = benchmark(*(file["path"] for file in files))
         base = times[0]["latency_ms_p50"]
-        _write_json(path, {"method": step["name"], **{file["format"]: {
+        write_json(path, {"method": step["name"], **{file["format"]: {
             "bytes": file["bytes"], "times_as_fast": base / row["latency_ms_p50"]}
             for file, row in zip(files[-2:], times[-2:])}, **{key: times[0][key] for key in (
                 "device", "threads", "sequence_length", "runs")}, "versions": versions()})
@@ -231,7 +231,7 @@ class _Study:
                 model = self.model(step, self.first_seed, rate)
                 on_dev[f"{rate:g}"] = evaluate(model, self.dataset.dev)["value"]
                 log.info("%s %s learning rate %g: dev %.4f", self.dataset.name, step["name"], rate, on_dev[f"{rate:g}"])
-                _write_json(path, {"dev": on_dev, **made_from})
+                write_json(path, {"dev": on_dev, **made_from})
         return max(self.grid(step), key=lambda rate: on_dev[f"{rate:g}"]), on_dev
 
     def model(self, step, seed, rate):
@@ -269,13 +269,7 @@ def _write_baselines(dataset, results):
 
     if not _read_made_from(results / f"{dataset.name}-majority-0.json", {"data_sha256": dataset.summary()["sha256"]}):
         for row, result in reversed(baselines(dataset)):
-            _write_json(results / f"{dataset.name}-{row['name']}-0.json",
-                        study_cell(dataset.name, row["name"], 0, result, parameters=row["parameters"],
-                                   choice=result["choice"], data_sha256=dataset.summary()["sha256"],
-                                   versions=versions()))
-
-
-def _write_json(path, value):
-    with atomic_write(path) as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+            write_json(results / f"{dataset.name}-{row['name']}-0.json",
+                       study_cell(dataset.name, row["name"], 0, result, parameters=row["parameters"],
+                                  choice=result["choice"], data_sha256=dataset.summary()["sha256"],
+                                  versions=versions()))

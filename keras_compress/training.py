@@ -3,7 +3,6 @@
 Everything random is a stateless function of seed, epoch and step (data order, gate draws) or a variable in the
 checkpoint (dropout). So a run that was killed and resumed ends with the same bits as one that was not.
 """
-import json
 import logging
 import math
 import os
@@ -12,6 +11,7 @@ import sys
 from tqdm import tqdm
 
 from keras_compress.backend import keras, tf
+from keras_compress.checkpoints import Saver
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.settings import Training
 
@@ -91,11 +91,17 @@ def task_loss(task):
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1 if task == "tagging" else None)
 
 
-def check_trained(task_model):
-    """Raises ValueError if the model's head was made new when it was loaded, and nothing has trained it since."""
+def untrained(task_model):
+    """The weights of a model's head that were made new when it was loaded, if nothing has trained it since."""
     last = task_model.history[-1] if task_model.history else {}
-    new = [name for name in last.get("new", ()) if name.startswith(("classifier/", "mlm_"))]
-    if last.get("method") == "load" and new:
+    new = last["new"] if last.get("method") == "load" else ()
+    return [name for name in new if name.startswith(("classifier/", "mlm_"))]
+
+
+def check_trained(task_model):
+    """Raises ValueError if the model's head is new."""
+    new = untrained(task_model)
+    if new:
         raise ValueError(f"The model's head must be trained. Received: one whose {', '.join(new)} is new. Train it "
                          "first: with `train`, a masked-LM model on unlabelled text.")
 
@@ -109,6 +115,14 @@ def check_fit(task_model, dataset):
         raise ValueError("Model and data must have the same labels in the same order. "
                          f"Received: {list(task_model.labels)[:8]} and {list(dataset.labels)[:8]}. "
                          "Reorder labels.txt, or load the model with a new head.")
+
+
+def check_length(task_model, training):
+    """Raises ValueError if texts may be longer than the model can read."""
+    longest = task_model.config.max_position_embeddings
+    if training.max_length > longest:
+        raise ValueError(f"`max_length` must be at most {longest}, the positions that the model has. "
+                         f"Received: {training.max_length}.")
 
 
 def stream(dataset, tokenizer, training, seed, first, last, **settings):
@@ -129,35 +143,40 @@ def stream(dataset, tokenizer, training, seed, first, last, **settings):
     return whole.prefetch(2)
 
 
-def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, callbacks=(), batches=None, measure=None):
+def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, callbacks=(), batches=None, measure=None,
+        asked=()):
     """Trains a compiled `model` and returns what was measured on the way.
 
     Runs `keras.Model.fit` piece by piece between evaluations and checkpoints. If `training.folder` holds a
-    checkpoint of this stage, goes on from there.
+    checkpoint of this stage, goes on from there; one that was made with other data or settings is refused.
 
     Args:
         model: compiled `keras.Model` that trains; for most methods `task_model.model`.
-        task_model: `TaskModel` whose dev metric is followed.
+        task_model: `TaskModel` whose dev metric is followed; its history tells all settings of the method.
         stage: name of the stage, for logs and checkpoints.
         num_steps: updates; default: what `training` gives for the data.
         callbacks: `keras.callbacks.Callback`s.
         batches: (first, last) -> tf.data of these training batches; default: `stream`.
         measure: () -> what is followed; default: the metric on dev.
+        asked: what else a checkpoint depends on, as JSON has it.
     Returns:
         list of dicts with stage, step, loss, learning_rate, whatever the callbacks put into the logs, and dev.
     Raises:
         ValueError: if a loss stops being finite, naming the update and the loss; the weights of the last good piece of
-            50 updates or fewer are kept under `training.folder`.
+            50 updates or fewer are kept under `training.folder`. If that holds checkpoints of another run.
     """
+    check_length(task_model, training)
     num_steps = training.num_steps(len(dataset.train.texts)) if num_steps is None else num_steps
     batches = batches or (lambda first, last: stream(dataset, task_model.tokenizer, training, seed, first, last))
     measure = measure or (lambda: evaluate(task_model, dataset.dev)["value"])
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)  # before its slots are restored, and before the first trace
-    evaluate_at = {round(num_steps * k / training.evaluations) for k in range(1, training.evaluations + 1)}
+    evaluations = training.evaluations if dataset.dev else 0
+    evaluate_at = {round(num_steps * k / evaluations) for k in range(1, evaluations + 1)}
     piece = max(1, min(50, num_steps // 10))
     state = {"step": 0, "rows": [], "best": -1.0, "best_step": 0, "worse": 0}
-    saver = _Saver(training.folder, stage, model, state)
+    saver = Saver(training.folder and f"{training.folder}/{stage}", model, state, lambda: [
+        num_steps, seed, training.settings(), dataset.summary(), task_model.history, asked])
     saver.restore()
     writer = tf.summary.create_file_writer(f"{training.folder}/{stage}/log") if training.folder else None
     bar = tqdm(total=num_steps, initial=state["step"], desc=stage, file=sys.stderr, disable=None, unit="step")
@@ -234,43 +253,6 @@ class _Progress(keras.callbacks.Callback):
         self.bar.set_postfix({k: f"{v:.3f}" for k, v in (logs or {}).items()}, refresh=False)
 
 
-class _Saver:
-    """Checkpoints of one stage: weights, optimizer, random generators and the loop's own state, as one."""
-
-    def __init__(self, folder, stage, model, state):
-        self.state, self.best = state, None
-        self.packed = tf.Variable("", dtype=tf.string)
-        self.manager = None
-        if folder:
-            # Keras leaves dropout's generators out of checkpoints; they are part of where a run stands.
-            generators = [layer._random_generator._generator for layer in model.submodules
-                          if isinstance(layer, keras.layers.Dropout)]
-            checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, generators=generators,
-                                             state=self.packed)
-            self.manager = tf.train.CheckpointManager(checkpoint, f"{folder}/{stage}", max_to_keep=2)
-
-    def restore(self):
-        if self.manager and self.manager.latest_checkpoint:
-            self.manager.checkpoint.restore(self.manager.latest_checkpoint).assert_existing_objects_matched()
-            self.state.update(json.loads(self.packed.numpy()))
-            log.info("resumed from %s", self.manager.latest_checkpoint)
-
-    def save(self):
-        if self.manager:
-            self.packed.assign(json.dumps(self.state))
-            self.manager.save(self.state["step"])
-
-    def save_best(self, task_model):
-        self.best = task_model.weights()
-        if self.manager:
-            task_model.save(f"{self.manager.directory}/best-{self.state['best_step']}", overwrite=True)
-
-    def restore_best(self, task_model):
-        if self.best is None:
-            self.best = type(task_model).load(f"{self.manager.directory}/best-{self.state['best_step']}").weights()
-        task_model.set_weights(self.best)
-
-
 def finetune(task_model, dataset, *, seed=0, training=Training(), num_steps=None, first_step=0, only=None):
     """Trains a model on a task (Devlin et al., 2019, Sec. 4). Returns a new `TaskModel`.
 
@@ -290,7 +272,8 @@ def finetune(task_model, dataset, *, seed=0, training=Training(), num_steps=None
             layer.trainable = only is None or layer.name.startswith(only)
         optimizer = adamw(training, first_step + num_steps, first_step=first_step)
         tuned.model.compile(optimizer, task_loss(tuned.task), jit_compile=False)
+    tuned.history.append({"method": "finetune", "seed": seed, "num_steps": num_steps, "first_step": first_step,
+                          "only": only, "training": training.settings()})
     tuned.curve += fit(tuned.model, tuned, dataset, training, seed=seed, stage="finetune", num_steps=num_steps)
     tuned.model.trainable = True
-    tuned.history.append({"method": "finetune", "seed": seed, "num_steps": num_steps, "training": training.settings()})
     return tuned

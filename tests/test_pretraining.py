@@ -157,15 +157,15 @@ def test_a_killed_pretraining_goes_on_with_the_same_weights(tmp_path, monkeypatc
     start = from_scratch(tiny.model(), None, config={"num_layers": 1})                        # with dropout
     settings = SHORT.replace(folder=str(tmp_path), checkpoint_every=2)
     whole = pretrain(start, corpus(10, dev=False), training=SHORT, sentence_task="sop")
-    save = training._Saver.save
+    save = training.Saver.save
 
     def killed(self):
         save(self)
         raise KeyboardInterrupt
-    monkeypatch.setattr(training._Saver, "save", killed)
+    monkeypatch.setattr(training.Saver, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         pretrain(start, corpus(10, dev=False), training=settings, sentence_task="sop")
-    monkeypatch.setattr(training._Saver, "save", save)
+    monkeypatch.setattr(training.Saver, "save", save)
     again = pretrain(start, corpus(10, dev=False), training=settings, sentence_task="sop")
     assert len(again.curve) > 1
     for name, value in whole.weights().items():

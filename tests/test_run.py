@@ -15,7 +15,8 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.weights import load
 from keras_compress.cli import main
 from keras_compress.measure.report import FILE_KEYS, MODEL_KEYS
-from keras_compress.run import _changed, run
+from keras_compress.recipe import changed as change
+from keras_compress.run import run
 from mobile_export.convert import exported_model
 from tests import samples
 from tests.bert import tiny
@@ -61,7 +62,7 @@ def finished(place):
             return original(recipe, step, *rest, **more)
         return run_step
 
-    def stop_after_saving(self, original=training._Saver.save):
+    def stop_after_saving(self, original=training.Saver.save):
         original(self)
         if self.manager.directory.endswith("replace"):
             raise KeyboardInterrupt
@@ -70,7 +71,7 @@ def finished(place):
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     for target, replacement in (("keras_compress.run.run_step", stop_at("theseus-1")),
-                                ("keras_compress.training._Saver.save", stop_after_saving), (None, None)):
+                                ("keras_compress.training.Saver.save", stop_after_saving), (None, None)):
         parts.append([])
         with pytest.MonkeyPatch.context() as patch:
             if target:
@@ -248,9 +249,9 @@ def test_a_fine_tuned_source_is_the_predecessor_as_it_is(finished, place):
 
 def test_what_counts_as_fine_tuned(place):
     tuned = load(Path(__file__).parent / "bert" / "huggingface")                # with a classifier of three labels
-    assert run_module._is_tuned(tuned)
+    assert tuned.history and not training.untrained(tuned)
     other = load(Path(__file__).parent / "bert" / "huggingface", task="matching", labels=["a", "b"], new_head=True)
-    assert not run_module._is_tuned(other) and not run_module._is_tuned(tiny.model())
+    assert training.untrained(other) == ["classifier/bias", "classifier/kernel"]
 
 
 def test_the_ready_predecessor_is_saved_and_compressed(finished, place, tmp_path, monkeypatch):
@@ -304,11 +305,11 @@ def test_a_full_disk_is_one_line_and_what_was_finished_stays(finished, place, tm
 def test_another_number_of_layers_and_another_rate_change_every_step_and_its_name():
     steps = [{"name": "predecessor", "from": "minilm"}, {"name": "small-3", "from": "predecessor", "num_layers": 3},
              {"name": "pruned-3", "from": "small-3", "student": "small-3"}]
-    changed = _changed({"steps": steps, "name": "x"}, 4, 2e-5)["steps"]
+    changed = change({"steps": steps, "name": "x"}, 4, 2e-5)["steps"]
     assert [step["name"] for step in changed] == ["predecessor", "small-4", "pruned-3"]
     assert changed[1]["num_layers"] == 4 and changed[2]["from"] == changed[2]["student"] == "small-4"
     assert {step["learning_rate"] for step in changed} == {2e-5} and "learning_rate" not in steps[0]
-    assert _changed({"steps": steps}, None, None)["steps"] == steps
+    assert change({"steps": steps}, None, None)["steps"] == steps
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", "{"])

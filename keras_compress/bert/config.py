@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_compress.settings import check_choice
+
 POOLINGS = ("pooler", "cls", "mean")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 ARCHITECTURES = ("bert", "bilstm")
@@ -11,26 +13,15 @@ QUANTIZATION = ("bits", "activations", "decay", "start_step")
 SHARINGS, NORMS = ("none", "all", "attention", "ffn"), ("hidden", "embedding")
 ADAPTERS, HGT_GROUPS = ("linear", "mlp", "hgt"), (8, 4, 2, 1)
 
-# Names in Google's bert_config.json and in Hugging Face's config.json; the last two in Google's albert_config.json.
+# Names in Google's bert_config.json and in Hugging Face's config.json, some in Google's albert_config.json alone.
 _PUBLISHED_NAMES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_hidden_layers": "num_layers",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "intermediate_size",
-    "max_position_embeddings": "max_position_embeddings",
-    "type_vocab_size": "type_vocab_size",
-    "hidden_act": "activation",
-    "hidden_dropout_prob": "dropout",
-    "attention_probs_dropout_prob": "attention_dropout",
-    "initializer_range": "initializer_range",
-    "layer_norm_eps": "layer_norm_eps",
-    "embedding_size": "embedding_size",
-    "num_hidden_groups": "num_groups",
-}
-_PUBLISHED_ACTIVATIONS = {
-    "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu"
-}
+    **{name: name for name in ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings",
+                               "type_vocab_size", "initializer_range", "layer_norm_eps", "embedding_size")},
+    "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads", "hidden_act": "activation",
+    "hidden_dropout_prob": "dropout", "attention_probs_dropout_prob": "attention_dropout",
+    "num_hidden_groups": "num_groups"}
+_PUBLISHED_ACTIVATIONS = {"gelu": "gelu", "relu": "relu",
+                          **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast"), "gelu_tanh")}
 
 
 @dataclass(frozen=True)
@@ -95,8 +86,7 @@ class BertConfig:
                              f"Received: {self.num_groups!r}.")
         for name, choices in (("pooling", POOLINGS), ("activation", ACTIVATIONS), ("architecture", ARCHITECTURES),
                               ("sharing", SHARINGS), ("embedding_norm", NORMS), ("adapter", ADAPTERS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {getattr(self, name)!r}.")
+            check_choice(name, getattr(self, name), choices)
         if self.adapter == "hgt" and self.table_size % max(HGT_GROUPS):
             raise ValueError(f"`embedding_size` of an hgt adapter must be a multiple of {max(HGT_GROUPS)}, its number "
                              f"of groups. Received: {self.table_size}.")
@@ -170,9 +160,7 @@ class BertConfig:
             raise ValueError(f"A BERT config must name its sizes. Missing: {', '.join(missing)}.")
         fields = {ours: values[theirs] for theirs, ours in _PUBLISHED_NAMES.items() if theirs in values}
         activation = fields.get("activation", "gelu")
-        if activation not in _PUBLISHED_ACTIVATIONS:
-            raise ValueError(f"`hidden_act` must be one of {', '.join(_PUBLISHED_ACTIVATIONS)}. "
-                             f"Received: {activation!r}.")
+        check_choice("hidden_act", activation, _PUBLISHED_ACTIVATIONS)
         fields["activation"] = _PUBLISHED_ACTIVATIONS[activation]
         if "embedding_size" in fields:
             fields["embedding_norm"] = "embedding"

@@ -14,6 +14,7 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert import bilstm
 from keras_compress.bert.adapter import GroupLinear, adapt
 from keras_compress.bert import layers as L
+from keras_compress.settings import check_choice
 
 TASKS = ("classification", "matching", "tagging", "mlm")
 ATTENTION_PARTS = ("query", "key", "value", "attention_output", "attention_norm")      # a layer's other weights: "ffn"
@@ -167,8 +168,7 @@ def build(config, task, num_labels, get=None, sequence_length=None, batch_size=N
     Raises:
         ValueError: if the task is unknown, or `cls_only` does not fit task and pooling.
     """
-    if task not in TASKS:
-        raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: {task!r}.")
+    check_choice("task", task, TASKS)
     get = LayerStore(config) if get is None else get
     if config.architecture == "bilstm":
         return bilstm.build(config, task, num_labels, get, sequence_length, batch_size, cls_only)

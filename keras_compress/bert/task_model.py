@@ -12,7 +12,7 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import LayerStore, build, split_name
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
-from keras_compress.files import atomic_folder
+from keras_compress.files import atomic_folder, read_json
 
 FORMAT = 1
 
@@ -70,7 +70,7 @@ class TaskModel:
 
     def weights(self):
         """All weights as {"layer/variable": float array}, dropout's random state left out."""
-        return {_key(layer, v): np.asarray(v) for layer in self.model.layers for v in layer.weights if _is_parameter(v)}
+        return weights_of(self.model)
 
     def set_weights(self, tensors, only=None):
         """Sets weights by name.
@@ -81,7 +81,7 @@ class TaskModel:
         Raises:
             ValueError: naming the missing weight, or the two shapes that differ.
         """
-        variables = {_key(layer, v): v for layer in self.model.layers for v in layer.weights if _is_parameter(v)}
+        variables = _variables(self.model)
         for name in variables if only is None else only:
             if name not in tensors:
                 raise ValueError(f"The weights must hold `{name}`. It is missing; the file may be incomplete.")
@@ -98,14 +98,16 @@ class TaskModel:
         """
         return self.rebuilt(config or self.config, self.weights(), seed=seed)
 
-    def rebuilt(self, config, weights, *, tokenizer=None, seed=0):
+    def rebuilt(self, config, weights, *, tokenizer=None, only=None, seed=0):
         """A copy of other shape: what a method makes of `weights()`, on the config (and tokenizer) that they fit.
 
+        Args:
+            only: see `set_weights`.
         Raises:
             ValueError: naming the weight that is missing or has another shape.
         """
         copy = TaskModel(config, tokenizer or self.tokenizer, self.task, self.labels, seed=seed, loaded=weights)
-        copy.set_weights(weights)
+        copy.set_weights(weights, only)
         copy.history, copy.curve = [dict(step) for step in self.history], [dict(row) for row in self.curve]
         return copy
 
@@ -238,6 +240,16 @@ class TaskModel:
         return task_model
 
 
+def weights_of(model):
+    """All weights of a flat `keras.Model` as {"layer/variable": float array}, dropout's random state left out."""
+    return {name: np.asarray(variable) for name, variable in _variables(model).items()}
+
+
+def _variables(model):
+    return {f"{layer.name}/{v.name.split('/')[-1].split(':')[0]}": v for layer in model.layers for v in layer.weights
+            if v.dtype.is_floating}                                     # a dropout layer's random state is an integer
+
+
 def read_safetensors(path):
     """All tensors of a safetensors file as {name: array}. Raises ValueError if the file is damaged."""
     try:
@@ -247,25 +259,6 @@ def read_safetensors(path):
         raise
     except Exception as error:          # the library's own exception type, and OSError for a file cut short
         raise ValueError(f"{path}: not a whole safetensors file ({error}). Copy or download it again.") from error
-
-
-def read_json(path):
-    """The object in a JSON file. Raises ValueError, naming the file, if it holds anything else."""
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: must hold a JSON object. Received: {type(value).__name__}.")
-    return value
-
-
-def _key(layer, variable):
-    return f"{layer.name}/{variable.name.split('/')[-1].split(':')[0]}"
-
-
-def _is_parameter(variable):
-    return variable.dtype.is_floating          # a dropout layer's random state is an integer
 
 
 def _softmax(logits):

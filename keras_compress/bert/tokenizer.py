@@ -6,6 +6,8 @@ from typing import NamedTuple
 from tokenizers import Tokenizer as _Engine
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from keras_compress.files import one_of, read_json
+
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
@@ -98,6 +100,51 @@ def read_vocab(path):
     if lines and not lines[-1]:
         lines.pop()
     return [line.rstrip("\r") for line in lines]
+
+
+def read_tokenizer(folder):
+    """Reads tokenizer.json or, without one, vocab.txt, and the switches in tokenizer_config.json.
+
+    Raises:
+        ValueError: naming the file, if it is not BERT's tokenizer.
+    """
+    path = one_of(folder, "tokenizer.json", "vocab.txt")
+    extra = folder / "tokenizer_config.json"
+    switches = read_json(extra) if extra.is_file() else {}
+    if path.name == "vocab.txt":
+        vocab = read_vocab(path)
+    else:
+        stored = read_json(path)
+        model, normalizer = (part if isinstance(part, dict) else {}
+                             for part in (stored.get("model"), stored.get("normalizer")))
+        kinds = model.get("type"), model.get("continuing_subword_prefix"), normalizer.get("type")
+        if kinds != ("WordPiece", "##", "BertNormalizer"):
+            raise ValueError(f"{path}: the tokenizer must be WordPiece, with '##' and BertNormalizer. "
+                             f"Received: {kinds}.")
+        vocab = model.get("vocab", {})
+        switches = {"do_lower_case": normalizer.get("lowercase"), "strip_accents": normalizer.get("strip_accents"),
+                    "tokenize_chinese_chars": normalizer.get("handle_chinese_chars"), **switches}
+    tokenizer = make_tokenizer(path, vocab, switches.get("do_lower_case"))
+    if switches.get("tokenize_chinese_chars") is False or switches.get("strip_accents") not in (
+            None, tokenizer.lowercase):
+        raise ValueError(f"{path}: the tokenizer must split Chinese characters, and strip accents if it lower-cases. "
+                         f"Received: {switches}.")
+    return tokenizer
+
+
+def make_tokenizer(path, vocab, lowercase=None):
+    """A `Tokenizer` of a list, or {piece: id}; if nothing tells, a vocabulary without capital letters is uncased."""
+    if isinstance(vocab, dict):
+        if sorted(vocab.values()) != list(range(len(vocab))):
+            raise ValueError(f"{path}: a vocabulary must number its pieces from 0 without gaps. "
+                             f"Received: {len(vocab)} pieces up to number {max(vocab.values())}.")
+        vocab = sorted(vocab, key=vocab.get)
+    if lowercase is None:
+        lowercase = not any(re.search("[A-Z]", piece) for piece in vocab if not re.fullmatch(r"\[.*\]", piece))
+    try:
+        return Tokenizer(vocab, lowercase)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def clean(text):

@@ -11,7 +11,6 @@ Sources of `load`:
     a bert4keras .h5 file   with bert_config.json and vocab.txt beside it; `from_bert4keras` takes a model in memory
 """
 import logging
-import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +19,9 @@ import numpy as np
 
 from keras_compress.bert import bert4keras_bridge as bridge
 from keras_compress.bert.config import BertConfig
-from keras_compress.bert.task_model import TaskModel, read_json, read_safetensors
-from keras_compress.bert.tokenizer import Tokenizer, read_vocab
+from keras_compress.bert.task_model import TaskModel, read_safetensors
+from keras_compress.bert.tokenizer import Tokenizer, make_tokenizer, read_tokenizer, read_vocab
+from keras_compress.files import one_of, read_json
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +82,10 @@ def from_bert4keras(model, tokenizer, task, labels, *, pooling=None, new_head=Fa
     """
     config, layers = bridge.read_model(model)
     if hasattr(tokenizer, "_token_dict"):
-        tokenizer = _tokenizer("The tokenizer", tokenizer._token_dict, tokenizer._do_lower_case)
+        tokenizer = make_tokenizer("The tokenizer", tokenizer._token_dict, tokenizer._do_lower_case)
     elif not isinstance(tokenizer, Tokenizer):
-        path = _one_of(Path(tokenizer).parent, Path(tokenizer).name)
-        tokenizer = _tokenizer(path, read_vocab(path))
+        path = one_of(Path(tokenizer).parent, Path(tokenizer).name)
+        tokenizer = make_tokenizer(path, read_vocab(path))
     tensors, left_out = bridge.to_our_names(layers, config, None if new_head else len(labels))
     return from_checkpoint(Checkpoint(config, tokenizer, tensors, left_out), "bert4keras", task=task, labels=labels,
                            pooling=pooling, new_head=new_head, seed=seed)
@@ -127,11 +127,12 @@ def from_checkpoint(checkpoint, name, *, task=None, labels=None, pooling=None, n
     return task_model
 
 
-def with_head(task_model, task, labels, *, pooling=None, seed=0):
-    """The same encoder under a new head, as a `TaskModel`; the old one is left as it is. Arguments as in `load`."""
+def with_head(task_model, task, labels, *, seed=0):
+    """A copy of a model for a task and labels: under a new head, unless the old one is for them already."""
+    if (task_model.task, task_model.labels) == (task, tuple(labels)):
+        return task_model.clone(seed=seed)
     checkpoint = Checkpoint(task_model.config, task_model.tokenizer, task_model.weights(), [])
-    changed = from_checkpoint(checkpoint, "encoder", task=task, labels=labels, pooling=pooling, new_head=True,
-                              seed=seed)
+    changed = from_checkpoint(checkpoint, "encoder", task=task, labels=labels, new_head=True, seed=seed)
     changed.history = [dict(step) for step in task_model.history] + changed.history
     return changed
 
@@ -206,7 +207,7 @@ def read_huggingface(folder, with_head=True):
         with_head: whether a classifier is wanted; if so it must choose one of several labels.
     """
     folder = Path(folder)
-    path = _one_of(folder, "config.json")
+    path = one_of(folder, "config.json")
     config, published = BertConfig.from_json(path), read_json(path)
     tensors, left_out = to_our_names(_read_shards(folder), config.num_layers)
     labels, heads = None, {"BertForSequenceClassification": "classification", "BertForTokenClassification": "tagging"}
@@ -231,7 +232,7 @@ def _read_shards(folder):
         return read_safetensors(folder / "model.safetensors")
     shards = set(read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
     return {name: array for shard in sorted(shards)
-            for name, array in read_safetensors(_one_of(folder, Path(shard).name)).items()}
+            for name, array in read_safetensors(one_of(folder, Path(shard).name)).items()}
 
 
 _PARTS = {"attention.self.query": "query", "attention.self.key": "key", "attention.self.value": "value",
@@ -266,54 +267,9 @@ def to_our_names(tensors, num_layers):
     return found, left_out
 
 
-def read_tokenizer(folder):
-    """Reads tokenizer.json or, without one, vocab.txt, and the switches in tokenizer_config.json.
-
-    Raises:
-        ValueError: naming the file, if it is not BERT's tokenizer.
-    """
-    path = _one_of(folder, "tokenizer.json", "vocab.txt")
-    extra = folder / "tokenizer_config.json"
-    switches = read_json(extra) if extra.is_file() else {}
-    if path.name == "vocab.txt":
-        vocab = read_vocab(path)
-    else:
-        stored = read_json(path)
-        model, normalizer = (part if isinstance(part, dict) else {}
-                             for part in (stored.get("model"), stored.get("normalizer")))
-        kinds = model.get("type"), model.get("continuing_subword_prefix"), normalizer.get("type")
-        if kinds != ("WordPiece", "##", "BertNormalizer"):
-            raise ValueError(f"{path}: the tokenizer must be WordPiece, with '##' and BertNormalizer. "
-                             f"Received: {kinds}.")
-        vocab = model.get("vocab", {})
-        switches = {"do_lower_case": normalizer.get("lowercase"), "strip_accents": normalizer.get("strip_accents"),
-                    "tokenize_chinese_chars": normalizer.get("handle_chinese_chars"), **switches}
-    tokenizer = _tokenizer(path, vocab, switches.get("do_lower_case"))
-    if switches.get("tokenize_chinese_chars") is False or switches.get("strip_accents") not in (
-            None, tokenizer.lowercase):
-        raise ValueError(f"{path}: the tokenizer must split Chinese characters, and strip accents if it lower-cases. "
-                         f"Received: {switches}.")
-    return tokenizer
-
-
-def _tokenizer(path, vocab, lowercase=None):
-    """A `Tokenizer` of a list, or {piece: id}; if nothing tells, a vocabulary without capital letters is uncased."""
-    if isinstance(vocab, dict):
-        if sorted(vocab.values()) != list(range(len(vocab))):
-            raise ValueError(f"{path}: a vocabulary must number its pieces from 0 without gaps. "
-                             f"Received: {len(vocab)} pieces up to number {max(vocab.values())}.")
-        vocab = sorted(vocab, key=vocab.get)
-    if lowercase is None:
-        lowercase = not any(re.search("[A-Z]", piece) for piece in vocab if not re.fullmatch(r"\[.*\]", piece))
-    try:
-        return Tokenizer(vocab, lowercase)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 def _google_config(folder):
     albert = sorted(file.name for file in folder.glob("albert_config*.json"))
-    return BertConfig.from_json(_one_of(folder, "bert_config.json", *albert, "config.json"))
+    return BertConfig.from_json(one_of(folder, "bert_config.json", *albert, "config.json"))
 
 
 def _with_pooling(config, tensors):
@@ -322,10 +278,3 @@ def _with_pooling(config, tensors):
 
 def _is_ours(path):
     return (path / "config.json").is_file() and "keras_compress" in read_json(path / "config.json")
-
-
-def _one_of(folder, *names):
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
-        raise ValueError(f"{folder}: the weights must come with {' or '.join(names)}. It is missing.")
-    return found[0]

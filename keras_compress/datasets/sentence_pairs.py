@@ -19,9 +19,10 @@ import logging
 import numpy as np
 
 from keras_compress.datasets.dataset import Dataset, Split
+from keras_compress.settings import check_choice
 
 log = logging.getLogger(__name__)
-SENTENCE_TASKS, LABELS = ("sop", "nsp", "none"), ("as written", "changed")
+LABELS = ("as written", "changed")
 SHORTER = 0.1
 
 
@@ -37,8 +38,7 @@ def sentence_pairs(dataset, tokenizer, max_length, sentence_task="sop", seed=0):
     Raises:
         ValueError: if the data are no running text, or hold too few documents of two sentences.
     """
-    if sentence_task not in SENTENCE_TASKS:
-        raise ValueError(f"`sentence_task` must be one of {', '.join(SENTENCE_TASKS)}. Received: {sentence_task!r}.")
+    check_choice("sentence_task", sentence_task, ("sop", "nsp", "none"))
     if dataset.task != "unlabelled":
         raise ValueError("Sentence pairs are made of running text. Received: "
                          f"{dataset.task} data ({dataset.name}), whose texts have no order. Take apidocs, or a text "

@@ -160,7 +160,7 @@ def test_vocabulary_files(tmp_path):
     (folder / "vocab.txt").write_text("a\nb\n", encoding="utf-8")
     with pytest.raises(ValueError, match="vocab.txt: A vocabulary must hold .PAD."):
         weights.load(folder)
-    cased = weights._tokenizer(Path("x"), [*model.tokenizer.vocab, "Cat"])
+    cased = weights.make_tokenizer(Path("x"), [*model.tokenizer.vocab, "Cat"])
     assert not cased.lowercase
 
 

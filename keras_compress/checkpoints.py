@@ -1,0 +1,52 @@
+"""Checkpoints of a training stage: weights, optimizer, random generators and the loop's own state, as one."""
+import json
+import logging
+
+from keras_compress.backend import keras, tf
+from keras_compress.files import claim_folder
+
+log = logging.getLogger(__name__)
+
+
+class Saver:
+    """Writes and reads the checkpoints of one stage.
+
+    Args:
+        folder: None: keeps the best weights in memory, and nothing else.
+        model: the compiled `keras.Model` that trains. state: dict, the loop's own state; read in place.
+        asked: () -> what the checkpoints depend on, as JSON has it; those of something else are refused.
+    """
+
+    def __init__(self, folder, model, state, asked):
+        self.state, self.best = state, None
+        self.packed = tf.Variable("", dtype=tf.string)
+        self.manager = None
+        if folder:
+            claim_folder(folder, asked())
+            # Keras leaves dropout's generators out of checkpoints; they are part of where a run stands.
+            generators = [layer._random_generator._generator for layer in model.submodules
+                          if isinstance(layer, keras.layers.Dropout)]
+            checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, generators=generators,
+                                             state=self.packed)
+            self.manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
+
+    def restore(self):
+        if self.manager and self.manager.latest_checkpoint:
+            self.manager.checkpoint.restore(self.manager.latest_checkpoint).assert_existing_objects_matched()
+            self.state.update(json.loads(self.packed.numpy()))
+            log.info("resumed from %s", self.manager.latest_checkpoint)
+
+    def save(self):
+        if self.manager:
+            self.packed.assign(json.dumps(self.state))
+            self.manager.save(self.state["step"])
+
+    def save_best(self, task_model):
+        self.best = task_model.weights()
+        if self.manager:
+            task_model.save(f"{self.manager.directory}/best-{self.state['best_step']}", overwrite=True)
+
+    def restore_best(self, task_model):
+        if self.best is None:
+            self.best = type(task_model).load(f"{self.manager.directory}/best-{self.state['best_step']}").weights()
+        task_model.set_weights(self.best)
