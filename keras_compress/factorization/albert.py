@@ -104,6 +104,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
             log.info("word table of width %d: relative error %.3f", embedding_size, error)
         if sharing != "none":
             small = share_layers(small, sharing, num_groups, how, seed=seed)
-    small.history.append({"method": "albert", "seed": seed, "embedding_size": embedding_size, "table_error": error,
-                          "sharing": sharing, "num_groups": num_groups, "how": how, "recover": recover})
+    small.history.append({"method": "albert", "seed": seed, "embedding_size": embedding_size, "sharing": sharing,
+                          "num_groups": num_groups, "how": how, "table_error": error and round(error, 4),
+                          "recover": recover, "temperature": temperature})
     return recovered(task_model, small, dataset, recover, temperature, seed=seed, training=training)

@@ -22,6 +22,7 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert.adapter import adapt
 from keras_compress.bert.config import ADAPTERS
 from keras_compress.bert.encoder import LayerStore, word_table
+from keras_compress.bert.task_model import weights_of
 from keras_compress.distillation.distiller import check_recovery, recovered
 from keras_compress.factorization.table import factorize_table
 from keras_compress.training import Training, check_fit
@@ -74,9 +75,7 @@ def fit_adapter(config, table, num_steps=1000, *, seed=0, learning_rate=1e-3, ba
                       jit_compile=False)
         model.fit(rows.map(lambda ids: (ids, tf.gather(target, ids))), verbose=0)
     error = np.linalg.norm(whole_table(model, len(table)) - table) / max(np.linalg.norm(table), 1e-30)
-    weights = {f"{layer.name}/{weight.name.split('/')[-1].split(':')[0]}": weight.numpy()
-               for layer in model.layers for weight in layer.weights}
-    return weights, float(error), svd_error
+    return weights_of(model), float(error), svd_error
 
 
 def fold(task_model, *, seed=0):
@@ -130,7 +129,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
         small = task_model.rebuilt(narrow, weights | fitted, seed=seed)
     log.info("word table of width %d, %s: relative error %.3f (SVD: %.3f)", embedding_size, adapter, error, svd_error)
     small.history.append({"method": "define", "seed": seed, "embedding_size": embedding_size, "adapter": adapter,
-                          "fit_steps": fit_steps, "table_error": error, "svd_error": svd_error, "recover": recover,
-                          "folded": folded})
+                          "fit_steps": fit_steps, "table_error": round(error, 4), "svd_error": round(svd_error, 4),
+                          "recover": recover, "temperature": temperature, "folded": folded})
     small = recovered(task_model, small, dataset, recover, temperature, seed=seed, training=training)
     return fold(small, seed=seed) if folded else small

@@ -14,8 +14,9 @@ take whole parts out: layers, heads.
 import numpy as np
 import tensorflow_model_optimization as tfmot
 
-from keras_compress.backend import keras, tf
+from keras_compress.backend import tf
 from keras_compress.training import Training, adamw, check_fit, fit, task_loss
+from keras_compress.wrapping import check_plain, is_inner_dense, wrapped
 
 sparsity_api = tfmot.sparsity.keras
 
@@ -40,13 +41,9 @@ def schedule(num_steps, sparsity, initial_sparsity=0.0, begin=0.0, end=0.75, fre
     return sparsity_api.PolynomialDecay(initial_sparsity, sparsity, first, last, power=3, frequency=frequency)
 
 
-def is_pruned(layer):
-    return isinstance(layer, keras.layers.Dense) and layer.name != "classifier"
-
-
 def zeros(task_model):
     """Share of zeros in the kernels that are pruned, 0-1."""
-    kernels = [layer.kernel for layer in task_model.model.layers if is_pruned(layer)]
+    kernels = [layer.kernel for layer in task_model.model.layers if is_inner_dense(layer)]
     return 1.0 - sum(np.count_nonzero(kernel) for kernel in kernels) / sum(np.size(kernel) for kernel in kernels)
 
 
@@ -71,19 +68,17 @@ def compress(task_model, dataset, *, seed=0, training=Training(), sparsity=0.5, 
         ValueError: if model and data do not fit, a setting is out of range, or the model is quantised.
     """
     check_fit(task_model, dataset)
-    if task_model.config.architecture != "bert" or task_model.config.quantization:
-        raise ValueError("Only a BERT that is not quantised can be pruned. Received: "
-                         f"{task_model.config.architecture}, quantization = {task_model.config.quantization}.")
+    check_plain(task_model)
     num_steps = training.num_steps(len(dataset.train.texts))
     decay = schedule(num_steps, sparsity, initial_sparsity, begin, end, frequency)
     with training.scope():
         small = task_model.clone(seed=seed)
         # The wrappers hold the very layers of `small`, which is therefore what `strip_pruning` would give.
-        pruned = keras.models.clone_model(small.model, clone_function=lambda layer: sparsity_api.prune_low_magnitude(
-            layer, decay) if is_pruned(layer) else layer)
+        pruned = wrapped(small.model, lambda layer: sparsity_api.prune_low_magnitude(layer, decay))
         pruned.compile(adamw(training, num_steps), task_loss(small.task), jit_compile=False)
-    small.curve += fit(pruned, small, dataset, training, seed=seed, stage="magnitude", callbacks=[TellStep()])
-    small.history.append({"method": "magnitude", "seed": seed, "sparsity": sparsity, "zeros": zeros(small),
+    small.history.append({"method": "magnitude", "seed": seed, "sparsity": sparsity,
                           "initial_sparsity": initial_sparsity, "begin": begin, "end": end, "frequency": frequency,
                           "training": training.settings()})
+    small.curve += fit(pruned, small, dataset, training, seed=seed, stage="magnitude", callbacks=[TellStep()])
+    small.history[-1]["zeros"] = zeros(small)
     return small

@@ -10,23 +10,12 @@ a compressed file does (`gzip_bytes` of an export), because few values repeat of
 """
 import tensorflow_model_optimization as tfmot
 
-from keras_compress.backend import keras
-from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.task_model import weights_of
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.training import Training, adamw, check_fit, fit, task_loss
+from keras_compress.wrapping import check_plain, wrapped
 
 clustering = tfmot.clustering.keras
-
-
-def is_clustered(layer):
-    return isinstance(layer, keras.layers.Dense) and layer.name != "classifier"
-
-
-def strip(clustered, task_model, seed=0):
-    """The plain `TaskModel` of a clustered `keras.Model`, its kernels set to their centroids."""
-    layers = clustering.strip_clustering(clustered).layers
-    return TaskModel(task_model.config, task_model.tokenizer, task_model.task, task_model.labels, seed=seed,
-                     layers=layers)
 
 
 def compress(task_model, dataset, *, seed=0, training=Training(), num_clusters=16):
@@ -44,20 +33,20 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_clusters=1
     if num_clusters < 2 or training.patience is not None:
         raise ValueError("`num_clusters` must be 2 or more, and `patience` none: the centroids belong to the last "
                          f"update. Received: {num_clusters} and {training.patience}.")
-    if task_model.config.architecture != "bert" or task_model.config.quantization:
-        raise ValueError("Only a BERT that is not quantised can be clustered. Received: "
-                         f"{task_model.config.architecture}, quantization = {task_model.config.quantization}.")
+    check_plain(task_model)
     num_steps = training.num_steps(len(dataset.train.texts))
     with training.scope():
         copy = task_model.clone(seed=seed)
         start = clustering.CentroidInitialization.KMEANS_PLUS_PLUS
-        clustered = keras.models.clone_model(copy.model, clone_function=lambda layer: clustering.cluster_weights(
-            layer, num_clusters, start) if is_clustered(layer) else layer)
+        clustered = wrapped(copy.model, lambda layer: clustering.cluster_weights(layer, num_clusters, start))
         clustered.compile(adamw(training, num_steps), task_loss(copy.task), jit_compile=False)
-    curve = fit(clustered, copy, dataset, training, seed=seed, stage="clustering",
-                measure=lambda: evaluate(strip(clustered, task_model), dataset.dev)["value"])
-    small = strip(clustered, task_model).clone(seed=seed)
-    small.curve = [*copy.curve, *curve]
-    small.history = [*copy.history, {"method": "clustering", "seed": seed, "num_clusters": num_clusters,
-                                     "training": training.settings()}]
-    return small
+    copy.history.append({"method": "clustering", "seed": seed, "num_clusters": num_clusters,
+                         "training": training.settings()})
+
+    def stripped():
+        """The plain model, its kernels set to their centroids."""
+        return copy.rebuilt(copy.config, weights_of(clustering.strip_clustering(clustered)), seed=seed)
+
+    copy.curve += fit(clustered, copy, dataset, training, seed=seed, stage="clustering",
+                      measure=lambda: evaluate(stripped(), dataset.dev)["value"])
+    return stripped()

@@ -21,6 +21,7 @@ import tensorflow_model_optimization as tfmot
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert import layers as L
+from keras_compress.wrapping import is_inner_dense, wrapped
 
 quantization = tfmot.quantization.keras
 EPSILON = 1e-8                                       # the smallest range: a tensor of zeros stays zeros
@@ -198,7 +199,7 @@ def is_quantized(layer, settings):
     """Whether a layer of the flat model is quantised (see the module's table)."""
     static = settings["activations"] == "static"
     if isinstance(layer, keras.layers.Dense):
-        return not static or layer.name != "classifier"
+        return not static or is_inner_dense(layer)
     inner = (L.LayerNorm, L.AttentionProbs, L.AttentionContext)
     return isinstance(layer, L.WordEmbedding) or (static and isinstance(layer, inner))
 
@@ -211,7 +212,7 @@ def quantized_layers(model, settings):
     Returns:
         list of layers; a layer that `model` calls several times is one layer still.
     """
-    annotated = keras.models.clone_model(model, clone_function=lambda layer: quantization.quantize_annotate_layer(
-        layer, LayerQuantizers(settings)) if is_quantized(layer, settings) else layer)
+    annotated = wrapped(model, lambda layer: quantization.quantize_annotate_layer(layer, LayerQuantizers(settings)),
+                        lambda layer: is_quantized(layer, settings))
     with quantization.quantize_scope():
         return quantization.quantize_apply(annotated, AsAnnotated(), quantized_layer_name_prefix="").layers

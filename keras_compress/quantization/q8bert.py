@@ -24,9 +24,9 @@ Put it last in a chain: methods that change a model's shape expect weights that 
 Training is a simulation, slower than without, and saved models are as large as before: only the exported file is small.
 """
 from keras_compress.backend import keras, tf
-from keras_compress.bert.task_model import TaskModel
 from keras_compress.quantization.fake_quant import fake_quantize, has_row_scales, largest, table_bits
 from keras_compress.training import Training, adamw, check_fit, fit, task_loss
+from keras_compress.wrapping import check_plain
 
 BITS = {"static": (8, 4), "dynamic": (8, 4, 2)}
 
@@ -40,11 +40,7 @@ def quantized(task_model, settings, *, seed=0):
         `TaskModel`.
     """
     weights = task_model.weights()
-    copy = TaskModel(task_model.config.replace(quantization=settings), task_model.tokenizer, task_model.task,
-                     task_model.labels, seed=seed, loaded=weights)
-    copy.set_weights(weights, only=weights)
-    copy.history, copy.curve = [dict(step) for step in task_model.history], [dict(row) for row in task_model.curve]
-    return copy
+    return task_model.rebuilt(task_model.config.replace(quantization=settings), weights, only=weights, seed=seed)
 
 
 def bake(task_model, *, seed=0):
@@ -96,13 +92,11 @@ def compress(task_model, dataset, *, seed=0, training=Training(), bits=8, activa
     if not 0.0 <= decay < 1.0 or not 0 <= start_step < num_steps:
         raise ValueError(f"`decay` must be in [0, 1), `start_step` 0 to {num_steps - 1}, before the last update. "
                          f"Received: {decay} and {start_step}.")
-    if task_model.config.architecture != "bert" or task_model.config.quantization:
-        raise ValueError("Only a BERT that is not quantised yet can be. Received: "
-                         f"{task_model.config.architecture}, quantization = {task_model.config.quantization}.")
+    check_plain(task_model)
     settings = {"bits": bits, "activations": activations, "decay": decay, "start_step": start_step}
     with training.scope():
         tuned = quantized(task_model, settings, seed=seed)
         tuned.model.compile(adamw(training, num_steps), task_loss(tuned.task), jit_compile=False)
-    tuned.curve += fit(tuned.model, tuned, dataset, training, seed=seed, stage="q8bert", callbacks=[TellStep()])
     tuned.history.append({"method": "q8bert", "seed": seed, **settings, "training": training.settings()})
+    tuned.curve += fit(tuned.model, tuned, dataset, training, seed=seed, stage="q8bert", callbacks=[TellStep()])
     return tuned if activations == "static" else bake(tuned, seed=seed)
