@@ -33,3 +33,11 @@ def select_layers(num_layers, keep, how="bottom"):
     if how == "distilbert":
         return [int(i * (num_layers - 1) / max(keep - 1, 1) + 0.5) for i in range(keep)]
     return list(range(keep)) if how == "bottom" else list(range(num_layers - keep, num_layers))
+
+
+def check_multiple(num_layers, num_parts, what, way_out, least=1):
+    """Raises ValueError unless `num_layers` can be cut into so many equal parts, `least` or more."""
+    if num_parts < least or num_layers % num_parts:
+        choices = ", ".join(str(n) for n in range(least, num_layers + 1) if num_layers % n == 0)
+        raise ValueError(f"`num_layers` of the large model must be a multiple of the small one's for {what}. "
+                         f"Received: {num_layers} and {num_parts}. Choose {choices}, or {way_out}.")

@@ -29,8 +29,8 @@ from keras_compress.datasets.dataset import Split
 from keras_compress.datasets.masking import check_mask_piece
 from keras_compress.distillation.distiller import check_trained
 from keras_compress.pretraining import choosing_model
+from keras_compress.settings import check_choice
 
-CONTEXTS = ("single", "pair")
 CHUNK, ROWS = 64, 64               # texts whose words are looked up together; masked texts per forward pass
 NUM_VECTORS = 100_000
 LETTERS = r"[^\W\d_\u4e00-\u9fff]+(?:['’][^\W\d_\u4e00-\u9fff]+)*"          # "don't" is one word, and never changes
@@ -53,8 +53,7 @@ class Candidates:
         if mlm.task != "mlm":
             raise ValueError(f"Augmentation needs a masked-LM model. Received: a {mlm.task} model. Train its head with "
                              "the method masked_lm.")
-        if context not in CONTEXTS:
-            raise ValueError(f"`context` must be one of {', '.join(CONTEXTS)}. Received: {context!r}.")
+        check_choice("context", context, ("single", "pair"))
         check_mask_piece(mlm.tokenizer)
         self.tokenizer, self.number, self.context = mlm.tokenizer, number, context
         self.max_length = min(max_length, mlm.config.max_position_embeddings)

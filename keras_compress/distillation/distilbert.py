@@ -21,9 +21,8 @@ from keras_compress.bert.selection import select_layers
 from keras_compress.distillation.distiller import (
     check_pair, check_soft_targets, check_trained, cosine_loss, distill, label_loss, soft_target_loss, start_student)
 from keras_compress.pretraining import choosing_model, masked_accuracy, masked_stream
-from keras_compress.training import Training, check_fit
-
-TOKENS = ("all", "masked")
+from keras_compress.settings import Training, check_choice
+from keras_compress.training import check_fit
 
 
 def without_token_types(task_model, *, seed=0):
@@ -59,12 +58,10 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         ValueError: if teacher, student and data do not fit, or a setting is unknown.
     """
     general = dataset.task == "unlabelled"
-    training = training if dataset.dev else training.replace(evaluations=0, patience=None)
     if general and task_model.task != "mlm":
         raise ValueError("On unlabelled text the teacher must be a masked-LM model. Received: a "
                          f"{task_model.task} model. Train its head with the method masked_lm.")
-    if tokens not in TOKENS:
-        raise ValueError(f"`tokens` must be one of {', '.join(TOKENS)}. Received: {tokens!r}.")
+    check_choice("tokens", tokens, ("all", "masked"))
     weights = {"soft": soft_weight, "label": label_weight, "cosine": cosine_weight}
     weights = {name: value for name, value in weights.items() if value}
     if not weights or min(weights.values()) < 0:
@@ -78,6 +75,11 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         if student is None and small.config.type_vocab_size:
             small = without_token_types(small, seed=seed)
     check_pair(task_model, small, same_hidden="cosine" in weights)
+    small.history.append({"method": "distilbert", "seed": seed, "num_layers": num_layers,
+                          "layers": kept if student is None else None,
+                          "student": getattr(student, "history", student and str(student)),
+                          "temperature": temperature, "weights": weights, "tokens": tokens if general else None,
+                          "training": training.settings()})
     settings = {"training": training, "seed": seed, "num_steps": training.num_steps(len(dataset.train.texts))}
 
     def soft(teacher, student, which):
@@ -116,9 +118,4 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
                         teacher_outputs=["logits"] + [last_of_teacher] * inside,
                         student_outputs=["logits"] + [last_of_student] * inside, **settings)
     small.curve += curve
-    small.history.append({"method": "distilbert", "seed": seed, "num_layers": num_layers,
-                          "layers": kept if student is None else None,
-                          "student": getattr(student, "history", student and str(student)),
-                          "temperature": temperature, "weights": weights, "tokens": tokens if general else None,
-                          "training": training.settings()})
     return small

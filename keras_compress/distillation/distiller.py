@@ -16,9 +16,10 @@ Departures
 from keras_compress.backend import keras, tf
 from keras_compress.bert.weights import load, with_head
 from keras_compress.distillation.cache import cache_outputs
-from keras_compress.training import adamw, check_trained, finetune, fit, stream
+from keras_compress.settings import check_choice
+from keras_compress.training import adamw, check_length, check_trained, finetune, fit, stream
 
-KINDS, RECOVERIES = ("kl", "ce", "mse"), ("distil", "finetune", "none")
+KINDS = ("kl", "ce", "mse")
 
 
 class Distiller(keras.Model):
@@ -74,14 +75,12 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
             once per text that is read (see cache.py).
         first_step: batches that an earlier stage has seen; this one goes on after them.
         batches: (first, last) -> tf.data of (student's inputs, labels), if the training texts are changed on the way;
-            both models then read the same ids.
+            both models then read the same ids, so that they need one vocabulary.
     Returns:
         The curve, as of `training.fit`.
     """
     same = same_pieces(teacher, student)
-    if batches and not same:
-        raise ValueError("Teacher and student must have one vocabulary here, since both read the same changed texts. "
-                         f"Received: {len(teacher.tokenizer.vocab)} and {len(student.tokenizer.vocab)} pieces.")
+    check_length(teacher, training)
     if batches and training.cache_teacher:
         raise ValueError("`cache_teacher` needs the same texts in every epoch. Received: texts that are masked anew. "
                          "Leave it out.")
@@ -98,9 +97,9 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
         nonlocal cached
         first, last = first + first_step, last + first_step
         ours = batches(first, last)
-        if training.cache_teacher:                # made when batches are asked for: a resumed run needs fewer
+        if training.cache_teacher:                # a finished stage asks for no batches; a resumed one makes the same
             cached = cached or cache_outputs(frozen, dataset, teacher.tokenizer, student.tokenizer, training, seed,
-                                             first, first_step + num_steps)
+                                             first_step, first_step + num_steps)
             theirs = cached(first, last)
         elif same:
             return ours.map(lambda inputs, labels: ({"student": inputs, "teacher": inputs}, labels))
@@ -111,7 +110,7 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
             lambda batch, theirs: ({"student": batch[0], "teacher": theirs}, batch[1]))
 
     return fit(model, student, dataset, training, seed=seed, stage=stage, num_steps=num_steps, batches=paired,
-               measure=measure)
+               measure=measure, asked=[teacher.history, weights, first_step])
 
 
 def recovered(teacher, student, dataset, recover, temperature, *, seed, training):
@@ -141,8 +140,7 @@ def recovered(teacher, student, dataset, recover, temperature, *, seed, training
 
 def check_recovery(teacher, recover, temperature):
     """Raises ValueError unless a model can be `recovered` so; to be called before it is compressed."""
-    if recover not in RECOVERIES:
-        raise ValueError(f"`recover` must be one of {', '.join(RECOVERIES)}. Received: {recover!r}.")
+    check_choice("recover", recover, ("distil", "finetune", "none"))
     if recover == "distil":
         check_soft_targets(temperature)
         check_trained(teacher)
@@ -187,10 +185,9 @@ def start_student(teacher, student, layers, seed):
         return teacher.keep_layers(layers, seed=seed)
     if not hasattr(student, "tokenizer"):
         student = load(student, task=teacher.task, labels=teacher.labels, seed=seed)
-    if (student.task, student.labels) != (teacher.task, teacher.labels):
-        student = with_head(student, teacher.task, teacher.labels, seed=seed)
+    student = with_head(student, teacher.task, teacher.labels, seed=seed)
     if student.config.architecture != "bert":
-        return student.clone(seed=seed)
+        return student
     if student.config.num_layers < len(layers):
         raise ValueError(f"`student` must have {len(layers)} layers or more, as `num_layers` asks for. "
                          f"Received: {student.config.num_layers}.")
@@ -246,9 +243,13 @@ def cosine_loss(teacher, student, mask=None):
 
 
 def masked_mean(values, mask=None):
-    """Mean of the values where `mask` is not 0, 0 if there are none. (...) and None or (...) -> scalar."""
+    """Mean of the values where `mask` is not 0, 0 if there are none. (...) and None or (...) -> scalar.
+
+    On several devices their values are to be averaged: each one's sum is divided by the mean of their counts.
+    """
     mask = tf.ones_like(values) if mask is None else tf.cast(mask, values.dtype)
-    return tf.math.divide_no_nan(tf.reduce_sum(tf.where(mask > 0, values, 0.0)), tf.reduce_sum(mask))
+    count = tf.distribute.get_replica_context().all_reduce("mean", tf.reduce_sum(mask))
+    return tf.math.divide_no_nan(tf.reduce_sum(tf.where(mask > 0, values, 0.0)), count)
 
 
 def check_pair(teacher, student, *, inside=False, same_hidden=False, same_heads=False):
@@ -267,7 +268,7 @@ def check_pair(teacher, student, *, inside=False, same_hidden=False, same_heads=
         raise ValueError("Hidden states and attention can be compared between two BERTs only. Received: "
                          f"{theirs.architecture} and {ours.architecture}. Take losses on the logits alone (distilbert "
                          "with cosine_weight=0).")
-    if (inside or teacher.task == "tagging") and not same_pieces(teacher, student):
+    if (inside or teacher.task in ("tagging", "mlm")) and not same_pieces(teacher, student):
         raise ValueError("Tokens can be compared one by one only if both models cut texts alike. Received: "
                          f"{len(teacher.tokenizer.vocab)} and {len(student.tokenizer.vocab)} pieces, lowercase "
                          f"{teacher.tokenizer.lowercase} and {student.tokenizer.lowercase}. For whole texts losses on "

@@ -17,6 +17,7 @@ Departures
     pre-trained weights ("minilm").
 """
 from keras_compress.backend import tf
+from keras_compress.bert.selection import check_multiple
 from keras_compress.distillation.distiller import (
     check_pair, check_soft_targets, check_trained, distill, label_loss, masked_mean, soft_target_loss, start_student)
 from keras_compress.training import Training, check_fit
@@ -41,10 +42,7 @@ def patient_layers(num_layers, num_student_layers, layer_map="skip"):
         raise ValueError(f"`layer_map` must be one of {', '.join(MAPS)}, or a list. Received: {layer_map!r}.")
     if layer_map == "last":
         return [n - k + j for j in range(1, k)]
-    if n % k:
-        choices = ", ".join(str(m) for m in range(2, n + 1) if n % m == 0)
-        raise ValueError("`num_layers` of the teacher must be a multiple of the student's for \"skip\". "
-                         f"Received: {n} and {k}. Choose {choices}, \"last\" or a list.")
+    check_multiple(n, k, "the map \"skip\"", "take \"last\" or a list", least=2)
     return [j * n // k for j in range(1, k)]
 
 
@@ -100,12 +98,12 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
                 "patience": patience_loss([teacher[name] for name in theirs], [student[name] for name in ours],
                                           normalize, reduction)}
 
-    small.curve += distill(task_model, small, dataset, objective,
-                           {"label": 1.0 - alpha, "soft": alpha, "patience": beta},                # L
-                           teacher_outputs=["logits", *theirs], student_outputs=["logits", *ours], training=training,
-                           seed=seed, stage="distill", num_steps=training.num_steps(len(dataset.train.texts)))
     small.history.append({"method": "pkd", "seed": seed, "num_layers": num_layers, "learned_from": learned_from,
                           "student": getattr(student, "history", student and str(student)),
                           "alpha": alpha, "beta": beta, "temperature": temperature, "normalize": normalize,
                           "reduction": reduction, "soft_reduction": soft_reduction, "training": training.settings()})
+    small.curve += distill(task_model, small, dataset, objective,
+                           {"label": 1.0 - alpha, "soft": alpha, "patience": beta},                # L
+                           teacher_outputs=["logits", *theirs], student_outputs=["logits", *ours], training=training,
+                           seed=seed, stage="distill", num_steps=training.num_steps(len(dataset.train.texts)))
     return small

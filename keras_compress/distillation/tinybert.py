@@ -20,6 +20,7 @@ Departures
     L_embd compares the embeddings' output, as the code does, not the word tables.
 """
 from keras_compress.backend import keras, tf
+from keras_compress.bert.selection import check_multiple
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.augmentation import augmented
 from keras_compress.distillation.distiller import (
@@ -47,10 +48,8 @@ def map_layers(num_layers, num_student_layers, how="uniform"):
         raise ValueError(f"`layer_map` must be one of {', '.join(MAPS)}, or a list. Received: {how!r}.")
     if not 1 <= m <= n:
         raise ValueError(f"`num_layers` of the student must be 1 to {n}, the teacher's. Received: {m}.")
-    if how == "uniform" and n % m:
-        choices = ", ".join(str(k) for k in range(1, n + 1) if n % k == 0)
-        raise ValueError("`num_layers` of the teacher must be a multiple of the student's for a uniform map. "
-                         f"Received: {n} and {m}. Choose {choices}, or give a list.")
+    if how == "uniform":
+        check_multiple(n, m, "a uniform map", "give a list")
     return [0] + [{"uniform": layer * n // m, "top": layer + n - m, "bottom": layer}[how] for layer in range(1, m + 1)]
 
 
@@ -139,6 +138,10 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         dataset = augmented(dataset, mlm, copies=copies, vectors=vectors, seed=seed,
                             folder=training.folder and f"{training.folder}/augmented")
     num_inside = num_steps if general else round(inside_share * num_steps)
+    small.history.append({"method": "tinybert", "seed": seed, "learned_from": learned_from, "losses": list(losses),
+                          "reduction": reduction, "temperature": temperature, "num_inside": num_inside,
+                          "student": getattr(student, "history", student and str(student)),
+                          "share_projection": share_projection, "copies": copies, "training": training.settings()})
     if num_inside:                                              # dev says little of a head that is not trained yet
         inside = training.replace(patience=None, evaluations=0 if general else training.evaluations)
         small.curve += _learn_inside(task_model, small, dataset, learned_from, losses, reduction, share_projection,
@@ -149,10 +152,6 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
                 teacher["logits"], student["logits"], temperature, "ce", mask=labels >= 0)}, {"pred": 1.0},     # L_pred
             teacher_outputs=["logits"], student_outputs=["logits"], stage="answers", num_steps=num_steps - num_inside,
             first_step=num_inside, training=training, seed=seed)
-    small.history.append({"method": "tinybert", "seed": seed, "learned_from": learned_from, "losses": list(losses),
-                          "reduction": reduction, "temperature": temperature, "num_inside": num_inside,
-                          "student": getattr(student, "history", student and str(student)),
-                          "share_projection": share_projection, "copies": copies, "training": training.settings()})
     return small
 
 

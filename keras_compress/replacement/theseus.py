@@ -29,7 +29,9 @@ import math
 from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import LayerStore, embed, make_inputs, task_head, transformer_layer
 from keras_compress.bert.layers import AttentionBias, register
-from keras_compress.training import AdamW, Training, adamw, check_fit, check_trained, finetune, fit, task_loss
+from keras_compress.bert.selection import check_multiple
+from keras_compress.settings import Training, check_choice
+from keras_compress.training import AdamW, adamw, check_fit, check_trained, finetune, fit, task_loss
 
 GATES, GRANULARITIES = ("bernoulli", "uniform", "anneal"), ("batch", "sample")
 SCHEDULES, STARTS = ("constant", "linear", "cosine"), ("own", "bottom")
@@ -53,8 +55,8 @@ class ModuleMix(keras.layers.Layer):
 
     def __init__(self, predecessor, successor, index, gate="bernoulli", granularity="batch", seed=0, **kwargs):
         super().__init__(**kwargs)
-        _check_choice("gate", gate, GATES)
-        _check_choice("granularity", granularity, GRANULARITIES)
+        check_choice("gate", gate, GATES)
+        check_choice("granularity", granularity, GRANULARITIES)
         self.predecessor, self.successor = predecessor, successor
         self.index, self.gate, self.granularity, self.seed = index, gate, granularity, seed
         self.rate = self.add_weight(name="rate", shape=(), initializer="zeros", trainable=False)
@@ -162,22 +164,19 @@ class ReplacingRate(keras.callbacks.Callback):
 
 def even_modules(num_layers, num_modules):
     """Cuts N layers into M modules of N / M. Raises ValueError if M does not divide N."""
-    if num_modules < 1 or num_layers % num_modules:
-        choices = [m for m in range(1, num_layers) if num_layers % m == 0]
-        raise ValueError("`num_layers` of the predecessor must be a multiple of the successor's. "
-                         f"Received: {num_layers} and {num_modules}. Choose {', '.join(map(str, choices))}, "
-                         "or give a `module_map`.")
+    check_multiple(num_layers, num_modules, "modules of equal size", "give a `module_map`")
     size = num_layers // num_modules
     return [list(range(i * size, (i + 1) * size)) for i in range(num_modules)]
 
 
 def check_module_map(module_map, num_layers):
     """Raises ValueError unless the modules hold every layer once, in order."""
-    modules = [list(module) if isinstance(module, (list, tuple, range)) else module for module in module_map] \
-        if isinstance(module_map, (list, tuple)) else module_map
     whole = list(range(num_layers))
-    if not isinstance(modules, list) or [] in modules or not all(isinstance(module, list) for module in modules) \
-            or repr([layer for module in modules for layer in module]) != repr(whole):      # True is no layer
+    try:
+        modules = [[*module] for module in module_map]
+    except TypeError:
+        modules = []
+    if [] in modules or repr(sum(modules, [])) != repr(whole):                              # True is no layer
         raise ValueError(f"`module_map` must be lists that hold every layer from 0 to {num_layers - 1} once, in order, "
                          f"none of them empty. Received: {module_map}. For example {[whole[:1], whole[1:]]}.")
     return modules
@@ -194,7 +193,7 @@ def build_theseus(predecessor, successor, module_map, *, embeddings="shared", ga
     Returns:
         (`keras.Model` from the usual inputs to logits, list of `ModuleMix`). The head is the successor's, frozen.
     """
-    _check_choice("embeddings", embeddings, ("shared", "separate"))
+    check_choice("embeddings", embeddings, ("shared", "separate"))
     ours, theirs = (LayerStore(m.config, existing=m.model.layers) for m in (successor, predecessor))
     predecessor.model.trainable = False
     for layer in successor.model.layers:
@@ -258,8 +257,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=NUM
     """
     check_fit(task_model, dataset)
     check_trained(task_model)
-    _check_choice("schedule", schedule, SCHEDULES)
-    _check_choice("start", start, STARTS)
+    check_choice("schedule", schedule, SCHEDULES)
+    check_choice("start", start, STARTS)
     if not (0.0 <= rate <= 1.0 and 0.0 < full_at <= 1.0 and 0.0 <= finetune_share < 1.0):
         raise ValueError("`rate` must be in [0, 1], `full_at` in (0, 1], `finetune_share` in [0, 1). "
                          f"Received: {rate}, {full_at}, {finetune_share}.")
@@ -293,11 +292,5 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=NUM
                               "train_head_last": train_head_last, "finetune_share": finetune_share})
     if not num_finetune:
         return successor.clone()                                       # off the mixed model, and trainable again
-    only = None if train_head_last else "layer_"
     return finetune(successor, dataset, seed=seed, training=training, num_steps=num_finetune, first_step=num_replacing,
-                    only=only)
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {value!r}.")
+                    only=None if train_head_last else "layer_")

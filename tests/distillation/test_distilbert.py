@@ -7,10 +7,11 @@ from keras_compress.bert.selection import select_layers
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.distillation import distilbert
+from keras_compress.distillation.distiller import outputs
 from keras_compress.measure.cost import parameters
 from mobile_export.convert import export
 from tests.bert import tiny
-from tests.distillation.test_distiller import TRAINING, bilstm, still
+from tests.distillation.test_distiller import TRAINING, bilstm, foreign, still
 from tests.replacement.test_theseus import data, inputs_of
 
 
@@ -85,16 +86,74 @@ def test_in_general_a_student_equal_to_its_teacher_has_no_soft_loss_and_no_angle
     assert small.curve[0]["soft"] < 1e-6 and small.curve[0]["cosine"] < 1e-6 and small.curve[0]["label"] > 0.5
 
 
-def test_a_bilstm_student():
+def test_a_bilstm_student_and_its_export(tmp_path):
     small = distilbert.compress(tiny.model(), data(), training=TRAINING, student=bilstm(), num_layers=1, cosine_weight=0.0)
     assert small.config.architecture == "bilstm" and set(small.curve[-1]) >= {"soft", "label"}
+    whole, int8 = export(small, tmp_path, sequence_length=12, dev=data().dev)
+    assert whole["max_dlogit"] < 1e-4 and int8["mean_dp"] < 0.05 and int8["agreement"] > 0.9 and not int8["drift"]
+
+
+def test_a_student_with_another_vocabulary():
+    """Soft targets of whole texts need no common pieces; everything that goes token by token is refused."""
+    settings = {"training": TRAINING, "num_layers": 2, "cosine_weight": 0.0}
+    small = distilbert.compress(still(), data(), student=foreign(), **settings)
+    assert small.tokenizer.vocab == foreign().tokenizer.vocab and {"soft", "label"} <= set(small.curve[-1])
+    for teacher, student, dataset, changes in (
+            (still(), foreign(), data(), {"cosine_weight": 1.0}),
+            (still(task="tagging"), foreign("tagging", tiny.LABELS["tagging"]), data("tagging"), {}),
+            (masked_lm(), foreign("mlm", ()), unlabelled(), {})):
+        with pytest.raises(ValueError, match="cut texts alike. Received: 29 and 30 pieces"):
+            distilbert.compress(teacher, dataset, student=student, **{**settings, **changes})
+
+
+def caught(monkeypatch, teacher, dataset, **settings):
+    """What `compress` hands to the engine, without training."""
+    found = {}
+    monkeypatch.setattr(distilbert, "distill", lambda *a, **k: found.update(
+        student=a[1], objective=a[3], weights=a[4], **k) or [])
+    distilbert.compress(teacher, dataset, **settings)
+    return found
+
+
+@pytest.mark.parametrize("tokens", ["all", "masked"])
+def test_in_general_by_hand(tokens, monkeypatch):
+    """Three tokens, the third is padding, the second is masked: soft targets of the first two or of the second alone."""
+    found = caught(monkeypatch, masked_lm(), unlabelled(), num_layers=1, tokens=tokens, temperature=1.0)
+    labels, mask = tf.constant([[-1, 1, -1]]), tf.constant([[1, 1, 0]])
+    theirs, ours = tf.math.log([[0.75, 0.25], [0.5, 0.5]]), tf.math.log([[0.5, 0.5], [0.5, 0.5]])
+    angle = tf.constant([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
+    chosen = slice(0, 2) if tokens == "all" else slice(1, 2)
+    losses = found["objective"]({"logits": theirs[chosen], "hidden": angle},
+                                {"logits": ours[chosen], "hidden": tf.ones((1, 3, 2)) * [1.0, 0.0]}, labels, mask)
+    # KL of the first 0.1308 (see test_distiller), of the second 0; the label's -ln .5; cosines 1 and 0 without padding
+    np.testing.assert_allclose([losses["soft"], losses["label"], losses["cosine"]],
+                               [0.1308 / 2 if tokens == "all" else 0.0, np.log(2), 0.5], atol=1e-4)
+    inputs, targets = next(iter(found["batches"](0, 1)))
+    here = inputs["input_mask"] > 0 if tokens == "all" else targets >= 0
+    np.testing.assert_array_equal(inputs["targets"] >= 0, here)
+
+
+@pytest.mark.parametrize("task", ["classification", "mlm"])
+def test_more_padding_changes_no_loss(task, monkeypatch):
+    teacher, dataset = (masked_lm(), unlabelled()) if task == "mlm" else (still(), data())
+    found, values = caught(monkeypatch, teacher, dataset, num_layers=1, layers="top"), []
+    theirs, ours = (names if task == "mlm" else outputs(model, names) for model, names in (
+        (teacher, found["teacher_outputs"]), (found["student"], found["student_outputs"])))
+    for length in (12, 16):
+        inputs = {k: tf.constant(v) for k, v in teacher.pad(teacher.tokenizer.encode(tiny.TEXTS, 12), length).items()}
+        labels = tf.constant([0, 1, 2, 0])
+        if task == "mlm":
+            labels = tf.where(inputs["input_word_ids"] == 6, inputs["input_word_ids"], -1)       # one piece is masked
+            inputs["targets"] = inputs["input_mask"] - 1
+        values.append(found["objective"](theirs(inputs), ours(inputs), labels, inputs["input_mask"]))
+    assert values[0].keys() == {"soft", "label", "cosine"} and min(values[0].values()) > 1e-3
+    for name, value in values[0].items():
+        np.testing.assert_allclose(values[1][name], value, rtol=1e-4, err_msg=name)
 
 
 def test_cosine_by_hand_on_a_task(monkeypatch):
     """The objective compares the last hidden states, each weight is applied, padding does not count."""
-    found = {}
-    monkeypatch.setattr(distilbert, "distill", lambda *a, **k: found.update(objective=a[3], weights=a[4], **k) or [])
-    distilbert.compress(tiny.model(), data(), num_layers=1, layers="bottom", temperature=3.0)
+    found = caught(monkeypatch, tiny.model(), data(), num_layers=1, layers="bottom", temperature=3.0)
     assert found["weights"] == {"soft": 5.0, "label": 2.0, "cosine": 1.0}
     teacher = {"logits": tf.zeros((1, 3)), "hidden_states/2": tf.constant([[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]])}
     student = {"logits": tf.zeros((1, 3)), "hidden_states/1": tf.constant([[[0.0, 1.0], [2.0, 0.0], [-1.0, 0.0]]])}

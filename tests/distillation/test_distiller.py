@@ -159,13 +159,18 @@ def test_the_student_learns_and_dropout_is_its_own():
     # the teacher's answers are those of inference: one batch, student = teacher, no loss
     same = teacher.clone(config=teacher.config.replace(dropout=0.0, attention_dropout=0.0))
     assert distilled(teacher, same, num_steps=1)[0]["soft"] < 1e-6
+    assert distilled(teacher, teacher.clone(), num_steps=1)[0]["soft"] > 1e-3               # the student drops out
+
+
+def foreign(task="classification", labels=tiny.LABELS["classification"]):
+    """A model with another vocabulary."""
+    vocab = [*tiny.VOCAB[:5], *reversed(tiny.VOCAB[5:]), "extra"]
+    config = tiny.config(vocab_size=len(vocab), dropout=0.0, attention_dropout=0.0, pooling="cls")
+    return TaskModel(config, Tokenizer(vocab, True), task, labels, seed=7)
 
 
 def test_a_student_with_another_vocabulary_reads_the_same_texts():
-    vocab = [*tiny.VOCAB[:5], *reversed(tiny.VOCAB[5:]), "extra"]
-    other = TaskModel(tiny.config(vocab_size=len(vocab), dropout=0.0, attention_dropout=0.0), Tokenizer(vocab, True),
-                      "classification", tiny.LABELS["classification"], seed=7)
-    curve = distilled(still(), other, num_steps=60, training=TRAINING.replace(epochs=10))
+    curve = distilled(still(), foreign(), num_steps=60, training=TRAINING.replace(epochs=10))
     assert curve[-1]["soft"] < 0.3 * curve[0]["soft"]
 
 
@@ -182,13 +187,13 @@ def test_a_killed_distillation_goes_on_with_the_same_weights(tmp_path):
     teacher = tiny.model(seed=4)
     whole, half = tiny.model(seed=5), tiny.model(seed=5)
     distilled(teacher, whole, num_steps=6)
-    folder = TRAINING.replace(folder=str(tmp_path), checkpoint_every=2)
+    folder = TRAINING.replace(folder=str(tmp_path), checkpoint_every=2, evaluations=2)
     with pytest.MonkeyPatch.context() as patch:
         def die(*_):
             raise KeyboardInterrupt
         patch.setattr("keras_compress.training._note_best", die)              # at the evaluation after update 3
         with pytest.raises(KeyboardInterrupt):
-            distilled(teacher, half, training=folder.replace(evaluations=2), num_steps=6)
+            distilled(teacher, half, training=folder, num_steps=6)
     checkpoint, = tmp_path.rglob("*.index")
     names = [name for name, _ in tf.train.list_variables(str(checkpoint)[:-6])]
     num_weights = len([name for name in names if name.startswith("model/") and "OPTIMIZER_SLOT" not in name])
@@ -245,6 +250,14 @@ def test_models_that_cut_texts_otherwise_cannot_be_compared_token_by_token(vocab
                                     (tiny.shared("tagging"), other("tagging"), {})):
         with pytest.raises(ValueError, match=f"cut texts alike. Received: {len(tiny.VOCAB)} and {len(vocab)} pieces"):
             D.check_pair(teacher, student, **needs)
+
+
+@pytest.mark.parametrize("short", ["teacher", "student"])
+def test_texts_longer_than_one_of_the_models_can_read_are_refused(short):
+    models = {name: still(seed=k, max_position_embeddings=8 if name == short else 16)
+              for k, name in enumerate(("teacher", "student"))}
+    with pytest.raises(ValueError, match="`max_length` must be at most 8, .* Received: 16"):
+        distilled(models["teacher"], models["student"])
 
 
 def test_a_new_head_is_no_teacher():

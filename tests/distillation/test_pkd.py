@@ -3,6 +3,7 @@ import pytest
 
 from keras_compress.backend import tf
 from keras_compress.distillation import pkd
+from keras_compress.distillation.distiller import outputs
 from mobile_export.convert import export
 from tests.bert import tiny
 from tests.distillation.test_distiller import TRAINING, bilstm, still
@@ -47,22 +48,36 @@ def test_coinciding_layers_give_no_patience_loss(monkeypatch):
     teacher = still(num_layers=4)
     found = caught(monkeypatch, teacher, data(), num_layers=3, layer_map=[1, 2], alpha=0.3, beta=7.0)
     assert found["weights"] == {"label": 0.7, "soft": 0.3, "patience": 7.0}
-    from keras_compress.distillation.distiller import outputs
     inputs = inputs_of(teacher)
     theirs, ours = outputs(teacher, found["teacher_outputs"]), outputs(found["student"], found["student_outputs"])
     losses = found["objective"](theirs(inputs), ours(inputs), tf.constant([0, 1, 2, 0]), inputs["input_mask"])
     np.testing.assert_allclose(losses["patience"], 0.0, atol=1e-10)
 
 
-def test_only_cls_receives_a_gradient_of_the_patience_loss():
-    student = still(num_layers=2)
-    features = student.features(["hidden_states"])
+def test_only_cls_of_the_matched_layers_receives_a_gradient_of_the_patience_loss(monkeypatch):
+    teacher = still(num_layers=4)
+    found, inputs = caught(monkeypatch, teacher, data(), num_layers=2, layer_map=[3]), inputs_of(teacher)
+    every = [f"hidden_states/{layer}" for layer in (0, 1, 2)]
+    theirs = outputs(teacher, found["teacher_outputs"])(inputs)
     with tf.GradientTape() as tape:
-        hidden = features(inputs_of(student))["hidden_states"][1]
-        tape.watch(hidden)
-        loss = pkd.patience_loss([tf.ones((4, 8))], [hidden[:, 0]])
-    gradient = tape.gradient(loss, hidden).numpy()
-    assert np.any(gradient[:, 0]) and not np.any(gradient[:, 1:])
+        ours = outputs(found["student"], [*found["student_outputs"], *every])(inputs)
+        loss = found["objective"](theirs, ours, tf.constant([0, 1, 2, 0]), inputs["input_mask"])["patience"]
+    _, first, last = tape.gradient(loss, [ours[name] for name in every])
+    assert np.any(first[:, 0]) and not np.any(first[:, 1:]) and last is None
+
+
+def test_a_folder_of_another_teacher_or_other_settings_is_refused(tmp_path):
+    teacher, training = still(num_layers=2), TRAINING.replace(folder=str(tmp_path), epochs=1)
+    settings = {"training": training, "num_layers": 2, "layer_map": [1]}
+    small = pkd.compress(teacher, data(), **settings)
+    again = pkd.compress(teacher, data(), **settings)                       # finished: the same weights, at once
+    np.testing.assert_equal(again.weights(), small.weights())
+    other = teacher.clone()
+    other.history.append({"method": "finetune"})
+    for model, changes in ((teacher, {"alpha": 0.2}), (teacher, {"layer_map": [2]}), (teacher, {"seed": 1}),
+                           (other, {"student": teacher}), (teacher, {"training": training.replace(epochs=2)})):
+        with pytest.raises(ValueError, match="distill holds the checkpoints of another command, with other data or sett"):
+            pkd.compress(model, data(), **{**settings, **changes})
 
 
 def test_a_student_and_its_export(tmp_path):
