@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_compress import training as T
-from keras_compress.backend import keras, tf
+from keras_compress.backend import tf
 from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.settings import Training
 from tests.bert import tiny
@@ -99,6 +99,17 @@ def test_early_stopping_goes_back_to_the_best_weights(tmp_path):
     assert T.evaluate(tuned, dataset.dev)["value"] == max(dev)
 
 
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    model, training = tiny.model(), SMALL.replace(epochs=1, folder=str(tmp_path))
+    tuned = T.finetune(model, data(), training=training)
+    np.testing.assert_equal(T.finetune(model, data(), training=training).weights(), tuned.weights())     # goes on
+    for other, dataset, changes in ((model, data(), {"seed": 1}), (model, data(n=11), {}), (tuned, data(), {}),
+                                    (model, data(), {"only": "classifier"}), (model, data(), {"num_steps": 5}),
+                                    (model, data(), {"training": training.replace(learning_rate=2e-2)})):
+        with pytest.raises(ValueError, match="finetune holds the checkpoints of another command.*choose another folder"):
+            T.finetune(other, dataset, **{"training": training, **changes})
+
+
 def test_a_loss_that_is_not_finite_stops_the_run():
     model = tiny.model()
     model.set_weights({"classifier/bias": np.array([np.nan, 0, 0], np.float32)}, only=["classifier/bias"])
@@ -120,6 +131,8 @@ SCRIPT = """
 import os, signal, sys
 from keras_compress.backend import keras, tf
 from keras_compress import training as T
+from keras_compress.distillation import tinybert
+from keras_compress.pretraining import masked_lm
 from keras_compress.replacement import theseus
 from tests.bert import tiny
 from tests.test_training import SMALL, data
@@ -136,31 +149,38 @@ def killing(on_end):
             os.kill(os.getpid(), signal.SIGKILL)
     return on_train_batch_end
 T._Progress.on_train_batch_end = killing(T._Progress.on_train_batch_end)
-training = SMALL.replace(epochs=5, evaluations=2, checkpoint_every=2, folder=folder)
-small = theseus.compress(tiny.model(), data(), num_layers=1, training=training, seed=1)
-small.save(folder + "/small")
+training = SMALL.replace(epochs=5, evaluations=2, checkpoint_every=2)
+for name, compress, settings in (("theseus", theseus.compress, {"num_layers": 1}),
+                                 ("tinybert", tinybert.compress, {"num_layers": 1, "hidden_size": 6, "num_heads": 2}),
+                                 ("mlm", masked_lm, {})):
+    here = training.replace(folder=f"{folder}/{name}", cache_teacher=name == "tinybert")
+    small = compress(tiny.model(), data(), training=here, seed=1, **settings)
+    small.save(f"{folder}/{name}/small", overwrite=True)
 """
 
 
 def run_script(*arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
     return subprocess.run([sys.executable, "-c", SCRIPT, *map(str, arguments)], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, timeout=300)
+                          capture_output=True, text=True, timeout=600)
 
 
-def test_a_run_killed_three_times_ends_with_the_bits_of_one_that_was_not(tmp_path):
-    # 15 updates: 9 of replacing, 6 of fine-tuning; a checkpoint every 2 and at the stages' ends.
+def test_runs_killed_six_times_end_with_the_bits_of_those_that_were_not(tmp_path):
+    # 15 updates each: Theseus 9 of replacing and 6 of fine-tuning; TinyBERT 8 inside and 7 on the answers; masked-LM 15.
+    # A checkpoint every 2 and at the stages' ends.
     undisturbed = run_script(tmp_path / "whole", -1)
     assert undisturbed.returncode == 0, undisturbed.stderr[-2000:]
-    for kill_at in (5, 5, 4):      # in replacing after update 5 (4 are kept), at its very end (9, 8 are kept), in fine-tuning
+    # In replacing after update 5 (4 are kept), at its very end (9, 8 are kept), in fine-tuning after 3 (2 are kept); its
+    # last 4 and TinyBERT's first 5 (4 are kept); 4 more and 3 of the answers (2 are kept); 5 more and 5 of masked-LM.
+    for kill_at, finished in ((5, 0), (5, 0), (4, 0), (9, 1), (7, 1), (10, 2)):
         killed = run_script(tmp_path / "killed", kill_at)
-        assert killed.returncode == -9 and not (tmp_path / "killed" / "small").exists(), killed.stderr[-2000:]
+        assert killed.returncode == -9 and len([*tmp_path.glob("killed/*/small")]) == finished, killed.stderr[-2000:]
     resumed = run_script(tmp_path / "killed", -1)
     assert resumed.returncode == 0, resumed.stderr[-2000:]
-    for name in ("model.safetensors", "history.csv", "vocab.txt", "labels.txt"):
-        assert (tmp_path / "whole" / "small" / name).read_bytes() == (tmp_path / "killed" / "small" / name).read_bytes()
-    history = [json.loads((tmp_path / f / "small" / "config.json").read_text())["history"] for f in ("whole", "killed")]
-    assert history[0] == history[1]
+    for name in ("theseus", "tinybert", "mlm"):
+        whole, killed = (tmp_path / folder / name / "small" for folder in ("whole", "killed"))
+        for file in ("model.safetensors", "config.json", "history.csv", "vocab.txt", "labels.txt"):
+            assert (whole / file).read_bytes() == (killed / file).read_bytes(), (name, file)
 
 
 MIRRORED = """
@@ -168,29 +188,36 @@ import json, sys
 from keras_compress.backend import tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from keras_compress.distillation import tinybert
 from keras_compress.replacement import theseus
 from tests.bert import tiny
+from tests.distillation.test_cache import labelled
 from tests.test_training import SMALL, data
-predecessor = tiny.model(dropout=0.0, attention_dropout=0.0)
-found = {}
-for strategy in ("none", "mirrored"):
-    training = SMALL.replace(strategy=strategy, evaluations=1)
-    small = theseus.compress(predecessor, data(), num_layers=1, training=training, rate=0.5, schedule="constant")
-    found[strategy] = small.weights(), [row["loss"] for row in small.curve], small.predict(data().test.texts)
-weights = {k: abs(v - found["none"][0][k]) for k, v in found["mirrored"][0].items()}
-print(json.dumps({"largest": {k: float(v.max()) for k, v in weights.items()},
-                  "median": max(float(sorted(v.ravel())[v.size // 2]) for v in weights.values()),
-                  "losses": [found[k][1] for k in found],
-                  "dp": float(abs(found["mirrored"][2] - found["none"][2]).max())}))
+teacher = tiny.model(dropout=0.0, attention_dropout=0.0)
+methods = {"theseus": (theseus.compress, data(), {"rate": 0.5, "schedule": "constant"}),
+           "tinybert": (tinybert.compress, labelled(), {"hidden_size": 6, "num_heads": 2})}
+for name, (compress, dataset, settings) in methods.items():
+    found = {}
+    for strategy in ("none", "mirrored"):
+        training = SMALL.replace(strategy=strategy, evaluations=1, cache_teacher=name == "tinybert")
+        small = compress(teacher, dataset, num_layers=1, training=training, **settings)
+        found[strategy] = small.weights(), [row["loss"] for row in small.curve], small.predict(dataset.dev.texts)
+    weights = {k: abs(v - found["none"][0][k]) for k, v in found["mirrored"][0].items()}
+    print(json.dumps({"name": name, "largest": {k: float(v.max()) for k, v in weights.items()},
+                      "median": max(float(sorted(v.ravel())[v.size // 2]) for v in weights.values()),
+                      "losses": [found[k][1] for k in found],
+                      "dp": float(abs(found["mirrored"][2] - found["none"][2]).max())}))
 """
 
 
 def test_two_devices_train_as_one():
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run([sys.executable, "-c", MIRRORED], cwd=ROOT, env=environment, capture_output=True, text=True,
-                          timeout=300)
+                          timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.strip().split("\n")[-1])
-    # Same data, draws and gradients, but for the order of sums (which AdamW magnifies where a gradient is near 0).
-    np.testing.assert_allclose(*found["losses"], rtol=1e-4)
-    assert found["median"] < 1e-4 and found["dp"] < 1e-4, found
+    rows = [json.loads(line) for line in done.stdout.strip().split("\n")[-2:]]
+    assert [row["name"] for row in rows] == ["theseus", "tinybert"]
+    for found in rows:
+        # Same data, draws and gradients, but for the order of sums (which AdamW magnifies where a gradient is near 0).
+        np.testing.assert_allclose(*found["losses"], rtol=1e-4, err_msg=found["name"])
+        assert found["median"] < 1e-4 and found["dp"] < 1e-4, found
