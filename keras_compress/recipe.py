@@ -180,6 +180,8 @@ def run_step(recipe, step, parent, dataset, *, seed, models=(), **changes):
     Returns:
         `TaskModel`.
     """
+    from keras_compress.training import check_length
+
     common, settings = split_settings(recipe["training"], step)
     settings |= {key: dict(models).get(settings[key], settings[key]) for key in MODELS if key in settings}
     if "data" in step:
@@ -187,6 +189,7 @@ def run_step(recipe, step, parent, dataset, *, seed, models=(), **changes):
 
         dataset = datasets.load(step["data"], task="unlabelled")
     training = Training(**{**common, **changes})
+    check_length(parent, training)
     if parent.task == "mlm" and dataset.task != "unlabelled" and is_measured(step):
         from keras_compress.bert.weights import with_head
 
