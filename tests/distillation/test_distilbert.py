@@ -102,7 +102,7 @@ def test_a_student_with_another_vocabulary():
             (still(), foreign(), data(), {"cosine_weight": 1.0}),
             (still(task="tagging"), foreign("tagging", tiny.LABELS["tagging"]), data("tagging"), {}),
             (masked_lm(), foreign("mlm", ()), unlabelled(), {})):
-        with pytest.raises(ValueError, match="cut texts alike. Received: 29 and 30 pieces"):
+        with pytest.raises(ValueError, match=f"cut texts alike. Received: {len(tiny.VOCAB)} and {len(tiny.VOCAB) + 1} pieces"):
             distilbert.compress(teacher, dataset, student=student, **{**settings, **changes})
 
 
