@@ -45,7 +45,8 @@ def test_a_full_disk_is_refused_before_anything_runs(monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
     teacher = still()
     with pytest.raises(ValueError, match="must have room for the teacher's outputs. Received: 10 bytes free, 96 needed"):
-        cache.cache_outputs(D.outputs(teacher, ["logits"]), labelled(), teacher.tokenizer, teacher.tokenizer, TRAINING, 0, 0, 9)
+        cache.cache_outputs(D.outputs(teacher, ["logits"]), labelled(), teacher.tokenizer, teacher.tokenizer, TRAINING,
+                            0, 0, 9)
 
 
 @pytest.mark.parametrize("names", [["logits"], ["logits", "hidden_states/1", "attention_scores/0", "hidden_states/2/cls"]])
@@ -69,7 +70,8 @@ def test_a_cached_teacher_gives_the_same_training(names):
 
 
 @pytest.mark.parametrize("num_steps, first_step, num_texts", [(9, 0, 12), (2, 1, 8)])
-def test_a_cached_teacher_runs_once_per_text_that_is_read(num_steps, first_step, num_texts, monkeypatch, caplog, tmp_path):
+def test_a_cached_teacher_runs_once_per_text_that_is_read(num_steps, first_step, num_texts, monkeypatch, caplog,
+                                                          tmp_path):
     teacher, rows = still(), []                                    # 12 texts, 3 batches an epoch
     real = D.outputs
 

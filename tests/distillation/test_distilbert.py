@@ -102,7 +102,7 @@ def test_a_student_with_another_vocabulary():
             (still(), foreign(), data(), {"cosine_weight": 1.0}),
             (still(task="tagging"), foreign("tagging", tiny.LABELS["tagging"]), data("tagging"), {}),
             (masked_lm(), foreign("mlm", ()), unlabelled(), {})):
-        with pytest.raises(ValueError, match=f"cut texts alike. Received: {len(tiny.VOCAB)} and {len(tiny.VOCAB) + 1} pieces"):
+        with pytest.raises(ValueError, match=f"cut texts alike. Received: {len(tiny.VOCAB)} and {len(tiny.VOCAB) + 1} "):
             distilbert.compress(teacher, dataset, student=student, **{**settings, **changes})
 
 
@@ -117,7 +117,7 @@ def caught(monkeypatch, teacher, dataset, **settings):
 
 @pytest.mark.parametrize("tokens", ["all", "masked"])
 def test_in_general_by_hand(tokens, monkeypatch):
-    """Three tokens, the third is padding, the second is masked: soft targets of the first two or of the second alone."""
+    """Three tokens, the third is padding, the second masked: soft targets of the first two, or of the second alone."""
     found = caught(monkeypatch, masked_lm(), unlabelled(), num_layers=1, tokens=tokens, temperature=1.0)
     labels, mask = tf.constant([[-1, 1, -1]]), tf.constant([[1, 1, 0]])
     theirs, ours = tf.math.log([[0.75, 0.25], [0.5, 0.5]]), tf.math.log([[0.5, 0.5], [0.5, 0.5]])
