@@ -1,4 +1,4 @@
-"""A `TaskModel` as .tflite files that run on phones, each checked against Keras before it is written.
+"""A `TaskModel` as .tflite files that run on phones, and as .onnx, each checked against Keras before it is written.
 
 The graph: three int32 inputs (1, seq) by name, one signature, built-in operators only, one output `probabilities`
 ((1, classes), tagging (1, seq, labels)). The softmax is in the graph because a client such as MediaPipe's
@@ -17,15 +17,18 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import Encoding
 from keras_compress.files import atomic_write
 from keras_compress.measure.accuracy import evaluate, paired_difference
+from mobile_export import ort
 from mobile_export.litert import OUTPUT_NAME, SIGNATURE, Runner
 from mobile_export.low_bits import low_bits
 from mobile_export.metadata import no_metadata, with_metadata
 
 from tensorflow.lite.python.convert_phase import ConverterError     # no public name; after backend, which picks Keras 2
 
-FORMATS = ("float32", "float16", "int8", "int8_per_tensor", "int4", "int2")
+ONNX = "onnx_"                   # begins the names of formats for ONNX Runtime
+ONNX_FORMATS = ("onnx_float32", "onnx_int8")
+FORMATS = ("float32", "float16", "int8", "int8_per_tensor", "int4", "int2", *ONNX_FORMATS)
 LOW_BITS = {"int4": 4, "int2": 2}
-MAX_LOGIT_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2}
+MAX_LOGIT_DIFFERENCE = {"float32": 1e-4, "float16": 1e-2, "onnx_float32": 1e-4}
 MAX_MEAN_DP = 0.05
 MAX_FALL = 0.02                  # of dev accuracy, beyond the paired 95 % interval
 NUM_PARITY_TEXTS = 200           # int8 is checked on all dev texts
@@ -44,11 +47,12 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
 
     Args:
         task_model: `TaskModel` of a task with labels.
-        path: a folder, for `<format>.tflite`; or, for one format, a name that ends in .tflite. Replaced if there.
+        path: a folder, for `file_name(format)`; or, for one format, a name that ends as its file's. Replaced if there.
         formats: some of "float32", "float16", "int8" (dynamic range: int8 weights, one scale per channel),
             "int8_per_tensor" (the same with one scale per weight, for runtimes up to 2.14), "int4" and "int2" (weights
-            of so many bits, see low_bits.py). A model with static quantisation (quantization/q8bert.py) gives "int8"
-            files alone, whose activations are int8, too.
+            of so many bits, see low_bits.py), "onnx_float32" and "onnx_int8" (.onnx files of the same graph, see
+            to_onnx.py; they need packages of their own). A model with static quantisation (quantization/q8bert.py)
+            gives "int8" files alone, whose activations are int8, too.
         sequence_length: fixed length of the inputs; longer texts must be cut.
         dev: `Split` to compare on, with labels; None: random ids of varied lengths, and no accuracy.
         cls_only: compute the last layer for [CLS] alone (exact). None: where task and pooling allow.
@@ -57,12 +61,12 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
     Returns:
         list of dicts, one per file: `format`, `path`, `bytes`, `gzip_bytes` (compressed, as for a download: zeros and
         repeated weights show here, and neither in `bytes` nor in the time), `no_metadata` (None, or why there is
-        none), `sequence_length`, `cls_only`, `partitions` (XNNPACK), `seconds` (conversion), and against Keras on the
-        same texts cut to the same length: `num_examples`, `agreement` (0-1; tagging: of tokens), `max_dp`, `mean_dp`
-        (over texts or tokens, of the largest probability difference), `max_dlogit` (floats only), `metric`,
-        `accuracy`, `accuracy_keras` (int8 with dev only), `drift` (None, or what is out of bounds).
+        none), `sequence_length`, `cls_only`, `partitions` (XNNPACK; None for ONNX), `seconds` (conversion), and
+        against Keras on the same texts cut to the same length: `num_examples`, `agreement` (0-1; tagging: of tokens),
+        `max_dp`, `mean_dp` (over texts or tokens, of the largest probability difference), `max_dlogit` (floats only),
+        `metric`, `accuracy`, `accuracy_keras` (int8 with dev only), `drift` (None, or what is out of bounds).
     Raises:
-        ValueError: on wrong arguments.
+        ValueError: on wrong arguments. ImportError: if packages for ONNX are missing.
         ExportError: on an operator that is not built in; a non-finite output; logits off by more than 1e-4 (float32)
             or 1e-2 (float16); int8 mean |dp| above .05, or accuracy more than 2 points below Keras even at the near
             end of the paired 95 % interval.
@@ -74,8 +78,10 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise ValueError(f"`formats` must be some of {', '.join(FORMATS)}. Received: {', '.join(unknown) or 'none'}.")
-    if path.suffix == ".tflite" and len(formats) > 1:
-        raise ValueError(f"`path` must be a folder for several formats. Received: `{path}`.")
+    is_file = path.suffix in (".tflite", ".onnx")
+    if is_file and (len(formats) > 1 or path.suffix != Path(file_name(formats[0])).suffix):
+        raise ValueError(f"`path` must be a folder for several formats, and for one a folder or a name that ends in "
+                         f"{Path(file_name(formats[0])).suffix}. Received: `{path}`.")
     if config.quantization and not all(name.startswith("int8") for name in formats):
         raise ValueError("A model that quantises its activations can be exported as int8 and int8_per_tensor alone. "
                          f"Received: {', '.join(formats)}. Export the model that it was trained from.")
@@ -88,9 +94,9 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
     for name in dict.fromkeys(formats):
         start = time.perf_counter()
         content = convert(task_model, name, sequence_length, cls_only, fuse)
-        facts = {"format": name, "path": str(path if path.suffix == ".tflite" else path / f"{name}.tflite"),
-                 "no_metadata": no_metadata(task_model), "sequence_length": sequence_length, "cls_only": cls_only,
-                 "seconds": round(time.perf_counter() - start, 1)}
+        facts = {"format": name, "path": str(path if is_file else path / file_name(name)),
+                 "no_metadata": "ONNX has none" if name in ONNX_FORMATS else no_metadata(task_model),
+                 "sequence_length": sequence_length, "cls_only": cls_only, "seconds": round(time.perf_counter() - start, 1)}
         facts |= compare(task_model, content, name, dev)
         if facts["drift"] and not allow_drift:
             raise ExportError(f"{name}: {facts['drift']}. Nothing was written. Pass `allow_drift` to write it anyway.")
@@ -103,19 +109,39 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
     return [facts for facts, _ in found]
 
 
-def convert(task_model, name, sequence_length, cls_only=False, fuse=False):
-    """The bytes of one .tflite file; arguments as in `export`. One converter object converts once."""
-    if name in LOW_BITS:
-        return low_bits(convert(task_model, "float32", sequence_length, cls_only, fuse), LOW_BITS[name])
+def file_name(name):
+    """"int8.tflite" for the format "int8", "int8.onnx" for "onnx_int8"."""
+    return name.removeprefix(ONNX) + (".onnx" if name in ONNX_FORMATS else ".tflite")
+
+
+def exported_graph(task_model, sequence_length, cls_only=False):
+    """What is exported, with the model's own weights: inputs of fixed shape by name -> probabilities.
+
+    Returns:
+        (`keras.Model` that gives logits, concrete TensorFlow function that gives {"probabilities": tensor}).
+    """
     store = LayerStore(task_model.config, existing=task_model.model.layers)
     inputs, outputs = build(task_model.config, task_model.task, len(task_model.labels), store, sequence_length, 1,
                             cls_only)
     model = keras.Model(inputs, outputs["logits"], name=task_model.config.architecture)    # part of every tensor's name
-    module = tf.Module()             # holds the bare variables: saving the Keras model takes several times as long
-    module.weights = model.variables
     serve = tf.function(lambda **ids: {OUTPUT_NAME: tf.nn.softmax(model(ids, training=False))}, autograph=False)
     specs = {key: tf.TensorSpec(tensor.shape, tf.int32, name=key) for key, tensor in inputs.items()}
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function(**specs)], module)
+    return model, serve.get_concrete_function(**specs)
+
+
+def convert(task_model, name, sequence_length, cls_only=False, fuse=False):
+    """The bytes of one file; arguments as in `export`. One converter object converts once."""
+    if name in LOW_BITS:
+        return low_bits(convert(task_model, "float32", sequence_length, cls_only, fuse), LOW_BITS[name])
+    if name in ONNX_FORMATS:
+        from mobile_export.to_onnx import quantize, to_onnx
+
+        content = to_onnx(task_model, sequence_length, cls_only)
+        return quantize(content) if name == "onnx_int8" else content
+    model, function = exported_graph(task_model, sequence_length, cls_only)
+    module = tf.Module()             # holds the bare variables: saving the Keras model takes several times as long
+    module.weights = model.variables
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]       # neither Flex nor custom operators
     converter._experimental_disable_fuse_mul_and_fc = not fuse
     if name != "float32":
@@ -142,7 +168,8 @@ def compare(task_model, content, name, dev=None):
     Raises:
         ExportError: on what `allow_drift` does not allow.
     """
-    runner, is_float = Runner(content), name in MAX_LOGIT_DIFFERENCE
+    open_content, view = (ort.OnnxRunner, ort.logits_view) if name in ONNX_FORMATS else (Runner, logits_view)
+    runner, is_float = open_content(content), name in MAX_LOGIT_DIFFERENCE
     encodings = parity_encodings(task_model, runner.sequence_length, dev)[:NUM_PARITY_TEXTS if is_float else None]
     logits = _cut(task_model.forward(encodings), encodings)
     rows = runner.forward(encodings)
@@ -157,7 +184,7 @@ def compare(task_model, content, name, dev=None):
              "mean_dp": float(dp.mean()), "max_dlogit": None, "metric": None, "accuracy": None, "accuracy_keras": None,
              "drift": None}
     if is_float:
-        facts["max_dlogit"] = float(np.abs(np.vstack(Runner(logits_view(content)).forward(encodings)) - ours).max())
+        facts["max_dlogit"] = float(np.abs(np.vstack(open_content(view(content)).forward(encodings)) - ours).max())
         if not facts["max_dlogit"] <= MAX_LOGIT_DIFFERENCE[name]:
             raise ExportError(f"{name}: logits must be within {MAX_LOGIT_DIFFERENCE[name]:g} of Keras'. Received: "
                               f"{facts['max_dlogit']:.3g} apart on {len(encodings)} texts.")
@@ -202,7 +229,7 @@ def exported_model(path, task_model, num_threads=1):
     Args:
         task_model: the one it was exported from (its tokenizer and labels are used).
     """
-    runner = Runner(path, num_threads)
+    runner = ort.open_model(path, num_threads)
     wanted = (runner.sequence_length,) * (task_model.task == "tagging") + (len(task_model.labels),)
     if runner.output_shape != wanted:
         raise ValueError(f"{path}: must be exported from this model, with outputs of shape {wanted}. "

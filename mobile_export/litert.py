@@ -25,7 +25,7 @@ class Runner:
 
     def __init__(self, source, num_threads=1):
         name = "The model" if isinstance(source, (bytes, bytearray)) else str(source)
-        content = bytes(source) if isinstance(source, (bytes, bytearray)) else _read(source)
+        content = bytes(source) if isinstance(source, (bytes, bytearray)) else read(source)
         if content[4:8] != b"TFL3":          # the file identifier of TFLite's flatbuffers
             raise ValueError(f"{name}: must be a TFLite file. Received: {len(content)} bytes that do not start like "
                              "one. Export or copy it again.")
@@ -76,7 +76,8 @@ class Runner:
         return int(next(t["shape"][0] for t in self._interpreter.get_tensor_details() if t["index"] == table))
 
 
-def _read(path):
+def read(path):
+    """The bytes of a file."""
     if not Path(path).is_file():
         raise ValueError(f"{path}: there is no such file.")
     return Path(path).read_bytes()
