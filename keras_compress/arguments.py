@@ -120,14 +120,18 @@ def parser():
     one.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
                      help="a setting of the method, e.g. num_layers=3 (see `methods METHOD`); may be repeated")
     one = verb("export", "write .tflite files, each checked against Keras", source, data, out)
-    one.add_argument("--formats", default="float32,int8", help="of float32, float16, int8, int8_per_tensor")
+    one.add_argument("--formats", default="float32,int8",
+                     help="of float32, float16, int8, int8_per_tensor, int4, int2, onnx_float32, onnx_int8")
+    one.add_argument("--onnx", action="store_true", help="float32.onnx and int8.onnx for ONNX Runtime, too")
     one.add_argument("--length", type=int, default=64, help="fixed sequence length in pieces")
     one.add_argument("--allow-drift", action="store_true", help="write int8 files that drift too far, marked")
     one = verb("evaluate", "measure a model, or an exported file with its model, on a labelled split", source, data)
     one.add_argument("--split", choices=("train", "dev", "test"), default="test", help="the split")
     one.add_argument("--tflite", default=None, metavar="FILE", help="an exported file of this model")
     one = verb("benchmark", "time exported files on this machine, side by side")
-    one.add_argument("files", nargs="+", metavar="FILE.tflite", help="exported files")
+    one.add_argument("files", nargs="+", metavar="FILE", help="exported files, .tflite or .onnx")
+    one.add_argument("--from", dest="source", default=None, metavar="SOURCE",
+                     help="the model that they come from: times the same graph as tf.function and in Keras, too")
     one.add_argument("--threads", type=int, default=1, help="threads of the runtime")
     one.add_argument("--runs", type=int, default=50, help="forward passes per file, after 10 to warm up")
     one = verb("predict", "label texts from the command line, or from stdin, one a line", source)

@@ -174,10 +174,10 @@ def _make(options, method, settings):
 
 
 def _export(options):
-    from mobile_export.convert import export, parity
+    from mobile_export.convert import ONNX_FORMATS, export, file_name, parity
 
-    formats = tuple(options.formats.split(","))
-    there = [name for name in formats if (Path(options.out) / f"{name}.tflite").exists()]
+    formats = (*options.formats.split(","), *(ONNX_FORMATS if options.onnx else ()))
+    there = [file_name(name) for name in formats if (Path(options.out) / file_name(name)).exists()]
     if there and not options.overwrite:
         raise ValueError(f"Exported files are not replaced unasked. Received: `{options.out}`, which holds "
                          f"{', '.join(there)}. Choose another folder, or pass `--overwrite`.")
@@ -185,8 +185,8 @@ def _export(options):
     model = _load_trained(options, dataset)
     files = export(model, options.out, formats, sequence_length=options.length, dev=dataset and dataset.dev,
                    allow_drift=options.allow_drift)
-    lines = [f"{file['path']}: {file['bytes']:,} bytes ({file['gzip_bytes']:,} after gzip), {file['partitions']} "
-             f"XNNPACK part(s), {parity(file)}" for file in files]
+    lines = [f"{file['path']}: {file['bytes']:,} bytes ({file['gzip_bytes']:,} after gzip), " + (
+             f"{file['partitions']} XNNPACK part(s), " if file["partitions"] else "") + parity(file) for file in files]
     if files[0]["no_metadata"]:
         lines.append(f"The files hold no metadata: {files[0]['no_metadata']}.")
     return files, "\n".join(lines)
@@ -220,9 +220,13 @@ def _say(figures):
 def _benchmark(options):
     from mobile_export.benchmark import benchmark
 
-    rows = benchmark(*options.files, num_threads=options.threads, runs=options.runs)
-    lines = [f"{row['path']}: {row['latency_ms_p50']:.2f} ms (90th percentile {row['latency_ms_p90']:.2f})"
-             for row in rows]
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):                # read when TensorFlow is imported
+        os.environ[name] = str(options.threads)
+    rows = benchmark(*options.files, num_threads=options.threads, runs=options.runs,
+                     task_model=_load_trained(options) if options.source else None)
+    first = rows[0]["latency_ms_p50"]
+    lines = [f"{row['path']}: {row['latency_ms_p50']:.2f} ms (90th percentile {row['latency_ms_p90']:.2f}), "
+             f"{row['latency_ms_p50'] / first:.2f} x the first" for row in rows]
     lengths = ", ".join(str(length) for length in sorted({row["sequence_length"] for row in rows}))
     return rows, "\n".join(lines) + (
         f"\n{rows[0]['device']}, {rows[0]['threads']} thread(s), sequence length {lengths}")

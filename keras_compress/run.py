@@ -11,6 +11,9 @@ import contextlib
 import json
 import logging
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -254,17 +257,46 @@ def _measure(folder, recipe, dataset, models, asked, notes):
     linear = baselines(dataset)
     compressed = [name for name in models if name != first and not name.startswith(BASELINES)]
     shown = compressed[0] if compressed else first
+    engines, missing = _engines(folder / "models" / shown, models[shown], files[shown])
     return {
         "recipe": recipe["name"], "data": dataset.name, "task": dataset.task,
         "created": time.strftime("%Y-%m-%d %H:%M"),
         "settings": {**asked, "content": recipe, "data": dataset.summary()}, "versions": versions(),
         "device": every[0]["device"], "threads": every[0]["threads"], "sequence_length": length,
-        "notes": notes + _notes(asked, files, linear), "models": rows + [row for row, _ in linear],
+        "notes": notes + _notes(asked, files, linear) + missing, "models": rows + [row for row, _ in linear],
         "comparisons": [{"model": name, "baseline": other, **paired_difference(
             results[name]["metric"], results[name]["scores"], results[other]["scores"])}
             for name in compressed for other in models if other not in compressed],
-        "curves": {name: model.curve for name, model in models.items()},
+        "engines": {"model": shown, "rows": engines}, "curves": {name: model.curve for name, model in models.items()},
         "confusion": {"labels": list(dataset.labels), "matrix": results[shown]["confusion"], "model": shown}}
+
+
+def _engines(folder, model, files):
+    """Times one model's graph in LiteRT, ONNX Runtime, TensorFlow and Keras, side by side in a process of its own, where
+    TensorFlow has one thread, too.
+
+    Args:
+        folder: where the model is saved. files: facts of its .tflite files.
+    Returns:
+        (rows for the report, notes on what could not be done).
+    """
+    from mobile_export.convert import ONNX, ONNX_FORMATS, export
+
+    paths, notes = {f"LiteRT {file['format']}": Path(file["path"]).resolve() for file in files}, []
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            paths |= {file["format"].replace(ONNX, "ONNX Runtime "): file["path"] for file in export(
+                model, place, ONNX_FORMATS, sequence_length=files[0]["sequence_length"], allow_drift=True)}
+        except (ImportError, ValueError) as error:
+            notes.append(f"Not timed in ONNX Runtime: {error}.")
+        command = [sys.executable, "-m", "keras_compress", "benchmark", "--json", "--from", folder.resolve()]
+        found = subprocess.run([*command, *paths.values()], capture_output=True, text=True, cwd=DATA_FOLDER.parent)
+    if found.returncode:
+        return [], [*notes, f"The engines could not be timed: {found.stderr.strip().splitlines()[-1]}."]
+    rows = json.loads(found.stdout)
+    names = [*paths, *(row["path"] for row in rows[len(paths):])]
+    return [{"name": name, **{key: row[key] for key in ("latency_ms_p50", "latency_ms_p90")}}
+            for name, row in zip(names, rows)], notes
 
 
 def _notes(asked, files, linear):

@@ -22,8 +22,12 @@ def to_onnx(task_model, sequence_length, cls_only=False):
     """The bytes of a float32 .onnx file; arguments as in `convert.export`.
 
     Raises:
-        ImportError: naming the packages to install. ExportError: on an operator that ONNX does not have.
+        ImportError: naming the packages to install. ExportError: on an operator that ONNX does not have, and on a BiLSTM, whose loop
+            tf2onnx does not convert.
     """
+    if task_model.config.architecture != "bert":
+        raise ExportError(f"A model to export as ONNX must be a BERT. Received: a {task_model.config.architecture}. Export "
+                          "it as TFLite.")
     require("onnx", "onnxruntime", "tf2onnx")
     import onnx
     from tf2onnx import tf_loader, tfonnx

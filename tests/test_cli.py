@@ -103,11 +103,26 @@ def test_train_compress_export_evaluate_predict_benchmark(call, tmp_path):
     assert call("evaluate", "--from", small, "--data", "{}/classification")[1].startswith("test accuracy ")
     status, out, _ = call("benchmark", files / "float32.tflite", "--runs", "3", "--json")
     assert status == 0 and json.loads(out)[0]["runs"] == 3 and json.loads(out)[0]["sequence_length"] == 12
-    assert " ms (90th percentile" in call("benchmark", files / "float32.tflite", "--runs", "3")[1]
+    lines = call("benchmark", files / "float32.tflite", "--from", small, "--runs", "3")[1].splitlines()
+    assert " ms (90th percentile" in lines[0] and lines[0].endswith(", 1.00 x the first") and "Keras call: " in lines[2]
     status, out, _ = call("predict", "--from", small, "The cats sat", "我听音乐")
     lines = out.splitlines()
     assert status == 0 and len(lines) == 2 and lines[1].endswith("\t我听音乐")
     assert lines[0].split("\t")[0] in compressed.labels
+
+
+def test_onnx_files_are_written_beside_the_others(call, tmp_path):
+    pytest.importorskip("tf2onnx")
+    command = ["export", "--from", "{}/bert-matching", "--data", "{}/matching", "--out", tmp_path, "--length", "12"]
+    status, out, _ = call(*command, "--onnx", "--allow-drift")
+    names = ["float32.tflite", "int8.tflite", "float32.onnx", "int8.onnx"]
+    assert status == 0 and [line.split(": ")[0] for line in out.splitlines()[:4]] == [str(tmp_path / n) for n in names]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    status, _, err = call(*command, "--formats", "onnx_int8")
+    assert status == 1 and "not replaced unasked" in err and "int8.onnx" in err
+    figures = [call("evaluate", "--from", "{}/bert-matching", "--data", "{}/matching", "--tflite", tmp_path / name)
+               for name in ("float32.tflite", "float32.onnx")]
+    assert figures[0] == figures[1] and figures[0][0] == 0
 
 
 def test_unlabelled_text_makes_a_masked_lm_model_that_augments(call, tmp_path):
@@ -305,6 +320,7 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
     (("train", "--from", "minilm", "--data", "nowhere"), "a folder that exists. Received: 'nowhere'"),
     (("export", "--from", "{}/bert-tagging", "--formats", "pdf"), "must be some of float32, .* Received: pdf"),
     (("export", "--from", "{}/bert-tagging", "--length", "99"), "must be 4 to 16"),
+    (("export", "--from", "{}/bert-tagging", "--length", "12", "--onnx"), "ONNX needs packages that are missing: pip install onnx"),
     (("evaluate", "--from", "{}/bert-tagging", "--data", "{}/tagging", "--tflite", "none.tflite"), "none.tflite"),
     (("evaluate", "--from", "{}/bert-tagging", "--data", "{}/tagging", "--tflite", "{}/exported/float32.tflite"),
      r"must be exported from this model, with outputs of shape \(16, 3\). Received: \(3,\)"),
@@ -318,7 +334,8 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
     (("data", "download", "everything"), "sst2"), (("methods", "magic"), "`method` must be one of"),
     (("run", "nothing"), "recipe must be one of"), (("run", "--resume", "--out", "{}/exported"), "holds no run.json"),
     (("run", "--data", "{}/classification", "--from", "nowhere"), "nowhere, which does not exist")])
-def test_wrong_requests(call, tmp_path, arguments, message):
+def test_wrong_requests(call, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr("mobile_export.ort.find_spec", lambda name: None)                 # as without the packages of ONNX
     if arguments[0] in ("compress", "train", "export") and "--out" not in arguments:
         arguments = (*arguments, "--out", tmp_path / "out")
     check_error(*call(*arguments), message)

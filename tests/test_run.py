@@ -115,6 +115,10 @@ def test_report_files_and_keys(finished):
     assert written["models"][0]["agreement"] == 1.0 and written["models"][1]["seeds"] == [0]
     assert {(c["model"], c["baseline"]) for c in written["comparisons"]} == {
         ("theseus-1", "predecessor"), ("theseus-1", "plain-1")}
+    assert [row["name"] for row in written["engines"]["rows"]] == [
+        "LiteRT float32", "LiteRT int8", "ONNX Runtime float32", "ONNX Runtime int8", "tf.function", "Keras call",
+        "Keras predict"] and written["engines"]["model"] == "theseus-1"
+    assert all(0 < row["latency_ms_p50"] <= row["latency_ms_p90"] for row in written["engines"]["rows"])
     assert written["settings"]["source"].endswith("bert-classification") and written["versions"]["tensorflow"]
     assert written["seconds"] > 0 and len(written["models"]) == len(report["models"])
     html = (folder / "report.html").read_text(encoding="utf-8")
@@ -133,13 +137,17 @@ def test_models_are_whole_folders(finished, place):
 
 
 @pytest.mark.parametrize("task", ["matching", "tagging"])
-def test_other_tasks_end_to_end_from_a_fine_tuned_model(place, tmp_path, task):
+def test_other_tasks_end_to_end_from_a_fine_tuned_model(place, tmp_path, task, monkeypatch):
+    monkeypatch.setattr("mobile_export.ort.find_spec", lambda name: None)              # as without the packages of ONNX
     _, report = run(place / "two.toml", tmp_path / "out", data=place / task, source=place / f"bert-{task}")
     assert report["task"] == task and report["notes"][0].startswith(f"predecessor: bert-{task} as it is")
     by_name = {row["name"]: row for row in report["models"]}
     assert by_name["theseus-1"]["metric"] == ("entity_f1" if task == "tagging" else "accuracy")
     assert by_name["theseus-1"]["files"][0]["accuracy"] == pytest.approx(by_name["theseus-1"]["accuracy"])
     assert set(by_name) >= {"majority"} and ("tfidf" in by_name) == (task == "matching")
+    note, = (note for note in report["notes"] if "ONNX" in note)
+    assert note.startswith("Not timed in ONNX Runtime: ONNX needs packages that are missing: pip install onnx onnxr")
+    assert [row["name"] for row in report["engines"]["rows"]][-3:] == ["tf.function", "Keras call", "Keras predict"]
     assert (tmp_path / "out" / "report.html").is_file()
     model = TaskModel.load(tmp_path / "out" / "models" / "theseus-1")
     assert model.task == task and (tmp_path / "out" / "models" / "theseus-1" / "float32.tflite").is_file()

@@ -42,7 +42,8 @@ def write_report(folder, report):
         folder: made if missing.
         report: dict with `recipe`, `data`, `task`, `created`, `seconds`, `settings`, `versions`, `device`, `threads`,
             `sequence_length`, `notes` (list of str), `models` (`model_row`s), `comparisons` (dicts with model,
-            baseline, difference, low, high, n), `curves` ({model: rows of stage, step, loss, learning_rate,
+            baseline, difference, low, high, n), `engines` (None, or model and rows of name, latency_ms_p50,
+            latency_ms_p90), `curves` ({model: rows of stage, step, loss, learning_rate,
             replacing_rate, dev}), `confusion` (None, or labels, matrix, model). Missing keys are written as null.
     Returns:
         Path of report.html.
@@ -52,7 +53,7 @@ def write_report(folder, report):
     from keras_compress.measure.pictures import pictures
 
     keys = ("recipe", "data", "task", "created", "seconds", "settings", "versions", "device", "threads",
-            "sequence_length", "notes", "models", "comparisons", "curves", "confusion")
+            "sequence_length", "notes", "models", "comparisons", "engines", "curves", "confusion")
     report = _plain({**dict.fromkeys(keys), **report})
     report["models"] = [model_row(**model) for model in report["models"] or []]
     report["notes"] = list(report["notes"] or [])
@@ -184,6 +185,13 @@ def _tables(report):
                      _number(f["bytes"], form=","), _times(predecessor["file_bytes"], f["bytes"]),
                      percent(f["accuracy"]), percent(f["agreement"]), _latency(f),
                      _times(predecessor["latency_ms_p50"], f["latency_ms_p50"])) for m in models for f in m["files"]]))
+    if report["engines"] and report["engines"]["rows"]:
+        rows = report["engines"]["rows"]
+        tables.append(("Engines", f"The exported graph of {report['engines']['model']} in one process, one thread, batch 1, "
+                       "taking turns after a warm-up; ONNX Runtime with all of its optimisations. Time: over that of the "
+                       "first row.", ("engine", "ms p50 / p90", "time"),
+                       [(row["name"], _latency(row), f"{row['latency_ms_p50'] / rows[0]['latency_ms_p50']:.2f}")
+                        for row in rows]))
     if report["confusion"]:
         labels, matrix = report["confusion"]["labels"], report["confusion"]["matrix"]
         errors = sorted(((matrix[i][j], i, j) for i in range(len(labels)) for j in range(len(labels)) if i != j

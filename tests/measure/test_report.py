@@ -62,6 +62,17 @@ def test_files_of_a_report(tmp_path):
     assert "GFLOPs" not in text                                      # a column without any value is left out
 
 
+def test_engines_by_hand(tmp_path):
+    rows = [{"name": "LiteRT float32", "latency_ms_p50": 4.0, "latency_ms_p90": 5.0},
+            {"name": "Keras call", "latency_ms_p50": 50.0, "latency_ms_p90": 51.0}]
+    write_report(tmp_path, whole_report(engines={"model": "theseus-3", "rows": rows}))
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| LiteRT float32 | 4.00 / 5.00 | 1.00 |" in text and "| Keras call | 50.00 / 51.00 | 12.50 |" in text   # 50/4
+    assert "exported graph of theseus-3" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    write_report(tmp_path, whole_report(engines={"model": "theseus-3", "rows": []}))
+    assert "## Engines" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
 def test_a_report_with_next_to_nothing(tmp_path):
     page = write_report(tmp_path, {"recipe": "baselines", "data": "sst2", "models": [model_row(name="majority")]})
     assert "No compressed model" in page.read_text(encoding="utf-8")

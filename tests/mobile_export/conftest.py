@@ -9,7 +9,7 @@ from keras_compress.datasets.dataset import Split
 from mobile_export.convert import export
 
 LENGTH = 16
-FORMATS = ("float32", "float16", "int8", "int8_per_tensor")
+FORMATS = ("float32", "float16", "int8", "int8_per_tensor")                      # those of TFLite's own converter
 WORDS = [f"w{chr(97 + i)}" for i in range(26)]
 LABELS = {"classification": ("red", "green", "blue"), "matching": ("0", "1"), "tagging": ("O", "B-x", "I-x")}
 
