@@ -1,4 +1,5 @@
 """The command line: `python -m keras_compress <verb>`. Results on stdout, progress on stderr; exit 0, 1 or 2."""
+import contextlib
 import json
 import logging
 import os
@@ -230,6 +231,16 @@ def _benchmark(options):
     lengths = ", ".join(str(length) for length in sorted({row["sequence_length"] for row in rows}))
     return rows, "\n".join(lines) + (
         f"\n{rows[0]['device']}, {rows[0]['threads']} thread(s), sequence length {lengths}")
+
+
+def _serve(options):
+    from mobile_export.serve import server
+
+    with contextlib.suppress(KeyboardInterrupt), server(options.folder, options.port) as web:
+        address = f"http://127.0.0.1:{web.server_address[1]}/"
+        logging.getLogger(__name__).info("Open %s in a browser. Ctrl+C ends it.", address)
+        web.serve_forever()
+    return {"address": address}, "Ended."
 
 
 def _predict(options):

@@ -19,7 +19,8 @@ from tests import samples
 from tests.bert import tiny
 
 FAST = ["--epochs", "0.5", "--max-length", "16", "--batch-size", "8", "--evaluations", "0"]
-VERBS = ["run", "table", "train", "compress", "export", "evaluate", "benchmark", "predict", "data", "methods"]
+VERBS = ["run", "table", "train", "compress", "export", "evaluate", "benchmark", "serve", "predict", "data",
+         "methods"]
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,17 @@ def test_onnx_files_are_written_beside_the_others(call, tmp_path):
     figures = [call("evaluate", "--from", "{}/bert-matching", "--data", "{}/matching", "--tflite", tmp_path / name)
                for name in ("float32.tflite", "float32.onnx")]
     assert figures[0] == figures[1] and figures[0][0] == 0
+
+
+def test_serve_says_where_and_ends_in_peace(call, monkeypatch, tmp_path):
+    def interrupted(self):
+        raise KeyboardInterrupt
+    monkeypatch.setattr("mobile_export.serve.ThreadingHTTPServer.serve_forever", interrupted)
+    monkeypatch.setattr("mobile_export.serve.WEB", tmp_path)
+    assert "run `npm ci` in" in call("serve", "{}/exported")[2]
+    (tmp_path / "node_modules" / "@mediapipe" / "tasks-text").mkdir(parents=True)
+    status, out, err = call("serve", "{}/exported", "--port", "0")
+    assert status == 0 and out == "Ended.\n" and re.search(r"Open http://127.0.0.1:\d+/ in a browser", err)
 
 
 def test_unlabelled_text_makes_a_masked_lm_model_that_augments(call, tmp_path):
@@ -326,6 +338,7 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
      r"must be exported from this model, with outputs of shape \(16, 3\). Received: \(3,\)"),
     (("benchmark", "none.tflite"), "none.tflite"), (("benchmark", "{}/exported/vocab.txt"), "must be a TFLite file"),
     (("benchmark", "{}/exported/float32.tflite", "--runs", "0"), "`runs` and `num_threads` must be 1 or more"),
+    (("serve", "{}/classification"), "must hold classifiers as .tflite files with metadata. Received: .*classification"),
     (("predict", "--from", "{}/bert-matching", "no tab"), "separated by one tab. Received: 'no tab'"),
     (("predict", "--from", "minilm", "hello"), "`task` and `labels` must be given.*fine-tune the model first"),
     (("evaluate", "--from", "minilm", "--data", "{}/classification"), "head must be trained.*Train it first"),

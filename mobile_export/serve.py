@@ -1,0 +1,71 @@
+"""The web page of web/ with the exported models of a folder, served on this machine alone.
+
+A request is looked up in a table of the files that are served, made at the start: no path of it reaches the file system.
+"""
+import json
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+WEB = Path(__file__).parent / "web"
+PAGE = ("index.html", "app.js", "style.css")
+PACKAGE = "node_modules/@mediapipe/tasks-text"
+TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
+         ".mjs": "text/javascript; charset=utf-8", ".json": "application/json", ".wasm": "application/wasm",
+         ".tflite": "application/octet-stream"}
+
+
+def server(folder, port=8000):
+    """A server on 127.0.0.1 that is ready to `serve_forever`; its address is `server_address`.
+
+    Args:
+        folder: of a run, or of exported files; .tflite files with metadata (classifiers) are offered on the page.
+        port: 0 for any that is free.
+    Raises:
+        ValueError: if the folder holds no such file, node modules are missing, or the port is taken.
+    """
+    folder = Path(folder).resolve()
+    models = [path for path in sorted(folder.rglob("*.tflite")) if zipfile.is_zipfile(path)]     # metadata: a zip at the end
+    if not models:
+        raise ValueError("The folder must hold classifiers as .tflite files with metadata. Received: "
+                         f"{folder}, which has none. Give the folder of a `run` or what `export` wrote.")
+    if not (WEB / PACKAGE).is_dir():
+        raise ValueError(f"The page needs its node modules: {WEB / 'node_modules'} does not hold them. Install Node.js, then "
+                         f"run `npm ci` in {WEB}.")
+    files = {f"/{name}": WEB / name for name in PAGE} | {"/": WEB / "index.html"}
+    files |= {f"/{path.relative_to(WEB).as_posix()}": path for path in (WEB / PACKAGE).rglob("*")
+              if path.suffix in TYPES and path.is_file()}
+    listed = []
+    for path in models:
+        name = path.relative_to(folder).as_posix()
+        files[f"/files/{name}"] = path
+        listed.append({"name": name.removeprefix("models/").removesuffix(".tflite"), "path": f"files/{quote(name)}",
+                       "bytes": path.stat().st_size})
+    content = json.dumps(listed).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            path = unquote(urlsplit(self.path).path)
+            if path == "/models.json":
+                self.answer(content, ".json")
+            elif path in files:
+                self.answer(files[path].read_bytes(), files[path].suffix)
+            else:
+                self.send_error(404)
+
+        def answer(self, content, suffix):
+            self.send_response(200)
+            self.send_header("Content-Type", TYPES[suffix])
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Cache-Control", "no-cache")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            """Keeps requests off the terminal."""
+
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except OSError as error:
+        raise ValueError(f"`port` must be free. Received: {port} ({error.strerror}). Choose another with `--port`.") from error

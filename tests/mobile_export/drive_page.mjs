@@ -1,0 +1,52 @@
+// Drives the web page in headless Chromium for test_web.py: types texts, and prints as JSON what the page shows for each
+// and what it asked the network for. Arguments, as JSON: address, web (folder of node_modules), chromium (path), texts, and
+// optionally shots (folder) for screenshots at the width of a phone and of a desktop, light and dark.
+import { createRequire } from "node:module";
+import { join } from "node:path";
+
+const asked = JSON.parse(process.argv[2]);
+const { chromium } = createRequire(join(asked.web, "package.json"))("playwright-core");
+const browser = await chromium.launch({ executablePath: asked.chromium, args: ["--no-sandbox"] });
+const page = await browser.newPage({ locale: "en" });
+const errors = [], requests = [], blocked = [];
+page.on("pageerror", (error) => errors.push(String(error)));
+page.on("request", (request) => requests.push(request.url()));
+await page.exposeFunction("noteBlocked", (address) => blocked.push(address));
+await page.addInitScript(() => {                       // what the page would do every minute happens twice a second
+  const setSlowly = window.setInterval;
+  window.setInterval = (task, delay, ...rest) => setSlowly(task, Math.min(delay, 500), ...rest);
+  document.addEventListener("securitypolicyviolation", (event) => window.noteBlocked(event.blockedURI));
+});
+
+await page.goto(asked.address);
+await page.waitForFunction(() => [...document.querySelectorAll(".state")].every((p) => /^Waiting|^This/.test(p.textContent)),
+  null, { timeout: 120_000 });
+const shown = [];
+for (const text of asked.texts) {
+  await page.fill("#text", text);
+  await page.waitForFunction((text) => [...document.querySelectorAll(".model:not(.failed)")].every(
+    (model) => model.dataset.text === text), text);
+  shown.push({ verdict: await page.textContent("#verdict"), models: await page.$$eval(".model", (models) => models.map(
+    (model) => ({
+      name: model.querySelector("select").value, size: model.querySelector(".size").textContent,
+      median: model.querySelector(".median").textContent, state: model.querySelector(".state").textContent,
+      scores: [...model.querySelectorAll("li")].map((row) => [row.querySelector("span").textContent,
+        row.querySelector("meter").value]),
+    }))) });
+}
+const markup = await page.$$eval("main *", (all) => all.filter((element) => element.id === "evil").length);
+for (const [width, height] of asked.shots ? [[390, 844], [1280, 800]] : []) {
+  for (const colorScheme of ["light", "dark"]) {
+    await page.setViewportSize({ width, height });
+    await page.emulateMedia({ colorScheme });
+    await page.screenshot({ path: join(asked.shots, `${width}-${colorScheme}.png`), fullPage: true });
+  }
+}
+await page.setViewportSize({ width: 390, height: 844 });
+const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+await page.click("#language");
+const chinese = await page.textContent("h1");
+if (asked.shots) await page.screenshot({ path: join(asked.shots, "390-zh.png"), fullPage: true });
+await page.waitForTimeout(1500);
+await browser.close();
+console.log(JSON.stringify({ shown, errors, requests, blocked, markup, overflow, chinese }));

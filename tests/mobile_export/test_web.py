@@ -1,0 +1,150 @@
+"""The web page: its server, and, in headless Chromium, that it shows what Python gives and asks nobody else."""
+import json
+import shutil
+import subprocess
+import threading
+import zipfile
+from http.client import HTTPConnection
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_compress.bert.task_model import TaskModel
+from mobile_export import serve
+from mobile_export.convert import export, exported_model
+from tests.mobile_export.conftest import LENGTH, tiny
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+LABELS = ("<i id=evil>red</i>", "green", "蓝")
+TEXTS = ["Wá wb\u00a0wc", "wd, we! <b id=evil>wf</b>", "WZ", " ".join(["wx"] * 40)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The folder of a run with one model, and the model."""
+    task_model = TaskModel(tiny().config, tiny().tokenizer, "classification", LABELS, seed=3)
+    folder = tmp_path_factory.mktemp("web")
+    export(task_model, folder / "models" / "a b", ("float32", "int8"), sequence_length=LENGTH, allow_drift=True)
+    (folder / "models" / "vocab.txt").write_text("secret", encoding="utf-8")
+    (folder / "models" / "bare.tflite").write_bytes(b"\0\0\0\0TFL3, without metadata")
+    return folder, task_model
+
+
+def running(web):
+    threading.Thread(target=web.serve_forever, args=(.05,), daemon=True).start()
+    return web
+
+
+@pytest.fixture
+def get(models, tmp_path, monkeypatch):
+    """What a server with stand-ins for the node modules answers: path -> (status, type, body)."""
+    package = tmp_path / "web" / serve.PACKAGE
+    (package / "wasm").mkdir(parents=True)
+    for name in ("text_bundle.mjs", "wasm/text.wasm", "README.md"):
+        (package / name).write_bytes(b"x")
+    for name in serve.PAGE:
+        shutil.copy(serve.WEB / name, tmp_path / "web")
+    (tmp_path / "secret.js").write_text("secret", encoding="utf-8")
+    monkeypatch.setattr(serve, "WEB", tmp_path / "web")
+
+    def get(path):
+        connection = HTTPConnection(*web.server_address, timeout=10)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.headers["Content-Type"], answer.read()
+
+    with running(serve.server(models[0], 0)) as web:
+        yield get
+        web.shutdown()
+
+
+def test_what_is_served(get, models):
+    status, kind, body = get("/models.json")
+    listed = json.loads(body)
+    assert (status, kind) == (200, "application/json") and [model["name"] for model in listed] == ["a b/float32", "a b/int8"]
+    for model in listed:
+        status, kind, body = get("/" + model["path"])
+        name = model["name"].removeprefix("a b/") + ".tflite"
+        assert body == (models[0] / "models" / "a b" / name).read_bytes() and len(body) == model["bytes"]
+        assert (status, kind) == (200, "application/octet-stream")
+    for path, wanted in (("/", "text/html; charset=utf-8"), ("/app.js", "text/javascript; charset=utf-8"),
+                         ("/style.css?v=1", "text/css; charset=utf-8"),
+                         (f"/{serve.PACKAGE}/text_bundle.mjs", "text/javascript; charset=utf-8"),
+                         (f"/{serve.PACKAGE}/wasm/text.wasm", "application/wasm")):
+        assert get(path)[:2] == (200, wanted)
+
+
+@pytest.mark.parametrize("path", [
+    "/../secret.js", "/%2e%2e/secret.js", "/..%2fsecret.js", "//etc/passwd", "/files/../../../secret.js", "/package.json",
+    "/files/models/vocab.txt", "/files/models/bare.tflite", "/files/", f"/{serve.PACKAGE}/README.md", "/%00", "/serve.py"])
+def test_nothing_else_is_served(get, path):
+    assert get(path)[0] == 404
+
+
+def test_only_this_machine_and_clear_refusals(get, models, tmp_path):
+    with serve.server(models[0], 0) as web:
+        host, port = web.server_address
+        assert host == "127.0.0.1"
+        with pytest.raises(ValueError, match=f"`port` must be free. Received: {port} .*--port"):
+            serve.server(models[0], port)
+    with pytest.raises(ValueError, match="must hold classifiers as .tflite files with metadata. Received: .*nothing"):
+        serve.server(tmp_path / "nothing")
+    shutil.rmtree(serve.WEB / "node_modules")
+    with pytest.raises(ValueError, match="needs its node modules: .* run `npm ci` in "):
+        serve.server(models[0], 0)
+
+
+def test_the_lockfile_names_no_registry():
+    folder = Path(serve.__file__).parent / "web"
+    packages = json.loads((folder / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    assert packages.keys() == {"", "node_modules/@mediapipe/tasks-text", "node_modules/playwright-core"}
+    assert all(("integrity" in package and "resolved" not in package) or not name for name, package in packages.items())
+    assert "innerHTML" not in (folder / "app.js").read_text(encoding="utf-8")
+
+
+def browse(folder, texts):
+    """What drive_page.mjs finds on the page."""
+    if not CHROMIUM or not shutil.which("node"):
+        pytest.skip("needs chromium and node (bash .ci/system installs them)")
+    if not (serve.WEB / "node_modules" / "playwright-core").is_dir():
+        pytest.skip("needs node modules: npm ci in mobile_export/web")
+    with running(serve.server(folder, 0)) as web:
+        address = "http://{}:{}/".format(*web.server_address)
+        asked = {"address": address, "web": str(serve.WEB), "chromium": CHROMIUM, "texts": texts}
+        found = subprocess.run(["node", Path(__file__).parent / "drive_page.mjs", json.dumps(asked)], capture_output=True,
+                               text=True, timeout=240)
+        web.shutdown()
+    assert found.returncode == 0, found.stderr
+    return address, json.loads(found.stdout)
+
+
+def test_the_page_shows_what_python_gives(models):
+    folder, task_model = models
+    address, page = browse(folder, TEXTS)
+    assert page["errors"] == [] and page["markup"] == 0 and page["overflow"] <= 0 and page["chinese"].startswith("两个模型")
+    assert all(request.startswith(address) for request in page["requests"])
+    assert page["blocked"] and not any(request.startswith(address) for request in page["blocked"])    # MediaPipe's own
+    for place, name, tolerance in ((0, "float32", 1e-5), (1, "int8", 2e-2)):
+        path = folder / "models" / "a b" / f"{name}.tflite"
+        expected = exported_model(path, task_model).predict(TEXTS)
+        for shown, probabilities in zip(page["shown"], expected):
+            panel = shown["models"][place]
+            assert panel["name"] == f"a b/{name}" and panel["size"] == f"{path.stat().st_size / 1e6:.1f} MB"
+            scores = dict(panel["scores"])
+            assert scores.keys() == {*LABELS} and panel["median"].endswith(" ms")
+            np.testing.assert_allclose([scores[label] for label in LABELS], probabilities, atol=tolerance)
+            assert [score for _, score in panel["scores"]] == sorted(scores.values(), reverse=True)
+    for shown in page["shown"]:
+        first, second = (panel["scores"][0][0] for panel in shown["models"])
+        assert shown["verdict"] == ("Both models say the same." if first == second else "The models disagree.")
+
+
+def test_a_file_that_does_not_load_is_said_on_the_page(models, tmp_path):
+    shutil.copy(models[0] / "models" / "a b" / "float32.tflite", tmp_path)
+    with zipfile.ZipFile(tmp_path / "broken.tflite", "w") as archive:
+        archive.writestr("vocab.txt", "x")
+    _, page = browse(tmp_path, ["wa"])
+    left, right = page["shown"][0]["models"]
+    assert left["scores"] and right["name"] == "broken" and right["state"].startswith("This file does not load: ")
+    assert right["scores"] == [] and page["shown"][0]["verdict"] == ""
