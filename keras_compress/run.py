@@ -272,8 +272,8 @@ def _measure(folder, recipe, dataset, models, asked, notes):
 
 
 def _engines(folder, model, files):
-    """Times one model's graph in LiteRT, ONNX Runtime, TensorFlow and Keras, side by side in a process of its own, where
-    TensorFlow has one thread, too.
+    """Times one model's graph in LiteRT, ONNX Runtime, TensorFlow and Keras, side by side in a process of its own,
+    where TensorFlow has one thread, too.
 
     Args:
         folder: where the model is saved. files: facts of its .tflite files.

@@ -1,5 +1,5 @@
-"""Latency of exported files, and of the same graph in TensorFlow, on this machine. Only ratios of what is measured in one
-call are fair."""
+"""Latency of exported files, and of the same graph in TensorFlow, on this machine. Only ratios of what is measured in
+one call are fair."""
 import platform
 import time
 from pathlib import Path

@@ -96,7 +96,8 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
         content = convert(task_model, name, sequence_length, cls_only, fuse)
         facts = {"format": name, "path": str(path if is_file else path / file_name(name)),
                  "no_metadata": "ONNX has none" if name in ONNX_FORMATS else no_metadata(task_model),
-                 "sequence_length": sequence_length, "cls_only": cls_only, "seconds": round(time.perf_counter() - start, 1)}
+                 "sequence_length": sequence_length, "cls_only": cls_only,
+                 "seconds": round(time.perf_counter() - start, 1)}
         facts |= compare(task_model, content, name, dev)
         if facts["drift"] and not allow_drift:
             raise ExportError(f"{name}: {facts['drift']}. Nothing was written. Pass `allow_drift` to write it anyway.")

@@ -19,7 +19,8 @@ class OnnxRunner:
     Args:
         source: path of an .onnx file, or its bytes. num_threads: of ONNX Runtime.
     Raises:
-        ImportError: without onnxruntime. ValueError: if the file is missing, damaged, or not of `mobile_export.convert`.
+        ImportError: without onnxruntime.
+        ValueError: if the file is missing, damaged, or not of `mobile_export.convert`.
     """
     num_partitions = None                               # of XNNPACK
     forward, inputs = Runner.forward, Runner.inputs
@@ -40,8 +41,8 @@ class OnnxRunner:
                 self._session.get_outputs()[0].shape[1:])
             self.vocab_size = int(self._session.get_modelmeta().custom_metadata_map["vocab_size"])
         except (KeyError, *_errors()) as error:
-            raise ValueError(f"{name}: not a model that ONNX Runtime can load ({' '.join(str(error).split())}). Export it "
-                             "again.") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{name}: not a model that ONNX Runtime can load ({reason}). Export it again.") from error
 
     def run(self, inputs):
         """One forward pass. Inputs by name, int32 (1, seq) each -> float32 (1, classes) or (1, seq, labels)."""

@@ -1,6 +1,7 @@
 """The web page of web/ with the exported models of a folder, served on this machine alone.
 
-A request is looked up in a table of the files that are served, made at the start: no path of it reaches the file system.
+A request is looked up in a table of the files that are served, made at the start: its path never reaches the file
+system.
 """
 import json
 import zipfile
@@ -11,8 +12,8 @@ from urllib.parse import quote, unquote, urlsplit
 WEB = Path(__file__).parent / "web"
 PAGE = ("index.html", "app.js", "style.css")
 PACKAGE = "node_modules/@mediapipe/tasks-text"
-TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
-         ".mjs": "text/javascript; charset=utf-8", ".json": "application/json", ".wasm": "application/wasm",
+TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
+         ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8", ".json": "application/json", ".wasm": "application/wasm",
          ".tflite": "application/octet-stream"}
 
 
@@ -26,13 +27,13 @@ def server(folder, port=8000):
         ValueError: if the folder holds no such file, node modules are missing, or the port is taken.
     """
     folder = Path(folder).resolve()
-    models = [path for path in sorted(folder.rglob("*.tflite")) if zipfile.is_zipfile(path)]     # metadata: a zip at the end
+    models = [path for path in sorted(folder.rglob("*.tflite")) if zipfile.is_zipfile(path)]      # metadata end the file
     if not models:
         raise ValueError("The folder must hold classifiers as .tflite files with metadata. Received: "
                          f"{folder}, which has none. Give the folder of a `run` or what `export` wrote.")
     if not (WEB / PACKAGE).is_dir():
-        raise ValueError(f"The page needs its node modules: {WEB / 'node_modules'} does not hold them. Install Node.js, then "
-                         f"run `npm ci` in {WEB}.")
+        raise ValueError(f"The page needs its node modules: {WEB / 'node_modules'} does not hold them. Install Node.js, "
+                         f"then run `npm ci` in {WEB}.")
     files = {f"/{name}": WEB / name for name in PAGE} | {"/": WEB / "index.html"}
     files |= {f"/{path.relative_to(WEB).as_posix()}": path for path in (WEB / PACKAGE).rglob("*")
               if path.suffix in TYPES and path.is_file()}
@@ -68,4 +69,5 @@ def server(folder, port=8000):
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), Handler)
     except OSError as error:
-        raise ValueError(f"`port` must be free. Received: {port} ({error.strerror}). Choose another with `--port`.") from error
+        raise ValueError(f"`port` must be free. Received: {port} ({error.strerror}). Choose another with "
+                         "`--port`.") from error

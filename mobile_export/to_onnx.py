@@ -2,8 +2,8 @@
 
 tf2onnx 1.17 knows neither `Erfc`, which TensorFlow's GELU is made of, nor layer normalisation, and it writes a Dense of
 three axes as two reshapes around a product. ONNX Runtime's fusions find none of that, so `_fuse` writes these three as
-ONNX does: erf, LayerNormalization, a product of three axes. Nothing else is changed; tf2onnx's own optimiser is left out
-(ONNX Runtime does the same when it loads the file), it would take most of the time.
+ONNX does: erf, LayerNormalization, a product of three axes. Nothing else is changed; tf2onnx's own optimiser is left
+out: it would take most of the time, and ONNX Runtime does the same when it loads the file.
 """
 import tempfile
 from pathlib import Path
@@ -22,12 +22,12 @@ def to_onnx(task_model, sequence_length, cls_only=False):
     """The bytes of a float32 .onnx file; arguments as in `convert.export`.
 
     Raises:
-        ImportError: naming the packages to install. ExportError: on an operator that ONNX does not have, and on a BiLSTM, whose loop
-            tf2onnx does not convert.
+        ImportError: naming the packages to install.
+        ExportError: on an operator that ONNX does not have; on a BiLSTM, whose loop tf2onnx leaves unfinished.
     """
     if task_model.config.architecture != "bert":
-        raise ExportError(f"A model to export as ONNX must be a BERT. Received: a {task_model.config.architecture}. Export "
-                          "it as TFLite.")
+        raise ExportError(f"A model to export as ONNX must be a BERT. Received: a {task_model.config.architecture}. "
+                          "Export it as TFLite.")
     require("onnx", "onnxruntime", "tf2onnx")
     import onnx
     from tf2onnx import tf_loader, tfonnx
@@ -93,8 +93,9 @@ def _fuse(graph, operators):
     replace(Op("Mul", "out", [Op("Mul", inputs=[Op("Const"), Op("*", "x")]),
                               Op("Erfc", inputs=[Op("Mul", inputs=[Op("Neg"), Op("Const")])])]), gelu)
     scale = Op("Rsqrt", inputs=[Op(any_add, inputs=[Op("Mean"), Op("Const", "epsilon")])])
-    replace(Op(any_add, "out", [Op("Mul", inputs=[Op("Sub", inputs=[Op("*", "x"), Op("Mean")]),
-                                                  Op("Mul", inputs=[Op("*", "gamma"), scale])]), Op("*", "beta")]), norm)
+    normalised = Op("Mul", inputs=[Op("Sub", inputs=[Op("*", "x"), Op("Mean")]),
+                                   Op("Mul", inputs=[Op("*", "gamma"), scale])])
+    replace(Op(any_add, "out", [normalised, Op("*", "beta")]), norm)
     replace(Op("Reshape", "out", [Op("MatMul", inputs=[Op("Reshape", inputs=[Op("*", "x"), Op("Const")]),
                                                        Op("Const", "kernel")]), Op("Const")]), dense)
     return graph.get_nodes()

@@ -187,9 +187,9 @@ def _tables(report):
                      _times(predecessor["latency_ms_p50"], f["latency_ms_p50"])) for m in models for f in m["files"]]))
     if report["engines"] and report["engines"]["rows"]:
         rows = report["engines"]["rows"]
-        tables.append(("Engines", f"The exported graph of {report['engines']['model']} in one process, one thread, batch 1, "
-                       "taking turns after a warm-up; ONNX Runtime with all of its optimisations. Time: over that of the "
-                       "first row.", ("engine", "ms p50 / p90", "time"),
+        tables.append(("Engines", f"The exported graph of {report['engines']['model']} in one process, one thread, "
+                       "batch 1, taking turns after a warm-up; ONNX Runtime with all of its optimisations. Time: over "
+                       "that of the first row.", ("engine", "ms p50 / p90", "time"),
                        [(row["name"], _latency(row), f"{row['latency_ms_p50'] / rows[0]['latency_ms_p50']:.2f}")
                         for row in rows]))
     if report["confusion"]:

@@ -20,9 +20,9 @@ const byId = (id) => document.getElementById(id);
 let words = WORDS[navigator.language.startsWith("zh") ? "zh" : "en"];
 let loading = Promise.resolve();                       // MediaPipe loads one model at a time
 
-// What the models' own tokenizer does and MediaPipe's does not: no accents, lower case in all scripts, plain blanks.
-const normalized = (text) => text.normalize("NFD").replace(/\p{Mn}/gu, "").toLowerCase().replace(/\p{Zs}/gu, " ")
-  .replace(/\p{Cf}/gu, "");
+// `mediapipe_compatible` of metadata.py: what the models' own tokenizer does and MediaPipe's does not.
+const normalized = (text) => text.replace(/[\t\n\r\p{Z}]/gu, " ").replace(/[\p{Cc}\p{Cf}\p{Cs}\uFFFD]/gu, "")
+  .normalize("NFD").replace(/\p{Mn}/gu, "").replace(/\p{Lu}/gu, (letter) => letter.toLowerCase());
 
 class Panel {
   constructor(section, models, chosen) {
@@ -46,7 +46,8 @@ class Panel {
       if (this.model !== model) return;                // another one has been chosen meanwhile
       try {
         const files = await FilesetResolver.forTextTasks("node_modules/@mediapipe/tasks-text/wasm");
-        this.classifier = await TextClassifier.createFromOptions(files, { baseOptions: { modelAssetPath: model.path } });
+        const baseOptions = { modelAssetPath: model.path };
+        this.classifier = await TextClassifier.createFromOptions(files, { baseOptions });
         this.classifier.classify("warm up");
       } catch (error) {
         this.state = { word: "failed", more: error.message };
@@ -83,8 +84,7 @@ class Panel {
     this.find(".median").textContent = milliseconds(sorted[sorted.length >> 1]);
     this.say();
     this.find("ol").replaceChildren(...scores.map(({ categoryName, score }) => {
-      const row = document.createElement("li"), name = document.createElement("span"), bar = document.createElement("meter");
-      const percent = document.createElement("b");
+      const [row, name, percent, bar] = ["li", "span", "b", "meter"].map((tag) => document.createElement(tag));
       name.textContent = categoryName;
       bar.value = score;
       percent.textContent = `${(100 * score).toFixed(1)} %`;
@@ -115,7 +115,7 @@ function translate() {
   document.title = words.title;
   byId("language").textContent = words.other;
   for (const element of document.querySelectorAll("[data-word]")) element.textContent = words[element.dataset.word];
-  for (const element of document.querySelectorAll("[data-word-label]")) element.ariaLabel = words[element.dataset.wordLabel];
+  for (const panel of panels) panel.find("select").ariaLabel = words.model;
   for (const panel of panels) panel.say();
   verdict();
 }

@@ -78,8 +78,8 @@ def cls_only():
 
 
 def litert_vs_onnxruntime():
-    """Time in LiteRT over time in ONNX Runtime of the same full graph, dynamic int8, one thread each, 64 and 128 pieces;
-    ONNX Runtime with all of its optimisations. Beside it, for float32.
+    """Time in LiteRT over time in ONNX Runtime of the same full graph, dynamic int8, one thread each, 64 and 128
+    pieces; ONNX Runtime with all of its optimisations. Beside it, for float32.
 
     Biases and norms are random: TensorFlow would leave out an addition of zeros, and spare ONNX Runtime the work.
     """
@@ -95,8 +95,8 @@ def litert_vs_onnxruntime():
                    for kind, name in ((Runner, name), (OnnxRunner, f"onnx_{name}"))]
         inputs = random_inputs(runners[0])
         times = cpu_ms(*(lambda r=r: r.run(inputs) for r in runners))
-        figures += [figure("litert_vs_onnxruntime" + suffix, ours / theirs, f"LiteRT {name}, 6 layers, hidden 384, full "
-                           f"graph, seq {length}: {ours:.2f} ms", f"ONNX Runtime {name}: {theirs:.2f} ms")
+        figures += [figure("litert_vs_onnxruntime" + suffix, ours / theirs, f"LiteRT {name}, 6 layers, hidden 384, "
+                           f"full graph, seq {length}: {ours:.2f} ms", f"ONNX Runtime {name}: {theirs:.2f} ms")
                     for name, suffix, (ours, theirs) in zip(("int8", "float32"), ("", "_float"), times.reshape(2, 2))]
     return figures
 

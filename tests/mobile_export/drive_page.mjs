@@ -1,6 +1,6 @@
-// Drives the web page in headless Chromium for test_web.py: types texts, and prints as JSON what the page shows for each
-// and what it asked the network for. Arguments, as JSON: address, web (folder of node_modules), chromium (path), texts, and
-// optionally shots (folder) for screenshots at the width of a phone and of a desktop, light and dark.
+// Drives the web page in headless Chromium for test_web.py: types texts, and prints as JSON what the page shows for
+// each and what it asked the network for. Its one argument, JSON: address, web (folder of node_modules), chromium
+// (path), texts, and optionally shots (folder) for screenshots as wide as a phone and a desktop, light and dark.
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
@@ -19,8 +19,8 @@ await page.addInitScript(() => {                       // what the page would do
 });
 
 await page.goto(asked.address);
-await page.waitForFunction(() => [...document.querySelectorAll(".state")].every((p) => /^Waiting|^This/.test(p.textContent)),
-  null, { timeout: 120_000 });
+await page.waitForFunction(() => [...document.querySelectorAll(".state")].every(
+  (state) => /^Waiting|^This/.test(state.textContent)), null, { timeout: 120_000 });
 const shown = [];
 for (const text of asked.texts) {
   await page.fill("#text", text);

@@ -29,7 +29,8 @@ def test_facts(onnx_facts):
     floats, int8 = onnx_facts.values()
     assert floats["path"].endswith("float32.onnx") and int8["path"].endswith("int8.onnx")
     assert floats["max_dlogit"] <= 1e-4 and floats["agreement"] == 1.0 and floats["cls_only"]
-    assert 0 < int8["mean_dp"] <= int8["max_dp"] < 5e-2 and int8["accuracy_keras"] == 1.0 and int8["bytes"] < floats["bytes"]
+    assert 0 < int8["mean_dp"] <= int8["max_dp"] < 5e-2 and int8["accuracy_keras"] == 1.0
+    assert int8["bytes"] < floats["bytes"]
 
 
 def test_the_file_speaks_for_itself(onnx_facts, task_model):
@@ -47,7 +48,8 @@ def test_the_file_speaks_for_itself(onnx_facts, task_model):
 def test_what_onnx_runtime_can_fuse_is_written_so(onnx_facts, tmp_path):
     operators = collections.Counter(node.op_type for node in onnx.load(onnx_facts["onnx_float32"]["path"]).graph.node)
     assert operators["LayerNormalization"] == 5 and operators["Erf"] == 2 and not {"Erfc", "Sqrt"} & {*operators}
-    assert operators["MatMul"] + operators["Gemm"] == 13 + 2 * 2 and operators["Reshape"] <= 10    # Dense; two per attention
+    assert operators["MatMul"] + operators["Gemm"] == 13 + 2 * 2                     # Dense layers; two per attention
+    assert operators["Reshape"] <= 10
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     onnxruntime.InferenceSession(onnx_facts["onnx_float32"]["path"], options, providers=["CPUExecutionProvider"])
