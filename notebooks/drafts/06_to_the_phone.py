@@ -85,8 +85,8 @@ against Keras on the dev texts, and only then writes it.
 
 # %%
 folder = tempfile.mkdtemp()
-files = {file["format"]: file for file in export(model, folder, ("float32", "float16", "int8", "int4"),
-                                                 sequence_length=length, dev=data.dev, allow_drift=True)}
+files = {file["format"]: file for file in export(model, folder, ("float32", "int8", "int4"), sequence_length=length,
+                                                 dev=data.dev, allow_drift=True)}
 runner = Runner(files["float32"]["path"])
 operators = collections.Counter(runner.op_names)
 show(("operator", "how many in the graph"), operators.most_common(6))
@@ -351,9 +351,9 @@ show(("format", "MB", "MB, gzip", "median, ms", "times as fast", "test, % ± SE"
 
 # %%
 figure, axes = plt.subplots(figsize=(5.6, 3))
-for (name, file), side in zip(files.items(), (9, 9, 9, -15)):
+for (name, file), side in zip(files.items(), (9, 9, -15)):
     x, y = file["bytes"] / 1e6, timings[name]["latency_ms_p50"]
-    axes.plot(x, y, "o", color=INK if name.startswith("float") else ACCENT)
+    axes.plot(x, y, "o", color=INK if name == "float32" else ACCENT)
     axes.annotate(f"{name}, {100 * results[name]['value']:.1f} %", (x, y), (0, side), ha="center", fontsize=9,
                   textcoords="offset points")
 axes.set(xlabel="file, MB (label: test accuracy)", ylabel="median, ms", ylim=(0, 1.3 * base),
@@ -361,9 +361,8 @@ axes.set(xlabel="file, MB (label: test accuracy)", ylabel="median, ms", ylim=(0,
 
 # %% [markdown]
 r"""
-Two questions to the picture. Which step saves bytes only, and which one saves time as well? 16-bit floats are turned
-back into 32 bits when the file is loaded, and weights of 4 bits are unpacked to 8 before each product. And which loss
-of accuracy can this test tell from none?
+Two questions to the picture. Which step saves bytes only, and which one saves time as well? (Weights of 4 bits are
+unpacked to 8 before each product.) And which loss of accuracy can this test tell from none?
 
 ## 7. The text: what a client does
 
@@ -428,7 +427,8 @@ the texts of this set are tidy. People's are not:
 
 # %%
 untidy = ["TURN OFF THE LIGHTS", "play some café music", "ÜBER to the airport", "play\u00a0some\u00a0jazz",
-          "turn\u200b off the lights", "set an alarm for 7：30", "turn off the lights 🙏", "play \u97f3\u4e50", "call n\u0303ora"]
+          "turn\u200b off the lights", "set an alarm for 7\uff1a30", "turn off the lights 🙏", "play \u97f3\u4e50",
+          "call n\u0303ora"]
 rows = []
 for sentence in untidy:
     theirs, ours = ask(clients["float32"], sentence), model.predict([sentence], max_length=length)[0]
@@ -507,7 +507,7 @@ LiteRT itself, the inputs of Exercise 1 and a tokenizer of your own; `export` th
 """
 
 # %%
-for name in ("float16", "int8", "int4"):
+for name in ("int8", "int4"):
     pair = accuracy.paired_difference("accuracy", results[name]["scores"], results["float32"]["scores"])
     verdict = "cannot be told from" if pair["low"] <= 0 <= pair["high"] else (
         "is better than" if pair["difference"] > 0 else "is worse than")
