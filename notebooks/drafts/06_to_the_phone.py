@@ -140,9 +140,11 @@ show(("inputs set", "dev accuracy", "mean probability of the answer"), rows)
 
 # %% [markdown]
 r"""
-No error, no warning: all three have the same shape and type, so nobody can notice. (With another order the word ids
-would go into the table of types, and the runtime would complain of a "gather index out of bounds". That would be luck.)
-So: **by name**, always. In Python that is `get_signature_runner`, as `Runner` uses it.
+No error, no warning: all three have the same shape and type. Here mask and types have changed places, so padding was
+attended to, and every word counted as part of a second text. The smaller the loss in the table, the worse: a file
+that still answers most texts is found out by nobody who tries three. (With another order the word ids would go into
+the table of types, and the runtime would complain of a "gather index out of bounds". That would be luck.) So: **by
+name**, always. In Python that is `get_signature_runner`, as `Runner` uses it.
 
 ### Exercise 1 (3 points): from ids to inputs
 

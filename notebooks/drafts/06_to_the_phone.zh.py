@@ -135,8 +135,9 @@ show(("inputs set", "dev accuracy", "mean probability of the answer"), rows)
 
 # %% [markdown]
 r"""
-不报错，也不警告：三个输入形状相同，类型也相同，谁也看不出来。（换一种顺序，词片的编号会送进只有两行的类型表里，运行时会抱怨
-“gather index out of bounds”。那反倒是运气好。）所以，永远**按名字**送。在 Python 里用的是 `get_signature_runner`，`Runner` 就是
+不报错，也不警告：三个输入形状相同，类型也相同。这里是掩码和类型换了位置，于是填充也受到了注意，每个词都算作第二句的。表里的
+损失越小，反而越糟：一个大多数时候还能答对的文件，随手试三句话是试不出来的。（换一种顺序，词片的编号会送进只有两行的类型表里，
+运行时会抱怨 “gather index out of bounds”。那反倒是运气好。）所以，永远**按名字**送。在 Python 里用的是 `get_signature_runner`，`Runner` 就是
 这样做的。
 
 ### 练习 1（3 分）：从编号到输入
