@@ -264,7 +264,7 @@ figure, all_axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
 for axes, name in zip(all_axes, ("int8", "int4")):
     after = np.stack(Runner(files[name]["path"]).forward(encodings))
     dp, flipped = np.abs(after - before).max(-1), after.argmax(-1) != before.argmax(-1)
-    axes.plot([0.01, 1], [0.005, 0.5], color=PALE, zorder=0)
+    axes.plot(np.linspace(0.01, 1), np.linspace(0.005, 0.5), color=PALE, zorder=0)
     axes.scatter(margin[~flipped], dp[~flipped], s=9, color=GREY, label=f"same answer: {(~flipped).sum()}")
     axes.scatter(margin[flipped], dp[flipped], s=30, color=ACCENT, marker="x", label=f"another: {flipped.sum()}")
     axes.set(title=name, xlabel="margin in Keras", yscale="log")
@@ -275,8 +275,9 @@ print(f"margins below 0.1: {(margin < 0.1).mean():.1%} of the texts")
 # %% [markdown]
 r"""
 An answer can only change if the errors of two classes add up to the margin or more, so $2 |\Delta p|$ must reach it:
-only above the pale line. The crosses are texts on which the model was of two minds anyway; how much harm is in
-another answer there? The test accuracy of Section 6 tells.
+only above the pale line. Crosses on the left are texts on which the model was of two minds anyway; there another
+answer does little harm. Crosses on the right are another matter: the model was sure, and the file says something
+else. The test accuracy of Section 6 tells what it comes to.
 
 A file may also be plainly broken. `export` then writes nothing and says why. Rounding to 2 bits without training for
 it (Lesson 5) is a good way to ruin a model:
@@ -443,7 +444,8 @@ r"""
 The two **normalise** (规范化) differently. BERT's own tokenizer, on which the model was trained, takes accents off
 letters, lower-cases all alphabets, drops invisible characters and knows many kinds of space. The client lower-cases
 ASCII only, and leaves the rest as it is; "café" then becomes other pieces than those that the model knows from its
-training. Nothing fails; the probabilities are just others, and it hits the languages that need accents.
+training. Nothing fails. Look in the table for what it costs: an accent may cost little, an unbreakable space, as web
+pages and keyboards put it in, glues words together.
 
 The remedy is to do it before the client sees the text.
 

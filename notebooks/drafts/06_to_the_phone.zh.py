@@ -256,7 +256,7 @@ figure, all_axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
 for axes, name in zip(all_axes, ("int8", "int4")):
     after = np.stack(Runner(files[name]["path"]).forward(encodings))
     dp, flipped = np.abs(after - before).max(-1), after.argmax(-1) != before.argmax(-1)
-    axes.plot([0.01, 1], [0.005, 0.5], color=PALE, zorder=0)
+    axes.plot(np.linspace(0.01, 1), np.linspace(0.005, 0.5), color=PALE, zorder=0)
     axes.scatter(margin[~flipped], dp[~flipped], s=9, color=GREY, label=f"same answer: {(~flipped).sum()}")
     axes.scatter(margin[flipped], dp[flipped], s=30, color=ACCENT, marker="x", label=f"another: {flipped.sum()}")
     axes.set(title=name, xlabel="margin in Keras", yscale="log")
@@ -266,8 +266,9 @@ print(f"margins below 0.1: {(margin < 0.1).mean():.1%} of the texts")
 
 # %% [markdown]
 r"""
-只有两个类的误差加起来达到间隔那么大，答案才会变，所以 $2 |\Delta p|$ 不能小于间隔：只有浅色线以上才有可能。打叉的文本，模型原本就拿不定主意；在那里换
-个答案，害处有多大？第 6 节的测试准确率会告诉你。
+只有两个类的误差加起来达到间隔那么大，答案才会变，所以 $2 |\Delta p|$ 不能小于间隔：只有浅色线以上才有可能。左边的叉，是模型原
+本就拿不定主意的文本，换个答案害处不大。右边的叉就不同了：模型很有把握，文件却另说一套。加起来有多大影响，第 6 节的测试准确率会
+告诉你。
 
 文件也可能干脆就是坏的。这时 `export` 什么也不写，并说明原因。没有为 2 位专门训练（见第 5 课）就取整到 2 位，是毁掉一个模型的好
 办法：
@@ -430,7 +431,7 @@ show(("text", "largest |Δp|", "Keras", "client"), rows)
 r"""
 两边的**规范化**（normalise）不一样。模型训练时用的是 BERT 自己的分词器，它会去掉字母上的重音符号，把各种文字都转成小写，丢掉看
 不见的字符，还认得好多种空格。这个客户端只把 ASCII 字母转成小写，其余原样保留；于是 “café” 切出来的词片，和模型训练时见过的
-就不同了。什么也没有报错，只是概率变了，首当其冲的正是那些用重音符号的语言。
+就不同了。什么也没有报错。代价请看表：一个重音符号也许无伤大雅，一个不换行空格（网页和输入法常常带进来）却会把几个词粘成一个。
 
 补救的办法，是在客户端看到文本之前先做好。
 
