@@ -55,21 +55,6 @@ def test_groups():
     assert {config.replace(num_groups=1).owner(layer, "attention") for layer in range(12)} == {0}
 
 
-def test_factors_of_full_rank_reproduce_the_table_and_the_error_is_the_tail():
-    table = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
-    narrow, projection, error = albert.factorize_table(table, 8)
-    np.testing.assert_allclose(narrow @ projection, table, atol=1e-4)
-    assert error < 1e-6
-    errors = []
-    for size in range(1, 8):
-        narrow, projection, error = albert.factorize_table(table, size)
-        values = np.linalg.svd(table, compute_uv=False)
-        np.testing.assert_allclose(error, np.sqrt((values[size:] ** 2).sum() / (values ** 2).sum()), rtol=1e-4)
-        np.testing.assert_allclose(np.linalg.norm(narrow @ projection - table) / np.linalg.norm(table), error, rtol=1e-3)
-        errors.append(error)
-    assert errors == sorted(errors, reverse=True)
-
-
 def test_a_factorised_model_computes_with_the_nearest_table():
     model = still()
     small, _ = albert.factorize(model, 5)
