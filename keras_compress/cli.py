@@ -106,7 +106,7 @@ def _run_study(recipe, options):
 
 def _table(options):
     from keras_compress.files import DATA_FOLDER, atomic_write
-    from keras_compress.measure.study import pool_cells, study_picture, study_table
+    from keras_compress.measure.study import curves_picture, pool_cells, study_picture, study_table
     from keras_compress.study import read_cells, read_costs
 
     own = DATA_FOLDER / "results" / options.study
@@ -115,8 +115,12 @@ def _table(options):
     if not cells:
         raise ValueError(f"A study must have cells (run it first). Received: {options.study}, which has none.")
     if options.picture:
-        with atomic_write(options.picture, "wb") as file:
-            file.write(study_picture(cells))
+        path = Path(options.picture)
+        for name, content in ((path, study_picture(cells)), (path.with_stem(path.stem + "-curves"),
+                                                             curves_picture(cells))):
+            if content:
+                with atomic_write(name, "wb") as file:
+                    file.write(content)
     return pool_cells(cells), study_table(cells, read_costs(folder))
 
 

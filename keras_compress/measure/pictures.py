@@ -45,9 +45,9 @@ def pictures(report):
                           "Dashed: a baseline without BERT.", figure))
         curves = own_rows(report.get("curves") or {})
         drawn.append(("curves", "Training curves", f"Training loss, and {metric} on dev, by update; stages one after "
-                      "another.", _curves(curves, [("loss", "loss", 1), ("dev", f"dev {metric}, %", 100)])))
+                      "another.", curves_figure(curves, [("loss", "loss", 1), ("dev", f"dev {metric}, %", 100)])))
         drawn.append(("replacing_rate", "Replacing rate", "Chance that a module of the predecessor is replaced by its "
-                      "successor.", _curves(curves, [("replacing_rate", "replacing rate", 1)])))
+                      "successor.", curves_figure(curves, [("replacing_rate", "replacing rate", 1)])))
         if report.get("confusion"):
             labels, matrix, model = (report["confusion"][key] for key in ("labels", "matrix", "model"))
             caption = ("Row: truth; column: prediction. Off the diagonal: number of errors (the darker, the larger the "
@@ -158,7 +158,7 @@ def own_rows(curves):
     return result
 
 
-def _curves(curves, panels):
+def curves_figure(curves, panels, height=3.6):
     """One panel per (key, label, factor) for which there is data; every line named at its end."""
     def line(rows, key):
         return [(row["step"], row[key]) for row in rows if row.get(key) is not None and np.isfinite(row[key])]
@@ -166,7 +166,7 @@ def _curves(curves, panels):
     panels = [panel for panel in panels if any(line(rows, panel[0]) for rows in curves.values())]
     if not panels:
         return None
-    figure, all_axes = new_figure(4.8, 3.6, len(panels))
+    figure, all_axes = new_figure(4.8, height, len(panels))
     for axes, (key, label, factor) in zip(all_axes, panels):
         ends = []
         for name, rows in curves.items():
@@ -175,14 +175,14 @@ def _curves(curves, panels):
                 colour, marker, dashes = look(name)
                 x, y = zip(*points)
                 y = [factor * value for value in y]
-                axes.plot(x, y, color=colour, linestyle=dashes, linewidth=1.5, marker=marker if key == "dev" else None,
-                          markersize=3.5)
+                axes.plot(x, y, color=colour, linestyle=dashes, linewidth=1.5, markersize=3.5,
+                          marker=marker if key.startswith("dev") else None)
                 ends.append((x[-1], y[-1], name, colour))
         axes.set_ylabel(label)
         axes.margins(x=.02, y=.08)
         low, high = axes.get_ylim()
         ends.sort(key=lambda end: end[1])
-        gap, right, heights = .065 * len(panels) * (high - low), axes.get_xlim()[1] * 1.04, []
+        gap, right, heights = .065 * 3.6 / height * len(panels) * (high - low), axes.get_xlim()[1] * 1.04, []
         for _, y, _, _ in ends:
             heights.append(max(y, heights[-1] + gap) if heights else y)
         for place, (x, y, name, colour) in enumerate(ends):

@@ -14,6 +14,7 @@ from keras_compress.measure.accuracy import (Z95, pack_correct, paired_differenc
 from keras_compress.measure.report import BASELINES, MADE_SET, markdown_table, percent
 
 USUAL = ("plain", "truncated")
+NO_BASELINE = ("predecessor", "tfidf", "majority")       # is compared with none
 CONTROL = "control"              # a step of this name, the same updates without the method, is the only baseline there
 
 
@@ -32,9 +33,9 @@ def pool_cells(cells):
 
     Returns:
         list of dicts: `data`, `method`, `metric`, `accuracy`, `accuracy_se` (over examples), `seed_spread` (standard
-        deviation over seeds, None for one), `seeds`, `num_examples`, `by_seed` (list), `bytes` and `gzip_bytes` (of a
-        file, the first seed's; else None), and `vs_predecessor` and `vs_baseline`: None or the dict of
-        `accuracy.paired_difference` with `baseline`.
+        deviation over seeds, None for one), `seeds`, `num_examples`, `by_seed` (list), `parameters`, `bytes` and
+        `gzip_bytes` (of a file; the first seed's, or None), `vs_predecessor` and `vs_baseline`: None or the dict of
+        `accuracy.paired_difference` with `baseline`, and `pretraining`: None or what `_pretraining` gives.
     """
     scores = _scores(cells)
     metric = {cell["data"]: cell["metric"] for cell in cells}
@@ -45,19 +46,23 @@ def pool_cells(cells):
         value, error = value_and_error(metric[data], stacked)
         each = values(metric[data], stacked)
         teacher, pair = scores.get((data, "predecessor")), _against_baseline(scores, data, method, metric[data])
+        cells_here = [cell for cell in cells if (cell["data"], cell["method"]) == (data, method)]
         rows.append({"data": data, "method": method, "metric": metric[data], "accuracy": value, "accuracy_se": error,
                      "seed_spread": float(each.std(ddof=1)) if len(each) > 1 else None, "seeds": list(by_seed),
                      "num_examples": stacked.shape[1], "by_seed": each.tolist(),
-                     **{key: sizes[data, method].get(key) for key in ("bytes", "gzip_bytes")},
+                     **{key: sizes[data, method].get(key) for key in ("bytes", "gzip_bytes", "parameters")},
                      "vs_predecessor": None if method == "predecessor" or not teacher else
                      {"baseline": "predecessor",
                       **paired_difference(metric[data], stacked, np.stack(list(teacher.values())))},
-                     "vs_baseline": pair and {"baseline": pair[0], **paired_difference(metric[data], *pair[1:])}})
+                     "vs_baseline": pair and {"baseline": pair[0], **paired_difference(metric[data], *pair[1:])},
+                     "pretraining": _pretraining(cells_here)})
     return rows
 
 
-def pool_differences(cells, family, baselines=BASELINES):
-    """`family`-K minus the best of some baselines, pooled over all sizes and data sets.
+def pool_differences(cells, family, baselines=None):
+    """`family`-K, or a method of that very name, minus the best of some baselines, pooled over all sizes and data sets.
+
+    Default of `baselines`: as in `pool_cells`.
 
     Within a data set the sizes share examples, so they are averaged per example; data sets are independent, each
     counts the same: se^2 = sum of their se^2 / (number of sets)^2.
@@ -70,7 +75,7 @@ def pool_differences(cells, family, baselines=BASELINES):
     metric = {cell["data"]: cell["metric"] for cell in cells}
     for data in sorted(metric):
         pairs = [_against_baseline(scores, data, method, metric[data], baselines) for where, method in sorted(scores)
-                 if where == data and re.fullmatch(rf"{re.escape(family)}-\d+", method)]
+                 if where == data and re.fullmatch(rf"{re.escape(family)}(-\d+)?", method)]
         sides = [[pair[side] for pair in pairs if pair] for side in (1, 2)]
         if sides[0]:
             found.append(paired_difference(metric[data], *map(np.concatenate, sides)))
@@ -89,7 +94,7 @@ def study_table(cells, costs=None):
     baseline, and a variant, `<method>-<variant>-K`, minus `<method>-K`.
 
     Args:
-        costs: {method: dict} of `study.read_costs`; None: no columns of size and speed.
+        costs: dict of `study.read_costs`; None: no columns of size and speed.
     """
     pooled, names = pool_cells(cells), ["data", "method", "test, % ± SE", "SD of seeds",
                                         "minus the better baseline [95 %]", "minus predecessor [95 %]", "seeds",
@@ -101,12 +106,18 @@ def study_table(cells, costs=None):
     if costs:
         names += ["MB float / int8", "times as fast float / int8"]
         for row, facts in zip(rows, pooled):
-            cost = costs.get(facts["method"])
+            cost = costs.get(f"{facts['data']}-{facts['method']}", costs.get(facts["method"]))
             row += [_both(cost, "bytes", 1e-6, ".1f"), _both(cost, "times_as_fast", 1, ".2f")]
     if any(row["bytes"] for row in pooled):
         names += ["file, MB", "gzip, MB"]
         for row, facts in zip(rows, pooled):
             row += [f"{facts[key] / 1e6:.2f}" if facts[key] else "–" for key in ("bytes", "gzip_bytes")]
+    if any(row["pretraining"] for row in pooled):
+        names += ["parameters", "updates a second", "masked words, dev %", "sentences, dev %"]
+        for row, facts in zip(rows, pooled):
+            made = {"parameters": facts["parameters"], **(facts["pretraining"] or {})}
+            row += [f"{made[key]:{form}}".rstrip("%") if made.get(key) is not None else "–" for key, form in (
+                ("parameters", ",.0f"), ("steps_per_second", ".1f"), ("dev", ".1%"), ("sentence_accuracy", ".1%"))]
     lines = [markdown_table(names, rows), "",
              "Mean over seeds. SE and intervals are over test examples (paired, averaged over seeds first)."]
     if costs:
@@ -118,14 +129,18 @@ def study_table(cells, costs=None):
         lines.append("Tagging sets: entity F1, bootstrap over sentences.")
     if any(cell["data"].startswith("assistant") for cell in cells):
         lines.append(MADE_SET)
-    families = {cell["method"].rpartition("-")[0] for cell in cells if re.fullmatch(r".+-\d+", cell["method"])}
-    for family in sorted(families - set(BASELINES)):
-        for baselines in (USUAL, BASELINES) if families >= {*BASELINES} else (USUAL,):
-            pooled = pool_differences(cells, family, baselines)
-            if pooled:
-                lines.append(f"{family} minus the better of {', '.join(baselines)}, pooled over {pooled['num_sets']} "
-                             f"data set{'s' * (pooled['num_sets'] > 1)} and all sizes: "
-                             f"{_pooled(pooled)}.")
+    methods = {cell["method"] for cell in cells}
+    families = {method.rpartition("-")[0] for method in methods if re.fullmatch(r".+-\d+", method)}
+    asked = [(method, None) for method in sorted(methods - {CONTROL, *NO_BASELINE})] if CONTROL in methods else [
+        (family, baselines) for family in sorted(families - set(BASELINES))
+        for baselines in ((USUAL, BASELINES) if families >= {*BASELINES} else (USUAL,))]
+    for name, baselines in asked:
+        pooled = pool_differences(cells, name, baselines)
+        if pooled:
+            other = f"the better of {', '.join(baselines)}" if baselines else CONTROL
+            lines.append(f"{name} minus {other}, pooled over {pooled['num_sets']} data "
+                         f"set{'s' * (pooled['num_sets'] > 1)}{' and all sizes' if baselines else ''}: "
+                         f"{_pooled(pooled)}.")
     for family in sorted(families):
         base = next((other for other in families if family.startswith(other + "-")), None)
         pooled = base and pool_differences(cells, family, (base,))
@@ -164,6 +179,19 @@ def study_picture(cells):
         return to_png(figure)
 
 
+def curves_picture(cells):
+    """PNG bytes: how pre-training went on dev, the mean over seeds; None if no cell came from it."""
+    import matplotlib
+
+    from keras_compress.measure.pictures import STYLE, curves_figure, to_png
+
+    curves = {row["method"]: row["pretraining"]["curve"] for row in pool_cells(cells) if row["pretraining"]}
+    with matplotlib.rc_context(STYLE):
+        figure = curves_figure(curves, [("dev", "masked words, dev %", 100), ("dev_sentence", "sentences, dev %", 100)],
+                               height=7.2)
+        return figure and to_png(figure)
+
+
 def with_files(cells):
     """The cells, and one more for each exported file in them."""
     return [*cells, *({**cell, **file, "method": f"{cell['method']}:{file['format']}"}
@@ -179,12 +207,13 @@ def _scores(cells):
     return scores
 
 
-def _against_baseline(scores, data, method, metric, baselines=BASELINES):
+def _against_baseline(scores, data, method, metric, baselines=None):
     """(name of the better baseline, scores of the method, scores of the baseline) on the seeds they share, or None."""
     family, _, size = method.rpartition("-")
-    names = [f"{baseline}-{size}" for baseline in baselines] if size.isdigit() and family not in BASELINES else []
-    if (data, CONTROL) in scores:
-        names = [] if method in (CONTROL, "predecessor", "tfidf", "majority") else [CONTROL]
+    names = [f"{baseline}-{size}" for baseline in baselines or BASELINES] if size.isdigit() and (
+        family not in BASELINES) else []
+    if baselines is None and (data, CONTROL) in scores:
+        names = [] if method in (CONTROL, *NO_BASELINE) else [CONTROL]
     ours, pairs = scores[data, method], []
     for name in names:
         theirs = scores.get((data, name), {})
@@ -193,6 +222,23 @@ def _against_baseline(scores, data, method, metric, baselines=BASELINES):
             both = (np.stack([side[seed] for seed in shared]) for side in (ours, theirs))
             pairs.append((name, *both))
     return max(pairs, key=lambda pair: values(metric, pair[2]).mean(), default=None)
+
+
+def _pretraining(cells):
+    """What the models of some cells brought along from `pretraining.pretrain`, the mean over them; None if nothing.
+
+    Returns:
+        dict: `steps_per_second`, `sentence_accuracy` (0-1, or None), `dev` (masked words guessed, 0-1), `curve` (list
+        of dicts: `step`, `dev` and, for sentence tasks, `dev_sentence`).
+    """
+    found = [entry for cell in cells for entry in cell.get("settings", ()) if entry.get("method") == "pretrain"]
+    if not found:
+        return None
+    curve = [{key: float(np.mean([row[key] for row in rows])) for key in ("step", "dev", "dev_sentence")
+              if key in rows[0]} for rows in zip(*(entry["curve"] for entry in found))]
+    means = {key: None if found[0][key] is None else float(np.mean([entry[key] for entry in found]))
+             for key in ("steps_per_second", "sentence_accuracy")}
+    return {**means, "dev": curve[-1]["dev"] if curve else None, "curve": curve}
 
 
 def _order(method):

@@ -83,7 +83,8 @@ def test_table_and_picture():
     lines = study.study_table(CELLS).splitlines()
     assert lines[3] == ("| a | theseus-3 | 62.5 ± 20.7 | 17.7 | +25.0 [+0.5, +49.5] (truncated-3) "
                         "| -37.5 [-78.1, +3.1] | 0, 1 | 4 |")
-    assert lines[-1].startswith("theseus minus the better of plain, truncated, pooled over 1 data set and all sizes: +25.0 [")
+    assert lines[-1].startswith("theseus minus the better of plain, truncated, pooled over 1 data set and all sizes: "
+                                "+25.0 [")
     assert study.study_picture(CELLS).startswith(b"\x89PNG")
 
 
@@ -102,3 +103,50 @@ def test_files_are_rows_and_a_control_is_the_baseline():
     table = study.study_table([*CELLS, control, small])
     assert "| file, MB | gzip, MB |" in table and "| 2.00 | 1.50 |" in table and "| – | – |" in table
     assert "file, MB" not in study.study_table(CELLS)
+
+
+def test_with_a_control_each_method_is_pooled_against_it_and_a_variant_against_its_family():
+    cells = [cell("a", "control", 0, [1, 1, 0, 0]), cell("a", "narrow-8", 0, [1, 1, 1, 0]),
+             cell("a", "narrow-4", 0, [1, 0, 0, 0]), cell("a", "narrow-taught-8", 0, [1, 1, 1, 1]),
+             cell("b", "control", 0, [0, 1]), cell("b", "narrow-8", 0, [1, 1])]
+    table = study.study_table(cells)
+    # a: .75 - .5 = .25; b: 1 - .5 = .5; the other size of the family does not count
+    assert "narrow-8 minus control, pooled over 2 data sets: +37.5 [" in table
+    assert "narrow-4 minus control, pooled over 1 data set: -25.0 [" in table
+    assert "narrow-taught minus narrow, the same seeds, data sets and sizes: +25.0 [" in table
+    assert "better of plain" not in table and "control minus" not in table
+    assert study.pool_cells(cells)[0]["pretraining"] is None and study.curves_picture(cells) is None
+
+
+def test_what_pretraining_brings_is_the_mean_over_seeds():
+    def entry(speed, dev, sentences):
+        curve = [{"step": 5, "dev": 0.0, "dev_sentence": .5}, {"step": 9, "dev": dev, "dev_sentence": sentences}]
+        return {"method": "pretrain", "steps_per_second": speed, "sentence_accuracy": sentences, "curve": curve}
+
+    cells = [{**cell("a", "small-sop", seed, [1, 0]), "parameters": 1234, "settings": [entry(*facts)]}
+             for seed, facts in enumerate([(2.0, .2, .6), (3.0, .3, .8)])]
+    for row in (without := {**cell("a", "small-none", 0, [1, 0]), "settings": [entry(4.0, .1, None)]},
+                *without["settings"][0]["curve"]):
+        row.pop("dev_sentence", None)
+    cells += [without, cell("a", "predecessor", 0, [1, 1])]
+    rows = {row["method"]: row for row in study.pool_cells(cells)}
+    made = rows["small-sop"]["pretraining"]
+    assert (made["steps_per_second"], made["dev"], made["sentence_accuracy"]) == pytest.approx((2.5, .25, .7))
+    assert made["curve"] == [{"step": 5, "dev": 0, "dev_sentence": .5},
+                             {"step": 9, "dev": pytest.approx(.25), "dev_sentence": pytest.approx(.7)}]
+    assert rows["small-none"]["pretraining"]["curve"][-1] == {"step": 9, "dev": .1}
+    assert rows["predecessor"]["pretraining"] is None
+    table = study.study_table(cells)
+    assert "| 1,234 | 2.5 | 25.0 | 70.0 |" in table and "| – | 4.0 | 10.0 | – |" in table and "| – | – | – | – |" in table
+    assert study.curves_picture(cells).startswith(b"\x89PNG")
+
+
+def test_costs_that_depend_on_the_data():
+    cost = {"float32": {"bytes": 2e6, "times_as_fast": 1.0}, "int8": {"bytes": 5e5, "times_as_fast": 4.0},
+            "device": "a phone", "threads": 1, "sequence_length": 64}
+    other = {**cost, "float32": {"bytes": 3e6, "times_as_fast": 1.0}}
+    cells = [cell(data, method, 0, [1, 0]) for data in "ab" for method in ("short", "narrow-8")]
+    lines = study.study_table(cells, {"a-short": cost, "b-short": other, "narrow-8": cost}).splitlines()
+    found = {tuple(line.split(" | ")[:2]): line for line in lines if line.startswith("| ")}
+    assert "| 2.0 / 0.5 |" in found["| a", "short"] and "| 3.0 / 0.5 |" in found["| b", "short"]
+    assert "| 2.0 / 0.5 |" in found["| a", "narrow-8"] and "| 2.0 / 0.5 |" in found["| b", "narrow-8"]
