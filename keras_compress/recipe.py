@@ -26,6 +26,7 @@ from keras_compress.settings import Training
 
 MODELS = ("student", "mlm")                              # settings that name a model
 SERVING = ("masked_lm", "pretrain", "from_scratch")      # methods whose models no one measures
+OF_DATA = ("vocabulary",)                                # methods whose models' sizes the data decide
 FIXED = ("name", "method", "from", "data", "learning_rates", "formats")    # keys of any step
 FOLDER = Path(__file__).parent / "recipes"
 KINDS = {"about": str, "data": str, "training": dict, "step": [dict], "formats": [str], "sequence_length": int,

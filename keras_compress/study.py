@@ -4,7 +4,8 @@ A cell is (data, method, seed). It trains one model, looks at test once, and wri
 data/results/<study>/. Cells whose file exists are skipped, so a study can be stopped and resumed anywhere; a file
 that was made from other data or settings is an error, never mixed in. Weights stay under runs/<study>/, out of git;
 where they are gone, a model that others start from is trained again. What a method's model weighs and how fast it is
-does not depend on seed and data: costs/<method>.json holds it, measured beside the predecessor in one process.
+does not depend on seed and data: costs/<method>.json holds it, measured beside the predecessor in one process. Only a
+pruned vocabulary depends on the data: costs/<data>-<method>.json.
 
 A step with `formats` has its exported files measured on test, too, at the recipe's `sequence_length`: post-training
 quantisation of a model is a file of the step that trained it.
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from keras_compress import datasets
 from keras_compress.files import DATA_FOLDER, write_json
-from keras_compress.recipe import check_data, is_measured, parents, run_step
+from keras_compress.recipe import OF_DATA, check_data, is_measured, parents, run_step
 
 log = logging.getLogger(__name__)
 PACKAGES = ("tensorflow", "tf-keras", "numpy", "ai-edge-litert", "tokenizers")
@@ -48,7 +49,7 @@ def run_study(recipe, *, seeds=None, data=None, fixed_lr=False, only=None, weigh
         weights, results: folders; default: runs/<study> and data/results/<study>; of data that are not the study's own
             the cells go to runs/<study>/results.
     Returns:
-        (list of all cells, those from earlier runs included; dict of costs by method).
+        (list of all cells, those from earlier runs included; dict of costs, as of `read_costs`).
     Raises:
         ValueError: on wrong input, or if a cell or a learning rate on disk came from other data or settings.
     """
@@ -101,14 +102,14 @@ def _read_made_from(path, made_from):
 
 
 def read_costs(results):
-    """{method: dict} of what `_Study.cost` wrote."""
+    """{method, or <data>-<method>: dict} of what `_Study.cost` wrote."""
     found = {}
     for path in sorted(Path(results).glob("costs/*.json")):
         try:
             cost = json.loads(path.read_text(encoding="utf-8"))
             for key in ("bytes", "times_as_fast"):
                 cost["device"], cost["float32"][key] + cost["int8"][key] + cost["threads"] + cost["sequence_length"]
-            found[cost["method"]] = cost
+            found[path.stem] = cost
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: costs/ must hold what a study measured alone ({error!r}). Move it "
                              "away.") from error
@@ -169,7 +170,9 @@ class _Study:
 
     def cost(self, step):
         """Measures what a step's model weighs and how fast it is beside the predecessor, unless its file exists."""
-        path, first = self.results / "costs" / f"{step['name']}.json", self.recipe["steps"][0]
+        own = any(one["method"] in OF_DATA for one in self.steps_to(step))
+        name, first = f"{self.dataset.name}-{step['name']}" if own else step["name"], self.recipe["steps"][0]
+        path = self.results / "costs" / f"{name}.json"
         if path.is_file() or "formats" in step:
             return
         from mobile_export.benchmark import benchmark
