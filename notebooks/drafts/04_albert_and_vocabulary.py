@@ -1,0 +1,668 @@
+# %% [markdown]
+r"""
+# Lesson 4 · ALBERT and the vocabulary: where BERT keeps its bytes
+
+**After this lesson you can** say where the parameters of a BERT are, and where its time goes; split the word table into
+two factors, and measure what is lost; let layers share their weights, and tell what that saves and what it does not;
+drop the word pieces that nobody uses, without changing an answer; and compare all of this with a model that did nothing
+but train as long.
+
+**You need** Python and NumPy, the Transformer layer (attention, feed-forward network, layer normalisation), what
+fine-tuning is, what a singular value is. Lesson 1 helps: the data and the large model are the same.
+
+**Time** about 12 minutes of computing on a laptop CPU with two cores, an hour with the exercises (10 points).
+**Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a
+minute, whose numbers mean nothing.
+"""
+
+# %%
+import os, sys, tempfile
+
+sys.path.insert(0, "..")                                      # the package of this clone, installed or not
+import matplotlib.pyplot as plt
+import numpy as np
+
+from keras_compress import datasets
+from keras_compress.backend import tf
+from keras_compress.bert import weights
+from keras_compress.bert.config import BertConfig
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.factorization import albert, define
+from keras_compress.measure import accuracy, baselines, cost
+from keras_compress.measure.pictures import ACCENT, GREY, INK, PALE, STYLE
+from keras_compress.measure.report import markdown_table
+from keras_compress.pruning import layers as truncation, vocabulary
+from keras_compress.training import Training, finetune
+
+# %% [markdown]
+r"""
+The settings of the whole lesson, in one place. `training` makes the large model, as in Lesson 1; `recovery` is the
+short training that every compressed model gets, the same number of updates for all.
+"""
+
+# %%
+from IPython.display import Markdown, display
+
+SEED = 0
+FAST = os.environ.get("KERAS_COMPRESS_FAST") == "1"
+tf.config.run_functions_eagerly(FAST)                         # for a handful of updates no graph pays
+sizes = {"num_train": 64, "num_dev": 40, "num_test": 60} if FAST else {"num_train": 2500}
+NARROW, WIDE = (8, 16) if FAST else (64, 128)                 # two widths of the word table
+training = Training(epochs=1 if FAST else 3, batch_size=32, max_length=48, learning_rate=2e-4, evaluations=3)
+recovery = training.replace(epochs=1, evaluations=1)
+plt.rcParams.update({**STYLE, "figure.dpi": 80, "figure.constrained_layout.use": True})
+
+
+def show(header, rows):
+    """A table in the notebook."""
+    display(Markdown(markdown_table(header, rows)))
+
+
+# %% [markdown]
+r"""
+## 1. Where the parameters are, and where the time goes
+
+A BERT with $V$ word pieces, hidden size $H$, feed-forward size $f$ and $L$ layers looks up each piece in a **word
+table** (词表矩阵) of $V \times H$ numbers, and then computes $L$ layers. For a text of $n$ pieces a multiply-add counts
+as two operations; to look something up costs none.
+
+| part | parameters | operations |
+|---|---|---|
+| word table | $V H$ | 0 |
+| positions and types | $(P + T + 2) H$ | 0 |
+| attention, all layers | $L\,(4 H^2 + 6 H)$ | $L\,(8 n H^2 + 4 n^2 H)$ |
+| feed-forward, all layers | $L\,(2 H f + f + 3 H)$ | $L\,4 n H f$ |
+| pooler | $H^2 + H$ | $2 H^2$ |
+"""
+
+# %%
+def anatomy(config, n=64):
+    """{part: (parameters, operations for a text of n pieces)} of a BERT without a classifier."""
+    h, f, layers = config.hidden_size, config.intermediate_size, config.num_layers
+    found = {"word table": (config.vocab_size * h, 0),
+             "positions, types": ((config.max_position_embeddings + config.type_vocab_size + 2) * h, 0),
+             "attention": (layers * (4 * h * h + 6 * h), layers * (8 * n * h * h + 4 * n * n * h)),
+             "feed-forward": (layers * (2 * h * f + f + 3 * h), layers * 4 * n * h * f),
+             "pooler": (h * h + h, 2 * h * h) if config.pooling == "pooler" else (0, 0)}
+    assert [sum(column) for column in zip(*found.values())] == [cost.parameters(config), cost.flops(config, n)]
+    return found
+
+
+# %% [markdown]
+r"""
+(The `assert` compares with the package, which counts weight by weight in its tests.) Three models: BERT-base in
+English, with 30,522 pieces, in Chinese, with 21,128, and the six narrow layers of MiniLM, with which we work.
+"""
+
+# %%
+data = datasets.load("assistant").subset(**sizes, seed=SEED)
+minilm = weights.load("minilm", task=data.task, labels=data.labels, seed=SEED)
+configs = {"BERT-base, English": BertConfig(), "BERT-base, Chinese": BertConfig(vocab_size=21128),
+           "MiniLM": minilm.config}
+colours = {"word table": ACCENT, "positions, types": "#9cc3ee", "attention": INK, "feed-forward": GREY, "pooler": PALE}
+figure, panels = plt.subplots(1, 2, figsize=(9.5, 2.4), sharey=True)
+for place, (axes, what, unit) in enumerate(zip(panels, ("parameters", "operations"), (1e6, 1e9))):
+    for row, config in enumerate(configs.values()):
+        amounts = [amount[place] for amount in anatomy(config).values()]
+        starts = np.cumsum([0, *amounts[:-1]]) / sum(amounts)
+        axes.barh([row] * len(amounts), np.divide(amounts, sum(amounts)), left=starts, color=list(colours.values()))
+        axes.text(1.01, row, f"{sum(amounts) / unit:.1f} {'M' if place == 0 else 'G'}", va="center", fontsize=9)
+    axes.set(title=what, yticks=range(3), yticklabels=list(configs), ylim=(2.6, -.6), xticks=(0, .5, 1), xlim=(0, 1.15))
+    axes.grid(False)
+
+# %%
+figure, axes = plt.subplots(figsize=(9.5, .3))
+axes.axis("off")
+axes.legend([plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()], list(colours), ncols=5,
+            frameon=False, loc="center")
+for name, config in configs.items():
+    table, _ = anatomy(config)["word table"]
+    print(f"{name:20} the word table holds {table:>10,} of {cost.parameters(config):>11,} parameters "
+          f"({table / cost.parameters(config):.0%})")
+
+# %% [markdown]
+r"""
+Compare left and right. The word table is a matter of bytes alone: it takes no time at all. The layers take all the
+time; their bytes are the larger share in a wide, deep model, and the smaller one in a small model. So three different
+savings are worth a look, one for each block: **factorise** the table, **share** the layers' weights, **prune** the
+vocabulary. The first two are from ALBERT (Lan et al., 2020). None of them makes a layer faster; keep that in mind.
+
+The large model, once more fine-tuned as in Lesson 1:
+"""
+
+# %%
+if FAST:                                                      # random weights, narrow and shallow
+    narrow = minilm.config.replace(hidden_size=24, num_layers=2, num_heads=2, intermediate_size=48)
+    minilm = TaskModel(narrow, minilm.tokenizer, data.task, data.labels, seed=SEED)
+predecessor = finetune(minilm, data, seed=SEED, training=training)
+
+
+def percent(result):
+    return f"{100 * result['value']:.1f} ± {100 * result['se']:.1f}"
+
+
+on_dev = accuracy.evaluate(predecessor, data.dev)
+print(f"predecessor: dev {percent(on_dev)} % of {on_dev['n']:,} texts")
+
+# %% [markdown]
+r"""
+## 2. Factorise the word table
+
+### 2.1 Two thin matrices
+
+A piece's row has $H$ numbers because the layers want that width, not because a piece needs so many. ALBERT (Section
+3.1) gives it $E < H$ numbers, and maps them to $H$ with one matrix that all pieces share:
+
+$$V \times H \quad\longrightarrow\quad V \times E \;+\; E \times H.$$
+
+### Exercise 1 (3 points): when does it pay?
+
+The projection has a bias of $H$ numbers, too. Write which share of the table's parameters is saved. Below which $E$ is
+it positive?
+"""
+
+# %% nbgrader={"grade": false, "grade_id": "saved_share", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def saved_share(vocab_size, hidden_size, embedding_size):
+    """Share of the word table's parameters that factorising saves; negative where it costs some.
+
+    Args:
+        vocab_size, hidden_size, embedding_size: V, H and E.
+    Returns:
+        float, at most 1.
+    """
+    ### BEGIN SOLUTION
+    after = vocab_size * embedding_size + embedding_size * hidden_size + hidden_size
+    return 1 - after / (vocab_size * hidden_size)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "saved_share_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+np.testing.assert_allclose(saved_share(100, 10, 2), 1 - (200 + 20 + 10) / 1000)
+np.testing.assert_allclose(saved_share(21128, 768, 128), 0.8272, atol=1e-4)       # Chinese BERT-base: 16.2 M -> 2.8 M
+assert saved_share(30522, 384, 384) < 0                                           # as wide as before: only more
+### BEGIN HIDDEN TESTS
+for v_, h_, e_ in ((30522, 384, 64), (500, 32, 7), (1000, 100, 91)):
+    wide_ = BertConfig(vocab_size=v_, hidden_size=h_, num_heads=1)
+    gone_ = cost.parameters(wide_) - cost.parameters(wide_.replace(embedding_size=e_))
+    np.testing.assert_allclose(saved_share(v_, h_, e_), gone_ / (v_ * h_))
+assert saved_share(1000, 100, 90) > 0 > saved_share(1000, 100, 91)                # E < H (V - 1) / (V + H) = 90.8
+### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+### 2.2 The best factors
+
+ALBERT trains the factors from scratch. We have a trained table, and want the two thin matrices whose product is nearest
+to it. Eckart and Young (1936) say which: cut the **singular value decomposition** (奇异值分解, SVD) after $E$ terms. What is
+lost is the tail of the singular values $\sigma_i$; relative to the table's own norm
+
+$$\text{error}(E) = \sqrt{\frac{\sum_{i > E} \sigma_i^2}{\sum_i \sigma_i^2}}.$$
+
+How much that is depends on the table. A random table of the same shape has no structure that could be used.
+"""
+
+# %%
+table = predecessor.weights()["word_embeddings/embeddings"]
+random_table = np.random.default_rng(SEED).normal(size=table.shape)
+figure, axes = plt.subplots(figsize=(5.6, 3))
+for name, numbers, colour, dashes in (("trained table", table, ACCENT, "-"),
+                                      ("random table", random_table, GREY, "--")):
+    squares = np.linalg.svd(numbers, compute_uv=False).astype(np.float64) ** 2
+    errors = np.sqrt(np.maximum(0, 1 - np.cumsum(squares) / squares.sum()))
+    axes.plot(range(1, len(errors) + 1), errors, color=colour, linestyle=dashes, label=name)
+    print(f"{name}: " + ", ".join(f"E = {size}: {errors[size - 1]:.2f}" for size in (NARROW, WIDE)))
+axes.set(xlabel="E", ylabel="relative error of the best factors", ylim=(0, 1.05))
+axes.legend(frameon=False);
+
+# %% [markdown]
+r"""
+How far is the blue line below the grey one? The distance is the structure that this table has, and it is all that a
+factorisation can use. If the two lie near each other, the table is no neat product of two thin matrices, and we must
+hope for the layers above to put up with the error.
+
+### Exercise 2 (4 points): the SVD by hand
+
+Write the factors with `np.linalg.svd`, and the error from the singular values alone, without multiplying the factors.
+"""
+
+# %% nbgrader={"grade": false, "grade_id": "best_factors", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def best_factors(table, size):
+    """The best factors of rank E: table ~ narrow @ projection.
+
+    Args:
+        table: float array, (V, H). size: E, 1 to min(V, H).
+    Returns:
+        (narrow (V, E), projection (E, H), relative error as a float: norm of the rest over norm of the table).
+    """
+    ### BEGIN SOLUTION
+    u, s, v = np.linalg.svd(table, full_matrices=False)
+    return u[:, :size] * s[:size], v[:size], float(np.sqrt((s[size:] ** 2).sum() / (s ** 2).sum()))
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "best_factors_check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+example = np.diag([3.0, 2.0, 6.0])                                                # singular values 6, 3, 2
+narrow_, projection_, error_ = best_factors(example, 2)
+np.testing.assert_allclose(narrow_ @ projection_, np.diag([3.0, 0.0, 6.0]), atol=1e-9)
+np.testing.assert_allclose(error_, 2 / 7)                                         # sqrt(4 / (36 + 9 + 4))
+assert narrow_.shape == (3, 2) and projection_.shape == (2, 3)
+### BEGIN HIDDEN TESTS
+numbers_ = np.random.default_rng(1).normal(size=(30, 8)) ** 3
+for size_ in range(1, 9):
+    narrow_, projection_, error_ = best_factors(numbers_, size_)
+    rest_ = np.linalg.norm(numbers_ - narrow_ @ projection_) / np.linalg.norm(numbers_)
+    np.testing.assert_allclose(error_, rest_, atol=1e-9)
+    np.testing.assert_allclose(error_, albert.factorize_table(numbers_, size_)[2], atol=1e-6)
+    basis_ = np.linalg.qr(np.random.default_rng(size_).normal(size=(8, size_)))[0]        # any other projection
+    assert np.linalg.norm(numbers_ - numbers_ @ basis_ @ basis_.T) / np.linalg.norm(numbers_) >= error_ - 1e-9
+### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+### 2.3 What the error costs
+
+An error of a table is not yet an error of the model. `albert.factorize` replaces the table and leaves all else as it
+was; nothing is trained yet. Positions and types are added after the projection, at width $H$, and are normalised there,
+so that the layers find what they are used to. (ALBERT adds them before, at width $E$.)
+"""
+
+# %%
+rows = []
+for size in sorted({NARROW // 2, NARROW, WIDE, (WIDE + table.shape[1]) // 2}):
+    model, error = albert.factorize(predecessor, size, seed=SEED)
+    found = accuracy.evaluate(model, data.dev)
+    change = accuracy.paired_difference("accuracy", found["scores"], on_dev["scores"])
+    rows.append((size, f"{saved_share(*table.shape, size):.0%}", f"{model.model.count_params():,}", f"{error:.2f}",
+                 percent(found), f"{100 * change['difference']:+.1f}"))
+show(("E", "saved of the table", "parameters", "relative error", "dev without training, %", "minus predecessor"), rows)
+
+# %% [markdown]
+r"""
+Read the columns *relative error* and *minus predecessor* together. An error that looks frightening may cost little:
+what is lost are the directions in which the table varies least. Section 5 shows what one epoch of training wins back.
+
+### 2.4 A better map than a linear one?
+
+The map from $E$ to $H$ need not be one matrix. DeFINE (Mehta et al., 2020) makes it deep, with an **HGT** (hierarchical
+group transformation): several thin layers, each split into groups. Our three adapters start exactly where the SVD is;
+the two others are then fitted to the old table, piece by piece, without any text.
+"""
+
+# %%
+rows = []
+for adapter in ("linear", "mlp", "hgt"):
+    config = predecessor.config.replace(embedding_size=NARROW, adapter=adapter)
+    _, error, svd_error = define.fit_adapter(config, table, 5 if FAST else 300, seed=SEED)
+    shapes = "; ".join(f"{inputs} → {outputs}, {groups} group{'s' * (groups > 1)}" for inputs, outputs, groups in
+                       config.adapter_shapes)
+    extra = cost.parameters(config) - cost.parameters(config.replace(adapter="linear"))
+    rows.append((adapter, shapes, f"{extra:+,}", f"{svd_error:.3f}", f"{error:.3f}"))
+show(("adapter", "transforms", "parameters more", "error of the SVD", "after the fit"), rows)
+
+# %% [markdown]
+r"""
+No linear map can beat the SVD; whatever the last column wins over the one before it is what depth is worth here, and
+the third column is its price. A vector that an adapter makes depends on the piece alone. So it can be computed for each
+token of a text, or **folded** (折叠) back into a plain table once and for all: small, or as quick as before, not both.
+
+## 3. Share the layers
+
+### 3.1 One layer, used again and again
+
+ALBERT's second saving: layers use the same weights. All of them, the attention alone, or the feed-forward network
+alone; over the whole depth, or within groups of neighbours. In the picture a number is the layer whose weights are
+used.
+"""
+
+# %%
+figure, all_axes = plt.subplots(1, 4, figsize=(9.5, 2.6), sharey=True)
+depth = predecessor.config.num_layers
+for axes, (sharing, groups) in zip(all_axes, (("all", 1), ("attention", 1), ("ffn", 1), ("all", 2))):
+    config = predecessor.config.replace(sharing=sharing, num_groups=groups)
+    for column, part in enumerate(("attention", "ffn")):
+        for layer in range(depth):
+            owner = config.owner(layer, part)
+            axes.text(column, layer, owner, ha="center", va="center", color="white" if owner == layer else GREY,
+                      fontsize=9, bbox={"boxstyle": "round,pad=.35", "color": ACCENT if owner == layer else PALE})
+    axes.set(title=f"{sharing}, {groups} group{'s' * (groups > 1)}: {cost.encoder_parameters(config) / 1e6:.1f} M",
+             xlim=(-.7, 1.7), ylim=(-.6, depth - .4), xticks=(0, 1), xticklabels=("attention", "ffn"))
+    axes.grid(False)
+all_axes[0].set(ylabel="layer", yticks=range(depth));
+
+# %% [markdown]
+r"""
+### Exercise 3 (3 points): where shared weights start
+
+ALBERT shares from the first update on. We have $L$ trained layers, which are all different, and $G$ groups: layer $l$
+belongs to group $\lfloor l\,G / L \rfloor$. A group's weights can start as the **mean** of its layers or as its
+**first** layer. Write what each layer computes with.
+"""
+
+# %% nbgrader={"grade": false, "grade_id": "shared_start", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def shared_start(kernels, num_groups, how):
+    """The weights that each layer uses after sharing.
+
+    Args:
+        kernels: list of L float arrays of one shape, one per layer. num_groups: G, which divides L.
+        how: "mean" or "first".
+    Returns:
+        list of L float arrays; those of one group are equal.
+    """
+    ### BEGIN SOLUTION
+    size = len(kernels) // num_groups
+    groups = [kernels[first:first + size] for first in range(0, len(kernels), size)]
+    return [np.mean(group, axis=0) if how == "mean" else group[0] for group in groups for _ in group]
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "shared_start_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+four = [np.array([1.0]), np.array([3.0]), np.array([10.0]), np.array([20.0])]
+np.testing.assert_allclose(np.ravel(shared_start(four, 2, "mean")), [2, 2, 15, 15])
+np.testing.assert_allclose(np.ravel(shared_start(four, 2, "first")), [1, 1, 10, 10])
+np.testing.assert_allclose(np.ravel(shared_start(four, 4, "mean")), [1, 3, 10, 20])
+### BEGIN HIDDEN TESTS
+ours_ = predecessor.weights()
+kernels_ = [ours_[f"layer_{layer_}_output/kernel"] for layer_ in range(depth)]
+for groups_, how_ in ((1, "mean"), (depth // 2, "mean"), (depth // 2, "first")):
+    shared_ = albert.share_layers(predecessor, "all", groups_, how_)
+    for layer_, expected_ in enumerate(shared_start(kernels_, groups_, how_)):
+        used_ = shared_.weights()[f"layer_{shared_.config.owner(layer_, 'ffn')}_output/kernel"]
+        np.testing.assert_allclose(used_, expected_, atol=1e-6)
+### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+What is left of the model then? Not trained yet, and on dev:
+"""
+
+# %%
+rows = []
+for sharing, groups, how in (("attention", 1, "mean"), ("ffn", 1, "mean"), ("all", 1, "mean"), ("all", 1, "first"),
+                             ("all", depth // 2, "mean")):
+    model = albert.share_layers(predecessor, sharing, groups, how, seed=SEED)
+    found = accuracy.evaluate(model, data.dev)
+    rows.append((sharing, groups, how, f"{model.model.count_params():,}", percent(found)))
+show(("shared", "groups", "start", "parameters", "dev without training, %"), rows)
+print(f"predecessor: {percent(on_dev)} %; guessing: about {1 / len(data.labels):.0%}")
+
+# %% [markdown]
+r"""
+A word table is one matrix and has a best approximation. Six layers have none: their hidden units stand in no common
+order, so that their mean is nobody's layer. Sharing throws away what was learned, and the training that follows is more
+a new beginning than a recovery. That is why ALBERT shares from the start.
+
+### 3.2 The gradient of a shared weight
+
+Shared weights are one variable with $L$ uses, and its gradient is the sum over them. We compare with a copy of the
+model in which every layer has weights of its own, equal ones: it computes the same, and must learn differently.
+"""
+
+# %%
+shared = albert.share_layers(predecessor, "all", seed=SEED)
+shared = shared.clone(config=shared.config.replace(dropout=0.0, attention_dropout=0.0))
+copy = shared.keep_layers(range(depth))                       # each layer with weights of its own
+inputs, labels = next(iter(data.batches("train", predecessor.tokenizer, 16, training.max_length)))
+norms = {}
+for name, model in (("shared", shared), ("copy", copy)):
+    with tf.GradientTape() as tape:
+        logits = model.model(inputs, training=False)
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+    kernels = [layer.kernel for layer in model.model.layers if layer.name.endswith("_query")]
+    norms[name] = [gradient.numpy() for gradient in tape.gradient(loss, kernels)]
+print(f"variables: shared {len(norms['shared'])}, copy {len(norms['copy'])}")
+gap = np.abs(norms["shared"][0] - sum(norms["copy"])).max()
+print(f"size of the shared gradient {np.linalg.norm(norms['shared'][0]):.2e}, of the copy's "
+      + ", ".join(f"{np.linalg.norm(g):.2e}" for g in norms["copy"]) + f"; shared minus their sum: {gap:.0e}")
+
+# %% [markdown]
+r"""
+### 3.3 Bytes, and no time
+
+Now the promise that is most often misunderstood. A shared model has few parameters, and still computes every layer. To
+see it, we export three models: the predecessor, the one that shares all, and one that really has a single layer
+(`truncated-1`). The weights do not matter here, so nothing is trained.
+"""
+
+# %%
+from mobile_export.benchmark import benchmark
+from mobile_export.convert import export, exported_model
+
+folder = tempfile.mkdtemp()
+models = {"predecessor": predecessor, "shared-all": shared, "truncated-1": predecessor.keep_layers([0], seed=SEED)}
+files = [export(model, f"{folder}/{name}.tflite", ("float32",), sequence_length=training.max_length)[0]
+         for name, model in models.items()]
+timings = benchmark(*(file["path"] for file in files), runs=5 if FAST else 50)
+amounts = {"parameters": [model.model.count_params() for model in models.values()],
+           "bytes of the file": [file["bytes"] for file in files],
+           "operations": [cost.flops(model.config, training.max_length, len(data.labels)) for model in models.values()],
+           "time": [timing["latency_ms_p50"] for timing in timings]}
+
+# %%
+figure, axes = plt.subplots(figsize=(7.5, 2.8))
+for place, (name, colour) in enumerate(zip(models, (INK, ACCENT, GREY))):
+    shares = [values[place] / values[0] for values in amounts.values()]
+    bars = axes.bar(np.arange(len(amounts)) + .27 * (place - 1), shares, .25, color=colour, label=name)
+    axes.bar_label(bars, [f"{share:.2f}" for share in shares], fontsize=8, padding=2)
+axes.set(xticks=range(len(amounts)), xticklabels=list(amounts), ylabel="predecessor = 1", ylim=(0, 1.25))
+axes.grid(False, axis="x")
+axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+print(f"{timings[0]['device']}; {timings[0]['threads']} thread; {timings[0]['sequence_length']} pieces; median of "
+      f"{timings[0]['runs']} runs: " + ", ".join(f"{timing['latency_ms_p50']:.1f} ms" for timing in timings))
+
+# %% [markdown]
+r"""
+The two blocks on the left say that sharing saves what dropping five layers saves; the two on the right say that it
+saves nothing of the time. A file that stored the shared weights once per use would be as large as the predecessor's:
+the bar in the second block shows that it does not. So the honest rival of a shared model, byte for byte, is
+`truncated-1`, which is several times as fast. Section 5 shows who wins on accuracy.
+
+## 4. Prune the vocabulary
+
+### 4.1 Which pieces are used?
+
+The word table holds a row for each of the pieces, and a phone's assistant will hardly ever meet most of them. We count
+what the training texts use.
+"""
+
+# %%
+counts = vocabulary.piece_counts(predecessor.tokenizer, data)
+ordered = np.sort(counts)[::-1]
+used = int((counts > 0).sum())
+figure, axes = plt.subplots(figsize=(5.6, 2.6))
+axes.semilogx(np.arange(1, len(ordered) + 1), np.cumsum(ordered) / ordered.sum(), color=ACCENT)
+axes.axvline(used, color=GREY, linestyle=":")
+axes.set(xlabel="pieces, most frequent first (dotted: the last one that occurs)", ylabel="share of all tokens")
+print(f"{used:,} of {len(counts):,} pieces occur in {len(data.train.texts):,} texts; the {used // 10:,} most frequent "
+      f"ones are {ordered[:used // 10].sum() / ordered.sum():.0%} of all tokens")
+
+# %% [markdown]
+r"""
+The rule of `vocabulary.compress`: keep special pieces, all single characters, so that any word can still be spelled,
+and what occurs at least `min_count` times. The rows of the others are cut out of the table, and the pieces that stay
+get new numbers.
+
+### 4.2 The same answers, to the last bit
+
+WordPiece takes the longest piece that fits. If all pieces of a text are kept, the text is cut as before, each piece
+finds its old row under a new number, and the model computes exactly what it computed. Exactly? We compare bits.
+"""
+
+# %%
+fewer = vocabulary.compress(predecessor, data, seed=SEED)
+texts = data.train.texts[:500]
+before, after = (np.stack(model.forward(model.tokenizer.encode(texts, training.max_length)))
+                 for model in (predecessor, fewer))
+print(f"pieces {len(predecessor.tokenizer.vocab):,} -> {len(fewer.tokenizer.vocab):,}, parameters "
+      f"{predecessor.model.count_params():,} -> {fewer.model.count_params():,} "
+      f"({fewer.model.count_params() / predecessor.model.count_params() - 1:+.0%})")
+print(f"{len(texts)} texts, {before.size:,} logits; equal to the last bit: {np.mean(before == after):.1%}; "
+      f"largest difference {np.abs(before - after).max():.1e}")
+
+# %% [markdown]
+r"""
+### 4.3 And words that training never showed?
+
+They fall apart into smaller pieces, whose rows mean something else. `assistant` is built to show this: its dev and test
+texts have words that no training text has. We split dev by whether all pieces of a text stayed.
+"""
+
+# %%
+def pieces(model, text):
+    return [model.tokenizer.vocab[index] for index in model.tokenizer.encode([text], 512)[0].ids[1:-1]]
+
+
+changed = np.array([pieces(predecessor, text) != pieces(fewer, text) for text in data.dev.texts])
+for index in np.flatnonzero(changed)[:3]:
+    print("   ->   ".join(" ".join(pieces(model, data.dev.texts[index])) for model in (predecessor, fewer)))
+now = accuracy.evaluate(fewer, data.dev)
+rows = [(name, int(group.sum()), *(f"{scores[group].mean():.1%}" if group.any() else "–" for scores in
+                                   (on_dev["scores"], now["scores"])))
+        for name, group in (("cut as before", ~changed), ("cut otherwise", changed), ("all", changed | ~changed))]
+show(("dev texts", "number", "predecessor", "pruned, without training"), rows)
+
+# %% [markdown]
+r"""
+In the first row nothing can change. The whole loss is in the second one, and its size depends on how much of the
+language the training texts have shown. So count pieces on as much text as you have, labelled or not, and compare the
+unknown words of dev before you trust the figure. `keep` adds the words that your application must know.
+
+How far may one go? `min_count` drops rare pieces as well:
+"""
+
+# %%
+rows = []
+for min_count in (0, 1, 2, 5):
+    model = vocabulary.compress(predecessor, data, min_count=min_count, seed=SEED)
+    rows.append((min_count, f"{len(model.tokenizer.vocab):,}", f"{model.model.count_params():,}",
+                 f"{vocabulary.unknown_rate(model.tokenizer, data):.2%}", percent(accuracy.evaluate(model, data.dev))))
+show(("min_count", "pieces", "parameters", "unknown pieces in dev", "dev without training, %"), rows)
+
+# %% [markdown]
+r"""
+## 5. Recover, and compare
+
+Now every compressed model gets one epoch of training on the labels (`recover="finetune"`). So does a model to which
+nothing was done, `control`: without it we would take for recovery what is only one epoch more. `stacked` is pruned
+first, then factorised.
+"""
+
+# %%
+settings = {"seed": SEED, "training": recovery, "recover": "finetune"}
+made = {"predecessor": predecessor, "control": finetune(predecessor, data, seed=SEED, training=recovery),
+        "vocabulary": vocabulary.compress(predecessor, data, seed=SEED, training=recovery, tune=True),
+        f"factorised-{WIDE}": albert.compress(predecessor, data, embedding_size=WIDE, **settings),
+        f"factorised-{NARROW}": albert.compress(predecessor, data, embedding_size=NARROW, **settings),
+        "stacked": albert.compress(fewer, data, embedding_size=WIDE, **settings),
+        "shared-attention": albert.compress(predecessor, data, sharing="attention", **settings),
+        "shared-all": albert.compress(predecessor, data, sharing="all", **settings),
+        "truncated-1": truncation.compress(predecessor, data, seed=SEED, training=recovery, num_layers=1)}
+results = {name: accuracy.evaluate(model, data.test) for name, model in made.items()}
+results |= {row["name"]: result for row, result in baselines.baselines(data)}
+
+# %%
+def paired(name, other):
+    return accuracy.paired_difference("accuracy", results[name]["scores"], results[other]["scores"])
+
+
+def points(pair):
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * pair[key] for key in ("difference", "low", "high")))
+
+
+rows = []
+for name, result in results.items():
+    model = made.get(name)
+    rows.append((name, f"{model.model.count_params() / 1e6:.1f} M" if model else "–",
+                 percent(accuracy.evaluate(model, data.dev)) if model else "–", percent(result),
+                 points(paired(name, "control")) if name != "control" else "–"))
+show(("model", "parameters", "dev, % ± SE", "test, % ± SE", "minus control, points [95 %]"), rows)
+print(f"dev: {len(data.dev.texts):,} texts, test: {len(data.test.texts):,} texts, one seed")
+
+# %%
+figure, axes = plt.subplots(figsize=(7, 3.4))
+for name, model in made.items():
+    colour = INK if name in ("predecessor", "control") else GREY if name == "truncated-1" else ACCENT
+    size, result = model.model.count_params() / 1e6, results[name]
+    axes.errorbar(size, 100 * result["value"], 196 * result["se"], fmt="o", color=colour, linewidth=1)
+    axes.annotate(name, (size, 100 * result["value"]), (6, 4), textcoords="offset points", fontsize=8, color=colour)
+axes.axhline(100 * results["tfidf"]["value"], color=GREY, linestyle="--", linewidth=1)
+axes.set(xlabel="parameters, millions (dashed: TF-IDF, without BERT)", ylabel="test accuracy, % (bars: 95 %)");
+
+# %% [markdown]
+r"""
+How to read it. **SE** is the standard error over the examples. The last column is **paired** (配对): both models answer
+the same texts, and only the texts on which they differ count. An interval that contains 0 does not say that two models
+are equal; it says that this test cannot tell them apart.
+
+Look at `predecessor` and `control` first: their difference is what one epoch more is worth, for nothing. Then at
+`shared-all` and `truncated-1`, which weigh the same, and of which one is several times as fast. Then at `stacked`: are
+the losses of its two steps simply added?
+
+## 6. Into a file for a phone
+
+The savings multiply with the one of Lesson 1's last section, numbers of 8 bits. `export` compares each file with Keras
+on dev before it is written.
+"""
+
+# %%
+rows = []
+for name in ("predecessor", "stacked"):
+    for file in export(made[name], f"{folder}/{name}", ("float32", "int8"), sequence_length=training.max_length,
+                       dev=data.dev):
+        rows.append((name, file["format"], f"{file['bytes'] / 1e6:.1f}", f"{file['gzip_bytes'] / 1e6:.1f}",
+                     f"{file['agreement']:.1%}"))
+show(("model", "format", "MB", "MB after gzip", "same answer as Keras"), rows)
+phone = exported_model(f"{folder}/stacked/int8.tflite", made["stacked"])
+on_phone = accuracy.evaluate(phone, data.test)
+change = accuracy.paired_difference("accuracy", on_phone["scores"], results["stacked"]["scores"])
+print(f"stacked: Keras {percent(results['stacked'])} %, int8 file {percent(on_phone)} %, difference {points(change)}")
+
+# %% [markdown]
+r"""
+## 7. An honest reading
+
+What may we say after this lesson? Let the numbers write the sentences.
+"""
+
+# %%
+def say(name, other):
+    pair = paired(name, other)
+    verdict = "cannot be told from" if pair["low"] <= 0 <= pair["high"] else (
+        "is better than" if pair["difference"] > 0 else "is worse than")
+    print(f"On these {pair['n']:,} test texts, with this seed, {name} {verdict} {other} "
+          f"({100 * pair['difference']:+.1f} points).")
+
+
+for name in made:
+    if name not in ("predecessor", "control"):
+        say(name, "control")
+say("control", "predecessor")
+say("shared-all", "truncated-1")
+say(f"factorised-{NARROW}", f"factorised-{WIDE}")
+
+# %% [markdown]
+r"""
+And what may we *not* say?
+
+- **This is not ALBERT.** The paper trains factorised, shared models from scratch on a large corpus, and makes them
+  wider  for the bytes that it saves. We turned a trained BERT into one, with one epoch to recover. What fails here may
+  work  there; `python -m keras_compress run pretraining-study` shows, on a small scale, how it goes from scratch.
+- **One seed, one learning rate for all.** Sharing asks for more training than factorising, and probably for another
+  rate. The study chooses a rate for each on dev, and repeats with three seeds:
+  `python -m keras_compress run factorization-study`.
+- **A pruned vocabulary is a bet on future texts.** The figure on test holds for texts like these. A new word costs what
+  the second row of Section 4.3 says.
+- **`assistant` is a made set**, with held-out words by design. On ordinary text the loss of pruning is smaller; claims
+  about methods rest on public sets.
+
+## 8. Where to read on
+
+- Lan, Chen, Goodman, Gimpel, Sharma, Soricut: *ALBERT: A Lite BERT for Self-supervised Learning of Language
+  Representations*, ICLR 2020, [arXiv:1909.11942](https://arxiv.org/abs/1909.11942). Section 3.1 is this lesson; its
+  third idea, the order of sentences, is in `keras_compress/pretraining.py`.
+- Mehta, Koncel-Kedziorski, Rastegari, Hajishirzi: *DeFINE: Deep Factorized Input Token Embeddings for Neural Sequence
+  Modeling*, ICLR 2020, [arXiv:1911.12385](https://arxiv.org/abs/1911.12385).
+- `keras_compress/factorization/albert.py` and `keras_compress/pruning/vocabulary.py`: both in little more than 100
+  lines; the docstrings admit where we depart from the papers.
+- Try it: `recover="distil"`, which learns from the predecessor's answers, too; `num_groups=3`; `how="first"`;
+  `scripts=["LATIN"]`; `define.compress` with `adapter="hgt"`. Write down what you expect before you run it.
+"""
