@@ -7,6 +7,8 @@
 import statistics
 import time
 
+import numpy as np
+
 from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, make_inputs, mlm_head, task_head
 from keras_compress.bert.layers import register
@@ -137,7 +139,8 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
     """Trains on running text: masked words and, as much, a task on pairs of segments. Lan et al., 2020 (ALBERT).
 
     The sentence head is dense + tanh on [CLS] and two scores. It is left behind: what comes next has a head of its own.
-    Its accuracy on dev, texts unmasked, is in the history, beside the updates per second.
+    Its accuracy on dev, texts unmasked, is in the history, beside the updates per second; in the curve it is
+    `dev_sentence`, beside `dev`, the share of masked words guessed.
 
     Args:
         task_model: `TaskModel`; one of another task gets a new masked-LM head.
@@ -172,21 +175,27 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
         answers = {"mlm": targets, "sentence": batch[1]}
         return {**inputs, "targets": targets}, {name: answers[name] for name in heads}
 
+    judge = keras.Model({name: chosen.input[name] for name in INPUT_NAMES}, heads["sentence"]) \
+        if "sentence" in heads and pairs.dev else None
+
+    def sentence_accuracy():
+        batches = pairs.batches("dev", model.tokenizer, training.batch_size, training.max_length)
+        right = [tf.argmax(judge(inputs, training=False), -1).numpy() == labels.numpy() for inputs, labels in batches]
+        return float(np.mean(np.concatenate(right)))
+
+    def measure():
+        words = {"dev": masked_accuracy(model, pairs, training, mask_share)}
+        return {**words, "dev_sentence": sentence_accuracy()} if judge else words
+
     clock = StepClock()
     model.history.append({"method": "pretrain", "seed": seed, "num_steps": num_steps, "sentence_task": sentence_task,
                           "ngram": ngram, "mask_share": mask_share, "pairs": len(pairs.train.texts),
                           "parameters": model.model.count_params(), "training": training.settings()})
     model.curve += fit(trained, model, pairs, training, seed=seed, stage="pretrain", num_steps=num_steps,
                        batches=lambda first, last: stream(pairs, model.tokenizer, training, seed, first, last)
-                       .enumerate(first).map(mask), callbacks=[clock],
-                       measure=lambda: masked_accuracy(model, pairs, training, mask_share))
-    accuracy = None
-    if "sentence" in heads and pairs.dev:
-        judge = keras.Model({name: chosen.input[name] for name in INPUT_NAMES}, heads["sentence"])
-        batches = pairs.batches("dev", model.tokenizer, training.batch_size, training.max_length)
-        right = [tf.argmax(judge(inputs, training=False), -1).numpy() == labels.numpy() for inputs, labels in batches]
-        accuracy = sum(map(sum, right)) / len(pairs.dev.texts)
-    model.history[-1] |= {"sentence_accuracy": accuracy, "steps_per_second": clock.steps_per_second(),
+                       .enumerate(first).map(mask), callbacks=[clock], measure=measure)
+    model.history[-1] |= {"sentence_accuracy": judge and sentence_accuracy(),
+                          "steps_per_second": clock.steps_per_second(),
                           "curve": [row for row in model.curve if "dev" in row]}
     return model
 

@@ -157,7 +157,7 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
         num_steps: updates; default: what `training` gives for the data.
         callbacks: `keras.callbacks.Callback`s.
         batches: (first, last) -> tf.data of these training batches; default: `stream`.
-        measure: () -> what is followed; default: the metric on dev.
+        measure: () -> what is followed, or a dict of it as "dev" and more; default: the metric on dev.
         asked: what else a checkpoint depends on, as JSON has it.
     Returns:
         list of dicts with stage, step, loss, learning_rate, whatever the callbacks put into the logs, and dev.
@@ -200,7 +200,8 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
                "learning_rate": float(model.optimizer.learning_rate.numpy())}
         state["step"] = last
         if last in evaluate_at:
-            row["dev"] = measure()
+            found = measure()
+            row |= found if isinstance(found, dict) else {"dev": found}
             _note_best(state, row["dev"], last, task_model, saver, training.patience)
         state["rows"].append(row)
         _write_summary(writer, row)

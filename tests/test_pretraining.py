@@ -140,6 +140,7 @@ def test_pretrain(task):
     assert ("sentence_loss" in model.curve[-1]) == (task == "sop")
     assert 0 <= entry["sentence_accuracy"] <= 1 if task == "sop" else entry["sentence_accuracy"] is None
     assert entry["curve"] == model.curve[-1:]
+    assert entry["curve"][-1].get("dev_sentence") == entry["sentence_accuracy"]
 
 
 def test_it_learns_the_order_of_sentences():

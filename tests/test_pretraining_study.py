@@ -37,4 +37,6 @@ def test_the_study_from_random_weights_to_cells(tmp_path):
     assert len(saved) == 2 and saved[0].config.sharing == "all" and saved[0].config.table_size == 8
     name = "layer_0_query/kernel"
     assert abs(saved[0].weights()[name] - saved[1].weights()[name]).max() > 0.01     # each seed has its own start
-    assert "| one | albert-all-sop |" in study_table(cells)
+    speed = sum(cell["settings"][0]["steps_per_second"] for cell in ours) / 2
+    row = next(line for line in study_table(cells).splitlines() if "| albert-all-sop |" in line)
+    assert f"| {ours[0]['parameters']:,} | {speed:.1f} |" in row
