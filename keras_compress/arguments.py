@@ -127,7 +127,8 @@ def parser():
     one.add_argument("--allow-drift", action="store_true", help="write int8 files that drift too far, marked")
     one = verb("evaluate", "measure a model, or an exported file with its model, on a labelled split", source, data)
     one.add_argument("--split", choices=("train", "dev", "test"), default="test", help="the split")
-    one.add_argument("--tflite", default=None, metavar="FILE", help="an exported file of this model")
+    one.add_argument("--tflite", default=None, metavar="FILE",
+                     help="an exported file of this model, .tflite or .onnx")
     one = verb("benchmark", "time exported files on this machine, side by side")
     one.add_argument("files", nargs="+", metavar="FILE", help="exported files, .tflite or .onnx")
     one.add_argument("--from", dest="source", default=None, metavar="SOURCE",
