@@ -13,8 +13,8 @@ WEB = Path(__file__).parent / "web"
 PAGE = ("index.html", "app.js", "style.css")
 PACKAGE = "node_modules/@mediapipe/tasks-text"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
-         ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8", ".json": "application/json", ".wasm": "application/wasm",
-         ".tflite": "application/octet-stream"}
+         ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
+         ".json": "application/json", ".wasm": "application/wasm", ".tflite": "application/octet-stream"}
 
 
 def server(folder, port=8000):
