@@ -20,6 +20,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import tensorflow as tf                            # noqa: E402
 import tf_keras as keras                           # noqa: E402
+import bert4keras.backend  # noqa: E402, F401         before TF-MOT, which would give it Keras 3
 
 tf.get_logger().setLevel("ERROR")
 keras.backend.experimental.enable_tf_random_generator()   # dropout state becomes variables: checkpoints hold it

@@ -1,6 +1,8 @@
 """Google's checkpoints and bert4keras' models and files: equal to bert4keras, and every way to be broken."""
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -280,3 +282,10 @@ def test_a_loaded_model_is_saved_and_loaded(google, tmp_path):
     again = TaskModel.load(tmp_path / "m")
     assert again.history == model.history
     np.testing.assert_array_equal(again.predict(tiny.TEXTS), model.predict(tiny.TEXTS))
+
+
+def test_bert4keras_has_keras_2_even_after_tf_mot():
+    code = ("import keras_compress.backend, tensorflow_model_optimization, bert4keras.backend as theirs; "
+            "print(theirs.K.__file__)")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "tf_keras" in found.stdout, found.stdout
