@@ -34,8 +34,8 @@ from keras_compress.training import Training, finetune
 
 # %% [markdown]
 r"""
-设置与第 1 课相同：所有模型的更新次数相同，批大小也相同；小模型的学习率更高一些，这个值是在本数据集的开发集上为普通的
-2 层模型选出来的（见 `data/README.md`）。训练时，超过 `max_length` 个词片（word piece）的部分会被截掉，程序会警告截了
+设置与第 1 课相同：所有模型的更新次数相同，批大小也相同；小模型的学习率更高一些，就是第 1 课在开发集上为
+`plain-3` 选出来的那个值。训练时，超过 `max_length` 个词片（word piece）的部分会被截掉，程序会警告截了
 多少条。
 """
 
@@ -47,7 +47,7 @@ FAST = os.environ.get("KERAS_COMPRESS_FAST") == "1"
 tf.config.run_functions_eagerly(FAST)                         # for a handful of updates no graph pays
 sizes = {"num_train": 64, "num_dev": 40, "num_test": 60} if FAST else {"num_train": 2500}
 training = Training(epochs=1 if FAST else 3, batch_size=32, max_length=48, learning_rate=2e-4, evaluations=3)
-small_training = training.replace(learning_rate=6e-4)
+small_training = training.replace(learning_rate=4e-4)
 plt.rcParams.update({**STYLE, "figure.dpi": 80, "figure.constrained_layout.use": True})
 
 
@@ -136,7 +136,7 @@ show(("teacher's layer", "length of [CLS]", "a text's distance from the mean of 
 r"""
 刚出词嵌入的时候，所有文本的 [CLS] 都一样，因为它还没有见过别的词。最后一列说的是这个向量有多大一部分随文本而变。看看
 哪些层的数值还很小：在那里，[CLS] 对所有文本说的话都差不多，跟着它学，学不到多少关于文本的东西。（MiniLM 原本是按所有
-词元的平均来读的，没有谁逼着它的 [CLS] 早早地汇集信息。）PKD 选层的时候，请想起这一点。
+词片的平均来读的，没有谁逼着它的 [CLS] 早早地汇集信息。）PKD 选层的时候，请想起这一点。
 
 长度也有关系。两个向量长度不同的时候，平方距离首先量到的是长度之差，向量长的层就会压过向量短的层。PKD 因此先把每个向量
 缩放到长度 1，只比方向：
@@ -207,7 +207,7 @@ def draw_map(axes, title, learned_from, num_student_layers):
 
 # %%
 figure, all_axes = plt.subplots(1, 2, figsize=(5.8, 2.8))
-for axes, strategy in zip(all_axes, pkd.STRATEGIES):
+for axes, strategy in zip(all_axes, pkd.MAPS):
     learned_from = pkd.patient_layers(config.num_layers, 3, strategy)
     draw_map(axes, f"{strategy}: I = {learned_from}", dict(enumerate(learned_from, start=1)), 3)
 
@@ -282,7 +282,7 @@ r"""
 
 ## 3. TinyBERT：内部的一切
 
-TinyBERT（Jiao 等，2020）比的东西多得多，而且每个词元都要比：词嵌入层的输出、每个头的注意力分数、选定各层之后的隐状态
+TinyBERT（Jiao 等，2020）比的东西多得多，而且每个词片都要比：词嵌入层的输出、每个头的注意力分数、选定各层之后的隐状态
 （hidden states），最后才是答案。而且学生可以比老师更*瘦*。
 
 ### 3.1 层映射
@@ -347,7 +347,7 @@ except ValueError:
 r"""
 ### 3.2 并排看注意力
 
-模型把注意力放在哪里，是可以画出来的：每一行是一个词元，各列是它给所有词元打的分数。TinyBERT 比较的是 softmax *之前*的
+模型把注意力放在哪里，是可以画出来的：每一行是一个词片，各列是它给所有词片打的分数。TinyBERT 比较的是 softmax *之前*的
 分数 $A = QK^\top / \sqrt{d_k}$，而且一个头一个头地比，所以老师和学生的头数必须相同。下面是一个句子、一个头；同一列的
 图用同一把刻度，颜色越深分数越高。学生就是 `compress` 的起点：老师的第 $g(1), \dots, g(M)$ 层，还没训练。所以上下两张
 图出自同样的权重；不同的只是这一层读到的东西，因为中间那些层已经拿掉了。
@@ -387,7 +387,7 @@ draw_maps({"teacher": maps(teacher, g[1:]), "student before": maps(spread, (1, 2
 
 # %% [markdown]
 r"""
-把每张图与它下面的那张对照着看。竖条纹说明大家都盯着那个词元；对角线说明词元看的是自己或邻居。还要注意，这个损失比实际
+把每张图与它下面的那张对照着看。竖条纹说明大家都盯着那个词片；对角线说明词片看的是自己或邻居。还要注意，这个损失比实际
 需要的更严格：给一整行分数都加上同一个数，分数变了，softmax 却不变。
 
 ### 3.3 各项损失，以及填充
@@ -424,13 +424,13 @@ r"""
 每一行用的都是同样的文本，损失没有道理变化。带 *masked* 的两列确实不变。写着 *over all* 的两列则随填充所占的比例而变，
 训练时损失的分量也就跟着一批一批地变，而这种变化与文本毫无关系。作者的程序在两个模型里都把填充的*键*（key）的分数置为
 0，但除数仍是全部元素的个数，填充的*查询*（query）也没有去掉（分数图的列是键，行是查询）。我们把两者都去掉，再除以真实
-词元对的个数；想用作者的写法，就设 `reduction="reference"`。
+词片对的个数；想用作者的写法，就设 `reduction="reference"`。
 
 看一张表还算不上证明。更好的办法是：往填充位置里随便写什么，损失都不变。
 
 ### 练习 3（4 分）：带掩码的注意力损失
 
-请写出一层的 $L_{attn}$：$(A^S - A^T)^2$ 对所有的头、对一批文本里所有**真实**词元对的平均。填充位置上不管写着什么，哪
+请写出一层的 $L_{attn}$：$(A^S - A^T)^2$ 对所有的头、对一批文本里所有**真实**词片对的平均。填充位置上不管写着什么，哪
 怕是 NaN，都不得留下痕迹。
 """
 
@@ -473,7 +473,7 @@ np.testing.assert_allclose(masked_attention(*further_, tf.pad(mask_, [[0, 0], [0
 r"""
 ### 3.4 更瘦的学生
 
-只要头数相同，瘦模型和宽模型的注意力图形状就一样：（头，词元，词元）。隐状态就不同了，所以学生的隐状态要先经过一个**投
+只要头数相同，瘦模型和宽模型的注意力图形状就一样：（头，词片，词片）。隐状态就不同了，所以学生的隐状态要先经过一个**投
 影**（projection），也就是矩阵 $W$；它和学生一起训练，训练完就扔掉。下面这个学生宽度减半，权重还是随机的。
 """
 
@@ -492,7 +492,7 @@ show(("", "parameters"), [("teacher", f"{teacher.model.count_params():,}"), ("st
 
 # %% [markdown]
 r"""
-宽度减半，词表也跟着减半，这是减少层数做不到的：瘦学生的好处就在这里。代价是：瘦学生没法从老师身上切下来，只能从随机权
+宽度减半，词表矩阵也跟着减半，这是减少层数做不到的：瘦学生的好处就在这里。代价是：瘦学生没法从老师身上切下来，只能从随机权
 重起步。所以在接触任务之前，论文先让它经历一个**通用**阶段：用维基百科的文本，跟预训练的老师学。给 `compress` 无标签数
 据，它做的就是这件事，只是要很多文本、很多时间。这一课里学生保持原来的宽度，投影从单位矩阵起步。
 
@@ -610,14 +610,14 @@ show(("word", *found), rows)
 
 # %% [markdown]
 r"""
-先竖着看一列，再横着看一行。如果一列里处处都是差不多的那几个词，说明这个模型只学到了词的频率，并没有读懂空格的上下文。
-如果候选词放得进空格，却像是从另一个世界来的，说明它文档读得太多了。给数据增强当帮手的模型，必须懂得任务的语言。（作者
+先竖着看一列，再横着看一行。如果一列里处处都是差不多的那几个词，说明这个模型只学到了词的频率，并没有读懂空位的上下文。
+如果候选词放得进空位，却像是从另一个世界来的，说明它文档读得太多了。给数据增强当帮手的模型，必须懂得任务的语言。（作者
 用的是完整的 BERT，自带预训练好的输出头；我们这个是笔记本电脑也造得出来的代用品。）也看看 *don't*：带撇号的词
 从不改动，所以副本不会丢掉否定。下面用第二个模型继续。
 
 ### 4.3 数据增强对数量和意思做了什么
 
-副本越多，文本越多，但重复的会去掉。还有：副本的意思还和原文一样吗？候选词只求放得进空格，而原来是 *start* 的地方，放
+副本越多，文本越多，但重复的会去掉。还有：副本的意思还和原文一样吗？候选词只求放得进空位，而原来是 *start* 的地方，放
 *stop* 也通顺。我们来问老师：有多少副本，它给出的答案和给原文的一样？
 """
 
@@ -752,11 +752,11 @@ show(("model", "L_PT", *(f"L_attn, layer {m}" for m in (1, 2, 3)), "answers as t
 
 # %% [markdown]
 r"""
-看看各个方法*没有*被要求做的事：PKD 从没见过注意力图，TinyBERT 只把 [CLS] 当作许多词元中的一个，`truncated-3` 和
+看看各个方法*没有*被要求做的事：PKD 从没见过注意力图，TinyBERT 只把 [CLS] 当作许多词片中的一个，`truncated-3` 和
 `spread-3` 两样都没见过。再与上面的结果表对照：内部模仿得更像的模型，答得未必更好。内部只是手段；手段可以成功，目的却
 落空。
 
-## 6. 老实地读结果
+## 6. 如实解读结果
 
 学完这一课，我们可以说什么？让数字自己来写句子。
 """
@@ -776,8 +776,9 @@ for name, other in pairs:
 r"""
 那么，什么话**不能**说呢？
 
-- **一个种子只是上了一轮课。** 这些区间对别的种子一无所知；小模型在不同种子之间的差别，常常和方法之间的差别一样大。再
-  说，十一个 95 % 的比较里，完全可能有一个只是碰巧显得有差别。
+- **一个种子只是上了一轮课。** 这些区间对别的种子一无所知；小模型在不同种子之间的差别，常常和方法之间的差别一样大；
+  `python -m keras_compress run distillation-study` 会跑三个种子，并用上公开数据集。再说，十一个 95 % 的
+  比较里，完全可能有一个只是碰巧显得有差别。
 - **这不是论文里的条件。** 论文的老师有 12 层；PKD 的学生从预训练的层起步，TinyBERT 的瘦学生从通用阶段起步。我们的学生
   是从老师身上切下来的，一开始就懂得很多，方法要再添点什么就难了。还有那些系数
   （$\alpha$、$\beta$、$T$、`inside_share`），用的都是程序包的默认值；PKD 的作者则是在开发集上从一组取值里挑选的。
@@ -799,7 +800,7 @@ r"""
   `augmentation.py`。
 - `keras_compress/distillation/distiller.py`：两个方法共用的引擎。哪个方法需要哪些输出？老师得不到梯度，这一点是在哪里
   保证的？
-- 动手试试：PKD 的 `strategy="last"`；`beta=0.0`，那就成了普通的蒸馏；TinyBERT 的
+- 动手试试：PKD 的 `layer_map="last"`；`beta=0.0`，那就成了普通的蒸馏；TinyBERT 的
   `layer_map="top"`、`losses=("attn",)`、`inside_share=0.0`，或者让 3.4 节的瘦学生训练久得多。运行之前先写下你的预测。
 - 用你自己的数据：`python -m keras_compress run --data FOLDER`，文件夹的格式见 `data/README.md`。
 """

@@ -45,7 +45,7 @@ FAST = os.environ.get("KERAS_COMPRESS_FAST") == "1"
 tf.config.run_functions_eagerly(FAST)                         # for a handful of updates no graph pays
 sizes = {"num_train": 64, "num_dev": 40, "num_test": 60} if FAST else {"num_train": 2500}
 training = Training(epochs=1 if FAST else 3, batch_size=32, max_length=48, learning_rate=2e-4, evaluations=3)
-small_training = training.replace(learning_rate=6e-4)
+small_training = training.replace(learning_rate=4e-4)
 bilstm_training = training.replace(learning_rate=2e-2)
 plt.rcParams.update({**STYLE, "figure.dpi": 80, "figure.constrained_layout.use": True})
 
@@ -401,7 +401,7 @@ r"""
 ### 4.2 去掉片段类型
 
 BERT 给每个词片加三个向量：词的、位置的，还有**片段类型**（token type）的，后者用来区分一对文本里的第一条和第二
-条。DistilBERT 去掉了片段类型和池化层。可是对单条文本，BERT 会给**每一个**词片都加上类型 0 的向量。如果把这张表一扔了
+条。DistilBERT 去掉了片段类型，也去掉了池化层（pooler），也就是 [CLS] 与分类器之间的那个全连接层。可是对单条文本，BERT 会给**每一个**词片都加上类型 0 的向量。如果把这张表一扔了
 之，学生从第一步起就少了一点东西。
 
 有一个精确的办法：这个向量在每个位置上都一样，所以可以并进位置表里，`without_token_types` 就是这样做的。我们逐层比较隐
@@ -634,7 +634,7 @@ show(("model", "parameters", "of these in layers", "MB", f"Mflops to answer {len
 
 # %% [markdown]
 r"""
-一列一列地看。文件里最重的是词表，而 DistilBERT 的做法碰都没碰它：词表照旧，宽度照旧。回答时，层数减半，计算量约减半。
+一列一列地看。文件里最重的是词表矩阵，而 DistilBERT 的做法碰都没碰它：词表照旧，宽度照旧。回答时，层数减半，计算量约减半。
 训练时还要加上教师的前向计算；它在每一轮里都一样，所以 `cache_teacher=True` 让教师对每条文本只算一遍，把答案存起
 来。BiLSTM 的运算次数最少，但它必须一个词片接一个词片地读，这一点数运算次数是看不出来的。（怎样测量手机文件的耗时，见第
 1 课。）
@@ -745,7 +745,7 @@ print(f"{ready.config.num_layers} layers, task {ready.task}, new: {', '.join(rea
 
 # %% [markdown]
 r"""
-## 10. 老实地读结果
+## 10. 如实解读结果
 
 学完这一课，我们可以说什么？让数字自己来写句子。
 """
@@ -770,7 +770,7 @@ r"""
 那么，什么话**不能**说呢？
 
 - **一个种子只是一个学生。** 这些区间对别的种子一无所知。数据顺序和 dropout 都可能是另一个样子；小模型在不同种子之间的
-  差别，常常和方法之间的差别一样大。
+  差别，常常和方法之间的差别一样大。`python -m keras_compress run distillation-study` 会跑三个种子，并用上公开数据集。
 - **没有为这个方法调过任何设置。** 温度和系数是作者的，是为另一个阶段、为多得多的文本找到的；学习率是为没有老师的模型找
   到的，而且 BiLSTM 试过的值比小 BERT 多。换别的值，结果可能朝任何一边变。要挑，就看开发集，绝不看测试集。
 - **更新次数相同，不等于代价相同。** `distilbert-3` 还要跑教师，见第 8 节。省下来的是推理的开销，而这笔开销每来一条文本
