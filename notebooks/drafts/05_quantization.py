@@ -2,10 +2,10 @@
 r"""
 # Lesson 5 · Quantization: the same model in fewer bits
 
-**After this lesson you can** put a tensor into 8-bit integers by hand, with a scale and a zero point; say why a kernel
-wants one scale per output; train through a rounding that has no slope; choose between quantizing after training and
-training with quantized numbers, at 8, 4 and 2 bits; read the integers out of a file for a phone; and say what zeros in
-a model are good for, and what not.
+**After this lesson you can** put a tensor into 8-bit integers by hand, with a scale and a zero point; say why a
+weight matrix wants one scale per output; train through a rounding that has no slope; choose between quantizing after
+training and training with quantized numbers, at 8, 4 and 2 bits; read the integers out of a file for a phone; and say
+what zeros in a model are good for, and what not.
 
 **You need** Python and NumPy, the idea of a Transformer layer (attention, feed-forward, layer norm), what fine-tuning
 and a gradient are. Lesson 1 helps: data, sizes and large model are the same.
@@ -103,14 +103,14 @@ print(f"{x.astype(np.float32).nbytes} bytes -> {q.nbytes} bytes and one scale; "
 
 # %% [markdown]
 r"""
-Compare the first and the third square: no eye can tell them apart. The last one has a colour scale of its own, plus or
-minus half a step, and no error leaves it. (The `assert` also compares with `quantize` of the package, which we use from
-here on.)
+Compare the first and the third square: by their colours no eye can tell them apart. The last one has a colour scale of
+its own, plus or minus half a step, and no error leaves it. (The `assert` also compares with `quantize` of the package,
+which we use from here on.)
 
 But look at the integers of the first column. Its values are small beside the largest of the tensor, so they get few of
-the 255 levels. The remedy costs one float per column: **a scale for every column**. In a layer's kernel a column is an
-output, or *channel* (通道), hence *per channel* as opposed to *per tensor*. With 4 bits, $M = 7$, the difference can be
-seen.
+the 255 levels. The remedy costs one float per column: **a scale for every column**. In a layer's kernel, as Keras
+calls the weight matrix, a column is an output, or *channel* (通道), hence *per channel* as opposed to *per tensor*. With
+4 bits, $M = 7$, the difference can be seen.
 """
 
 # %%
@@ -213,8 +213,8 @@ assert s_ == 1.0 and (s_ * (q_ - z_) == 0).all()
 r"""
 ## 3. The grids on a real model
 
-Our model is MiniLM with six layers, fine-tuned on commands for a phone, as in Lesson 1. The next cell takes a minute or
-two.
+Our model is MiniLM with six layers, fine-tuned on commands for a phone, as in Lesson 1; as there, it is called
+`predecessor`. The next cell takes a minute or two.
 """
 
 # %%
@@ -264,8 +264,8 @@ right.set(xlabel="after GELU, layer 0 (dashed: the range)", ylabel="values");
 # %% [markdown]
 r"""
 Left: where the line is low, a single scale gives an output only part of the levels. Right: what leaves GELU is never
-below −0.17; a grid around zero would spend nearly half of its levels on values that do not occur. That is why weights
-get a scale per channel and no zero point, and activations a zero point and one scale.
+below −0.17; a grid around zero would spend nearly half of its levels on values that do not occur. That is why TFLite
+gives weights a scale per channel and no zero point, and activations a zero point and one scale.
 
 Note the tail on the right: a single large value sets the scale for all others.
 
@@ -533,8 +533,10 @@ axes.set(xscale="log", xlabel="range (number: layer)", ylim=(-.6, len(kinds) - .
 
 # %% [markdown]
 r"""
-One scale serves all words and all 384 places of a tensor. The wider its range, the coarser the step for all the small
-values in it. That is the weak point of the static route; TernaryBERT, Q-BERT and I-BERT each answer it in another way.
+One scale serves all words and all places of a tensor. The wider its range, the coarser the step for all the small
+values in it. That is the weak point of the static route. And Q8BERT's grid is symmetric for activations, too: its
+zero point is 0, so the half that GELU leaves unused (Section 3) stays unused. Q-BERT takes the smallest and the
+largest value instead, with a zero point as in Section 2.
 
 ## 8. What the file really stores
 
@@ -723,9 +725,9 @@ all_axes[0].set_yticks(range(len(timed)), names, fontsize=8);
 r"""
 Compare the blue bars with the one above each. The file holds as many numbers as before; that most of them are 0 is
 seen by a compressing program alone. And the processor multiplies by 0 as diligently as by anything else: a dense
-kernel asks no number whether it is worth the trouble. To make use of zeros takes kernels written for them, and at
-least rows or blocks of zeros. What makes a model faster everywhere is to take whole parts out: layers (Lesson 1),
-width (Lessons 2 and 3).
+product asks no number whether it is worth the trouble. To make use of zeros takes routines written for them, and at
+least rows or blocks of zeros. What makes a model faster everywhere is to take whole parts out: layers (Lessons 1 to
+3), width (Lesson 3).
 
 Look at the rows of 4 and 2 bits as well. The files are smaller; are they faster than the 8-bit one? The runtime unpacks
 the weights to 8 bits before it multiplies.

@@ -136,7 +136,7 @@ show(("inputs set", "dev accuracy", "mean probability of the answer"), rows)
 # %% [markdown]
 r"""
 不报错，也不警告：三个输入形状相同，类型也相同。这里是掩码和类型换了位置，于是填充也受到了注意，每个词都算作第二句的。表里的
-损失越小，反而越糟：一个大多数时候还能答对的文件，随手试三句话是试不出来的。（换一种顺序，词片的编号会送进只有两行的类型表里，
+准确率跌得越少，反而越糟：一个大多数时候还能答对的文件，随手试三句话是试不出来的。（换一种顺序，词片的编号会送进只有两行的类型表里，
 运行时会抱怨 “gather index out of bounds”。那反倒是运气好。）所以，永远**按名字**送。在 Python 里用的是 `get_signature_runner`，`Runner` 就是
 这样做的。
 
@@ -297,8 +297,8 @@ def early_check(before, after, max_mean_dp=0.05):
     Args:
         before, after: float arrays, (texts, classes), of Keras and of the file. max_mean_dp: limit of mean |dp|.
     Returns:
-        (agreement 0-1, mean over texts of the largest probability difference, passed): passed is True if all values
-        are finite and the mean is at most the limit.
+        (agreement 0-1, mean over texts of the largest probability difference, passed): passed, a Python bool, is True
+        if all values are finite and the mean is at most the limit.
     """
     ### BEGIN SOLUTION
     agreement = float(np.mean(before.argmax(-1) == after.argmax(-1)))
@@ -359,7 +359,7 @@ r"""
 
 ## 7. 文本：客户端做了什么
 
-到目前为止，编号都是**我们**算的。到了手机上，这件事由客户端来做，而且必须和模型训练时做得一模一样。为此，词汇表和标签就装在文
+到目前为止，编号都是**我们**算的。到了手机上，这件事由客户端来做，而且必须和模型训练时做得一模一样。为此，词表和标签就装在文
 件里：`export` 把它们作为一个 zip 压缩包附在后面，并在**元数据**（metadata）里说明它们的用途。
 """
 
@@ -464,7 +464,7 @@ assert normalise("play\u00a0some\u3000jazz") == "play some jazz" and normalise("
 assert normalise("\u97f3\u4e50 7:30!") == "\u97f3\u4e50 7:30!"
 ### BEGIN HIDDEN TESTS
 assert normalise("ΆΛΦΑ Ёлка İ") == "αλφα елка i" and normalise("") == ""
-assert normalise("tab\tand\nline") == "tab\tand\nline"
+assert normalise("tab\tand\nline").split() == ["tab", "and", "line"]
 for sentence_ in [*untidy, *data.test.texts[:20]]:
     ids_ = [encoding_.ids for encoding_ in model.tokenizer.encode([sentence_, normalise(sentence_)], length)]
     assert ids_[0] == ids_[1], "BERT's tokenizer must see no difference"
@@ -490,7 +490,10 @@ r"""
 这段代码在这里**没有**运行过，因为这一课是在电脑上跑的。跑过的是同一个文件、同一个客户端的 Python 版本和同一个运行时。手机上的时
 间会不同，各款手机之间也不同，请到手机上去量。
 
-这个客户端只管一条文本对一个标签。要做标注，要处理句对，或者词汇表区分大小写，就直接用 LiteRT，加上练习 1 的输入和自备的分词
+应用里要用它自己的语言再写一遍 `normalise`。这一步程序包里有现成的 Python 版，考虑的字符更多：
+`mobile_export.metadata.mediapipe_compatible`；连它也补救不了的，写在那个文件的开头。
+
+这个客户端只管一条文本对一个标签。要做标注，要处理句对，或者词表区分大小写，就直接用 LiteRT，加上练习 1 的输入和自备的分词
 器；这时 `export` 不写元数据，并说明原因。
 
 ## 9. 如实解读结果
