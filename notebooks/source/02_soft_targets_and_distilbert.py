@@ -340,8 +340,8 @@ h_t_, h_s_ = generator.normal(size=(2, 4, 6, 5))
 real_ = (np.arange(6) < np.array([[6], [1], [4], [2]])).astype(int)             # texts of unequal length
 expected_ = float(cosine_loss(tf.constant(h_t_), tf.constant(h_s_), tf.constant(real_)))
 np.testing.assert_allclose(direction_loss(h_t_, h_s_, real_), expected_, rtol=1e-6)
-noise_ = np.where(real_[..., None] == 1, h_s_, np.nan)
-np.testing.assert_allclose(direction_loss(h_t_, noise_, real_), expected_, rtol=1e-6)
+noise_t_, noise_s_ = (np.where(real_[..., None] == 1, h, np.nan) for h in (h_t_, h_s_))
+np.testing.assert_allclose(direction_loss(noise_t_, noise_s_, real_), expected_, rtol=1e-6)
 longer_ = [np.pad(x, ((0, 0), (0, 3)) + ((0, 0),) * (x.ndim - 2), constant_values=9 * (x.ndim > 2)) for x in
            (h_t_, h_s_, real_)]
 np.testing.assert_allclose(direction_loss(*longer_), expected_, rtol=1e-6)
@@ -549,7 +549,7 @@ number of updates, on the same batches, at the same learning rate:
 
 - `distilbert-3`: this lesson;
 - `labels-3`: the same start, layers 0, 3 and 5 without token types, trained on the labels alone. The difference between
-  the two is what the teacher's voice adds, and nothing else;
+  the two is what the two losses with the teacher and their factors add;
 - `truncated-3`: the bottom three layers of the teacher, trained on the labels, as in Lesson 1;
 - `plain-3`: the bottom three layers of the *pre-trained* model, trained on the labels.
 

@@ -329,8 +329,8 @@ h_t_, h_s_ = generator.normal(size=(2, 4, 6, 5))
 real_ = (np.arange(6) < np.array([[6], [1], [4], [2]])).astype(int)             # texts of unequal length
 expected_ = float(cosine_loss(tf.constant(h_t_), tf.constant(h_s_), tf.constant(real_)))
 np.testing.assert_allclose(direction_loss(h_t_, h_s_, real_), expected_, rtol=1e-6)
-noise_ = np.where(real_[..., None] == 1, h_s_, np.nan)
-np.testing.assert_allclose(direction_loss(h_t_, noise_, real_), expected_, rtol=1e-6)
+noise_t_, noise_s_ = (np.where(real_[..., None] == 1, h, np.nan) for h in (h_t_, h_s_))
+np.testing.assert_allclose(direction_loss(noise_t_, noise_s_, real_), expected_, rtol=1e-6)
 longer_ = [np.pad(x, ((0, 0), (0, 3)) + ((0, 0),) * (x.ndim - 2), constant_values=9 * (x.ndim > 2)) for x in
            (h_t_, h_s_, real_)]
 np.testing.assert_allclose(direction_loss(*longer_), expected_, rtol=1e-6)
@@ -530,8 +530,8 @@ r"""
 同：
 
 - `distilbert-3`：这一课的模型；
-- `labels-3`：起点相同（第 0、3、5 层，没有片段类型），但只用标签训练。它与上一个之差，就是老师的声音带来的，再没有别
-  的；
+- `labels-3`：起点相同（第 0、3、5 层，没有片段类型），但只用标签训练。它与上一个之差，就是有老师参与的那两项损失
+  连同它们的系数带来的；
 - `truncated-3`：教师最底下三层，用标签训练，和第 1 课一样；
 - `plain-3`：**预训练**模型最底下三层，用标签训练。
 
