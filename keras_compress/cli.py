@@ -179,10 +179,11 @@ def _make(options, method, settings):
 
 
 def _export(options):
-    from mobile_export.convert import ONNX_FORMATS, export, file_name, parity
+    from mobile_export.convert import ONNX_FORMATS, export, file_name, parity, reasons_without_metadata
 
     formats = (*options.formats.split(","), *(ONNX_FORMATS if options.onnx else ()))
-    there = [file_name(name) for name in formats if (Path(options.out) / file_name(name)).exists()]
+    out = Path(options.out)
+    there = [out.name] if out.is_file() else [name for name in map(file_name, formats) if (out / name).exists()]
     if there and not options.overwrite:
         raise ValueError(f"Exported files are not replaced unasked. Received: `{options.out}`, which holds "
                          f"{', '.join(there)}. Choose another folder, or pass `--overwrite`.")
@@ -192,8 +193,7 @@ def _export(options):
                    allow_drift=options.allow_drift)
     lines = [f"{file['path']}: {file['bytes']:,} bytes ({file['gzip_bytes']:,} after gzip), " + (
              f"{file['partitions']} XNNPACK part(s), " if file["partitions"] else "") + parity(file) for file in files]
-    if files[0]["no_metadata"]:
-        lines.append(f"The files hold no metadata: {files[0]['no_metadata']}.")
+    lines += [f"The .tflite files hold no metadata: {reason}." for reason in reasons_without_metadata(files)]
     return files, "\n".join(lines)
 
 

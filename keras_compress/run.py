@@ -282,17 +282,21 @@ def _engines(folder, model, files):
     """
     from mobile_export.convert import ONNX, ONNX_FORMATS, export
 
-    paths, notes = {f"LiteRT {file['format']}": Path(file["path"]).resolve() for file in files}, []
+    paths, notes = {f"LiteRT {file['format']}": Path(file["path"]).resolve() for file in files
+                    if file["format"] not in ONNX_FORMATS}, []
     with tempfile.TemporaryDirectory() as place:
         try:
-            paths |= {file["format"].replace(ONNX, "ONNX Runtime "): file["path"] for file in export(
-                model, place, ONNX_FORMATS, sequence_length=files[0]["sequence_length"], allow_drift=True)}
+            in_onnx = export(model, place, ONNX_FORMATS, sequence_length=files[0]["sequence_length"], allow_drift=True)
+            paths |= {file["format"].replace(ONNX, "ONNX Runtime "): file["path"] for file in in_onnx}
+            notes += [f"{file['format']} was timed although {file['drift']}." for file in in_onnx if file["drift"]]
         except (ImportError, ValueError) as error:
             notes.append(f"Not timed in ONNX Runtime: {error}.")
         command = [sys.executable, "-m", "keras_compress", "benchmark", "--json", "--from", folder.resolve()]
-        found = subprocess.run([*command, *paths.values()], capture_output=True, text=True, cwd=DATA_FOLDER.parent)
+        found = subprocess.run([*command, *paths.values()], capture_output=True, encoding="utf-8",
+                               cwd=DATA_FOLDER.parent)
     if found.returncode:
-        return [], [*notes, f"The engines could not be timed: {found.stderr.strip().splitlines()[-1]}."]
+        said = found.stderr.strip().splitlines() or [f"exit code {found.returncode}"]
+        return [], [*notes, f"The engines could not be timed: {said[-1]}."]
     rows = json.loads(found.stdout)
     names = [*paths, *(row["path"] for row in rows[len(paths):])]
     return [{"name": name, **{key: row[key] for key in ("latency_ms_p50", "latency_ms_p90")}}
@@ -300,13 +304,15 @@ def _engines(folder, model, files):
 
 
 def _notes(asked, files, linear):
+    from mobile_export.convert import reasons_without_metadata
+
     notes = [f"Parity of the exported files with Keras: see export.json. Size and latency of a model are those of its "
              f"{next(iter(files.values()))[0]['format']} file; batch 1."]
     notes += [f"{row['name']}: {result['choice']}." for row, result in linear]
     notes += [f"{name} {file['format']} was written although {file['drift']}."
               for name, group in files.items() for file in group if file["drift"]]
-    reasons = {file["no_metadata"]: None for group in files.values() for file in group if file["no_metadata"]}
-    notes += [f"The exported files hold no metadata: {reason}." for reason in reasons]
+    notes += [f"The .tflite files hold no metadata: {reason}."
+              for reason in reasons_without_metadata(file for group in files.values() for file in group)]
     if asked["quick"]:
         notes.append(f"A quick run on {QUICK['num_train']:,} training texts: it shows the path, not results.")
     notes.append("One seed. What other seeds and public data give: the table of the study in the README.")

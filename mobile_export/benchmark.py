@@ -24,7 +24,7 @@ def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
         list of dicts, one per file: `path`, `latency_ms_p50`, `latency_ms_p90`, `runs`, `device`, `threads`,
         `sequence_length`; with `task_model` three more, whose `path` is "tf.function", "Keras call", "Keras predict".
     Raises:
-        ValueError: if a file cannot be loaded.
+        ValueError: if a file cannot be loaded, or does not come from the model.
     """
     if runs < 1 or num_threads < 1:
         raise ValueError(f"`runs` and `num_threads` must be 1 or more. Received: {runs} and {num_threads}.")
@@ -32,6 +32,10 @@ def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
     functions = [lambda r=r, i=random_inputs(r): r.run(i) for r in runners]
     names, lengths = [str(path) for path in paths], [runner.sequence_length for runner in runners]
     if task_model is not None:
+        from mobile_export.convert import exported_model
+
+        for path in paths:
+            exported_model(path, task_model)
         in_tensorflow = _in_tensorflow(task_model, random_inputs(runners[0]))
         names, functions, lengths = ([*names, *in_tensorflow], [*functions, *in_tensorflow.values()],
                                      [*lengths, *lengths[:1] * len(in_tensorflow)])

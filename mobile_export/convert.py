@@ -62,7 +62,8 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
         list of dicts, one per file: `format`, `path`, `bytes`, `gzip_bytes` (compressed, as for a download: zeros and
         repeated weights show here, and neither in `bytes` nor in the time), `no_metadata` (None, or why there is
         none), `sequence_length`, `cls_only`, `partitions` (XNNPACK; None for ONNX), `seconds` (conversion), and
-        against Keras on the same texts cut to the same length: `num_examples`, `agreement` (0-1; tagging: of tokens),
+        against Keras on the same texts cut to the same length: `num_examples`, `compared_on` (the
+        same in words), `agreement` (0-1; tagging: of tokens),
         `max_dp`, `mean_dp` (over texts or tokens, of the largest probability difference), `max_dlogit` (floats only),
         `metric`, `accuracy`, `accuracy_keras` (int8 with dev only), `drift` (None, or what is out of bounds).
     Raises:
@@ -180,7 +181,9 @@ def compare(task_model, content, name, dev=None):
             raise ExportError(f"{name}: outputs must be finite. Received: {who} gives "
                               f"{np.sum(~np.isfinite(values).all(-1))} of {len(values)} rows with inf or nan.")
     dp = np.abs(tf.nn.softmax(ours).numpy() - theirs).max(-1)
-    facts = {"partitions": runner.num_partitions, "num_examples": len(encodings),
+    kind = ("the tokens of " * (task_model.task == "tagging")
+            + f"{len(encodings)} {'random inputs' if dev is None else 'dev texts'}")
+    facts = {"partitions": runner.num_partitions, "num_examples": len(encodings), "compared_on": kind,
              "agreement": float(np.mean(theirs.argmax(-1) == ours.argmax(-1))), "max_dp": float(dp.max()),
              "mean_dp": float(dp.mean()), "max_dlogit": None, "metric": None, "accuracy": None, "accuracy_keras": None,
              "drift": None}
@@ -211,8 +214,14 @@ def parity(facts):
     accuracy = "" if facts["accuracy"] is None else (f", {facts['metric']} {100 * facts['accuracy']:.1f} % (Keras "
                                                      f"{100 * facts['accuracy_keras']:.1f} %)")
     drift = f"; DRIFT: {facts['drift']}" if facts["drift"] else ""
-    return (f"agrees with Keras on {100 * facts['agreement']:.1f} % of {facts['num_examples']} texts, largest |dp| "
+    return (f"agrees with Keras on {100 * facts['agreement']:.1f} % of {facts['compared_on']}, largest |dp| "
             f"{facts['max_dp']:.2g}{accuracy}{drift}")
+
+
+def reasons_without_metadata(files):
+    """Why .tflite files among some that were exported hold no metadata: different sentences."""
+    return list(dict.fromkeys(file["no_metadata"] for file in files
+                              if file["no_metadata"] and file["format"] not in ONNX_FORMATS))
 
 
 class AtLength:
@@ -233,10 +242,11 @@ def exported_model(path, task_model, num_threads=1):
         task_model: the one it was exported from (its tokenizer and labels are used).
     """
     runner = ort.open_model(path, num_threads)
-    wanted = (runner.sequence_length,) * (task_model.task == "tagging") + (len(task_model.labels),)
-    if runner.output_shape != wanted:
-        raise ValueError(f"{path}: must be exported from this model, with outputs of shape {wanted}. "
-                         f"Received: {runner.output_shape}.")
+    wanted = ((runner.sequence_length,) * (task_model.task == "tagging") + (len(task_model.labels),),
+              task_model.config.vocab_size)
+    if (runner.output_shape, runner.vocab_size) != wanted:
+        raise ValueError(f"{path}: must be exported from this model, with outputs of shape {wanted[0]} and {wanted[1]} "
+                         f"pieces. Received: {runner.output_shape} and {runner.vocab_size}.")
     return AtLength(task_model, runner.sequence_length, lambda encodings, _: _log(runner.forward(encodings)))
 
 

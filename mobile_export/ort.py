@@ -4,6 +4,8 @@ from pathlib import Path
 
 from mobile_export.litert import Runner, read
 
+INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
+
 
 def require(*packages):
     """Raises an ImportError that names those packages that are not installed."""
@@ -37,10 +39,12 @@ class OnnxRunner:
             self._session = onnxruntime.InferenceSession(
                 source if isinstance(source, bytes) else read(source), options, providers=["CPUExecutionProvider"])
             shapes = {tensor.name: tensor.shape for tensor in self._session.get_inputs()}
-            self.sequence_length, self.output_shape = shapes["input_word_ids"][1], tuple(
-                self._session.get_outputs()[0].shape[1:])
+            self.sequence_length = shapes["input_word_ids"][-1]
+            self.output_shape = tuple(self._session.get_outputs()[0].shape[1:])
+            if shapes != dict.fromkeys(INPUTS, [1, self.sequence_length]) or not isinstance(self.sequence_length, int):
+                raise ValueError(f"its inputs are {shapes}")
             self.vocab_size = int(self._session.get_modelmeta().custom_metadata_map["vocab_size"])
-        except (KeyError, *_errors()) as error:
+        except (KeyError, IndexError, TypeError, ValueError, *_errors()) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{name}: not a model that ONNX Runtime can load ({reason}). Export it again.") from error
 
@@ -68,4 +72,4 @@ def _errors():
     """What ONNX Runtime raises on a file that it cannot load."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented
+    return state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented, state.RuntimeException

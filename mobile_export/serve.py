@@ -26,6 +26,8 @@ def server(folder, port=8000):
     Raises:
         ValueError: if the folder holds no such file, node modules are missing, or the port is taken.
     """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"`port` must be 0 to 65535. Received: {port}. Choose another with `--port`.")
     folder = Path(folder).resolve()
     models = [path for path in sorted(folder.rglob("*.tflite")) if zipfile.is_zipfile(path)]      # metadata end the file
     if not models:
@@ -47,8 +49,10 @@ def server(folder, port=8000):
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            path = unquote(urlsplit(self.path).path)
-            if path == "/models.json":
+            path, port = unquote(urlsplit(self.path).path), self.server.server_port
+            if self.headers["Host"] not in (f"127.0.0.1:{port}", f"localhost:{port}"):
+                self.send_error(403)                              # another site's name that leads to this machine
+            elif path == "/models.json":
                 self.answer(content, ".json")
             elif path in files:
                 self.answer(files[path].read_bytes(), files[path].suffix)

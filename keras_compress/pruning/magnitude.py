@@ -69,6 +69,9 @@ def compress(task_model, dataset, *, seed=0, training=Training(), sparsity=0.5, 
     """
     check_fit(task_model, dataset)
     check_plain(task_model)
+    if training.patience is not None:
+        raise ValueError("`patience` must be none: the weights of an earlier update have fewer zeros than asked for. "
+                         f"Received: {training.patience}.")
     num_steps = training.num_steps(len(dataset.train.texts))
     decay = schedule(num_steps, sparsity, initial_sparsity, begin, end, frequency)
     with training.scope():

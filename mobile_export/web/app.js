@@ -6,13 +6,13 @@ const WORDS = {
     other: "中文", title: "Two models side by side", text: "Type a sentence", model: "Model", size: "File", last: "Time",
     median: "Median", loading: "Loading …", empty: "Waiting for text.", failed: "This file does not load: ",
     same: "Both models say the same.", different: "The models disagree.",
-    note: "Everything runs in this browser; no text leaves it. Times are those of this device, from text to scores.",
+    note: "Everything runs in this browser; no text leaves it. Times are those of this device, from text to scores. A text is read as far as the file's length goes.",
   },
   zh: {
     other: "English", title: "两个模型，左右对比", text: "输入一句话", model: "模型", size: "文件", last: "用时",
     median: "中位数", loading: "正在加载……", empty: "请先输入文字。", failed: "无法加载此文件：",
     same: "两个模型的判断一致。", different: "两个模型的判断不同。",
-    note: "一切都在本浏览器内运行，文字不会外传。用时在本设备上测得，从文字到分数。",
+    note: "一切都在本浏览器内运行，文字不会外传。用时在本设备上测得，从文字到分数。超出文件所定长度的文字不会读到。",
   },
 };
 const NUM_SCORES = 5, NUM_TIMES = 50;
@@ -21,8 +21,8 @@ let words = WORDS[navigator.language.startsWith("zh") ? "zh" : "en"];
 let loading = Promise.resolve();                       // MediaPipe loads one model at a time
 
 // `mediapipe_compatible` of metadata.py: what the models' own tokenizer does and MediaPipe's does not.
-const normalized = (text) => text.replace(/[\t\n\r\p{Z}]/gu, " ").replace(/[\p{Cc}\p{Cf}\p{Cs}\uFFFD]/gu, "")
-  .normalize("NFD").replace(/\p{Mn}/gu, "").replace(/\p{Lu}/gu, (letter) => letter.toLowerCase());
+const normalized = (text) => text.replace(/[\t\n\r\p{Z}]/gu, " ").replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\uFFFD]/gu, "")
+  .normalize("NFD").replace(/\p{Mn}/gu, "").replace(/[\p{Uppercase}\p{Lt}]/gu, (letter) => letter.toLowerCase());
 
 class Panel {
   constructor(section, models, chosen) {
@@ -44,17 +44,24 @@ class Panel {
     this.show([]);
     loading = loading.then(async () => {
       if (this.model !== model) return;                // another one has been chosen meanwhile
+      let made;
       try {
         const files = await FilesetResolver.forTextTasks("node_modules/@mediapipe/tasks-text/wasm");
         const baseOptions = { modelAssetPath: model.path };
-        this.classifier = await TextClassifier.createFromOptions(files, { baseOptions });
-        this.classifier.classify("warm up");
+        made = await TextClassifier.createFromOptions(files, { baseOptions });
+        made.classify("warm up");
       } catch (error) {
-        this.state = { word: "failed", more: error.message };
-        this.show([]);
+        made?.close();
+        made = undefined;
+        if (this.model === model) this.state = { word: "failed", more: error.message };
+      }
+      if (this.model !== model) {                      // or while this one was loading
+        made?.close();
         return;
       }
-      update();
+      this.classifier = made;
+      if (made) update();
+      else this.show([]);
     });
   }
 
@@ -83,6 +90,7 @@ class Panel {
     this.find(".last").textContent = milliseconds(this.times.at(-1));
     this.find(".median").textContent = milliseconds(sorted[sorted.length >> 1]);
     this.say();
+    verdict();
     this.find("ol").replaceChildren(...scores.map(({ categoryName, score }) => {
       const [row, name, percent, bar] = ["li", "span", "b", "meter"].map((tag) => document.createElement(tag));
       name.textContent = categoryName;
@@ -101,7 +109,6 @@ class Panel {
 
 function update() {
   for (const panel of panels) panel.classify(byId("text").value);
-  verdict();
 }
 
 function verdict() {

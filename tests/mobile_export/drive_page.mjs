@@ -1,6 +1,7 @@
 // Drives the web page in headless Chromium for test_web.py: types texts, and prints as JSON what the page shows for
 // each and what it asked the network for. Its one argument, JSON: address, web (folder of node_modules), chromium
-// (path), texts, and optionally shots (folder) for screenshots as wide as a phone and a desktop, light and dark.
+// (path), texts, and optionally shots (folder) for screenshots as wide as a phone and a desktop, light and dark, and
+// change (a file that the first panel is to show instead while its own, which comes late, is on the way).
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
@@ -18,7 +19,14 @@ await page.addInitScript(() => {                       // what the page would do
   document.addEventListener("securitypolicyviolation", (event) => window.noteBlocked(event.blockedURI));
 });
 
+if (asked.change) {
+  await page.route("**/float32.tflite", async (route) => {
+    await new Promise((done) => setTimeout(done, 3000));
+    await route.continue();
+  });
+}
 await page.goto(asked.address);
+if (asked.change) await page.locator("select").first().selectOption(asked.change);
 await page.waitForFunction(() => [...document.querySelectorAll(".state")].every(
   (state) => /^Waiting|^This/.test(state.textContent)), null, { timeout: 120_000 });
 const shown = [];

@@ -6,6 +6,7 @@ import pytest
 
 from keras_compress.bert.tokenizer import Encoding
 from mobile_export.litert import Runner
+from tests import arm64
 from tests.mobile_export.conftest import LENGTH
 
 
@@ -54,3 +55,8 @@ def test_runs_without_tensorflow_and_says_when_there_is_no_runtime(facts):
         return subprocess.run(command, capture_output=True, text=True)
     assert run().stdout == "1 False\n"
     assert "pip install ai-edge-litert" in run("ai_edge_litert.interpreter", "tflite_runtime.interpreter").stderr
+
+
+def test_the_arm64_script_makes_its_files_and_reads_them(tmp_path):
+    paths = arm64.exported(tmp_path)
+    assert len(paths) == 6 and all(arm64.probabilities(path).shape == (arm64.NUM_TEXTS, 3) for path in paths)

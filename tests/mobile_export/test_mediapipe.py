@@ -5,7 +5,9 @@ comes close to 0 and 1 for texts of one class whatever the ids, while the scores
 texts of different ids are 100 times further apart than the bar (`test_scores_tell_texts_apart`).
 """
 import contextlib
+import sys
 import unicodedata
+from ctypes.util import find_library
 
 import numpy as np
 import pytest
@@ -22,7 +24,9 @@ from keras_compress.datasets import assistant
 from mobile_export.convert import export, exported_model
 from mobile_export.metadata import mediapipe_compatible
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*texts are longer than")
+pytestmark = [pytest.mark.filterwarnings("ignore:.*texts are longer than"), pytest.mark.skipif(
+    sys.platform == "linux" and not (find_library("EGL") and find_library("GLESv2")),
+    reason="needs EGL and GLES (bash .ci/system installs them)")]
 LENGTH = 32
 FORMATS = ("float32", "int8", "int4")
 SAME_FILE, SAME_MODEL = 1e-5, {"float32": 1e-5, "int8": 2e-2}

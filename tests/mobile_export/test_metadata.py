@@ -40,7 +40,7 @@ def test_vocabulary_labels_and_parity_are_in_the_file(facts, task_model, name):
     assert files.read("vocab.txt").decode() == "\n".join(task_model.tokenizer.vocab) + "\n"
     assert files.read("labels.txt") == b"red\ngreen\nblue\n"
     found = description(content)
-    agreement = f"agrees with Keras on {100 * row['agreement']:.1f} % of 24 texts, largest |dp| {row['max_dp']:.2g}"
+    agreement = f"agrees with Keras on {100 * row['agreement']:.1f} % of 24 dev texts, largest |dp| {row['max_dp']:.2g}"
     accuracy = "" if name == "float32" else f", accuracy {100 * row['accuracy']:.1f} % (Keras 100.0 %)"
     assert found.description.decode() == f"{name}, {LENGTH} pieces; {agreement}{accuracy}"
     graph, = found.subgraphMetadata
@@ -107,7 +107,7 @@ def test_what_no_client_can_run_is_exported_without_and_says_so(task, tmp_path, 
     task_model.save(tmp_path / "model")
     command = ["export", "--from", str(tmp_path / "model"), "--formats", "float32", "--length", "16"]
     assert main([*command, "--out", str(tmp_path)]) == 0
-    assert f"The files hold no metadata: {row['no_metadata']}." in capsys.readouterr().out
+    assert f"The .tflite files hold no metadata: {row['no_metadata']}." in capsys.readouterr().out
     assert main([*command, "--out", str(tmp_path / "again"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["no_metadata"] == row["no_metadata"]
 

@@ -6,6 +6,7 @@ import pytest
 
 from keras_compress.backend import tf
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tokenizer import Tokenizer
 from mobile_export import convert, ort
 from mobile_export.benchmark import benchmark
 from mobile_export.convert import ExportError, export, exported_model
@@ -98,6 +99,13 @@ def test_a_wrong_file_is_refused(onnx_facts, task_model, tmp_path):
             open_model(tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="there is no such file"):
         open_model(tmp_path / "none.onnx")
+    foreign = onnx.load_from_string(content)
+    for change in (lambda shape: shape.dim[1].__setattr__("dim_param", "seq"), lambda shape: shape.ClearField("dim")):
+        for tensor in foreign.graph.input:
+            change(tensor.type.tensor_type.shape)
+        (tmp_path / "model.onnx").write_bytes(foreign.SerializeToString())
+        with pytest.raises(ValueError, match="model.onnx: not a model that ONNX Runtime can load"):
+            open_model(tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="for one a folder or a name that ends in .onnx. Received: `x.tflite`"):
         export(task_model, "x.tflite", ("onnx_int8",), sequence_length=LENGTH)
 
@@ -107,6 +115,10 @@ def test_one_benchmark_of_all_engines(onnx_facts, facts, task_model):
     rows = benchmark(*paths, task_model=task_model, runs=3, warmup=1)
     assert [row["path"] for row in rows] == [*paths, "tf.function", "Keras call", "Keras predict"]
     assert all(0 < row["latency_ms_p50"] <= row["latency_ms_p90"] and row["sequence_length"] == LENGTH for row in rows)
+    config = task_model.config.replace(vocab_size=task_model.config.vocab_size + 1)
+    larger = TaskModel(config, Tokenizer([*task_model.tokenizer.vocab, "new"]), task_model.task, task_model.labels)
+    with pytest.raises(ValueError, match=r"must be exported from this model, with .* and 31 pieces. Received: .* and 30."):
+        benchmark(*paths, task_model=larger, runs=1, warmup=0)
     assert isinstance(open_model(paths[0]), Runner) and isinstance(open_model(paths[1]), OnnxRunner)
 
 

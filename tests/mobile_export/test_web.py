@@ -17,7 +17,7 @@ from tests.mobile_export.conftest import LENGTH, tiny
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LABELS = ("<i id=evil>red</i>", "green", "蓝")
-TEXTS = ["Wá w\u200bb\u00a0wc\twe", "wd, we! <b id=evil>wf</b>", "WZ", " ".join(["wx"] * 40)]
+TEXTS = ["Wá w\u200bb\u00a0wc\tw\ue000e", "wd, we! <b id=evil>wf</b>", "WZ", " ".join(["wx"] * 40)]
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def get(models, tmp_path, monkeypatch):
     (tmp_path / "secret.js").write_text("secret", encoding="utf-8")
     monkeypatch.setattr(serve, "WEB", tmp_path / "web")
 
-    def get(path):
+    def get(path, **headers):
         connection = HTTPConnection(*web.server_address, timeout=10)
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.headers["Content-Type"], answer.read()
 
@@ -83,17 +83,30 @@ def test_nothing_else_is_served(get, path):
     assert get(path)[0] == 404
 
 
+def test_other_sites_cannot_ask(get):
+    assert get("/models.json", Host="a.site.example")[0] == 403           # a name that was made to mean this machine
+
+
 def test_only_this_machine_and_clear_refusals(get, models, tmp_path):
     with serve.server(models[0], 0) as web:
         host, port = web.server_address
         assert host == "127.0.0.1"
         with pytest.raises(ValueError, match=f"`port` must be free. Received: {port} .*--port"):
             serve.server(models[0], port)
+        with pytest.raises(ValueError, match="`port` must be 0 to 65535. Received: 99999. Choose another"):
+            serve.server(models[0], 99999)
     with pytest.raises(ValueError, match="must hold classifiers as .tflite files with metadata. Received: .*nothing"):
         serve.server(tmp_path / "nothing")
     shutil.rmtree(serve.WEB / "node_modules")
     with pytest.raises(ValueError, match="needs its node modules: .* run `npm ci` in "):
         serve.server(models[0], 0)
+
+
+def test_what_is_ignored_is_not_in_the_repository():
+    found = subprocess.run(["git", "ls-files", "-ci", "--exclude-standard"], cwd=serve.WEB, capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip("not a git clone")
+    assert found.stdout == ""
 
 
 def test_the_lockfile_names_no_registry():
@@ -104,15 +117,16 @@ def test_the_lockfile_names_no_registry():
     assert "innerHTML" not in (folder / "app.js").read_text(encoding="utf-8")
 
 
-def browse(folder, texts):
-    """What drive_page.mjs finds on the page."""
+def browse(folder, texts, **asked):
+    """What drive_page.mjs finds on the page; what else may be asked of it is said there."""
     if not CHROMIUM or not shutil.which("node"):
         pytest.skip("needs chromium and node (bash .ci/system installs them)")
     if not (serve.WEB / "node_modules" / "playwright-core").is_dir():
         pytest.skip("needs node modules: npm ci in mobile_export/web")
     with running(serve.server(folder, 0)) as web:
         address = "http://{}:{}/".format(*web.server_address)
-        asked = {"address": address, "web": str(serve.WEB), "chromium": CHROMIUM, "texts": texts}
+        asked = {"address": address, "web": str(serve.WEB), "chromium": CHROMIUM, "texts": texts,
+                 **asked}
         driver = Path(__file__).parent / "drive_page.mjs"
         found = subprocess.run(["node", driver, json.dumps(asked)], capture_output=True, text=True, timeout=240)
         web.shutdown()
@@ -149,3 +163,7 @@ def test_a_file_that_does_not_load_is_said_on_the_page(models, tmp_path):
     left, right = page["shown"][0]["models"]
     assert left["scores"] and right["name"] == "broken" and right["state"].startswith("This file does not load: ")
     assert right["scores"] == [] and page["shown"][0]["verdict"] == ""
+    _, page = browse(tmp_path, ["wa"], change="broken")          # while the first model is still on its way
+    for panel in page["shown"][0]["models"]:
+        assert panel["name"] == "broken" and panel["scores"] == []
+        assert panel["state"].startswith("This file does not load: ")

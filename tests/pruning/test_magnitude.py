@@ -98,3 +98,8 @@ def test_a_quantised_model_is_refused():
     from tests.quantization.test_fake_quant import SETTINGS
     with pytest.raises(ValueError, match="not quantised can be pruned, .* Received: bert, quantization = {'bits': 8"):
         magnitude.compress(tiny.model(num_layers=1, quantization=SETTINGS), data())
+
+
+def test_patience_is_refused_since_earlier_weights_have_fewer_zeros():
+    with pytest.raises(ValueError, match="`patience` must be none: .* Received: 3."):
+        magnitude.compress(tiny.model(num_layers=1), data(), training=Training(patience=3))
