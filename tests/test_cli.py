@@ -335,7 +335,7 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
     (("export", "--from", "{}/bert-tagging", "--length", "12", "--onnx"), "ONNX needs packages .*: pip install onnx"),
     (("evaluate", "--from", "{}/bert-tagging", "--data", "{}/tagging", "--tflite", "none.tflite"), "none.tflite"),
     (("evaluate", "--from", "{}/bert-tagging", "--data", "{}/tagging", "--tflite", "{}/exported/float32.tflite"),
-     r"must be exported from this model, with outputs of shape \(16, 3\). Received: \(3,\)"),
+     r"must be exported from this model, with outputs of shape \(16, 3\) and 32 pieces. Received: \(3,\) and 32"),
     (("benchmark", "none.tflite"), "none.tflite"), (("benchmark", "{}/exported/vocab.txt"), "must be a TFLite file"),
     (("benchmark", "{}/exported/float32.tflite", "--runs", "0"), "`runs` and `num_threads` must be 1 or more"),
     (("serve", "{}/classification"), "must hold classifiers as .tflite files with metadata. Received: .*/class"),
