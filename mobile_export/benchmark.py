@@ -32,10 +32,10 @@ def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
     functions = [lambda r=r, i=random_inputs(r): r.run(i) for r in runners]
     names, lengths = [str(path) for path in paths], [runner.sequence_length for runner in runners]
     if task_model is not None:
-        from mobile_export.convert import exported_model
+        from mobile_export.convert import check_exported_from
 
-        for path in paths:
-            exported_model(path, task_model)
+        for path, runner in zip(paths, runners):
+            check_exported_from(task_model, runner, path)
         in_tensorflow = _in_tensorflow(task_model, random_inputs(runners[0]))
         names, functions, lengths = ([*names, *in_tensorflow], [*functions, *in_tensorflow.values()],
                                      [*lengths, *lengths[:1] * len(in_tensorflow)])

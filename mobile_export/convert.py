@@ -242,12 +242,17 @@ def exported_model(path, task_model, num_threads=1):
         task_model: the one it was exported from (its tokenizer and labels are used).
     """
     runner = ort.open_model(path, num_threads)
-    wanted = ((runner.sequence_length,) * (task_model.task == "tagging") + (len(task_model.labels),),
-              task_model.config.vocab_size)
-    if (runner.output_shape, runner.vocab_size) != wanted:
-        raise ValueError(f"{path}: must be exported from this model, with outputs of shape {wanted[0]} and {wanted[1]} "
-                         f"pieces. Received: {runner.output_shape} and {runner.vocab_size}.")
+    check_exported_from(task_model, runner, path)
     return AtLength(task_model, runner.sequence_length, lambda encodings, _: _log(runner.forward(encodings)))
+
+
+def check_exported_from(task_model, runner, path):
+    """Raises ValueError unless a file has this model's outputs and as many word pieces."""
+    shape = (runner.sequence_length,) * (task_model.task == "tagging") + (len(task_model.labels),)
+    if (runner.output_shape, runner.vocab_size) != (shape, task_model.config.vocab_size):
+        raise ValueError(f"{path}: must be exported from this model, with outputs of shape {shape} and "
+                         f"{task_model.config.vocab_size} pieces. Received: {runner.output_shape} and "
+                         f"{runner.vocab_size}.")
 
 
 def parity_encodings(task_model, sequence_length, dev=None):

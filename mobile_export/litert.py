@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 SIGNATURE = "serving_default"
+INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")           # those of the encoder
 OUTPUT_NAME = "probabilities"
 
 
@@ -63,9 +64,8 @@ class Runner:
         if not 0 < length <= self.sequence_length or len(encoding.type_ids) != length:
             raise ValueError(f"A text must have 1 to {self.sequence_length} ids and as many type ids. Received: "
                              f"{length} and {len(encoding.type_ids)}. Encode with `max_length={self.sequence_length}`.")
-        rows = {"input_word_ids": encoding.ids, "input_mask": [1] * length, "input_type_ids": encoding.type_ids}
-        padding = [0] * (self.sequence_length - length)
-        return {name: np.array([[*row, *padding]], np.int32) for name, row in rows.items()}
+        rows, padding = (encoding.ids, [1] * length, encoding.type_ids), [0] * (self.sequence_length - length)
+        return {name: np.array([[*row, *padding]], np.int32) for name, row in zip(INPUT_NAMES, rows)}
 
     def _rows_of_table(self, input_name):
         """Rows of the embedding table that an input looks up (an id beyond them would read foreign memory)."""

@@ -2,9 +2,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from mobile_export.litert import Runner, read
-
-INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
+from mobile_export.litert import INPUT_NAMES, Runner, read
 
 
 def require(*packages):
@@ -41,7 +39,7 @@ class OnnxRunner:
             shapes = {tensor.name: tensor.shape for tensor in self._session.get_inputs()}
             self.sequence_length = shapes["input_word_ids"][-1]
             self.output_shape = tuple(self._session.get_outputs()[0].shape[1:])
-            if shapes != dict.fromkeys(INPUTS, [1, self.sequence_length]) or not isinstance(self.sequence_length, int):
+            if shapes != dict.fromkeys(INPUT_NAMES, [1, self.sequence_length]) or not isinstance(self.sequence_length, int):
                 raise ValueError(f"its inputs are {shapes}")
             self.vocab_size = int(self._session.get_modelmeta().custom_metadata_map["vocab_size"])
         except (KeyError, IndexError, TypeError, ValueError, *_errors()) as error:
