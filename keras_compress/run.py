@@ -142,7 +142,8 @@ def _prepare(asked, recipe):
     """
     from keras_compress.bert.weights import load
     from keras_compress.training import untrained
-    from mobile_export.convert import FORMATS
+    from mobile_export.convert import FORMATS, ONNX_FORMATS
+    from mobile_export.ort import PACKAGES, require
 
     dataset = datasets.load(asked["data"] or recipe.get("data", "assistant"), task=asked["task"],
                             language=asked["language"])
@@ -153,6 +154,8 @@ def _prepare(asked, recipe):
     for asked_for in (formats, *(step.get("formats", ()) for step in recipe["steps"])):
         if not {*asked_for} <= {*FORMATS}:
             raise ValueError(f"`formats` of a recipe must be some of {', '.join(FORMATS)}. Received: {asked_for}.")
+        if {*asked_for} & {*ONNX_FORMATS}:
+            require(*PACKAGES)
     sources = {}
     for name in dict.fromkeys(step["from"] for step in recipe["steps"] if not is_step(recipe, step["from"])):
         sources[name] = model = load(asked["source"] or name, task=dataset.task, labels=dataset.labels,

@@ -1,5 +1,6 @@
 """Latency of exported files, and of the same graph in TensorFlow, on this machine. Only ratios of what is measured in
 one call are fair."""
+import os
 import platform
 import time
 from pathlib import Path
@@ -31,18 +32,20 @@ def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
     runners = [open_model(path, num_threads) for path in paths]
     functions = [lambda r=r, i=random_inputs(r): r.run(i) for r in runners]
     names, lengths = [str(path) for path in paths], [runner.sequence_length for runner in runners]
+    threads = [num_threads] * len(paths)
     if task_model is not None:
         from mobile_export.convert import check_exported_from
 
         for path, runner in zip(paths, runners):
             check_exported_from(task_model, runner, path)
         in_tensorflow = _in_tensorflow(task_model, random_inputs(runners[0]))
-        names, functions, lengths = ([*names, *in_tensorflow], [*functions, *in_tensorflow.values()],
-                                     [*lengths, *lengths[:1] * len(in_tensorflow)])
+        names, functions = [*names, *in_tensorflow], [*functions, *in_tensorflow.values()]
+        lengths += lengths[:1] * len(in_tensorflow)
+        threads += [_tensorflow_threads()] * len(in_tensorflow)
     times = interleave(functions, runs, warmup)
     return [{"path": name, "latency_ms_p50": float(np.percentile(ms, 50)),
-             "latency_ms_p90": float(np.percentile(ms, 90)), "runs": runs, "device": device(), "threads": num_threads,
-             "sequence_length": length} for name, length, ms in zip(names, lengths, times)]
+             "latency_ms_p90": float(np.percentile(ms, 90)), "runs": runs, "device": device(), "threads": threads,
+             "sequence_length": length} for name, length, threads, ms in zip(names, lengths, threads, times)]
 
 
 def _in_tensorflow(task_model, inputs):
@@ -57,6 +60,14 @@ def _in_tensorflow(task_model, inputs):
     return {"tf.function": lambda: next(iter(function(**tensors).values())).numpy(),
             "Keras call": lambda: tf.nn.softmax(model(tensors, training=False)).numpy(),
             "Keras predict": lambda: tf.nn.softmax(model.predict(tensors, verbose=0)).numpy()}
+
+
+def _tensorflow_threads():
+    """Threads of one operation; 0 in its settings stands for all cores."""
+    from keras_compress.backend import tf
+
+    return tf.config.threading.get_intra_op_parallelism_threads() or int(
+        os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count()
 
 
 def interleave(functions, runs, warmup=0, clock=time.perf_counter):

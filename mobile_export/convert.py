@@ -89,6 +89,8 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
     if not 4 <= sequence_length <= config.max_position_embeddings:
         raise ValueError(f"`sequence_length` must be 4 to {config.max_position_embeddings}, the positions that the "
                          f"model has. Received: {sequence_length}.")
+    if {*formats} & {*ONNX_FORMATS}:
+        ort.require(*ort.PACKAGES)
     if cls_only is None:
         cls_only = can_be_cls_only(config, task_model.task)
     found = []

@@ -5,6 +5,9 @@ from pathlib import Path
 from mobile_export.litert import INPUT_NAMES, Runner, read
 
 
+PACKAGES = ("onnx", "onnxruntime", "tf2onnx")              # to write a file; to run it, onnxruntime alone
+
+
 def require(*packages):
     """Raises an ImportError that names those packages that are not installed."""
     missing = [name for name in packages if find_spec(name) is None]

@@ -13,7 +13,7 @@ import numpy as np
 from keras_compress.backend import tf
 from mobile_export.convert import ExportError, exported_graph
 from mobile_export.litert import OUTPUT_NAME
-from mobile_export.ort import require
+from mobile_export.ort import PACKAGES, require
 
 OPSET = 18                                       # the newest that tf2onnx writes
 
@@ -28,7 +28,7 @@ def to_onnx(task_model, sequence_length, cls_only=False):
     if task_model.config.architecture != "bert":
         raise ExportError(f"A model to export as ONNX must be a BERT. Received: a {task_model.config.architecture}. "
                           "Export it as TFLite.")
-    require("onnx", "onnxruntime", "tf2onnx")
+    require(*PACKAGES)
     import onnx
     from tf2onnx import tf_loader, tfonnx
 

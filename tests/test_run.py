@@ -234,6 +234,14 @@ def test_what_cannot_work_is_refused_before_anything_is_written(place, asked, tm
     assert not (tmp_path / "out").exists()
 
 
+def test_packages_for_onnx_are_missed_before_anything_is_trained(place, asked, tmp_path, monkeypatch):
+    samples.recipe(place / "onnx.toml", (*STEPS[0], 'formats = ["int8", "onnx_int8"]'))
+    monkeypatch.setattr("mobile_export.ort.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install onnx onnxruntime tf2onnx"):
+        run(**{**asked, "recipe": place / "onnx.toml"}, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def prepare(place, recipe="all.toml", **changes):
     recipe = run_module.read_recipe(place / recipe)
     asked = {**run_module.DEFAULTS, "data": place / "classification", **changes}

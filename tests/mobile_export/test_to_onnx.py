@@ -110,11 +110,13 @@ def test_a_wrong_file_is_refused(onnx_facts, task_model, tmp_path):
         export(task_model, "x.tflite", ("onnx_int8",), sequence_length=LENGTH)
 
 
-def test_one_benchmark_of_all_engines(onnx_facts, facts, task_model):
+def test_one_benchmark_of_all_engines(onnx_facts, facts, task_model, monkeypatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
     paths = [facts["float32"]["path"], onnx_facts["onnx_int8"]["path"]]
     rows = benchmark(*paths, task_model=task_model, runs=3, warmup=1)
     assert [row["path"] for row in rows] == [*paths, "tf.function", "Keras call", "Keras predict"]
     assert all(0 < row["latency_ms_p50"] <= row["latency_ms_p90"] and row["sequence_length"] == LENGTH for row in rows)
+    assert [row["threads"] for row in rows] == [1, 1, 3, 3, 3]
     config = task_model.config.replace(vocab_size=task_model.config.vocab_size + 1)
     larger = TaskModel(config, Tokenizer([*task_model.tokenizer.vocab, "new"]), task_model.task, task_model.labels)
     with pytest.raises(ValueError, match=r"must be exported from this model, with .* and 31 pieces. Received: .* and 30."):
