@@ -129,18 +129,18 @@ def study_table(cells, costs=None):
         lines.append("Tagging sets: entity F1, bootstrap over sentences.")
     if any(cell["data"].startswith("assistant") for cell in cells):
         lines.append(MADE_SET)
-    methods = {cell["method"] for cell in cells}
+    methods = {cell["method"] for cell in with_files(cells)}
     families = {method.rpartition("-")[0] for method in methods if re.fullmatch(r".+-\d+", method)}
-    asked = [(method, None) for method in sorted(methods - {CONTROL, *NO_BASELINE})] if CONTROL in methods else [
+    asked = _against_control(methods) if CONTROL in methods else [
         (family, baselines) for family in sorted(families - set(BASELINES))
         for baselines in ((USUAL, BASELINES) if families >= {*BASELINES} else (USUAL,))]
     for name, baselines in asked:
         pooled = pool_differences(cells, name, baselines)
         if pooled:
-            other = f"the better of {', '.join(baselines)}" if baselines else CONTROL
+            other, sizes = (f"the better of {', '.join(baselines)}", " and all sizes") if len(baselines) > 1 else (
+                *baselines, "")
             lines.append(f"{name} minus {other}, pooled over {pooled['num_sets']} data "
-                         f"set{'s' * (pooled['num_sets'] > 1)}{' and all sizes' if baselines else ''}: "
-                         f"{_pooled(pooled)}.")
+                         f"set{'s' * (pooled['num_sets'] > 1)}{sizes}: {_pooled(pooled)}.")
     for family in sorted(families):
         base = next((other for other in families if family.startswith(other + "-")), None)
         pooled = base and pool_differences(cells, family, (base,))
@@ -212,6 +212,7 @@ def _against_baseline(scores, data, method, metric, baselines=None):
     family, _, size = method.rpartition("-")
     names = [f"{baseline}-{size}" for baseline in baselines or BASELINES] if size.isdigit() and (
         family not in BASELINES) else []
+    names += [baseline for baseline in baselines or () if baseline.startswith(CONTROL)]
     if baselines is None and (data, CONTROL) in scores:
         names = [] if method in (CONTROL, *NO_BASELINE) else [CONTROL]
     ours, pairs = scores[data, method], []
@@ -222,6 +223,16 @@ def _against_baseline(scores, data, method, metric, baselines=None):
             both = (np.stack([side[seed] for seed in shared]) for side in (ours, theirs))
             pairs.append((name, *both))
     return max(pairs, key=lambda pair: values(metric, pair[2]).mean(), default=None)
+
+
+def _against_control(methods):
+    """[(method, (what it is set against,))] of a study with a control: the control, and for a file the control's file
+    of that format, too. The files of a model stand for the model."""
+    files = {method for method in methods if ":" in method and not method.startswith(NO_BASELINE)}
+    models = {method for method in methods if ":" not in method} - {file.partition(":")[0] for file in files}
+    pairs = [(method, (CONTROL,)) for method in (models | files) - {CONTROL, *NO_BASELINE}]
+    return sorted(pairs + [(file, (rounded,)) for file in files for rounded in files
+                           if rounded == f"{CONTROL}:{file.partition(':')[2]}" != file])
 
 
 def _pretraining(cells):

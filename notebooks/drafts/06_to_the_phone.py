@@ -3,7 +3,7 @@ r"""
 # Lesson 6 · From Keras to the phone: one file, one text, one answer
 
 **After this lesson you can** turn a fine-tuned BERT into a file for a phone; feed it by name and know why; choose the
-length of its inputs; tell whether it is still the same model, before anybody ships it; choose between floats and 8 or 4
+length of its inputs; tell whether it is still the same model, before anybody ships it; choose between floats, 8 and 4
 bits by their sizes, times and answers; and find out what a real client does to the text before the model sees it.
 
 **You need** Python and NumPy, and what fine-tuning, a word piece and a softmax are. Lesson 1 helps: data, sizes and
@@ -85,8 +85,8 @@ against Keras on the dev texts, and only then writes it.
 
 # %%
 folder = tempfile.mkdtemp()
-files = {file["format"]: file for file in export(model, folder, ("float32", "int8", "int4"), sequence_length=length,
-                                                 dev=data.dev, allow_drift=True)}
+files = {file["format"]: file for file in export(model, folder, ("float32", "float16", "int8", "int4"),
+                                                 sequence_length=length, dev=data.dev, allow_drift=True)}
 runner = Runner(files["float32"]["path"])
 operators = collections.Counter(runner.op_names)
 show(("operator", "how many in the graph"), operators.most_common(6))
@@ -354,7 +354,7 @@ show(("format", "MB", "MB, gzip", "median, ms", "times as fast", "test, % ± SE"
 
 # %%
 figure, axes = plt.subplots(figsize=(5.6, 3))
-for (name, file), side in zip(files.items(), (9, 9, -15)):
+for (name, file), side in zip(files.items(), (9, -15, 9, -15)):
     x, y = file["bytes"] / 1e6, timings[name]["latency_ms_p50"]
     axes.plot(x, y, "o", color=INK if name == "float32" else ACCENT)
     axes.annotate(f"{name}, {100 * results[name]['value']:.1f} %", (x, y), (0, side), ha="center", fontsize=9,
@@ -364,8 +364,8 @@ axes.set(xlabel="file, MB (label: test accuracy)", ylabel="median, ms", ylim=(0,
 
 # %% [markdown]
 r"""
-Two questions to the picture. Which step saves bytes only, and which one saves time as well? (Weights of 4 bits are
-unpacked to 8 before each product.) And which loss of accuracy can this test tell from none?
+Two questions to the picture. Which steps save bytes only, and which one saves time as well? (Weights of 16-bit floats
+are widened to 32 bits when the file is loaded, those of 4 bits to 8 before each product.) And which loss of accuracy can this test tell from none?
 
 ## 7. The text: what a client does
 

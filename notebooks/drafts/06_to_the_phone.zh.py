@@ -82,8 +82,8 @@ Keras 模型是一堆 Python 对象。手机上没有 Python，只有一个很�
 
 # %%
 folder = tempfile.mkdtemp()
-files = {file["format"]: file for file in export(model, folder, ("float32", "int8", "int4"), sequence_length=length,
-                                                 dev=data.dev, allow_drift=True)}
+files = {file["format"]: file for file in export(model, folder, ("float32", "float16", "int8", "int4"),
+                                                 sequence_length=length, dev=data.dev, allow_drift=True)}
 runner = Runner(files["float32"]["path"])
 operators = collections.Counter(runner.op_names)
 show(("operator", "how many in the graph"), operators.most_common(6))
@@ -344,7 +344,7 @@ show(("format", "MB", "MB, gzip", "median, ms", "times as fast", "test, % ± SE"
 
 # %%
 figure, axes = plt.subplots(figsize=(5.6, 3))
-for (name, file), side in zip(files.items(), (9, 9, -15)):
+for (name, file), side in zip(files.items(), (9, -15, 9, -15)):
     x, y = file["bytes"] / 1e6, timings[name]["latency_ms_p50"]
     axes.plot(x, y, "o", color=INK if name == "float32" else ACCENT)
     axes.annotate(f"{name}, {100 * results[name]['value']:.1f} %", (x, y), (0, side), ha="center", fontsize=9,
@@ -354,8 +354,8 @@ axes.set(xlabel="file, MB (label: test accuracy)", ylabel="median, ms", ylim=(0,
 
 # %% [markdown]
 r"""
-对着图问两个问题：哪一步只省字节，哪一步连时间也省了？（4 位的权重在每次乘法之前要拆成 8 位。）还有，哪些准确率的损失，这次测试
-根本看不出来？
+对着图问两个问题：哪些步骤只省字节，哪一步连时间也省了？（16 位浮点权重在载入文件时就展开成 32 位，4 位的权重在每次乘法之前拆成 8 位。）
+还有，哪些准确率的损失，这次测试根本看不出来？
 
 ## 7. 文本：客户端做了什么
 

@@ -103,6 +103,12 @@ def test_files_are_rows_and_a_control_is_the_baseline():
     table = study.study_table([*CELLS, control, small])
     assert "| file, MB | gzip, MB |" in table and "| 2.00 | 1.50 |" in table and "| – | – |" in table
     assert "file, MB" not in study.study_table(CELLS)
+    small["files"] = [{**control["files"][0], "correct": cell("a", "x", 0, [1, 1, 1, 0])["correct"]}]
+    lines = [line.split(", pooled")[0] for line in study.study_table([control, small]).splitlines() if "pooled" in line]
+    assert lines == ["control:int8 minus control", "static-int8:int8 minus control", "static-int8:int8 minus control:int8"]
+    rounded = study.pool_differences([control, small], "static-int8:int8", ("control:int8",))
+    assert rounded["difference"] == .5 and study.pool_differences([control, small], "control:int8", ("control",))[
+        "difference"] == -.5
 
 
 def test_with_a_control_each_method_is_pooled_against_it_and_a_variant_against_its_family():
