@@ -225,7 +225,7 @@ def _measure(folder, recipe, dataset, models, asked, notes):
     from keras_compress.measure.accuracy import agreement, evaluate, paired_difference
     from keras_compress.measure.baselines import baselines
     from keras_compress.measure.cost import encoder_parameters, flops
-    from keras_compress.measure.report import BASELINES, FILE_KEYS, model_row
+    from keras_compress.measure.report import BASELINES, CONTROL, FILE_KEYS, model_row
     from mobile_export.benchmark import benchmark
     from mobile_export.convert import export, exported_model
 
@@ -258,9 +258,10 @@ def _measure(folder, recipe, dataset, models, asked, notes):
             latency_ms_p50=main["latency_ms_p50"], latency_ms_p90=main["latency_ms_p90"],
             files=[{key: file[key] for key in FILE_KEYS} for file in files[name]]))
     linear = baselines(dataset)
-    compressed = [name for name in models if name != first and not name.startswith(BASELINES)]
+    compressed = [name for name in models if name not in (first, CONTROL) and not name.startswith(BASELINES)]
     shown = compressed[0] if compressed else first
-    engines, missing = _engines(folder / "models" / shown, models[shown], files[shown])
+    timed = next((name for name in compressed if not models[name].config.quantization), first)   # ONNX needs a plain one
+    engines, missing = _engines(folder / "models" / timed, models[timed], files[timed])
     return {
         "recipe": recipe["name"], "data": dataset.name, "task": dataset.task,
         "created": time.strftime("%Y-%m-%d %H:%M"),
@@ -270,7 +271,7 @@ def _measure(folder, recipe, dataset, models, asked, notes):
         "comparisons": [{"model": name, "baseline": other, **paired_difference(
             results[name]["metric"], results[name]["scores"], results[other]["scores"])}
             for name in compressed for other in models if other not in compressed],
-        "engines": {"model": shown, "rows": engines}, "curves": {name: model.curve for name, model in models.items()},
+        "engines": {"model": timed, "rows": engines}, "curves": {name: model.curve for name, model in models.items()},
         "confusion": {"labels": list(dataset.labels), "matrix": results[shown]["confusion"], "model": shown}}
 
 

@@ -30,7 +30,8 @@ from keras_compress.files import DATA_FOLDER, write_json
 from keras_compress.recipe import OF_DATA, check_data, is_measured, parents, run_step
 
 log = logging.getLogger(__name__)
-PACKAGES = ("tensorflow", "tf-keras", "numpy", "ai-edge-litert", "tokenizers")
+PACKAGES = ("tensorflow", "tf-keras", "numpy", "ai-edge-litert", "ai-edge-quantizer", "tokenizers",
+            "tensorflow-model-optimization")
 
 
 def versions():
@@ -163,7 +164,7 @@ class _Study:
             for facts in export(model, folder, step["formats"], sequence_length=self.recipe.get("sequence_length", 64),
                                 allow_drift=True):
                 result = evaluate(exported_model(facts["path"], model), self.dataset.test)
-                found.append({**{key: facts[key] for key in ("format", "bytes", "gzip_bytes", "mean_dp", "drift")},
+                found.append({**{key: facts[key] for key in ("format", "bytes", "gzip_bytes")},
                               "accuracy": result["value"], "accuracy_se": result["se"],
                               "correct": pack_correct(result["scores"])})
         return found

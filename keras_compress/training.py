@@ -107,7 +107,10 @@ def check_trained(task_model):
 
 
 def check_fit(task_model, dataset):
-    """Raises ValueError unless the data set asks for what the model answers."""
+    """Raises ValueError unless the data set asks for what the model answers, and its weights are free to change."""
+    if task_model.config.quantization:
+        raise ValueError("A model that quantises while it computes must be the last of a chain. Received: "
+                         f"quantization = {task_model.config.quantization}. Start from the model that it was made of.")
     if task_model.task != dataset.task:
         raise ValueError(f"Model and data must have one task. Received: a {task_model.task} model and "
                          f"{dataset.task} data ({dataset.name}).")

@@ -2,12 +2,11 @@
 from keras_compress.backend import keras
 
 
-def check_plain(task_model):
-    """Raises ValueError unless the model is a BERT whose weights are free to change."""
-    config = task_model.config
-    if config.architecture != "bert" or config.quantization:
-        raise ValueError("Only a BERT that is not quantised can be pruned, clustered or quantised. Received: "
-                         f"{config.architecture}, quantization = {config.quantization}.")
+def check_bert(task_model):
+    """Raises ValueError unless the model is a BERT, whose kernels are those of Dense layers."""
+    if task_model.config.architecture != "bert":
+        raise ValueError("Only a BERT can be pruned, clustered or quantised. Received: a "
+                         f"{task_model.config.architecture}.")
 
 
 def is_inner_dense(layer):

@@ -38,12 +38,13 @@ class Runner:
             self._run = self._interpreter.get_signature_runner(SIGNATURE)
             self.sequence_length = int(self._run.get_input_details()["input_word_ids"]["shape"][-1])
             self.output_shape = tuple(self._run.get_output_details()[OUTPUT_NAME]["shape"][1:].tolist())
-        except (ValueError, RuntimeError, KeyError) as error:
-            reason = " ".join(str(error).split())
+            self.vocab_size = self._rows_of_table("input_word_ids")
+            self.run(dict.fromkeys(INPUT_NAMES, np.zeros((1, self.sequence_length), np.int32)))    # damage may show only here
+        except (ValueError, RuntimeError, KeyError, StopIteration) as error:
+            reason = " ".join(str(error).split()) or "no table of words"
             raise ValueError(f"{name}: not a model that this runtime can load ({reason}). Export it again, or as "
                              "`int8_per_tensor` for an old runtime.") from error
         self.num_partitions = sum(op["op_name"] == "DELEGATE" for op in self._interpreter._get_ops_details())
-        self.vocab_size = self._rows_of_table("input_word_ids")
 
     def run(self, inputs):
         """One forward pass. Inputs by name, int32 (1, seq) each -> float32 (1, classes) or (1, seq, labels)."""

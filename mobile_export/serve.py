@@ -50,11 +50,12 @@ def server(folder, port=8000):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             path, port = unquote(urlsplit(self.path).path), self.server.server_port
-            if self.headers["Host"] not in (f"127.0.0.1:{port}", f"localhost:{port}"):
+            own = (f"127.0.0.1:{port}", f"localhost:{port}", *("127.0.0.1", "localhost") * (port == 80))
+            if self.headers["Host"] not in own:
                 self.send_error(403)                              # another site's name that leads to this machine
             elif path == "/models.json":
                 self.answer(content, ".json")
-            elif path in files:
+            elif path in files and files[path].is_file():
                 self.answer(files[path].read_bytes(), files[path].suffix)
             else:
                 self.send_error(404)

@@ -4,7 +4,7 @@
 
 Without files a tiny model is exported in all formats. Not part of the test run: it needs the network, and of the system
 `apt-get`, `dpkg-deb` and Debian's keyring. Nothing is installed: DIR (400 MB, filled once) gets qemu's user-mode
-emulator and a Python for arm64 from Debian 13, and this environment's versions of numpy and LiteRT for arm64. Three
+emulator and a Python for arm64 from Debian 13, and numpy and LiteRT for arm64 as requirements.txt locks them. Three
 processors, because each takes other int8 kernels: without dot product, with it, and with matrix multiplication.
 
 Printed per processor and file: the largest probability difference to this machine's LiteRT on 20 texts, and how often
@@ -15,10 +15,10 @@ are wrong by .57, and LiteRT 2.3 crashes.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,9 +57,11 @@ def fetch(folder):
     if not (folder / "root/lib").is_symlink():
         (folder / "root/lib").symlink_to("usr/lib")
     tags = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
+    locked = re.findall(r"^(?:numpy|ai-edge-litert)==.*(?:\n    --hash.*)+", (ROOT / "requirements.txt").read_text(), re.M)
+    (folder / "requirements.txt").write_text("\n".join(locked))
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--target",
                     folder / "site", "--python-version", "3.13", *(f"--platform={tag}" for tag in tags),
-                    *(f"{name}=={version(name)}" for name in ("numpy", "ai-edge-litert"))], check=True)
+                    "--require-hashes", "-r", folder / "requirements.txt"], check=True)
     (folder / "complete").touch()
 
 
@@ -104,6 +106,8 @@ def main(arguments=None):
     parser.add_argument("--folder", default=ROOT / "data/cache/arm64", type=Path, help="(default: %(default)s)")
     options = parser.parse_args(arguments)
     folder = options.folder.resolve()
+    for path in options.files:
+        Runner(path)                                       # a wrong file is told before 400 MB come
     if not (folder / "complete").is_file():
         fetch(folder)
     with tempfile.TemporaryDirectory() as place:

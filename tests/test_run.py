@@ -153,6 +153,18 @@ def test_other_tasks_end_to_end_from_a_fine_tuned_model(place, tmp_path, task, m
     assert model.task == task and (tmp_path / "out" / "models" / "theseus-1" / "float32.tflite").is_file()
 
 
+def test_quantised_models_stand_beside_their_control(place, asked, tmp_path, monkeypatch):
+    monkeypatch.setattr("mobile_export.ort.find_spec", lambda name: None)
+    recipe = samples.recipe(place / "quantised.toml", STEPS[0], ("control", "finetune", "predecessor"),
+                            ("static-int8", "q8bert", "predecessor", 'start_step = 0\nformats = ["int8"]'),
+                            ("dynamic-int8", "q8bert", "predecessor", 'activations = "dynamic"\nformats = ["int8"]'))
+    _, report = run(**{**asked, "recipe": recipe}, out=tmp_path / "out")
+    assert {(c["model"], c["baseline"]) for c in report["comparisons"]} == {
+        (name, other) for name in ("static-int8", "dynamic-int8") for other in ("predecessor", "control")}
+    assert report["confusion"]["model"] == "static-int8" and report["engines"]["model"] == "dynamic-int8"
+    assert [row["name"] for row in report["engines"]["rows"]][0] == "LiteRT int8"
+
+
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"quick": True}, {"language": "zh"}, {"length": 8}, {"data": "else"},
                                      {"recipe": "other.toml"}, {"new_head": True}, {"source": "minilm"}])
 def test_changed_settings_are_refused_on_resume(finished, changed):

@@ -199,7 +199,7 @@ def test_exported_files_of_a_cell(recipe, trained, folders, monkeypatch):
     asked = []
     def export(model, folder, formats, **settings):
         asked.append((formats, settings["sequence_length"]))
-        return [{"format": name, "path": name, "bytes": 9, "gzip_bytes": 7, "mean_dp": .1, "drift": None}
+        return [{"format": name, "path": name, "bytes": 9, "gzip_bytes": 7}
                 for name in formats]
     monkeypatch.setattr("mobile_export.convert.export", export)
     monkeypatch.setattr("mobile_export.convert.exported_model", lambda path, model: model)

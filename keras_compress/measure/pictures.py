@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
-from keras_compress.measure.report import metric_name
+from keras_compress.measure.report import CONTROL, metric_name
 
 INK, GREY, PALE, ACCENT = "#1d2733", "#75808c", "#d9dee4", "#0b63c5"
 STYLE = {"font.size": 10, "font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False,
@@ -28,6 +28,8 @@ def look(name):
     """(colour, marker, line style) of a model, by its fixed name."""
     if name == "predecessor":
         return INK, "o", "-"
+    if name == CONTROL:
+        return GREY, "o", "--"
     baselines = {"plain": (GREY, "s", "-"), "truncated": (GREY, "^", "--"), "spread": (GREY, "v", ":")}
     return baselines.get(name.rpartition("-")[0], (ACCENT, "o", "-"))
 

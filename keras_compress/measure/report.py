@@ -12,7 +12,8 @@ MODEL_KEYS = ("name", "parameters", "encoder_parameters", "flops", "metric", "ac
 FILE_KEYS = ("format", "bytes", "gzip_bytes", "latency_ms_p50", "latency_ms_p90", "accuracy", "agreement")
 # Small models without the method: bottom layers pre-trained or fine-tuned; the last layers of even blocks, fine-tuned.
 BASELINES = ("plain", "truncated", "spread")
-BASELINE = re.compile(rf"predecessor|({'|'.join(BASELINES)})-\d+|tfidf|majority")
+CONTROL = "control"              # a float model that trained as long as the others, without the method
+BASELINE = re.compile(rf"predecessor|{CONTROL}|({'|'.join(BASELINES)})-\d+|tfidf|majority")
 MADE_SET = ("assistant is a made set: its sentences come from a grammar written for this project. It shows that the "
             "path works; claims about methods rest on public sets.")
 NONE = "–"

@@ -11,11 +11,10 @@ import numpy as np
 
 from keras_compress.measure.accuracy import (Z95, pack_correct, paired_difference, unpack_correct, value_and_error,
                                              values)
-from keras_compress.measure.report import BASELINES, MADE_SET, markdown_table, percent
+from keras_compress.measure.report import BASELINES, CONTROL, MADE_SET, markdown_table, percent
 
 USUAL = ("plain", "truncated")
-NO_BASELINE = ("predecessor", "tfidf", "majority")       # is compared with none
-CONTROL = "control"              # a step of this name, the same updates without the method, is the only baseline there
+NO_BASELINE = ("predecessor", "tfidf", "majority")       # are compared with none
 
 
 def study_cell(data, method, seed, result, **more):
@@ -28,7 +27,7 @@ def pool_cells(cells):
     """One row per (data, method), the mean over seeds.
 
     The better baseline of `name-K` is whichever of `plain-K`, `truncated-K` and `spread-K` has the higher test mean
-    over the seeds shared with it: the strictest choice. Where a study has a `control`, that is the baseline of all.
+    over the seeds shared with it: the strictest choice. Where a study has a step `control`, that is the only baseline.
     The predecessor is shared by all seeds.
 
     Returns:
@@ -214,7 +213,7 @@ def _against_baseline(scores, data, method, metric, baselines=None):
         family not in BASELINES) else []
     names += [baseline for baseline in baselines or () if baseline.startswith(CONTROL)]
     if baselines is None and (data, CONTROL) in scores:
-        names = [] if method in (CONTROL, *NO_BASELINE) else [CONTROL]
+        names = [] if method == CONTROL or method.startswith(NO_BASELINE) else [CONTROL]
     ours, pairs = scores[data, method], []
     for name in names:
         theirs = scores.get((data, name), {})

@@ -16,7 +16,7 @@ import tensorflow_model_optimization as tfmot
 
 from keras_compress.backend import tf
 from keras_compress.training import Training, adamw, check_fit, fit, task_loss
-from keras_compress.wrapping import check_plain, is_inner_dense, wrapped
+from keras_compress.wrapping import check_bert, is_inner_dense, wrapped
 
 sparsity_api = tfmot.sparsity.keras
 
@@ -68,7 +68,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), sparsity=0.5, 
         ValueError: if model and data do not fit, a setting is out of range, or the model is quantised.
     """
     check_fit(task_model, dataset)
-    check_plain(task_model)
+    check_bert(task_model)
     if training.patience is not None:
         raise ValueError("`patience` must be none: the weights of an earlier update have fewer zeros than asked for. "
                          f"Received: {training.patience}.")

@@ -13,7 +13,7 @@ import tensorflow_model_optimization as tfmot
 from keras_compress.bert.task_model import weights_of
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.training import Training, adamw, check_fit, fit, task_loss
-from keras_compress.wrapping import check_plain, wrapped
+from keras_compress.wrapping import check_bert, wrapped
 
 clustering = tfmot.clustering.keras
 
@@ -33,7 +33,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_clusters=1
     if num_clusters < 2 or training.patience is not None:
         raise ValueError("`num_clusters` must be 2 or more, and `patience` none: the centroids belong to the last "
                          f"update. Received: {num_clusters} and {training.patience}.")
-    check_plain(task_model)
+    check_bert(task_model)
     num_steps = training.num_steps(len(dataset.train.texts))
     with training.scope():
         copy = task_model.clone(seed=seed)

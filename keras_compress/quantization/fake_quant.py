@@ -9,7 +9,8 @@
     Dense                    weight (one scale), product, output            weight (one scale per output)
     the classifier           -                                              as any Dense
     word table               8 bits, one scale                              one scale; 4 and 2 bits: one per row
-    LayerNorm, attention     output                                         -
+    LayerNorm, attention,
+    an adapter's GELU        output                                         -
     softmax                  output (256 levels)                            -
 
 "static" fixes the ranges of activations in training: every FULLY_CONNECTED then reads and gives int8. Without ranges on
@@ -200,7 +201,7 @@ def is_quantized(layer, settings):
     static = settings["activations"] == "static"
     if isinstance(layer, keras.layers.Dense):
         return not static or is_inner_dense(layer)
-    inner = (L.LayerNorm, L.AttentionProbs, L.AttentionContext)
+    inner = (L.LayerNorm, L.AttentionProbs, L.AttentionContext, keras.layers.Activation)
     return isinstance(layer, L.WordEmbedding) or (static and isinstance(layer, inner))
 
 

@@ -20,7 +20,8 @@ const byId = (id) => document.getElementById(id);
 let words = WORDS[navigator.language.startsWith("zh") ? "zh" : "en"];
 let loading = Promise.resolve();                       // MediaPipe loads one model at a time
 
-// `mediapipe_compatible` of metadata.py: what the models' own tokenizer does and MediaPipe's does not.
+// As `mediapipe_compatible` of metadata.py: what the models' own tokenizer does and MediaPipe's does not. Where this
+// browser's Unicode is newer than Python's, letters and marks that came with it are told apart otherwise.
 const normalized = (text) => text.replace(/[\t\n\r\p{Z}]/gu, " ").replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\uFFFD]/gu, "")
   .normalize("NFD").replace(/\p{Mn}/gu, "").replace(/[\p{Uppercase}\p{Lt}]/gu, (letter) => letter.toLowerCase());
 

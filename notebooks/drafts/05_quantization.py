@@ -273,7 +273,7 @@ Note the tail on the right: a single large value sets the scale for all others.
 
 The simplest method is **post-training quantization** (训练后量化): take the trained weights, round them, done. `export`
 does that, with a scale per channel. In these files activations are floats between the layers; each product quantizes
-what comes in by the range that this very text has (*dynamic range*, 动态范围), multiplies integers, and gives floats
+what comes in by the range that each token has (*dynamic range*, 动态范围), multiplies integers, and gives floats
 back. No range has to be known beforehand.
 
 `export` compares each file with Keras on dev texts and refuses those that drift too far. We want to see those too:
@@ -434,7 +434,7 @@ it one could not tell what the quantized training brought from what one more epo
 # %%
 control = finetune(predecessor, data, seed=SEED, training=more)
 add_files("control", control, "float32", "int8", "int4", "int2")
-settings = {"seed": SEED, "training": more, "start_step": 0 if FAST else 10}
+settings = {"seed": SEED, "training": more}
 dynamic = {}
 for bits in (8, 4, 2):
     dynamic[bits] = q8bert.compress(predecessor, data, bits=bits, activations="dynamic", **settings)
@@ -484,13 +484,13 @@ r"""
 ## 7. The static route: TF-MOT
 
 The paper goes further: activations are rounded while training too, to 8 bits, by ranges that are collected on the way
-and then **fixed** (static, 静态). The file can compute from layer to layer in integers, and hardware that knows no floats
-needs this form. We use the TensorFlow Model Optimization Toolkit (TF-MOT): it wraps each layer that `quantized_layers`
+and then **fixed** (static, 静态). The file can then compute from one product to the next in integers. (Hardware that knows no
+floats at all needs more: LayerNorm, softmax and the classifier stay floats here.) We use the TensorFlow Model Optimization Toolkit (TF-MOT): it wraps each layer that `quantized_layers`
 annotates. Which ones?
 """
 
 # %%
-static = q8bert.compress(predecessor, data, **settings)
+static = q8bert.compress(predecessor, data, start_step=0 if FAST else 10, **settings)
 add_files("QAT static, 8 bits", static, "int8")
 ranges = {name: float(value) for name, value in static.weights().items() if name.endswith("_range")}
 print(f"{len(ranges)} ranges of activations, {len(kernels) - 1} kernels of 8 bits; the classifier stays float")

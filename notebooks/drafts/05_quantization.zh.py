@@ -260,7 +260,7 @@ r"""
 ## 4. 训练之后：直接取整
 
 最简单的办法是**训练后量化**（post-training quantization）：拿训练好的权重，取整，完事。`export` 做的就是这个，逐通道各用一个
-缩放因子。在这样的文件里，层与层之间的激活值仍是浮点数；每次矩阵乘法先按这条文本自己的取值范围把输入量化（*动态范围*，dynamic
+缩放因子。在这样的文件里，层与层之间的激活值仍是浮点数；每次矩阵乘法先按每个词元自己的取值范围把输入量化（*动态范围*，dynamic
 range），做整数乘法，再还原成浮点数。所以不需要事先知道任何范围。
 
 `export` 会在开发集（dev）上把每个文件与 Keras 逐条对照，偏差太大的不予写盘。这一课偏要看看那些文件，所以打开 `allow_drift`。
@@ -415,7 +415,7 @@ r"""
 # %%
 control = finetune(predecessor, data, seed=SEED, training=more)
 add_files("control", control, "float32", "int8", "int4", "int2")
-settings = {"seed": SEED, "training": more, "start_step": 0 if FAST else 10}
+settings = {"seed": SEED, "training": more}
 dynamic = {}
 for bits in (8, 4, 2):
     dynamic[bits] = q8bert.compress(predecessor, data, bits=bits, activations="dynamic", **settings)
@@ -463,13 +463,13 @@ show(("bits", "integers changed by the control", "changed by QAT", "zeros after 
 r"""
 ## 7. 静态路线：TF-MOT
 
-论文走得更远：训练时激活值也取整到 8 位，所用的范围在训练途中收集，然后**固定**下来（static，静态）。这样，文件可以一层接一层地
-用整数计算；完全不懂浮点数的硬件也非要这种形式不可。我们用的是 TensorFlow 模型优化工具包（TF-MOT），它把 `quantized_layers`
+论文走得更远：训练时激活值也取整到 8 位，所用的范围在训练途中收集，然后**固定**下来（static，静态）。这样，文件就能从一次乘法到
+下一次乘法都用整数计算。（完全不懂浮点数的硬件要求更多：这里的 LayerNorm、softmax 和分类器仍是浮点。）我们用的是 TensorFlow 模型优化工具包（TF-MOT），它把 `quantized_layers`
 标注过的层逐个包起来。都有哪些层？
 """
 
 # %%
-static = q8bert.compress(predecessor, data, **settings)
+static = q8bert.compress(predecessor, data, start_step=0 if FAST else 10, **settings)
 add_files("QAT static, 8 bits", static, "int8")
 ranges = {name: float(value) for name, value in static.weights().items() if name.endswith("_range")}
 print(f"{len(ranges)} ranges of activations, {len(kernels) - 1} kernels of 8 bits; the classifier stays float")

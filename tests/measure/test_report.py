@@ -95,6 +95,13 @@ def test_headline_by_hand():
     assert more == "It is 2.0 points better than plain-3 (95 % interval +0.5 to +3.5)."
 
 
+def test_a_control_is_a_baseline_of_the_headline():
+    comparison = {"model": "static-int8", "baseline": "control", "difference": .0, "low": -.01, "high": .01, "n": 900}
+    models = [PREDECESSOR, {**PREDECESSOR, "name": "control"}, successor(name="static-int8")]
+    (lead, more), = headline(whole_report(models=models, comparisons=[comparison]))
+    assert lead.startswith("static-int8 keeps") and more.startswith("Its difference from control, +0.0 points")
+
+
 def test_headline_is_honest_when_it_did_not_pay():
     comparison = {"model": "theseus-3", "baseline": "plain-3", "difference": -.02, "low": -.035, "high": -.005,
                   "n": 900}

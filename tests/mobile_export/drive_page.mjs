@@ -1,7 +1,6 @@
 // Drives the web page in headless Chromium for test_web.py: types texts, and prints as JSON what the page shows for
 // each and what it asked the network for. Its one argument, JSON: address, web (folder of node_modules), chromium
-// (path), texts, and optionally shots (folder) for screenshots as wide as a phone and a desktop, light and dark, and
-// change (a file that the first panel is to show instead while its own, which comes late, is on the way).
+// (path), texts, and optionally change (a file that the first panel is to show instead while its own, which comes late, is on the way).
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
@@ -43,18 +42,10 @@ for (const text of asked.texts) {
     }))) });
 }
 const markup = await page.$$eval("main *", (all) => all.filter((element) => element.id === "evil").length);
-for (const [width, height] of asked.shots ? [[390, 844], [1280, 800]] : []) {
-  for (const colorScheme of ["light", "dark"]) {
-    await page.setViewportSize({ width, height });
-    await page.emulateMedia({ colorScheme });
-    await page.screenshot({ path: join(asked.shots, `${width}-${colorScheme}.png`), fullPage: true });
-  }
-}
 await page.setViewportSize({ width: 390, height: 844 });
 const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
 await page.click("#language");
 const chinese = await page.textContent("h1");
-if (asked.shots) await page.screenshot({ path: join(asked.shots, "390-zh.png"), fullPage: true });
 await page.waitForTimeout(1500);
 await browser.close();
 console.log(JSON.stringify({ shown, errors, requests, blocked, markup, overflow, chinese }));

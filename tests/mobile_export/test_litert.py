@@ -46,6 +46,19 @@ def test_missing_or_damaged_file(facts, tmp_path):
         Runner(tmp_path / "none.tflite")
 
 
+def test_damage_that_only_running_shows_is_found_when_loading(facts):
+    whole, refused = open(facts["float32"]["path"], "rb").read(), 0
+    for start in range(0, len(whole), len(whole) // 12):
+        content = whole[:start] + bytes(min(2000, len(whole) - start)) + whole[start + 2000:]
+        try:
+            runner = Runner(content)
+        except ValueError as error:
+            refused += "not a model that this runtime can load" in str(error)
+        else:
+            assert runner.run(runner.inputs(Encoding([2, 9, 3], [0, 0, 0]))).shape == (1, 3)
+    assert refused
+
+
 def test_runs_without_tensorflow_and_says_when_there_is_no_runtime(facts):
     script = ("import sys; from mobile_export.litert import Runner\n"
               "sys.modules.update(dict.fromkeys(sys.argv[2:]))\n"

@@ -87,6 +87,11 @@ def test_other_sites_cannot_ask(get):
     assert get("/models.json", Host="a.site.example")[0] == 403           # a name that was made to mean this machine
 
 
+def test_a_file_that_has_gone_is_not_found(get):
+    (serve.WEB / "style.css").unlink()
+    assert get("/style.css")[0] == 404
+
+
 def test_only_this_machine_and_clear_refusals(get, models, tmp_path):
     with serve.server(models[0], 0) as web:
         host, port = web.server_address

@@ -56,5 +56,5 @@ def test_errors(settings, message):
 
 def test_other_models_are_refused():
     from tests.distillation.test_distiller import bilstm
-    with pytest.raises(ValueError, match="not quantised can be pruned, clustered or quantised. Received: bilstm"):
+    with pytest.raises(ValueError, match="Only a BERT can be pruned, clustered or quantised. Received: a bilstm"):
         clustering.compress(bilstm(), data())

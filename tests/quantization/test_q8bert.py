@@ -5,8 +5,11 @@ import pytest
 
 from keras_compress.backend import tf
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.distillation import distilbert
+from keras_compress.factorization import define
 from keras_compress.quantization import q8bert
 from keras_compress.quantization.fake_quant import largest, quantize
+from keras_compress.replacement import theseus
 from keras_compress.training import Training
 from mobile_export.convert import convert, export
 from mobile_export.litert import Runner
@@ -53,6 +56,7 @@ def content(static):
 
 @pytest.mark.parametrize("changes, count", [
     ({"num_layers": 2, "sharing": "all"}, 12),
+    ({"embedding_size": 32, "hidden_size": 64, "adapter": "mlp"}, 8),
     ({"embedding_size": 16, "pooling": "pooler", "activation": "gelu_tanh"}, 8)])
 def test_every_product_of_the_encoder_is_int8_and_norms_and_softmax_are_float(changes, count):
     model = tiny.model(**{**WIDE, **changes})
@@ -114,8 +118,10 @@ def test_steps_are_told(static):
     assert {int(layer.optimizer_step) for layer in static.model.layers if hasattr(layer, "optimizer_step")} == {5}
 
 
-@pytest.mark.parametrize("bits", [4, 2])
-def test_baked_weights_compute_what_training_computed(source, bits):
+@pytest.mark.parametrize("bits, adapter", [(4, None), (2, None), (2, "mlp"), (2, "hgt")])
+def test_baked_weights_compute_what_training_computed(source, bits, adapter):
+    if adapter:
+        source = tiny.model(**WIDE, embedding_size=16, adapter=adapter)
     free = q8bert.quantized(source, {**STATIC, "activations": "dynamic", "bits": bits})
     plain = q8bert.bake(free)
     assert plain.config == source.config and plain.weights().keys() == source.weights().keys()
@@ -155,10 +161,11 @@ def test_errors_of_settings(settings, message):
 
 
 def test_errors_of_models(static, tmp_path):
-    with pytest.raises(ValueError, match="Received: bilstm"):
+    with pytest.raises(ValueError, match="Received: a bilstm"):
         compress(bilstm())
-    with pytest.raises(ValueError, match="not quantised can be .* Received: bert, quantization = {'bits': 8"):
-        compress(static)
+    for method, settings in ((q8bert, {}), (define, {}), (theseus, {"num_layers": 1}), (distilbert, {"num_layers": 1})):
+        with pytest.raises(ValueError, match="the last of a chain. Received: quantization = {'bits': 8"):
+            method.compress(static, data(), training=TRAINING, **settings)
     with pytest.raises(ValueError, match="exported as int8 and int8_per_tensor alone. Received: float32"):
         export(static, tmp_path, ("float32",), sequence_length=16)
     with pytest.raises(ValueError, match="`quantization` must be none or have bits, activations, decay, start_step"):
