@@ -163,12 +163,12 @@ def study_picture(cells):
         for axes, name in zip(panels, names):
             here = [row for row in rows if row["data"] == name]
             for place, row in enumerate(here):
-                colour, marker, _ = look(row["method"]) if row["method"] != "tfidf" else (GREY, "D", "")
+                colour, marker, _ = look(row["method"].partition(":")[0]) if row["method"] != "tfidf" else (GREY, "D", "")
                 axes.plot(np.multiply(100, row["by_seed"]), [place] * len(row["by_seed"]), "|", color=colour, alpha=.6,
                           markersize=9)
                 axes.errorbar(100 * row["accuracy"], place, xerr=196 * row["accuracy_se"], color=colour, marker=marker,
                               markersize=6, linewidth=1.2)
-                if place and row["method"].rpartition("-")[2] != here[place - 1]["method"].rpartition("-")[2]:
+                if place and _order(row["method"])[0] != _order(here[place - 1]["method"])[0]:
                     axes.axhline(place - .5, color=PALE, linewidth=.8)
             axes.set_yticks(range(len(here)), [row["method"] for row in here])
             axes.set_ylim(len(here) - .4, -.6)
@@ -254,7 +254,7 @@ def _pretraining(cells):
 def _order(method):
     """Predecessor, then by size (large first), methods before baselines; TF-IDF and majority last."""
     family, _, size = method.partition(":")[0].rpartition("-")          # files beside their model
-    size = int(size) if size.isdigit() else {"predecessor": 10 ** 9, "tfidf": -1, "majority": -2}.get(method, 0)
+    size = int(size) if size.isdigit() else {"predecessor": 10 ** 9, "tfidf": -1, "majority": -2}.get(size, 0)
     return -size, family in BASELINES, method
 
 
