@@ -481,12 +481,15 @@ show(("bits", "integers changed by the control", "changed by QAT", "zeros after 
 
 # %% [markdown]
 r"""
+Few integers changed, with 2 bits hardly more than in the control. So much of what QAT wins may come from all that is
+not rounded so coarsely: scales, layer norms, biases, the word table.
+
 ## 7. The static route: TF-MOT
 
 The paper goes further: activations are rounded while training too, to 8 bits, by ranges that are collected on the way
-and then **fixed** (static, 静态). The file can then compute from one product to the next in integers. (Hardware that knows no
-floats at all needs more: LayerNorm, softmax and the classifier stay floats here.) We use the TensorFlow Model Optimization Toolkit (TF-MOT): it wraps each layer that `quantized_layers`
-annotates. Which ones?
+and then **fixed** (static, 静态). The file can then compute from one product to the next in integers. (Hardware that
+knows no floats at all needs more: LayerNorm, softmax and the classifier stay floats here.) We use the TensorFlow Model
+Optimization Toolkit (TF-MOT): it wraps each layer that `quantized_layers` annotates. Which ones?
 """
 
 # %%
@@ -535,8 +538,8 @@ axes.set(xscale="log", xlabel="range (number: layer)", ylim=(-.6, len(kinds) - .
 r"""
 One scale serves all words and all places of a tensor. The wider its range, the coarser the step for all the small
 values in it. That is the weak point of the static route. The top row is the worst: `output`, what the feed-forward
-network gives back. Quantized alone, before any training, these six tensors cost more accuracy than all others together
-(`data/results/README.md` has the figures). And Q8BERT's grid is symmetric for activations, too: its
+network gives back. In the study's model, quantized alone and before any training, these six tensors cost more
+accuracy than all others together (`data/results/README.md` has the figures). And Q8BERT's grid is symmetric for activations, too: its
 zero point is 0, so the half that GELU leaves unused (Section 3) stays unused. Q-BERT takes the smallest and the
 largest value instead, with a zero point as in Section 2.
 
@@ -679,8 +682,8 @@ r"""
 The last column is the fair one: same start, same number of updates, same bits; only the training differs. The last but
 one says what the bits cost altogether. An interval that contains 0 means: this test cannot tell the two apart.
 
-The row *static* is set beside 8 bits with dynamic ranges: what it loses against those is the price of fixed ranges
-and of integers between the layers.
+The row *static* is set beside 8 bits with dynamic ranges: what it loses against those is the price of fixed ranges,
+of integers between the layers, and of one scale per kernel instead of one per output.
 
 ## 10. Zeros make nothing faster
 
@@ -732,7 +735,7 @@ least rows or blocks of zeros. What makes a model faster everywhere is to take w
 3), width (Lesson 3).
 
 Look at the rows of 4 and 2 bits as well. The files are smaller; are they faster than the 8-bit one? The runtime unpacks
-the weights to 8 bits before it multiplies.
+the weights to 8 bits before it multiplies: here 4 bits save hardly any time, and 2 bits cost a lot.
 
 ## 11. An honest reading
 

@@ -239,7 +239,8 @@ r"""
 ## 5. Is it still the same model?
 
 Between Keras and the file lie a converter, other kernels, and perhaps a rounding to few bits. **Parity** (一致性) is
-checked in three ways, always on the same texts: how far the probabilities are apart ($|\Delta p|$, the largest of a
+checked in three ways, always on the same texts for both (for floats
+the first 200 do): how far the probabilities are apart ($|\Delta p|$, the largest of a
 text), how often both give the same answer (agreement, 一致率), and how the accuracy moves.
 """
 
