@@ -21,8 +21,8 @@ Departures
     rounded to k / 256, as the converter's integer product does. Activations below their range become -128 where the
     paper has -127: TFLite's int8 cannot leave it out. With "static" the classifier stays float, and a stored integer may
     be one off where a weight lies in the middle between two.
-    The paper leaves a product in 32 bits where it likes to; TFLite's int8 product gives int8. The ranges of the
-    feed-forward outputs, wide because of a few outliers, are what "static" pays for (data/results/README.md).
+    The paper may leave a product in 32 bits; TFLite's int8 product gives int8. The ranges of the feed-forward outputs,
+    wide because of a few outliers, are what "static" pays for (data/results/README.md).
 Put it last in a chain: methods that change a model's shape expect weights that are free.
 Training is a simulation, slower than without, and saved models are as large as before: only the exported file is small.
 """

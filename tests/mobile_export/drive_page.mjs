@@ -1,6 +1,7 @@
 // Drives the web page in headless Chromium for test_web.py: types texts, and prints as JSON what the page shows for
 // each and what it asked the network for. Its one argument, JSON: address, web (folder of node_modules), chromium
-// (path), texts, and optionally change (a file that the first panel is to show instead while its own, which comes late, is on the way).
+// (path), texts, and optionally change (a file that the first panel is to show instead while its own, which comes
+// late, is on the way).
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
