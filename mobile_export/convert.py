@@ -62,8 +62,8 @@ def export(task_model, path, formats=("float32", "int8"), *, sequence_length=64,
         list of dicts, one per file: `format`, `path`, `bytes`, `gzip_bytes` (compressed, as for a download: zeros and
         repeated weights show here, and neither in `bytes` nor in the time), `no_metadata` (None, or why there is
         none), `sequence_length`, `cls_only`, `partitions` (XNNPACK; None for ONNX), `seconds` (conversion), and
-        against Keras on the same texts cut to the same length: `num_examples`, `compared_on` (the
-        same in words), `agreement` (0-1; tagging: of tokens),
+        against Keras on the same texts cut to the same length: `num_examples`, `compared_on` (the same in words),
+        `agreement` (0-1; tagging: of tokens),
         `max_dp`, `mean_dp` (over texts or tokens, of the largest probability difference), `max_dlogit` (floats only),
         `metric`, `accuracy`, `accuracy_keras` (int8 with dev only), `drift` (None, or what is out of bounds).
     Raises:

@@ -39,7 +39,7 @@ class Runner:
             self.sequence_length = int(self._run.get_input_details()["input_word_ids"]["shape"][-1])
             self.output_shape = tuple(self._run.get_output_details()[OUTPUT_NAME]["shape"][1:].tolist())
             self.vocab_size = self._rows_of_table("input_word_ids")
-            self.run(dict.fromkeys(INPUT_NAMES, np.zeros((1, self.sequence_length), np.int32)))    # damage may show only here
+            self.run(dict.fromkeys(INPUT_NAMES, np.zeros((1, self.sequence_length), np.int32)))    # may show damage
         except (ValueError, RuntimeError, KeyError, StopIteration) as error:
             reason = " ".join(str(error).split()) or "no table of words"
             raise ValueError(f"{name}: not a model that this runtime can load ({reason}). Export it again, or as "

@@ -43,8 +43,8 @@ def no_metadata(task_model):
 def mediapipe_compatible(text):
     """A text as BERT's own normaliser leaves it: what to give to MediaPipe's TextClassifier in its place.
 
-    In other languages: drop control, format and private-use characters, turn any white space into a space, decompose (NFD) and drop
-    the accents (Mn), lower-case.
+    In other languages: drop control, format and private-use characters, turn any white space into a space, decompose
+    (NFD) and drop the accents (Mn), lower-case.
 
     Args:
         text: str, any.

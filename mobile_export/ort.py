@@ -4,7 +4,6 @@ from pathlib import Path
 
 from mobile_export.litert import INPUT_NAMES, Runner, read
 
-
 PACKAGES = ("onnx", "onnxruntime", "tf2onnx")              # to write a file; to run it, onnxruntime alone
 
 
@@ -42,7 +41,8 @@ class OnnxRunner:
             shapes = {tensor.name: tensor.shape for tensor in self._session.get_inputs()}
             self.sequence_length = shapes["input_word_ids"][-1]
             self.output_shape = tuple(self._session.get_outputs()[0].shape[1:])
-            if shapes != dict.fromkeys(INPUT_NAMES, [1, self.sequence_length]) or not isinstance(self.sequence_length, int):
+            fixed = isinstance(self.sequence_length, int)
+            if not fixed or shapes != dict.fromkeys(INPUT_NAMES, [1, self.sequence_length]):
                 raise ValueError(f"its inputs are {shapes}")
             self.vocab_size = int(self._session.get_modelmeta().custom_metadata_map["vocab_size"])
         except (KeyError, IndexError, TypeError, ValueError, *_errors()) as error:
@@ -73,4 +73,5 @@ def _errors():
     """What ONNX Runtime raises on a file that it cannot load."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented, state.RuntimeException
+    return (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented,
+            state.RuntimeException)

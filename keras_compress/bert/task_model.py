@@ -40,7 +40,8 @@ class TaskModel:
         if task == "mlm":
             if labels:
                 raise ValueError(f"A masked-LM model has no labels. Received: {list(labels)[:20]}.")
-        elif len(labels) < 2 or len(set(labels)) != len(labels) or any(not x or re.search("[\r\n\0\ud800-\udfff]", x) for x in labels):
+        elif len(labels) < 2 or len(set(labels)) != len(labels) or any(
+                not x or re.search("[\r\n\0\ud800-\udfff]", x) for x in labels):
             raise ValueError("Labels must be two or more different names of one line each, in characters of UTF-8. "
                              f"Received: {list(labels)[:20]}.")
         self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, tuple(labels)

@@ -61,7 +61,7 @@ def pool_cells(cells):
 def pool_differences(cells, family, baselines=None):
     """`family`-K, or a method of that very name, minus the best of some baselines, pooled over all sizes and data sets.
 
-    Default of `baselines`: as in `pool_cells`.
+    `baselines` are names of the same two kinds; default: as in `pool_cells`.
 
     Within a data set the sizes share examples, so they are averaged per example; data sets are independent, each
     counts the same: se^2 = sum of their se^2 / (number of sets)^2.
@@ -163,7 +163,8 @@ def study_picture(cells):
         for axes, name in zip(panels, names):
             here = [row for row in rows if row["data"] == name]
             for place, row in enumerate(here):
-                colour, marker, _ = look(row["method"].partition(":")[0]) if row["method"] != "tfidf" else (GREY, "D", "")
+                model = row["method"].partition(":")[0]
+                colour, marker, _ = look(model) if model != "tfidf" else (GREY, "D", "")
                 axes.plot(np.multiply(100, row["by_seed"]), [place] * len(row["by_seed"]), "|", color=colour, alpha=.6,
                           markersize=9)
                 axes.errorbar(100 * row["accuracy"], place, xerr=196 * row["accuracy_se"], color=colour, marker=marker,
@@ -209,9 +210,8 @@ def _scores(cells):
 def _against_baseline(scores, data, method, metric, baselines=None):
     """(name of the better baseline, scores of the method, scores of the baseline) on the seeds they share, or None."""
     family, _, size = method.rpartition("-")
-    names = [f"{baseline}-{size}" for baseline in baselines or BASELINES] if size.isdigit() and (
-        family not in BASELINES) else []
-    names += [baseline for baseline in baselines or () if baseline.startswith(CONTROL)]
+    names = [] if family in BASELINES else [
+        name for baseline in baselines or BASELINES for name in (baseline, f"{baseline}-{size}")]
     if baselines is None and (data, CONTROL) in scores:
         names = [] if method == CONTROL or method.startswith(NO_BASELINE) else [CONTROL]
     ours, pairs = scores[data, method], []

@@ -19,8 +19,8 @@ Departures
     What Dense layers read is quantised where it is made, at the outputs of LayerNorm and attention, so that the
     residual connections carry rounded values, too, and each tensor has one scale. Probabilities of attention are
     rounded to k / 256, as the converter's integer product does. Activations below their range become -128 where the
-    paper has -127: TFLite's int8 cannot leave it out. With "static" the classifier stays float, and a stored integer may
-    be one off where a weight lies in the middle between two.
+    paper has -127: TFLite's int8 cannot leave it out. With "static" the classifier stays float, and a stored integer
+    may be one off where a weight lies in the middle between two.
     The paper may leave a product in 32 bits; TFLite's int8 product gives int8. The ranges of the feed-forward outputs,
     wide because of a few outliers, are what "static" pays for (data/results/README.md).
 Put it last in a chain: methods that change a model's shape expect weights that are free.
