@@ -26,7 +26,7 @@ METADATA = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "
             "language_info": {"name": "python"}}
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(home|Users|root|tmp|work|usr|opt|var|private|mnt)/|[A-Z]:\\\\?Users")
 # A line break between Chinese characters would show as a space.
-SOFT_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef*])\n(?=[\u3000-\u9fff\uff00-\uffef])")
+SOFT_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef*])\n *(?=[\u3000-\u9fff\uff00-\uffef])")
 STUB = 'raise NotImplementedError("your turn")'
 
 

@@ -97,8 +97,8 @@ show((f"\"{sentence}\"", "T = 1", "T = 5", "T = 10"),
 # %% [markdown]
 r"""
 The order stays, the distances shrink. Still, this is one row of numbers per text, read off at the very end. How the
-teacher got there stays hidden. Both methods of this lesson open it up. PKD reads one vector per layer, TinyBERT all of
-them and the attention as well.
+teacher got there stays hidden. Both methods of this lesson open it up. PKD reads one vector in each chosen layer,
+TinyBERT those of all tokens, and the attention as well.
 
 ## 2. PKD: patience with the teacher
 
@@ -108,8 +108,10 @@ loss has three parts:
 $$L = (1 - \alpha)\, L_{CE} + \alpha\, L_{DS} + \beta\, L_{PT}.$$
 
 $L_{CE}$ is the cross-entropy with the labels. $L_{DS}$ is the distance from the teacher's softened answers: $T^2$ times
-the KL divergence between $\mathrm{softmax}(z^T / T)$ and $\mathrm{softmax}(z^S / T)$. New is the third part, the
-*patience*: the student does not wait for the last layer, but follows the teacher's [CLS] on its way through the layers.
+the KL divergence between $\mathrm{softmax}(z^T / T)$ and $\mathrm{softmax}(z^S / T)$. Superscripts say whose: $z^T$ are
+the teacher's logits, $z^S$ the student's; the $T$ that divides is the temperature. New is the third part, the
+*patience*: the student does not wait for the last layer, but follows the teacher's [CLS], the special piece that BERT
+puts before every text, on its way through the layers.
 
 ### 2.1 The vectors of [CLS]
 
@@ -224,8 +226,8 @@ for axes, strategy in zip(all_axes, pkd.MAPS):
 # %% [markdown]
 r"""
 Left the teacher, right the student; pale layers take no part. *Skip* spreads the student over the teacher's whole way,
-*last* asks it to be nearly done after its first layer. For the paper's teacher of 12 layers and a student of 6,
-`patient_layers` gives $\{2, 4, 6, 8, 10\}$ and $\{7, 8, 9, 10, 11\}$.
+*last* asks it to have gone two thirds of the way after its first layer. For the paper's teacher of 12 layers and a
+student of 6, `patient_layers` gives $\{2, 4, 6, 8, 10\}$ and $\{7, 8, 9, 10, 11\}$.
 
 ### 2.3 Mean or sum: what $\beta$ means
 
@@ -248,9 +250,9 @@ print(f"sum / mean = {total / mean:.0f} = {len(learned_from)} layers x {config.h
 
 # %% [markdown]
 r"""
-The last two rows differ by the number of layers times the width. Who takes $\beta$ from one form and the loss from the
-other is wrong by that factor: either nobody hears the patience, or it drowns the labels. So a paper's factor is worth
-nothing without its reduction; whoever uses the sum divides $\beta$ by layers times width.
+The ratio of the last two rows is the number of layers times the width. Whoever takes $\beta$ from one form and the loss
+from the other is off by that factor: either nobody hears the patience, or it drowns out the labels. So a paper's factor
+is worth nothing without its reduction; whoever uses the sum divides $\beta$ by layers times width.
 
 ### 2.4 Distil
 
@@ -284,13 +286,13 @@ draw_parts(all_axes[0], own_curve(pkd3), {"label": (r"$(1 - \alpha) L_{CE}$", 1 
                                           "soft": (r"$\alpha L_{DS}$", alpha), "patience": (r"$\beta L_{PT}$", beta)})
 draw_parts(all_axes[1], own_curve(pkd3), {"dev": ("dev accuracy, %", 100)}, marker="o")
 all_axes[0].set(yscale="log", ylabel="adds to the loss")
-all_axes[1].set_xlabel("update");
+all_axes[1].set(xlabel="update", ylabel="dev accuracy, %");
 
 # %% [markdown]
 r"""
 Each line is a part as it enters the sum, on a logarithmic scale. Look for two things. Which part is the largest at the
-start, and which at the end? And which one stops falling first? A part that lies still is either learned or outvoted.
-(The height of a line is not the strength of its pull: that is the gradient (梯度).)
+start, and which at the end? And which one stops falling first? A part that lies still may be learned, outvoted, or out
+of this student's reach. (The height of a line is not the strength of its pull: that is the gradient (梯度).)
 
 ## 3. TinyBERT: everything inside
 
@@ -313,9 +315,9 @@ for axes, how in zip(all_axes, tinybert.MAPS):
 
 # %% [markdown]
 r"""
-Ask of each map what it leaves out. *Top* tells the student nothing about how the teacher begins, and *bottom* nothing
-about how it ends. *Uniform* is what TinyBERT uses, and so do we. Compare with *skip* of PKD: the same layers, but here
-the student's last layer has one to learn from as well.
+Ask of each map what it leaves out. *Top* tells the student nothing of the teacher's first layers, *bottom* nothing of
+its last ones; the embeddings are compared in all three. *Uniform* is what TinyBERT uses, and so do we. Compare with
+*skip* of PKD: the same layers, but here the student's last layer has one to learn from as well.
 
 ### Exercise 2 (3 points): the layer map
 
@@ -346,27 +348,29 @@ def my_layer_map(num_layers, num_student_layers, how):
 assert my_layer_map(12, 4, "uniform") == [3, 6, 9, 12]
 assert my_layer_map(12, 4, "top") == [9, 10, 11, 12]
 assert my_layer_map(12, 4, "bottom") == [1, 2, 3, 4]
+try:
+    my_layer_map(12, 5, "uniform")
+except ValueError:
+    pass
+else:
+    raise AssertionError("12 layers on 5: there is no uniform map")
 ### BEGIN HIDDEN TESTS
 for n_, m_ in ((6, 3), (6, 6), (12, 1), (24, 8)):
     for how_ in tinybert.MAPS:
         assert my_layer_map(n_, m_, how_) == tinybert.map_layers(n_, m_, how_)[1:], (n_, m_, how_)
 assert my_layer_map(12, 5, "top") == [8, 9, 10, 11, 12] and my_layer_map(7, 2, "bottom") == [1, 2]
-try:
-    my_layer_map(12, 5, "uniform")
-    raise AssertionError("12 layers on 5: there is no uniform map")
-except ValueError:
-    pass
 ### END HIDDEN TESTS
 
 # %% [markdown]
 r"""
 ### 3.2 Attention, side by side
 
-What attention a model pays can be drawn: for every token (row) the scores of all tokens (columns). TinyBERT compares
-the scores $A = QK^\top / \sqrt{d_k}$ *before* the softmax, head by head, so teacher and student must have the same
-number of heads. Here is one head for one sentence; the column of a picture has one scale, darker is higher. The student
-is the one that `compress` starts from: the teacher's layers $g(1), \dots, g(M)$, untrained. So two pictures above each
-other come from the same weights; only what the layer reads is different, because the layers between are gone.
+What attention a model pays can be drawn: for every token (row, the *query*) the scores of all tokens (columns, the
+*keys*). TinyBERT compares the scores $A = QK^\top / \sqrt{d_k}$ *before* the softmax, head by head, so teacher and
+student must have the same number of heads. Here is one head for one sentence; the pictures in a column share one colour
+scale, darker is higher. The student is the one that `compress` starts from: the teacher's layers $g(1), \dots, g(M)$,
+untrained. So two pictures above each other come from the same weights; only what the layer reads is different, because
+the layers between are gone.
 """
 
 # %%
@@ -396,6 +400,8 @@ def draw_maps(rows):
         line[0].set_yticks(range(len(pieces)), pieces, fontsize=7)
     for axes in grid[-1]:
         axes.set_xticks(range(len(pieces)), pieces, fontsize=7, rotation=90)
+    figure.supxlabel("key: the token that is looked at", fontsize=9)
+    figure.supylabel("query: the token that looks", fontsize=9)
 
 
 # %%
@@ -409,16 +415,18 @@ row changes the scores, but not the softmax.
 
 ### 3.3 The losses, and the padding
 
-With $H$ for the hidden states, $E$ for what leaves the embeddings, $h$ heads and a matrix $W$ of which more below:
+With $H$ for the hidden states, $E$ for what leaves the embeddings, $h$ heads and a matrix $W$ of which more below (the
+paper has one for $E$ and one for $H$; the authors' code, like ours, has one for all, with a bias):
 
 $$L_{embd} = \mathrm{MSE}(E^S W, E^T), \quad L_{hidn} = \mathrm{MSE}(H^S W, H^T), \quad
 L_{attn} = \frac{1}{h} \sum_{i=1}^{h} \mathrm{MSE}(A_i^S, A_i^T),$$
 
 $$L_{pred} = -\mathrm{softmax}(z^T / t) \cdot \log\mathrm{softmax}(z^S / t).$$
 
-The inner ones are summed over the student's layers, all with factor 1. Now the trap. Texts of a batch are padded
-(padding, 填充) to one length, and a model computes hidden states and scores for the padding too. They mean nothing, but
-an MSE over everything takes them in. We pad the same 32 texts to three lengths and watch one layer's losses.
+$L_{attn}$ and $L_{hidn}$ are summed over the student's layers; all factors are 1. Now the trap. Texts of a batch are
+padded (padding, 填充) to one length, and a model computes hidden states and scores for the padding too. They mean
+nothing, but an MSE over everything takes them in. We pad the same 32 texts to three lengths and watch one layer's
+losses.
 """
 
 # %%
@@ -438,9 +446,9 @@ show(("padded to", "real tokens", "attn, masked", "attn, authors' code", "attn, 
 
 # %% [markdown]
 r"""
-The texts are the same in all rows, so a loss has no business changing. The two masked columns do not. The columns *over
-all* move with the share of padding, and with it, during training, the weight of the loss: from batch to batch, for no
-reason that lies in the texts. The authors' code sets the scores of padded *keys* to 0 in both models but divides by all
+The texts are the same in all rows, so a loss has no business changing. The two masked columns do not. The other three
+move with the share of padding, and with it, during training, the weight of the loss: from batch to batch, for no reason
+that lies in the texts. The authors' code sets the scores of padded *keys* to 0 in both models but divides by all
 entries and keeps the padded *queries* (the columns of a score map are keys, its rows queries). Ours leaves out both and
 divides by the number of pairs of real tokens; `reduction="reference"` is theirs.
 
@@ -541,7 +549,8 @@ draw_parts(all_axes[1], curve, {"pred": ("$L_{pred}$", 1)})
 draw_parts(all_axes[2], curve, {"dev": ("dev accuracy, %", 100)}, marker="o")
 all_axes[0].set_yscale("log")
 all_axes[1].axhline(entropy, color=GREY, linestyle="--")
-for axes in all_axes:
+for axes, label in zip(all_axes, ("loss", "loss, nats", "dev accuracy, %")):
+    axes.set_ylabel(label)
     axes.axvline(max(row["step"] for row in curve if row["stage"] == "inside"), color=GREY, linestyle=":")
 all_axes[2].set_xlabel("update (dotted: from here on the answers; dashed: the teacher's entropy)");
 
@@ -550,8 +559,10 @@ r"""
 Three things to look for. First, how far the inner losses fall, and which of them hardly moves: the student's dropout is
 on and the teacher's is off, so that even between two equal models no loss would be 0. Second, dev accuracy left of the
 dotted line: there the classifier is still the teacher's own, which no loss of that stage touches, so the curve says how
-well the teacher's classifier can read the student's states. Third, $L_{pred}$: it is a cross-entropy, and the least
-that is possible is not 0 but the teacher's entropy, the dashed line (measured on 500 training texts without dropout).
+well the teacher's classifier can read the student's states. It reads them as they are, while $L_{hidn}$ compares them
+after $W$: what the projection has learned to correct, the classifier does not see. Third, $L_{pred}$: it is a
+cross-entropy, and the least that is possible is not 0 but the teacher's entropy, the dashed line (measured on 500
+training texts without dropout).
 
 ### 3.6 Attention, after
 
@@ -570,8 +581,8 @@ head are an anecdote. Section 5.2 has the numbers for 32 texts and all heads.
 ### 3.7 What the teacher's help costs
 
 In every update the teacher runs too. It need not: it says the same about the same text in every epoch, so with
-`Training(cache_teacher=True)` it runs once per text and its outputs are read from disk later. What would have to be
-kept?
+`Training(cache_teacher=True)` it runs once per text in each stage, and its outputs are read from disk later. What would
+have to be kept?
 """
 
 # %%
@@ -641,8 +652,9 @@ r"""
 Read down a column, then along a row. If a column offers much the same words at every place, its model has learned how
 frequent words are, but not to read the gap. If the candidates fit the gap but come from another world, it has read too
 much documentation. A helper for augmentation must know the language of the task. (The authors have a full BERT with its
-own pre-trained head; ours is a stopgap that a laptop can make.) Look at *don't* too: a word
-with an apostrophe never changes, so a copy keeps its negation. We go on with the second model.
+own pre-trained head; ours is a stopgap that a laptop can make.) And look for what is missing: *don't*, since a word
+with an apostrophe never changes, so that a copy keeps its negation; and stop words, to which the list counts *off*,
+*before* and, oddly, *call*. We go on with the second model.
 
 ### 4.3 What augmentation does to number and meaning
 
@@ -670,7 +682,7 @@ losses ask the *teacher* about the copy, not the label of the text it came from.
 the comparison below has both: TinyBERT with copies, and a student that learns from the same copies under their
 inherited labels.
 
-Three copies of each text; the number of updates stays what it was, so each single text is seen less often.
+Up to three copies of each text; the number of updates stays what it was, so each single text is seen less often.
 (`tinybert.compress` does the same when given `copies` and `mlm`.)
 """
 
@@ -743,8 +755,9 @@ that contains 0 does not say that two models are equal; it says that this test c
 
 Go first to the row that has the same start: `truncated-3` for PKD, `spread-3` for TinyBERT. Those two need no large
 model running beside them and no new loss. Where a method's interval against its row contains 0, the method has not
-shown here that it is worth its effort; where it lies below 0, the method has done harm. Then compare *dev* and *test*:
-the two hold other phrasings and other words and need not put the models in the same order.
+shown here that it is worth its effort; where it lies below 0, the method has done harm on these texts, with this seed.
+Then compare *dev* and *test*: the two hold other phrasings and other words and need not put the models in the same
+order.
 """
 
 # %%
@@ -786,9 +799,10 @@ show(("model", "L_PT", *(f"L_attn, layer {m}" for m in (1, 2, 3)), "answers as t
 
 # %% [markdown]
 r"""
-Look at what each method was *not* asked for. PKD never saw an attention map, TinyBERT saw [CLS] as one token among
-many, and `truncated-3` and `spread-3` saw neither. And compare the columns with the table above: a model that imitates
-better inside need not answer better. The inside was a means; a means can succeed and miss the end.
+Look at what each method was *not* asked for. PKD never saw an attention map; TinyBERT saw [CLS] as one token among
+many, and through the projection, which is gone here; `truncated-3` and `spread-3` saw neither. And compare the columns
+with the table above: a model that imitates better inside need not answer better. The inside was a means; a means can
+succeed and miss the end.
 
 ## 6. An honest reading
 
@@ -815,8 +829,8 @@ And what may we *not* say?
   takes three seeds and public sets. And of eleven comparisons at 95 %, one may well be off by chance alone.
 - **This is not the papers' setting.** Their teachers have 12 layers; PKD's student starts from pre-trained layers,
   TinyBERT's thin student from the general stage. Our students start from the teacher itself and know much already: that
-  makes it hard for a method to add something. And the factors ($\alpha$, $\beta$, $T$, `inside_share`) are the
-  package's defaults; PKD's authors choose theirs from a grid, on dev.
+  may leave a method little to add. And the factors ($\alpha$, $\beta$, $T$, `inside_share`) are the package's defaults;
+  PKD's authors choose theirs from a grid, on dev.
 - **PKD against TinyBERT** is not method against method: they start from different layers. Only a comparison with the
   same start speaks of the method.
 - **One learning rate for all small models** is simple, but not fair to the last point. A sum of losses has another
