@@ -101,12 +101,13 @@ def _run_study(recipe, options):
 
     cells, costs = run_study(recipe, fixed_lr=options.fixed_lr, data=options.data and [options.data],
                              seeds=options.seeds, only=options.only and options.only.split(","))
-    return cells, study_table(cells, costs)
+    return cells, study_table(cells, costs, recipe.get("compare", ()))
 
 
 def _table(options):
     from keras_compress.files import DATA_FOLDER, atomic_write
     from keras_compress.measure.study import curves_picture, pool_cells, study_picture, study_table
+    from keras_compress.recipe import read_recipe, recipes
     from keras_compress.study import read_cells, read_costs
 
     own = DATA_FOLDER / "results" / options.study
@@ -121,7 +122,8 @@ def _table(options):
             if content:
                 with atomic_write(name, "wb") as file:
                     file.write(content)
-    return pool_cells(cells), study_table(cells, read_costs(folder))
+    compare = read_recipe(options.study).get("compare", ()) if options.study in recipes() else ()
+    return pool_cells(cells), study_table(cells, read_costs(folder), compare)
 
 
 def _train(options):
@@ -146,7 +148,7 @@ def _make(options, method, settings):
     import shutil
 
     from keras_compress.files import claim_folder, new_folder
-    from keras_compress.recipe import check_data, run_step, split_settings
+    from keras_compress.recipe import OF_DATA, check_data, run_step, split_settings
 
     dataset = _dataset(options)
     method = method or ("masked_lm" if dataset.task == "unlabelled" else "finetune")
@@ -156,14 +158,16 @@ def _make(options, method, settings):
     new_folder(options.out, overwrite=options.overwrite, sign="history.csv")
     if dataset.task != "unlabelled":
         check_data(dataset, "train", "dev")
-    parent = _load(options, dataset, pooling=options.pooling, new_head=options.new_head, seed=options.seed)
+    any_text = method in OF_DATA and dataset.task == "unlabelled"              # the model keeps its own task
+    parent = _load(options, None if any_text else dataset, pooling=options.pooling, new_head=options.new_head,
+                   seed=options.seed)
     out = Path(options.out)
     checkpoints = out.with_name(out.name + ".checkpoints")
     claim_folder(checkpoints, [step, fields, options.seed, options.pooling, options.new_head, dataset.summary()],
                  options.overwrite)
     try:
         model = run_step({"training": fields}, step, parent, dataset, seed=options.seed, folder=str(checkpoints))
-    except ValueError:
+    except Exception:
         files = [path for path in checkpoints.rglob("*") if path.is_file()]
         if all(path.name == "asked.json" or path.parent.name == "log" for path in files):   # refused before it began
             shutil.rmtree(checkpoints)

@@ -15,8 +15,8 @@ from keras_compress.bert.layers import register
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.weights import with_head
 from keras_compress.datasets.masking import check_mask_piece, each_piece, each_word, mask_words
-from keras_compress.datasets.sentence_pairs import LABELS, sentence_pairs
-from keras_compress.settings import Training, check_choice
+from keras_compress.datasets.sentence_pairs import LABELS, by_length, sentence_pairs
+from keras_compress.settings import Training, check_choice, is_whole
 from keras_compress.training import adamw, fit, stream
 
 
@@ -80,12 +80,13 @@ def masked_lm(task_model, dataset, *, seed=0, training=Training(), train="all", 
     Returns:
         `TaskModel` of task "mlm".
     Raises:
-        ValueError: if the vocabulary has no [MASK], or whole words are asked for of pairs.
+        ValueError: if the vocabulary has no [MASK], whole words are asked for of pairs, or no share of words.
     """
     if whole_word and dataset.task in ("matching", "tagging"):
         raise ValueError("`whole_word` needs single texts. Received: "
                          f"{dataset.task} data ({dataset.name}). Leave it out.")
     check_choice("train", train, ("head", "all"))
+    check_masks(mask_share)
     with training.scope():
         model = with_head(task_model, "mlm", (), seed=seed)
         for layer in model.model.layers:
@@ -103,6 +104,13 @@ def masked_lm(task_model, dataset, *, seed=0, training=Training(), train="all", 
                        measure=lambda: masked_accuracy(model, dataset, training, mask_share))
     model.model.trainable = True
     return model
+
+
+def check_masks(mask_share, ngram=1):
+    """Raises ValueError unless words can be masked so; to be called before training."""
+    if not 0.0 < mask_share < 1.0 or not is_whole(ngram, 1):
+        raise ValueError("`mask_share` must be between 0 and 1, `ngram` a whole number of 1 or more. "
+                         f"Received: {mask_share!r} and {ngram!r}.")
 
 
 @register
@@ -138,9 +146,10 @@ def from_scratch(task_model, dataset, *, seed=0, training=Training(), config={})
 def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task="sop", ngram=3, mask_share=0.15):
     """Trains on running text: masked words and, as much, a task on pairs of segments. Lan et al., 2020 (ALBERT).
 
-    The sentence head is dense + tanh on [CLS] and two scores. It is left behind: what comes next has a head of its own.
-    Its accuracy on dev, texts unmasked, is in the history, beside the updates per second; in the curve it is
-    `dev_sentence`, beside `dev`, the share of masked words guessed.
+    The sentence head is dense + tanh on [CLS] and two scores. It is left behind, where the authors fine-tune from its
+    dense layer: what comes next has a head of its own.
+    Its accuracy on dev, texts unmasked, is in the history, beside what the lengths of the two segments alone would
+    give, and the updates per second; in the curve it is `dev_sentence`, beside `dev`, the share of masked words guessed.
 
     Args:
         task_model: `TaskModel`; one of another task gets a new masked-LM head.
@@ -150,10 +159,12 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
     Returns:
         `TaskModel` of task "mlm".
     Raises:
-        ValueError: if the vocabulary has no [MASK], or the text no sentences to order.
+        ValueError: if the vocabulary has no [MASK], the text no sentences to order, or words cannot be masked so.
     """
     check_mask_piece(task_model.tokenizer)
-    pairs = sentence_pairs(dataset, task_model.tokenizer, training.max_length, sentence_task, seed)
+    check_masks(mask_share, ngram)
+    pairs, as_written = (sentence_pairs(dataset, task_model.tokenizer, training.max_length, task, seed)
+                         for task in (sentence_task, "none"))
     with training.scope():
         model = with_head(task_model, "mlm", (), seed=seed)
         chosen = choosing_model(model)
@@ -184,19 +195,20 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
         return float(np.mean(np.concatenate(right)))
 
     def measure():
-        words = {"dev": masked_accuracy(model, pairs, training, mask_share)}
+        words = {"dev": masked_accuracy(model, as_written, training, mask_share)}      # the same texts in every task
         return {**words, "dev_sentence": sentence_accuracy()} if judge else words
 
     clock = StepClock()
     model.history.append({"method": "pretrain", "seed": seed, "num_steps": num_steps, "sentence_task": sentence_task,
                           "ngram": ngram, "mask_share": mask_share, "pairs": len(pairs.train.texts),
                           "parameters": model.model.count_params(), "training": training.settings()})
-    model.curve += fit(trained, model, pairs, training, seed=seed, stage="pretrain", num_steps=num_steps,
-                       batches=lambda first, last: stream(pairs, model.tokenizer, training, seed, first, last)
-                       .enumerate(first).map(mask), callbacks=[clock], measure=measure)
+    rows = fit(trained, model, pairs, training, seed=seed, stage="pretrain", num_steps=num_steps,
+               batches=lambda first, last: stream(pairs, model.tokenizer, training, seed, first, last)
+               .enumerate(first).map(mask), callbacks=[clock], measure=measure)
+    model.curve += rows
     model.history[-1] |= {"sentence_accuracy": judge and sentence_accuracy(),
-                          "steps_per_second": clock.steps_per_second(),
-                          "curve": [row for row in model.curve if "dev" in row]}
+                          "sentence_by_length": judge and by_length(pairs, model.tokenizer, training.max_length),
+                          "steps_per_second": clock.steps_per_second(), "curve": [row for row in rows if "dev" in row]}
     return model
 
 

@@ -14,7 +14,7 @@ on unlabelled text of its own, such as "apidocs". What it makes serves other ste
 in a study they ask for the size and the accuracy of the step's exported files.
 
 A study is a recipe with `datasets`, `seeds`, `learning_rates` and `shared` (see study.py); a step of a study may have
-`learning_rates` of its own.
+`learning_rates` of its own. `compare` is what its table sets against each other: ["some-step minus another", ..].
 """
 import dataclasses
 import re
@@ -31,7 +31,7 @@ FIXED = ("name", "method", "from", "data", "learning_rates", "formats")    # key
 FOLDER = Path(__file__).parent / "recipes"
 KINDS = {"about": str, "data": str, "training": dict, "step": [dict], "formats": [str], "sequence_length": int,
          "datasets": [str], "seeds": [int], "learning_rates": [float],
-         "shared": bool}                                 # [kind]: a list of these, not empty
+         "compare": [str], "shared": bool}               # [kind]: a list of these, not empty
 
 
 def recipes():
@@ -82,6 +82,9 @@ def read_recipe(name):
             Training(**split_settings(recipe["training"], step)[0])
         except ValueError as error:
             raise ValueError(f"{path}: step {step['name']!r}: {error}") from error
+    for pair in recipe.get("compare", []):
+        if len(pair.split(" minus ")) != 2 or not {*pair.split(" minus ")} <= {*names}:
+            raise ValueError(f"{path}: `compare` must name two steps, as in \"one minus other\". Received: {pair!r}.")
     return recipe
 
 
@@ -120,6 +123,11 @@ def parents(recipe, step):
     """The steps that a step needs models of, `from` first."""
     wanted = [step["from"], *(step[key] for key in MODELS if key in step)]
     return [other for name in wanted for other in recipe["steps"] if other["name"] == name]
+
+
+def is_trained(step):
+    """Whether a step trains, so that seed and learning rate make a difference."""
+    return step.get("recover") != "none" and (step["method"] not in OF_DATA or step.get("tune", False))
 
 
 def is_measured(step):

@@ -10,6 +10,11 @@ def check_choice(name, value, choices):
         raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {value!r}.")
 
 
+def is_whole(value, low, high=math.inf):
+    """Whether a setting is a whole number in [low, high]; True and 3.0 are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
 @dataclass(frozen=True)
 class Training:
     """Settings of a training run.

@@ -11,8 +11,8 @@ A step with `formats` has its exported files measured on test, too, at the recip
 quantisation of a model is a file of the step that trained it.
 
 Learning rates are chosen on dev, from the study's own grid, with the first seed. The first step of a tree (the
-predecessor) is trained once per data set, at its own rate, and shared by the seeds; so is a step that only
-serves others; it makes no cell. With `shared = false` steps that serve others are trained anew for every seed.
+predecessor) is trained once per data set, at its own rate, and shared by the seeds; so is what is made of it without
+training, and a step that only serves others; it makes no cell. With `shared = false` steps that serve others are trained anew for every seed.
 """
 import functools
 import hashlib
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from keras_compress import datasets
 from keras_compress.files import DATA_FOLDER, write_json
-from keras_compress.recipe import OF_DATA, check_data, is_measured, parents, run_step
+from keras_compress.recipe import OF_DATA, check_data, is_measured, is_trained, parents, run_step
 
 log = logging.getLogger(__name__)
 PACKAGES = ("tensorflow", "tf-keras", "numpy", "ai-edge-litert", "ai-edge-quantizer", "tokenizers",
@@ -210,12 +210,14 @@ class _Study:
 
     def grid(self, step):
         """The learning rates to choose from; None: the step's own holds."""
-        alone = self.is_shared(step) or not is_measured(step) or not self.learning_rates
+        alone = self.is_shared(step) or not (is_measured(step) and is_trained(step)) or not self.learning_rates
         return None if alone else step.get("learning_rates", self.learning_rates)
 
     def is_shared(self, step):
-        """Whether a step is trained once for all seeds."""
-        return step is self.recipe["steps"][0] or (self.recipe.get("shared", True) and not is_measured(step))
+        """Whether a step is made once for all seeds."""
+        parent, = [one for one in self.recipe["steps"] if one["name"] == step["from"]] or [step]
+        return step is self.recipe["steps"][0] or (self.recipe.get("shared", True) and not is_measured(step)) or (
+            not is_trained(step) and parent is not step and self.is_shared(parent))
 
     def seed(self, step, seed):
         return self.first_seed if self.is_shared(step) else seed

@@ -108,9 +108,7 @@ def check_trained(task_model):
 
 def check_fit(task_model, dataset):
     """Raises ValueError unless the data set asks for what the model answers, and its weights are free to change."""
-    if task_model.config.quantization:
-        raise ValueError("A model that quantises while it computes must be the last of a chain. Received: "
-                         f"quantization = {task_model.config.quantization}. Start from the model that it was made of.")
+    check_not_quantized(task_model)
     if task_model.task != dataset.task:
         raise ValueError(f"Model and data must have one task. Received: a {task_model.task} model and "
                          f"{dataset.task} data ({dataset.name}).")
@@ -118,6 +116,13 @@ def check_fit(task_model, dataset):
         raise ValueError("Model and data must have the same labels in the same order. "
                          f"Received: {list(task_model.labels)[:8]} and {list(dataset.labels)[:8]}. "
                          "Reorder labels.txt, or load the model with a new head.")
+
+
+def check_not_quantized(task_model):
+    """Raises ValueError if a model quantises while it computes: its weights are no longer free to change."""
+    if task_model.config.quantization:
+        raise ValueError("A model that quantises while it computes must be the last of a chain. Received: "
+                         f"quantization = {task_model.config.quantization}. Start from the model that it was made of.")
 
 
 def check_length(task_model, training):

@@ -142,11 +142,14 @@ def test_unlabelled_text_makes_a_masked_lm_model_that_augments(call, tmp_path):
     status, out, _ = call("train", "--from", "{}/bert-classification", "--new-head", "--data", tmp_path / "prose.txt",
                           "--out", tmp_path / "mlm", *FAST)
     assert status == 0 and out == f"Saved: {tmp_path / 'mlm'}\n" and TaskModel.load(tmp_path / "mlm").task == "mlm"
+    status, _, _ = call("compress", "vocabulary", "--from", "{}/bert-classification", "--data", tmp_path / "prose.txt",
+                        "--out", tmp_path / "fewer", *FAST)                       # any text will do, and the head stays
+    assert status == 0 and TaskModel.load(tmp_path / "fewer").task == "classification"
     status, out, _ = call("compress", "tinybert", "--from", "{}/bert-classification", "--data", "{}/classification",
                           "--set", "num_layers=1", "--set", "copies=2", "--set", f"mlm={tmp_path / 'mlm'}",
                           "--cache-teacher", "--out", tmp_path / "tiny", *FAST)
     assert status == 0 and TaskModel.load(tmp_path / "tiny").history[-1]["copies"] == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlm", "prose.txt", "tiny"]      # no checkpoints left
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fewer", "mlm", "prose.txt", "tiny"]      # no checkpoints left
     status, _, err = call("export", "--from", tmp_path / "mlm", "--out", tmp_path / "x")
     assert status == 1 and "must have a task with labels" in err
 

@@ -6,8 +6,9 @@ import pytest
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.measure.study import study_table
 from keras_compress.recipe import read_recipe
-from keras_compress.study import run_study
+from keras_compress.study import _Study, run_study
 from tests import samples
+from tests.replacement.test_theseus import data
 
 SMALL = {"embedding_size": 8, "num_layers": 1}
 ONLY = ["vocabulary", "shared-all"]
@@ -20,6 +21,14 @@ def test_predecessor_is_that_of_the_other_studies_and_all_recover_alike():
     for step in ours["steps"][1:]:
         assert step["from"] == "predecessor" and not {*step} & {"epochs", "batch_size", "max_length", "evaluations"}
         assert step["name"] == "factorised-distilled-128" or step.get("recover", "finetune") == "finetune"
+
+
+def test_what_is_not_trained_has_one_seed_and_no_learning_rate():
+    recipe = read_recipe("factorization-study")
+    study = _Study(recipe, data(), recipe["learning_rates"], None, None)
+    steps = {step["name"]: step for step in recipe["steps"]}
+    assert study.grid(steps["vocabulary"]) is None and study.seed(steps["vocabulary"], 2) == 0
+    assert study.grid(steps["vocabulary-tuned"]) == [5e-5, 2e-4] and study.seed(steps["vocabulary-tuned"], 2) == 2
 
 
 def stand_ins(patch):

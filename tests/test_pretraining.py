@@ -5,6 +5,7 @@ from keras_compress.backend import tf
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.weights import load, with_head
 from keras_compress.datasets.dataset import Dataset, Split
+from keras_compress.datasets.sentence_pairs import sentence_pairs
 from keras_compress.distillation.distiller import check_trained
 from keras_compress.pretraining import (
     choosing_model, from_scratch, masked_accuracy, masked_lm, masked_loss, pretrain)
@@ -125,7 +126,9 @@ def test_from_scratch():
 
 
 @pytest.mark.parametrize("task", ["sop", "none"])
-def test_pretrain(task):
+def test_pretrain(task, monkeypatch):
+    seen = []
+    monkeypatch.setattr("keras_compress.pretraining.masked_accuracy", lambda model, pairs, *rest: seen.append(pairs) or 0.5)
     start = from_scratch(tiny.model(), None, config={**SHAPE, "sharing": "all", "num_layers": 2})
     before = start.weights()
     model = pretrain(start, corpus(20), training=SHORT, sentence_task=task)
@@ -138,7 +141,10 @@ def test_pretrain(task):
     assert entry["method"] == "pretrain" and entry["steps_per_second"] > 0 and entry["parameters"] == (
         model.model.count_params())
     assert ("sentence_loss" in model.curve[-1]) == (task == "sop")
-    assert 0 <= entry["sentence_accuracy"] <= 1 if task == "sop" else entry["sentence_accuracy"] is None
+    for name in ("sentence_accuracy", "sentence_by_length"):
+        assert 0 <= entry[name] <= 1 if task == "sop" else entry[name] is None
+    written = sentence_pairs(corpus(20), start.tokenizer, SHORT.max_length, "none", 0)
+    assert seen[0].dev.texts == written.dev.texts                             # words are guessed in the same texts
     assert entry["curve"] == model.curve[-1:]
     assert entry["curve"][-1].get("dev_sentence") == entry["sentence_accuracy"]
 
@@ -177,6 +183,9 @@ def test_a_killed_pretraining_goes_on_with_the_same_weights(tmp_path, monkeypatc
     (lambda: from_scratch(tiny.model(), None, config={"depth": 3}), "must be fields of BertConfig.*'depth': 3"),
     (lambda: from_scratch(tiny.model(), None, config="small"), "`config` must be fields of BertConfig"),
     (lambda: from_scratch(tiny.model(), None, config={"hidden_size": 9}), "must be a multiple of `num_heads`"),
+    (lambda: masked_lm(tiny.model(), unlabelled(), mask_share=0.0), "`mask_share` must be between 0 and 1.*Received: 0.0"),
+    (lambda: pretrain(tiny.model(), corpus(5), mask_share=float("nan")), "Received: nan and 3"),
+    (lambda: pretrain(tiny.model(), corpus(5), ngram=0), "`ngram` a whole number of 1 or more. Received: 0.15 and 0"),
     (lambda: pretrain(tiny.model(), data()), "made of running text. Received: classification data"),
     (lambda: pretrain(tiny.model(), corpus(5, 1)), "must have sentences to order")])
 def test_errors_of_pretraining(call, message):

@@ -123,3 +123,11 @@ def test_check_data():
         check_data(dataclasses.replace(whole, test=None), "train", "test")
     with pytest.raises(ValueError, match="Received: d, unlabelled"):
         check_data(Dataset("d", "unlabelled", (), split), "train")
+
+
+def test_what_a_study_compares_are_steps(tmp_path):
+    head = 'datasets = ["x"]\nseeds = [0]\ncompare = ["a minus {}"]'
+    steps = [("a", "finetune", "minilm"), ("b", "finetune", "a")]
+    assert read_recipe(samples.recipe(tmp_path / "mine.toml", *steps, head=head.format("b")))["compare"] == ["a minus b"]
+    with pytest.raises(ValueError, match="`compare` must name two steps.*Received: 'a minus c'"):
+        read_recipe(samples.recipe(tmp_path / "wrong.toml", *steps, head=head.format("c")))

@@ -122,7 +122,8 @@ def read_model(model):
     other = [name for name in layers if name.endswith(("-Mask", "-Attention-Bias", "-Relative-Position"))]
     if missing or other:
         raise ValueError("The model must be a plain BERT encoder of bert4keras. Received: one "
-                         + (f"without {', '.join(missing[:4])}." if missing else f"with {', '.join(other[:4])}."))
+                         + (f"without {', '.join(missing[:4])}." if missing else f"with {', '.join(other[:4])}.")
+                         + " An ALBERT, whose layers are one, is read from its checkpoint's folder.")
     token, attention = layers["Embedding-Token"], layers["Transformer-0-MultiHeadSelfAttention"]
     inner, pooler = layers["Transformer-0-FeedForward"], layers.get("Pooler-Dense")
     activations = "+".join(f.__name__ for f in inner.activation), pooler.activation.__name__ if pooler else "tanh"

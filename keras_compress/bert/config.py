@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_compress.settings import check_choice
+from keras_compress.settings import check_choice, is_whole
 
 POOLINGS = ("pooler", "cls", "mean")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
@@ -73,17 +73,18 @@ class BertConfig:
         for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size",
                      "max_position_embeddings", "type_vocab_size"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < (name != "type_vocab_size"):
+            if not is_whole(value, int(name != "type_vocab_size")):
                 raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
         if self.hidden_size % self.num_heads:
             raise ValueError("`hidden_size` must be a multiple of `num_heads`. "
                              f"Received: {self.hidden_size} and {self.num_heads}.")
-        if self.embedding_size is not None and not 0 < self.embedding_size <= self.hidden_size:
+        if self.embedding_size is not None and not is_whole(self.embedding_size, 1, self.hidden_size):
             raise ValueError(f"`embedding_size` must be 1 to {self.hidden_size}, the `hidden_size`. "
                              f"Received: {self.embedding_size!r}.")
-        if not 0 < self.num_groups <= self.num_layers:
-            raise ValueError(f"`num_groups` must be 1 to {self.num_layers}, the number of layers. "
-                             f"Received: {self.num_groups!r}.")
+        if not is_whole(self.num_groups, 1, self.num_layers) or self.num_layers % self.num_groups:
+            choices = ", ".join(str(g) for g in range(1, self.num_layers + 1) if self.num_layers % g == 0)
+            raise ValueError("`num_groups` must divide the number of layers. "
+                             f"Received: {self.num_groups!r} and {self.num_layers}. Choose {choices}.")
         for name, choices in (("pooling", POOLINGS), ("activation", ACTIVATIONS), ("architecture", ARCHITECTURES),
                               ("sharing", SHARINGS), ("embedding_norm", NORMS), ("adapter", ADAPTERS)):
             check_choice(name, getattr(self, name), choices)
@@ -123,8 +124,8 @@ class BertConfig:
         """The layer whose weights a layer uses for its "attention" or "ffn": the first one of its group, or itself."""
         if self.sharing not in ("all", part):
             return layer
-        group = layer * self.num_groups // self.num_layers
-        return -(-group * self.num_layers // self.num_groups)
+        size = self.num_layers // self.num_groups
+        return layer // size * size
 
     def replace(self, **changes):
         return dataclasses.replace(self, **changes)

@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+import logging
 import re
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from keras_compress.bert.encoder import LayerStore, build, split_name
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
 from keras_compress.files import atomic_folder, read_json
 
+log = logging.getLogger(__name__)
 FORMAT = 1
 
 
@@ -117,7 +119,7 @@ class TaskModel:
         """A copy that has only some of the layers, in the order given; embeddings and head are copied.
 
         Args:
-            indices: layers to keep, from 0. Layers that shared weights get weights of their own.
+            indices: layers to keep, from 0. Layers that shared weights get weights of their own, which is logged.
         Raises:
             ValueError: if there is none, or one that does not exist.
         """
@@ -133,7 +135,12 @@ class TaskModel:
             renamed |= {f"layer_{new}_{rest}": ours[name] for new, old in enumerate(indices)
                         if self.config.owner(old, part) == layer}
         config = self.config.replace(num_layers=len(indices), sharing="none", num_groups=1)
-        return self.rebuilt(config, renamed, seed=seed)
+        small = self.rebuilt(config, renamed, seed=seed)
+        if self.config.sharing != "none":
+            log.warning("layers that shared weights have weights of their own now: %s parameters in %d layers, %s in %d",
+                        f"{self.model.count_params():,}", self.config.num_layers, f"{small.model.count_params():,}",
+                        len(indices))
+        return small
 
     def predict(self, texts, batch_size=64, max_length=None):
         """Predicts from text.

@@ -57,6 +57,19 @@ def sentence_pairs(dataset, tokenizer, max_length, sentence_task="sop", seed=0):
     return Dataset(dataset.name, "matching", LABELS, **splits)
 
 
+def by_length(pairs, tokenizer, max_length):
+    """Share of dev's pairs that the lengths of A and B tell apart: a small decision tree, fitted to train. 0-1.
+
+    What a sentence task has to beat: segments of a text differ in length, and B is where a text is cut off.
+    """
+    from sklearn.tree import DecisionTreeClassifier
+
+    lengths = [np.array([(encoding.type_ids.count(0), encoding.type_ids.count(1)) for encoding in tokenizer.encode(
+        split.texts, max_length)]) for split in (pairs.train, pairs.dev)]
+    tree = DecisionTreeClassifier(min_samples_leaf=min(100, len(lengths[0]) // 4), random_state=0)
+    return float(tree.fit(lengths[0], pairs.train.labels).score(lengths[1], pairs.dev.labels))
+
+
 def segments(split, tokenizer, max_length, random):
     """[(document, A, B)], A and B neighbouring texts of one or more sentences each."""
     lengths = [len(encoding.ids) - 2 for encoding in tokenizer.encode(split.texts, max_length)]

@@ -191,7 +191,8 @@ def start_student(teacher, student, layers, seed):
     if student.config.num_layers < len(layers):
         raise ValueError(f"`student` must have {len(layers)} layers or more, as `num_layers` asks for. "
                          f"Received: {student.config.num_layers}.")
-    return student.keep_layers(range(len(layers)), seed=seed)
+    same = student.config.num_layers == len(layers)              # then layers that share weights go on sharing them
+    return student if same else student.keep_layers(range(len(layers)), seed=seed)
 
 
 def soft_target_loss(teacher_logits, student_logits, temperature=1.0, kind="kl", reduction="batchmean", mask=None):

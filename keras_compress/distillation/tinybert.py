@@ -79,10 +79,12 @@ def hidden_loss(teacher, student, mask, reduction="masked"):
 
 
 def thin_student(teacher, num_layers, hidden_size=None, num_heads=None, intermediate_size=None, seed=0):
-    """A student of other sizes with random weights; sizes left out are the teacher's."""
+    """A student of other sizes with random weights; sizes left out are the teacher's. No narrow table, none shared."""
     config = teacher.config.replace(num_layers=num_layers, hidden_size=hidden_size or teacher.config.hidden_size,
                                     num_heads=num_heads or teacher.config.num_heads,
-                                    intermediate_size=intermediate_size or teacher.config.intermediate_size)
+                                    intermediate_size=intermediate_size or teacher.config.intermediate_size,
+                                    embedding_size=None, adapter="linear", embedding_norm="hidden", sharing="none",
+                                    num_groups=1)
     return TaskModel(config, teacher.tokenizer, teacher.task, teacher.labels, seed=seed)
 
 

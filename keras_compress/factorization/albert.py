@@ -6,6 +6,7 @@ Equation map
     Sec. 3.1   V x H  ->  V x E + E x H                                      factorize (encoder.embed)
     Sec. 3.1   cross-layer sharing: all, attention, feed-forward, none       share_layers (BertConfig.owner)
     released code   groups of layers: group(l) = floor(l / L * G)            BertConfig.owner
+    Sec. 3.1, 4.1   sentence order, n-gram masks                              pretraining.py, datasets/
 Departures
     The paper trains from scratch; turning a trained BERT into an ALBERT is ours. The factors start from the trained
     table by truncated SVD, shared weights from the mean of their layers (or the first one's); then a short training,
@@ -21,7 +22,8 @@ import numpy as np
 from keras_compress.bert.config import SHARINGS
 from keras_compress.bert.encoder import split_name
 from keras_compress.distillation.distiller import check_recovery, recovered
-from keras_compress.factorization.table import factorize_table
+from keras_compress.factorization.table import check_wide_table, factorize_table
+from keras_compress.settings import check_choice
 from keras_compress.training import Training, check_fit
 
 log = logging.getLogger(__name__)
@@ -34,13 +36,10 @@ def factorize(task_model, embedding_size, *, seed=0):
     Returns:
         (`TaskModel`, relative error of the table).
     Raises:
-        ValueError: if E is not below the hidden size, or the table is narrow already.
+        ValueError: see `check_wide_table`.
     """
     config = task_model.config
-    if config.table_size != config.hidden_size or not 1 <= embedding_size < config.hidden_size:
-        raise ValueError(f"`embedding_size` must be 1 to {config.hidden_size - 1}, below the hidden size, of a model "
-                         f"whose table is as wide as its layers. Received: {embedding_size} and a table of width "
-                         f"{config.table_size}.")
+    check_wide_table(task_model, embedding_size)
     weights = task_model.weights()
     narrow, projection, error = factorize_table(weights["word_embeddings/embeddings"], embedding_size)
     weights |= {"word_embeddings/embeddings": narrow, "embedding_projection/kernel": projection,
@@ -59,15 +58,16 @@ def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
     Raises:
         ValueError: if the layers cannot be shared so.
     """
+    check_choice("sharing", sharing, SHARINGS[1:])
+    check_choice("how", how, HOW)
     before, layers = task_model.config, range(task_model.config.num_layers)
-    if sharing not in SHARINGS[1:] or how not in HOW or before.sharing != "none":
-        raise ValueError(f"`sharing` must be one of {', '.join(SHARINGS[1:])}, `how` one of {', '.join(HOW)}, of a "
-                         f"model that shares nothing yet. Received: {sharing!r}, {how!r} and {before.sharing!r}.")
-    if num_groups < 1 or len(layers) % num_groups:
-        choices = ", ".join(str(g) for g in layers if g and len(layers) % g == 0)
-        raise ValueError("`num_groups` must divide the number of layers. "
-                         f"Received: {num_groups} and {len(layers)}. Choose {choices}.")
+    if before.sharing != "none" or before.architecture != "bert":
+        raise ValueError("Layers can be shared in a BERT that shares none yet. "
+                         f"Received: a {before.architecture}, sharing {before.sharing}.")
     config, ours = before.replace(sharing=sharing, num_groups=num_groups), task_model.weights()
+    if num_groups == len(layers):
+        raise ValueError(f"`num_groups` must be below the number of layers, or nothing is shared. "
+                         f"Received: {num_groups} and {len(layers)}.")
     weights = {name: array for name, array in ours.items() if not name.startswith("layer_")}
     for name in ours.keys() - weights.keys():
         owner, part, rest = split_name(name)
@@ -92,9 +92,9 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
         ValueError: if nothing is asked for, or a setting is out of range.
     """
     check_fit(task_model, dataset)
-    if embedding_size is None and sharing == "none":
-        raise ValueError("`embedding_size` or `sharing` must be given. "
-                         f"Received: {embedding_size} and {sharing!r}.")
+    if sharing == "none" and (embedding_size is None or (num_groups, how) != (1, "mean")):
+        raise ValueError("`embedding_size` or `sharing` must be given; `num_groups` and `how` belong to `sharing`. "
+                         f"Received: {embedding_size}, {sharing!r}, {num_groups!r} and {how!r}.")
     check_recovery(task_model, recover, temperature)
     error = None
     with training.scope():

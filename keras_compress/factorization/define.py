@@ -24,7 +24,7 @@ from keras_compress.bert.config import ADAPTERS
 from keras_compress.bert.encoder import LayerStore, word_table
 from keras_compress.bert.task_model import weights_of
 from keras_compress.distillation.distiller import check_recovery, recovered
-from keras_compress.factorization.table import factorize_table
+from keras_compress.factorization.table import check_wide_table, factorize_table
 from keras_compress.training import Training, check_fit
 
 log = logging.getLogger(__name__)
@@ -114,11 +114,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
     """
     check_fit(task_model, dataset)
     config = task_model.config
-    if config.architecture != "bert" or config.table_size != config.hidden_size or not (
-            1 <= embedding_size < config.hidden_size):
-        raise ValueError(f"`embedding_size` must be 1 to {config.hidden_size - 1}, below the hidden size, of a BERT "
-                         f"whose table is as wide as its layers. Received: {embedding_size} and a "
-                         f"{config.architecture} with a table of width {config.table_size}.")
+    check_wide_table(task_model, embedding_size)
     if adapter not in ADAPTERS or fit_steps < 0:
         raise ValueError(f"`adapter` must be one of {', '.join(ADAPTERS)}, `fit_steps` 0 or more. "
                          f"Received: {adapter!r} and {fit_steps}.")

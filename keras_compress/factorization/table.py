@@ -1,6 +1,22 @@
 """The best narrow word table: truncated SVD (Eckart & Young, 1936)."""
 import numpy as np
 
+from keras_compress.settings import is_whole
+
+
+def check_wide_table(task_model, embedding_size):
+    """Raises ValueError unless the word table of a model can be replaced by one of width E and a projection."""
+    config, task = task_model.config, task_model.task
+    if not is_whole(embedding_size, 1, config.hidden_size - 1):
+        raise ValueError(f"`embedding_size` must be 1 to {config.hidden_size - 1}, below the hidden size. "
+                         f"Received: {embedding_size!r}.")
+    if config.architecture != "bert" or config.adapter_shapes or config.embedding_norm != "hidden" or task == "mlm":
+        raise ValueError("Only a BERT has a word table to make narrow, as wide as its layers, normalised at their width, "
+                         f"and not scoring words. Received: a {config.architecture} with a table of width "
+                         f"{config.table_size} in layers of {config.hidden_size}, `embedding_norm` = "
+                         f"{config.embedding_norm!r}, task {task}. Take the model that this one was made from; of a "
+                         "masked-LM model, load it with the task and labels of your data.")
+
 
 def factorize_table(table, size):
     """Best factors of rank E: table ~ narrow @ projection, by truncated SVD.

@@ -88,12 +88,13 @@ def pool_differences(cells, family, baselines=None):
             "num_sets": len(found), "by_seed": [float(np.mean(row)) for row in zip(*by_seed)]}
 
 
-def study_table(cells, costs=None):
+def study_table(cells, costs=None, compare=()):
     """The Markdown table of a study, and below it what is pooled over data sets and sizes: each method minus its better
     baseline, and a variant, `<method>-<variant>-K`, minus `<method>-K`.
 
     Args:
         costs: dict of `study.read_costs`; None: no columns of size and speed.
+        compare: of the recipe: ["some-step minus another", ..], pooled over data sets, too.
     """
     pooled, names = pool_cells(cells), ["data", "method", "test, % ± SE", "SD of seeds",
                                         "minus the better baseline [95 %]", "minus predecessor [95 %]", "seeds",
@@ -112,11 +113,12 @@ def study_table(cells, costs=None):
         for row, facts in zip(rows, pooled):
             row += [f"{facts[key] / 1e6:.2f}" if facts[key] else "–" for key in ("bytes", "gzip_bytes")]
     if any(row["pretraining"] for row in pooled):
-        names += ["parameters", "updates a second", "masked words, dev %", "sentences, dev %"]
+        names += ["parameters", "updates a second", "masked words, dev %", "sentences, dev %", "by length alone, %"]
         for row, facts in zip(rows, pooled):
             made = {"parameters": facts["parameters"], **(facts["pretraining"] or {})}
             row += [f"{made[key]:{form}}".rstrip("%") if made.get(key) is not None else "–" for key, form in (
-                ("parameters", ",.0f"), ("steps_per_second", ".1f"), ("dev", ".1%"), ("sentence_accuracy", ".1%"))]
+                ("parameters", ",.0f"), ("steps_per_second", ".1f"), ("dev", ".1%"), ("sentence_accuracy", ".1%"),
+                ("sentence_by_length", ".1%"))]
     lines = [markdown_table(names, rows), "",
              "Mean over seeds. SE and intervals are over test examples (paired, averaged over seeds first)."]
     if costs:
@@ -146,6 +148,11 @@ def study_table(cells, costs=None):
         if pooled:
             lines.append(f"{family} minus {base}, the same seeds, data sets and sizes: "
                          f"{_pooled(pooled)}.")
+    for pair in compare:
+        one, other = pair.split(" minus ")
+        pooled = pool_differences(cells, one, (other,))
+        if pooled:
+            lines.append(f"{pair}, the same seeds and data sets: {_pooled(pooled)}.")
     return "\n".join(lines) + "\n"
 
 
@@ -238,16 +245,17 @@ def _pretraining(cells):
     """What the models of some cells brought along from `pretraining.pretrain`, the mean over them; None if nothing.
 
     Returns:
-        dict: `steps_per_second`, `sentence_accuracy` (0-1, or None), `dev` (masked words guessed, 0-1), `curve` (list
-        of dicts: `step`, `dev` and, for sentence tasks, `dev_sentence`).
+        dict: `steps_per_second`, `sentence_accuracy`, `sentence_by_length` (None where none has it), `dev` (masked words
+        guessed, 0-1), `curve` (list of dicts: `step`, `dev` and, for sentence tasks, `dev_sentence`).
     """
     found = [entry for cell in cells for entry in cell.get("settings", ()) if entry.get("method") == "pretrain"]
     if not found:
         return None
     curve = [{key: float(np.mean([row[key] for row in rows])) for key in ("step", "dev", "dev_sentence")
               if key in rows[0]} for rows in zip(*(entry["curve"] for entry in found))]
-    means = {key: None if found[0][key] is None else float(np.mean([entry[key] for entry in found]))
-             for key in ("steps_per_second", "sentence_accuracy")}
+    known = {key: [entry[key] for entry in found if entry[key] is not None]
+             for key in ("steps_per_second", "sentence_accuracy", "sentence_by_length")}
+    means = {key: float(np.mean(values)) if values else None for key, values in known.items()}
     return {**means, "dev": curve[-1]["dev"] if curve else None, "curve": curve}
 
 

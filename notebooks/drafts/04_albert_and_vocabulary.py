@@ -286,7 +286,7 @@ what is lost are the directions in which the table varies least. Section 5 shows
 
 The map from $E$ to $H$ need not be one matrix. DeFINE (Mehta et al., 2020) makes it deep, with an **HGT** (hierarchical
 group transformation): several thin layers, each split into groups. Our three adapters start exactly where the SVD is;
-the two others are then fitted to the old table, piece by piece, without any text.
+the MLP and the HGT are then fitted to the old table, piece by piece, without any text.
 """
 
 # %%
@@ -389,8 +389,8 @@ print(f"predecessor: {percent(on_dev)} %; guessing: about {1 / len(data.labels):
 # %% [markdown]
 r"""
 A word table is one matrix and has a best approximation. Six layers have none: their hidden units stand in no common
-order, so that their mean is nobody's layer. Sharing throws away what was learned, and the training that follows is more
-a new beginning than a recovery. That is why ALBERT shares from the start.
+order, so that their mean is nobody's layer. If the rows *all* are near guessing, sharing has thrown away what was
+learned, and the training that follows is more a new beginning than a recovery. ALBERT shares from the start.
 
 ### 3.2 The gradient of a shared weight
 
@@ -452,10 +452,10 @@ print(f"{timings[0]['device']}; {timings[0]['threads']} thread; {timings[0]['seq
 
 # %% [markdown]
 r"""
-The two blocks on the left say that sharing saves what dropping five layers saves; the two on the right say that it
-saves nothing of the time. A file that stored the shared weights once per use would be as large as the predecessor's:
-the bar in the second block shows that it does not. So the honest rival of a shared model, byte for byte, is
-`truncated-1`, which is several times as fast. Section 5 shows who wins on accuracy.
+Read the two blocks on the left: does sharing save what dropping five layers saves? A file that stored the shared
+weights once per use would be as large as the predecessor's. Then the two on the right: what does it save of the
+operations, and of the time? The honest rival of a shared model, byte for byte, is `truncated-1`: compare their times,
+too. Section 5 shows who wins on accuracy.
 
 ## 4. Prune the vocabulary
 
@@ -524,8 +524,9 @@ show(("dev texts", "number", "predecessor", "pruned, without training"), rows)
 # %% [markdown]
 r"""
 In the first row nothing can change. The whole loss is in the second one, and its size depends on how much of the
-language the training texts have shown. So count pieces on as much text as you have, labelled or not, and compare the
-unknown words of dev before you trust the figure. `keep` adds the words that your application must know.
+language the training texts have shown. So count pieces on as much text as you have, labelled or not, and look how many
+texts of dev are cut otherwise before you trust the figure. (The rate of unknown pieces tells nothing: with all
+characters kept, hardly anything is unknown.) `keep` adds the words that your application must know.
 
 How far may one go? `min_count` drops rare pieces as well:
 """
@@ -535,8 +536,8 @@ rows = []
 for min_count in (0, 1, 2, 5):
     model = vocabulary.compress(predecessor, data, min_count=min_count, seed=SEED)
     rows.append((min_count, f"{len(model.tokenizer.vocab):,}", f"{model.model.count_params():,}",
-                 f"{vocabulary.unknown_rate(model.tokenizer, data):.2%}", percent(accuracy.evaluate(model, data.dev))))
-show(("min_count", "pieces", "parameters", "unknown pieces in dev", "dev without training, %"), rows)
+                 f"{model.history[-1]['cut_otherwise']:.1%}", percent(accuracy.evaluate(model, data.dev))))
+show(("min_count", "pieces", "parameters", "dev texts cut otherwise", "dev without training, %"), rows)
 
 # %% [markdown]
 r"""
@@ -595,8 +596,8 @@ the same texts, and only the texts on which they differ count. An interval that 
 are equal; it says that this test cannot tell them apart.
 
 Look at `predecessor` and `control` first: their difference is what one epoch more is worth, for nothing. Then at
-`shared-all` and `truncated-1`, which weigh the same, and of which one is several times as fast. Then at `stacked`: are
-the losses of its two steps simply added?
+`shared-all` and `truncated-1`, which weigh the same and do not take the same time. Then at `stacked`: are the losses of
+its two steps simply added?
 
 ## 6. Into a file for a phone
 

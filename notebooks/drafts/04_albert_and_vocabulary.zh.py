@@ -272,8 +272,8 @@ show(("E", "saved of the table", "parameters", "relative error", "dev without tr
 
 # %% [markdown]
 r"""
-把 *relative error* 和 *minus predecessor* 两列放在一起看。看着吓人的误差，代价也许很小：丢掉的是词表矩阵里
-起伏最小的那些方向。训练一轮能赢回多少，第 5 节见分晓。
+把 *relative error* 和 *minus predecessor* 两列放在一起看。看着吓人的误差，代价也许很小：丢掉的是词表矩阵里变化最小的那
+些方向。训练一轮能恢复多少，第 5 节见分晓。
 
 ### 2.4 比线性更好的映射？
 
@@ -380,8 +380,8 @@ print(f"predecessor: {percent(on_dev)} %; guessing: about {1 / len(data.labels):
 
 # %% [markdown]
 r"""
-词表矩阵是一个矩阵，总有最好的近似。六个层却没有：它们的隐单元排列次序互不相干，平均起来哪一层都不像。共享等于把学到的东西
-扔掉，之后的训练与其说是恢复，不如说是重新开始。所以 ALBERT 一开始就共享。
+词表矩阵是一个矩阵，总有最好的近似。六个层却没有：它们的隐单元排列次序互不相干，平均起来哪一层都不像。如果标着 *all* 的
+几行接近瞎猜，共享就等于把学到的东西扔掉了，之后的训练与其说是恢复，不如说是重新开始。ALBERT 则从一开始就共享。
 
 ### 3.2 共享权重的梯度
 
@@ -442,9 +442,9 @@ print(f"{timings[0]['device']}; {timings[0]['threads']} thread; {timings[0]['seq
 
 # %% [markdown]
 r"""
-左边两组柱子说明：共享省下的，和扔掉五层省下的一样多；右边两组说明：时间一点也没省。如果文件把共享的权重每用一次就存一份，
-就会和前辈模型一样大，第二组柱子说明并非如此。所以，按字节论，共享模型真正的对手是 `truncated-1`，而它要快好几倍。谁更准，
-第 5 节见分晓。
+先看左边两组柱子：共享省下的，是不是和扔掉五层省下的一样多？如果文件把共享的权重每用一次就存一份，它就会和前辈模型一样
+大。再看右边两组：运算省了多少，时间又省了多少？按字节论，共享模型真正的对手是 `truncated-1`：也比一比它们的时间。谁更
+准，第 5 节见分晓。
 
 ## 4. 裁剪词表
 
@@ -471,8 +471,8 @@ r"""
 
 ### 4.2 答案一位也不变
 
-WordPiece 切词时，总是取放得下的最长词片。如果一条文本的词片全都留着，切法就和原来一样，每个词片用新编号找到的还是原来那
-一行，模型算出来的东西也就和原来完全一样。真的完全一样吗？我们逐位比较。
+WordPiece 切词时，总是取能匹配上的最长词片。如果一条文本的词片全都留着，切法就和原来一样，每个词片用新编号找到的还是原来
+那一行，模型算出来的东西也就和原来完全一样。真的完全一样吗？我们逐位比较。
 """
 
 # %%
@@ -490,8 +490,8 @@ print(f"{len(texts)} texts, {before.size:,} logits; equal to the last bit: {np.m
 r"""
 ### 4.3 那么训练里没见过的词呢？
 
-它们会碎成更小的词片，而这些小词片对应的行是别的意思。`assistant` 特意造成能看出这一点：开发集和测试集里有些词，训练文本里一
-次也没有。我们按“词片是否全都留着”把开发集分成两份。
+它们会碎成更小的词片，而这些小词片的向量表示的是别的意思。`assistant` 特意造成能看出这一点：开发集和测试集里有些词，训练
+文本里一次也没有。我们按“词片是否全都留着”把开发集分成两份。
 """
 
 # %%
@@ -510,8 +510,9 @@ show(("dev texts", "number", "predecessor", "pruned, without training"), rows)
 
 # %% [markdown]
 r"""
-第一行不可能有任何变化，损失全在第二行；损失多大，要看训练文本展示了多少语言现象。所以，手头有多少文本就用多少来数词片，有
-没有标签都行；相信这些数字之前，先看看开发集里有多少词被切碎了。应用必须认识的词，可以用 `keep` 留下。
+第一行不可能有任何变化，准确率的下降全在第二行；下降多少，要看训练文本覆盖了多少词汇。所以，手头有多少文本就用多少来数词
+片，有没有标签都行；相信这些数字之前，先看看开发集里有多少文本切法变了。（未知词片的比例说明不了什么：单个字符全都留着，
+几乎什么都不算未知。）应用必须认识的词，可以用 `keep` 留下。
 
 可以裁到什么程度？提高 `min_count`，少见的词片也会删掉：
 """
@@ -521,8 +522,8 @@ rows = []
 for min_count in (0, 1, 2, 5):
     model = vocabulary.compress(predecessor, data, min_count=min_count, seed=SEED)
     rows.append((min_count, f"{len(model.tokenizer.vocab):,}", f"{model.model.count_params():,}",
-                 f"{vocabulary.unknown_rate(model.tokenizer, data):.2%}", percent(accuracy.evaluate(model, data.dev))))
-show(("min_count", "pieces", "parameters", "unknown pieces in dev", "dev without training, %"), rows)
+                 f"{model.history[-1]['cut_otherwise']:.1%}", percent(accuracy.evaluate(model, data.dev))))
+show(("min_count", "pieces", "parameters", "dev texts cut otherwise", "dev without training, %"), rows)
 
 # %% [markdown]
 r"""
@@ -578,8 +579,8 @@ r"""
 怎样读这张表？**SE** 是对样本而言的标准误。最后一列是**配对**（paired）比较：两个模型回答同样的文本，只有答得不一样的文本才算
 数。区间包含 0，并不是说两个模型一样好，而是说这次测试分不出高下。
 
-先看 `predecessor` 和 `control`：两者之差就是白白多训练一轮的价值。再看 `shared-all` 和 `truncated-1`：分量相同，其中一个要快
-好几倍。然后看 `stacked`：两步的损失是简单相加吗？
+先看 `predecessor` 和 `control`：两者之差就是仅仅多训练一轮带来的提升。再看 `shared-all` 和 `truncated-1`：大小相同，快
+慢却不同。然后看 `stacked`：两步各自造成的下降，是简单相加吗？
 
 ## 6. 装进手机能用的文件
 
@@ -632,7 +633,7 @@ r"""
 - **只有一个种子，而且大家用同一个学习率。** 共享比分解需要更多的训练，合适的学习率多半也不同。完整的研究会在开发集上为每个方
   法各选一个，并用三个种子重复：`python -m keras_compress run factorization-study`。
 - **裁剪词表是对将来文本的一次下注。** 测试集上的数字只对这样的文本成立。来一个新词要付多大代价，4.3 节表格的第二行已经说了。
-- **`assistant` 是造出来的数据**，有意留出了训练里没有的词。在普通文本上，裁剪的损失要小一些：SST-2 的开发集只降
+- **`assistant` 是人工构造的数据**，有意留出了训练里没有的词。在普通文本上，裁剪造成的下降要小一些：SST-2 的开发集只降
   0.2 个百分点，`assistant` 降 7.2（`data/results/README.md`）；关于方法优劣的结论，要靠公开数据集。
 
 ## 8. 接着读什么

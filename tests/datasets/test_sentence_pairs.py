@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_compress.datasets.dataset import Dataset, Split
-from keras_compress.datasets.sentence_pairs import LABELS, segments, sentence_pairs
+from keras_compress.datasets.sentence_pairs import LABELS, by_length, segments, sentence_pairs
 from tests.bert import tiny
 
 WORDS = "the a cat dog sat on mat un cafe".split()
@@ -58,6 +58,14 @@ def test_the_tasks_get_the_same_segments():
     sop, nsp, none = (pairs_of(task)[2] for task in ("sop", "nsp", "none"))
     assert [(b, a) if label else (a, b) for a, b, label in sop] == [(a, b) for a, b, _ in none]
     assert [a for a, _, _ in nsp] == [a for a, _, _ in none] and {label for _, _, label in none} == {0}
+
+
+def test_what_lengths_alone_tell():
+    short, long = "the cat", "a dog sat on mat"
+    def told(labels):
+        split = Split([(long, short) if label else (short, long) for label in labels], [0, 1] * 20)
+        return by_length(Dataset("p", "matching", LABELS, split, split), tiny.tokenizer(), 16)
+    assert told([0, 1] * 20) == 1.0 and told([0, 0, 1, 1] * 10) == 0.5
 
 
 def test_every_sentence_is_used_once_at_most_and_few_are_left_out():

@@ -5,11 +5,13 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.distilbert import without_token_types
+from keras_compress.distillation.distiller import start_student
 from keras_compress.factorization import albert
 from keras_compress.measure.cost import encoder_parameters, flops, parameters
-from keras_compress.training import adamw, task_loss
+from keras_compress.training import task_loss
 from mobile_export.convert import export
 from tests.bert import tiny
+from tests.distillation.test_distilbert import masked_lm as mlm_model
 from tests.distillation.test_distiller import TRAINING, still
 from tests.replacement.test_theseus import data, inputs_of
 
@@ -84,15 +86,24 @@ def test_shared_weights_start_as_the_mean_or_the_first():
     assert "layer_3_output/kernel" not in mean
 
 
-def test_after_a_step_all_uses_are_still_one_variable():
+def test_a_shared_gradient_is_the_sum_over_its_uses():
     shared = albert.share_layers(still(num_layers=3), "all")
-    before = shared.weights()
-    shared.model.compile(adamw(TRAINING, 10), task_loss("classification"), jit_compile=False)
-    shared.model.train_on_batch(inputs_of(shared), np.array([0, 1, 2, 0]))
-    assert not np.array_equal(shared.weights()["layer_0_output/kernel"], before["layer_0_output/kernel"])
-    copy = shared.keep_layers(range(3)).weights()
-    np.testing.assert_array_equal(copy["layer_0_output/kernel"], copy["layer_2_output/kernel"])
-    np.testing.assert_allclose(shared.keep_layers(range(3)).model(inputs_of(shared)), shared.model(inputs_of(shared)), atol=1e-6)
+    copy, labels, found = shared.keep_layers(range(3)), tf.constant([0, 1, 2, 0]), []
+    for model in (shared, copy):
+        with tf.GradientTape() as tape:
+            loss = task_loss("classification")(labels, model.model(inputs_of(model)))
+        found.append(tape.gradient(loss, [layer.kernel for layer in model.model.layers if layer.name.endswith("_query")]))
+    assert [len(gradients) for gradients in found] == [1, 3]
+    np.testing.assert_allclose(found[0][0], sum(found[1]), atol=1e-6)
+    assert not np.allclose(found[1][0], found[1][2], atol=1e-6)                      # the uses do differ
+
+
+def test_a_shared_student_stays_shared_and_a_cut_one_says_that_it_does_not(caplog):
+    shared = albert.share_layers(tiny.model(num_layers=4), "all")
+    assert start_student(tiny.model(num_layers=4), shared, [0, 1, 2, 3], 0).config == shared.config
+    assert "weights of their own" not in caplog.text
+    assert start_student(shared, None, [0, 2], 0).config.sharing == "none"
+    assert "layers that shared weights have weights of their own now" in caplog.text
 
 
 def test_save_load_features_and_masked_lm(tmp_path):
@@ -145,14 +156,23 @@ def test_it_chains_with_other_methods():
 
 @pytest.mark.parametrize("call, message", [
     (lambda: albert.compress(tiny.model(), data(), embedding_size=9), "`embedding_size` must be 1 to 7.*Received: 9"),
-    (lambda: albert.compress(tiny.model(), data(), embedding_size=8), "Received: 8 and a table of width 8"),
+    (lambda: albert.compress(tiny.model(), data(), embedding_size=8), "must be 1 to 7.*Received: 8"),
+    (lambda: albert.compress(tiny.model(), data(), embedding_size=4.5), "must be 1 to 7.*Received: 4.5"),
+    (lambda: albert.compress(tiny.model(), data(), embedding_size="big"), "must be 1 to 7.*Received: 'big'"),
+    (lambda: albert.compress(tiny.model(embedding_size=4), data(), embedding_size=2), "Only a BERT .*table of width 4"),
+    (lambda: albert.compress(tiny.model(embedding_norm="embedding"), data(), embedding_size=2), "Only a BERT has"),
+    (lambda: albert.factorize(mlm_model(), 4), "Only a BERT .*task mlm"),
+    (lambda: albert.compress(tiny.model(), data(), embedding_size=4, num_groups=2), "`num_groups` and `how` belong to"),
+    (lambda: albert.compress(tiny.model(architecture="bilstm"), data(), sharing="all"), "Received: a bilstm, sharing none"),
+    (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 4), "below the number of layers"),
+    (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 2.0), "must divide.*2.0 and 4. Choose 1, 2, 4"),
     (lambda: albert.compress(tiny.model(), data(), sharing="heads"), "`sharing` must be one of all, attention, ffn"),
     (lambda: albert.compress(tiny.model(), data(), sharing="all", recover="hope"), "`recover` must be one of"),
     (lambda: albert.compress(tiny.model(), data()), "`embedding_size` or `sharing` must be given"),
-    (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 3), "must divide.*3 and 4. Choose 1, 2"),
-    (lambda: albert.share_layers(tiny.model(sharing="all"), "ffn"), "shares nothing yet"),
+    (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 3), "must divide.*3 and 4. Choose 1, 2, 4"),
+    (lambda: albert.share_layers(tiny.model(sharing="all"), "ffn"), "shares none yet"),
     (lambda: tiny.config(embedding_size=9), "`embedding_size` must be 1 to 8"),
-    (lambda: tiny.config(num_groups=3), "`num_groups` must be 1 to 2")])
+    (lambda: tiny.config(num_groups=3), "`num_groups` must divide the number of layers. Received: 3 and 2. Choose 1, 2")])
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -122,15 +122,18 @@ def test_with_a_control_each_method_is_pooled_against_it_and_a_variant_against_i
     assert "narrow-taught minus narrow, the same seeds, data sets and sizes: +25.0 [" in table
     assert "better of plain" not in table and "control minus" not in table
     assert study.pool_cells(cells)[0]["pretraining"] is None and study.curves_picture(cells) is None
+    asked = study.study_table(cells, compare=["narrow-4 minus narrow-8", "narrow-4 minus shared"]).splitlines()[-1]
+    assert asked.startswith("narrow-4 minus narrow-8, the same seeds and data sets: -50.0 [")
 
 
 def test_what_pretraining_brings_is_the_mean_over_seeds():
     def entry(speed, dev, sentences):
         curve = [{"step": 5, "dev": 0.0, "dev_sentence": .5}, {"step": 9, "dev": dev, "dev_sentence": sentences}]
-        return {"method": "pretrain", "steps_per_second": speed, "sentence_accuracy": sentences, "curve": curve}
+        return {"method": "pretrain", "steps_per_second": speed, "sentence_accuracy": sentences, "curve": curve,
+                "sentence_by_length": sentences and .55}
 
     cells = [{**cell("a", "small-sop", seed, [1, 0]), "parameters": 1234, "settings": [entry(*facts)]}
-             for seed, facts in enumerate([(2.0, .2, .6), (3.0, .3, .8)])]
+             for seed, facts in enumerate([(None, .2, .6), (2.5, .3, .8)])]                    # one was resumed after its last update
     for row in (without := {**cell("a", "small-none", 0, [1, 0]), "settings": [entry(4.0, .1, None)]},
                 *without["settings"][0]["curve"]):
         row.pop("dev_sentence", None)
@@ -143,7 +146,8 @@ def test_what_pretraining_brings_is_the_mean_over_seeds():
     assert rows["small-none"]["pretraining"]["curve"][-1] == {"step": 9, "dev": .1}
     assert rows["predecessor"]["pretraining"] is None
     table = study.study_table(cells)
-    assert "| 1,234 | 2.5 | 25.0 | 70.0 |" in table and "| – | 4.0 | 10.0 | – |" in table and "| – | – | – | – |" in table
+    assert "| 1,234 | 2.5 | 25.0 | 70.0 | 55.0 |" in table and "| – | 4.0 | 10.0 | – | – |" in table
+    assert "| – | – | – | – | – |" in table
     assert study.curves_picture(cells).startswith(b"\x89PNG")
 
 

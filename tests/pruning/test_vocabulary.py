@@ -29,8 +29,8 @@ def test_piece_counts():
 
 def test_kept_texts_give_the_same_logits_to_the_last_bit():
     model = tiny.model()
-    small = V.compress(model, SOME, characters=False)
-    assert len(small.tokenizer.vocab) < len(tiny.VOCAB)
+    small = V.compress(model, SOME)
+    assert len(small.tokenizer.vocab) < len(tiny.VOCAB) and small.history[-1]["cut_otherwise"] == 1.0    # "dog" went
     texts = SOME.train.texts
     ours, theirs = small.tokenizer.encode(texts, 16), model.tokenizer.encode(texts, 16)
     assert [[small.tokenizer.vocab[i] for i in e.ids] for e in ours] == [[tiny.VOCAB[i] for i in e.ids] for e in theirs]
@@ -47,9 +47,13 @@ def test_what_is_kept():
     characters = {piece for piece in tiny.VOCAB if len(piece.removeprefix("##")) == 1}
     assert names() == special | characters | {"cat", "dog"}
     assert names(2) == special | characters | {"cat"}
-    assert names(2, characters=False, keep=["mat"]) == special | {"cat", "mat"}
+    assert names(2, keep=["mat"]) == special | characters | {"cat", "mat"}
     assert names(0) == set(tiny.VOCAB)
-    assert names(0, scripts=["LATIN"]) == {piece for piece in tiny.VOCAB if not any("\u4e00" <= c for c in piece)}
+    latin = {piece for piece in tiny.VOCAB if not any("\u4e00" <= c for c in piece)}
+    assert names(0, scripts=["LATIN"]) == latin
+    counts[tiny.VOCAB.index("我")] = 9                                              # the data's own, of another script
+    assert names(0, scripts=["LATIN"]) == latin | {"我"} and "我" in names(2, scripts=["LATIN"])
+    assert {"cat", "a"} <= names(2, scripts=["CJK"]) and "x" not in names(2, scripts=["CJK"])  # "cat" can be spelled
     assert V.choose_pieces(list(tiny.VOCAB), counts)[0] == 0                      # [PAD] stays piece 0
 
 
@@ -63,7 +67,7 @@ def test_words_that_went_fall_apart_and_are_counted():
 
 def test_parameters_fall_by_the_rows():
     model = masked_lm()
-    small = V.compress(model, Dataset("p", "unlabelled", (), Split(["a cat"], [0])), characters=False)
+    small = V.compress(model, Dataset("p", "unlabelled", (), Split(["a cat"], [0])))
     gone = len(tiny.VOCAB) - len(small.tokenizer.vocab)
     assert model.model.count_params() - small.model.count_params() == gone * 8 + gone        # and the masked-LM bias
     assert parameters(model.config) - parameters(small.config) == gone * 8
@@ -99,10 +103,17 @@ def test_the_input_is_left_as_it_was():
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: V.compress(tiny.model(), SOME, min_count=-1), "`min_count` must be 0 or more"),
-    (lambda: V.compress(tiny.model(), SOME, keep=["zebra"]), "unknown: zebra"),
+    (lambda: V.compress(tiny.model(), SOME, min_count=-1), "`min_count` must be a whole number of 0 or more"),
+    (lambda: V.compress(tiny.model(), SOME, keep=["zebra"]), r"`keep` must be a list of pieces .*\['zebra'\]"),
+    (lambda: V.compress(tiny.model(), SOME, scripts=["latin"]), r"Received: \['latin'\]. It has .*CJK, LATIN"),
+    (lambda: V.compress(tiny.model(), SOME, scripts="LATIN"), "`scripts` must be a list .*Received: 'LATIN'"),
     (lambda: V.compress(tiny.model("matching"), SOME), "must have one task"),
-    (lambda: V.slice_vocabulary(tiny.model(), [0, 1, 3, 5]), r"must hold .*Missing: \[CLS\]")])
+    (lambda: V.compress(tiny.model(quantization=dict.fromkeys(("bits", "activations", "decay", "start_step"), 1)),
+                        Dataset("p", "unlabelled", (), Split(["a cat"], [0]))), "must be the last of a chain"),
+    (lambda: V.slice_vocabulary(tiny.model(), [0, 1, 3, 4]), r"missing: \[CLS\]"),
+    (lambda: V.slice_vocabulary(masked_lm(), [0, 1, 2, 3]), r"missing: \[MASK\]"),
+    (lambda: V.slice_vocabulary(tiny.model(), [0, 1, 2, 3, tiny.VOCAB.index("##able")]), "missing: a"),
+    (lambda: V.slice_vocabulary(tiny.model(), [1, 0, 2, 3]), "in the old order")])
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
