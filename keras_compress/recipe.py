@@ -18,6 +18,7 @@ A study is a recipe with `datasets`, `seeds`, `learning_rates` and `shared` (see
 """
 import dataclasses
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -110,6 +111,9 @@ def split_settings(common, step):
         known = ", ".join(sorted({*for_training, *for_method}))
         raise ValueError(f"Settings of {step['method']} must be among {known}. "
                          f"Received: {', '.join(unknown)}.")
+    for key in {*MODELS, "vectors"} & {*own}:
+        if not isinstance(own[key], str):
+            raise ValueError(f"`{key}` must be a name or a path. Received: {own[key]!r}.")
     for key, value in {**common, **own}.items():
         kind = int if key == "patience" and value is not None else type({**for_training, **for_method}[key])
         if kind in (bool, int, float) and type(value) not in (kind, int if kind is float else kind):
@@ -154,19 +158,20 @@ def changed(recipe, num_layers, learning_rate):
 
 
 def check_layers(steps, depth):
-    """Raises ValueError if a step asks for layers that its parent cannot give. depth: {source: layers}."""
-    from keras_compress.replacement.theseus import NUM_LAYERS, check_module_map, even_modules
+    """Raises ValueError if a step asks for layers that its parent cannot give. depth: {source: layers}.
 
+    A method that has a `check_layers` (depth, settings -> layers of its model) is asked.
+    """
     for step in steps:
         whole, wanted = depth[step["from"]], step.get("num_layers", depth[step["from"]])
         if not 1 <= wanted <= whole:
             raise ValueError(f"Step {step['name']}: `num_layers` must be 1 to {whole}, the layers that {step['from']} "
                              f"has. Received: {wanted}. Choose with `--num-layers`.")
-        if step["method"] == "theseus" and "module_map" in step:
-            wanted = len(check_module_map(step["module_map"], whole))
-        elif step["method"] == "theseus":
-            even_modules(whole, step.get("num_layers", NUM_LAYERS))
-        depth[step["name"]] = wanted
+        check = getattr(sys.modules[method(step["method"]).__module__], "check_layers", None)
+        try:
+            depth[step["name"]] = check(whole, **step) if check else wanted
+        except ValueError as error:
+            raise ValueError(f"Step {step['name']}: {error}") from error
 
 
 def check_data(dataset, *splits):

@@ -20,7 +20,7 @@ from pathlib import Path
 from keras_compress import datasets
 from keras_compress.files import DATA_FOLDER, new_folder, write_json
 from keras_compress.recipe import (
-    changed, check_data, check_layers, is_measured, is_step, read_recipe, run_step, split_settings)
+    MODELS, changed, check_data, check_layers, is_measured, is_step, read_recipe, run_step, split_settings)
 from keras_compress.settings import Training
 from keras_compress.study import versions
 
@@ -168,6 +168,10 @@ def _prepare(asked, recipe):
             log.warning("warning: the recipe's learning rates were found for a width of 384; %s is %d wide. Lower ones "
                         "(2e-5 to 1e-4) are usual: --learning-rate", asked["source"] or name, model.config.hidden_size)
     check_layers(recipe["steps"], {name: model.config.num_layers for name, model in sources.items()})
+    for name in {step[key] for step in recipe["steps"] for key in (*MODELS, "vectors") if key in step}:
+        if not is_step(recipe, name) and name not in ("minilm", "bilstm") and not Path(name).exists():
+            raise ValueError(f"`{', '.join(MODELS)}` and `vectors` must be steps or files. Received: {name}, which is "
+                             "not there.")
     if not asked["source"] or not model.history or untrained(model):
         return dataset, {}, sources, asked["new_head"] * [
             f"--new-head: every step that starts from {Path(asked['source'] or name).name} has its weights with a new "

@@ -93,8 +93,12 @@ def task_loss(task):
 
 def untrained(task_model):
     """The weights of a model's head that were made new when it was loaded, if nothing has trained it since."""
-    last = task_model.history[-1] if task_model.history else {}
-    new = last["new"] if last.get("method") == "load" else ()
+    new = ()
+    for entry in task_model.history:
+        if entry["method"] == "load":
+            new = entry["new"]
+        elif "training" in entry and entry.get("num_answers") != 0:        # a TinyBERT may have learned no answers
+            new = ()
     return [name for name in new if name.startswith(("classifier/", "mlm_"))]
 
 
@@ -203,7 +207,8 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
                 task_model.save(kept, overwrite=True)
             raise ValueError(f"The loss must stay finite. Received: {error} of stage {stage}. Lower `learning_rate` "
                              f"(now {training.learning_rate}). "
-                             + (f"The weights after update {first} are in {kept}." if kept else "")) from error
+                             + (f"The weights after update {first} are in {kept}: give the next run another folder."
+                                if kept else "")) from error
         row = {"stage": stage, "step": last, **{name: float(values[-1]) for name, values in logs.items()},
                "learning_rate": float(model.optimizer.learning_rate.numpy())}
         state["step"] = last

@@ -233,13 +233,17 @@ def test_overwrite_removes_the_old_run_and_nothing_else(finished, asked, tmp_pat
     ({"task": "tagging"}, "must be for the task"),
     ({"num_layers": 0}, "`num_layers` must be 1 to 2"), ({"num_layers": 3}, "`num_layers` must be 1 to 2, the layers"),
     ({"learning_rate": 0.0}, "`learning_rate` must be positive"), ({"length": 0}, "must be 4 to 16"),
-    ({"recipe": "{place}/modules.toml"}, "`module_map` must be lists")])
+    ({"recipe": "{place}/modules.toml"}, "`module_map` must be lists"),
+    ({"recipe": "{place}/pkd.toml"}, "Step small: `num_layers` must be 2 to 2.*Received: 1"),
+    ({"recipe": "{place}/student.toml"}, "must be steps or files. Received: nowhere")])
 def test_what_cannot_work_is_refused_before_anything_is_written(place, asked, tmp_path, wrong, message):
     shutil.copytree(place / "classification", place / "no-test", dirs_exist_ok=True)
     (place / "no-test" / "test.tsv").unlink()
     (place / "text.txt").write_text("the cat\n", encoding="utf-8")
     samples.recipe(place / "modules.toml", STEPS[0], (*STEPS[1][:3], "module_map = [[0]]"))
     samples.recipe(place / "formats.toml", STEPS[0], head='formats = ["pdf"]')
+    samples.recipe(place / "pkd.toml", STEPS[0], ("small", "pkd", STEPS[0][0], "num_layers = 1"))
+    samples.recipe(place / "student.toml", STEPS[0], ("a", "distilbert", STEPS[0][0], 'num_layers = 1\nstudent = "nowhere"'))
     wrong = {key: value.format(place=place) if isinstance(value, str) else value for key, value in wrong.items()}
     with pytest.raises(ValueError, match=message):
         run(**{**asked, **wrong}, out=tmp_path / "out")

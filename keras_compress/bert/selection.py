@@ -1,5 +1,7 @@
 """Which layers of a large model a small one keeps, or learns from."""
 
+from keras_compress.settings import is_whole
+
 HOW = ("bottom", "top", "alternate", "last-of-block", "distilbert")
 
 
@@ -16,16 +18,12 @@ def select_layers(num_layers, keep, how="bottom"):
     Raises:
         ValueError: if that is not possible.
     """
+    if not is_whole(keep, 1, num_layers):
+        raise ValueError(f"`num_layers` must be 1 to {num_layers}, the model's own. Received: {keep!r}.")
     if isinstance(how, (list, tuple)):
-        layers = list(how)
-        if len(layers) != keep or layers != sorted(set(layers)) or not all(0 <= i < num_layers for i in layers):
-            raise ValueError(f"The layers kept must be {keep} different ones among 0 to {num_layers - 1}, rising. "
-                             f"Received: {layers}.")
-        return layers
+        return rising_layers("The layers kept", how, keep, 0, num_layers - 1)
     if how not in HOW:
-        raise ValueError(f"`how` must be {', '.join(HOW)} or a list of layers. Received: {how!r}.")
-    if not 1 <= keep <= num_layers:
-        raise ValueError(f"`num_layers` must be 1 to {num_layers}, the model's own. Received: {keep}.")
+        raise ValueError(f"The layers kept must be {', '.join(HOW)} or a list of layers. Received: {how!r}.")
     if how == "alternate":
         return [i * num_layers // keep for i in range(keep)]
     if how == "last-of-block":
@@ -33,6 +31,15 @@ def select_layers(num_layers, keep, how="bottom"):
     if how == "distilbert":
         return [int(i * (num_layers - 1) / max(keep - 1, 1) + 0.5) for i in range(keep)]
     return list(range(keep)) if how == "bottom" else list(range(num_layers - keep, num_layers))
+
+
+def rising_layers(what, layers, number, first, last):
+    """A list of so many layers, as a list. Raises ValueError unless they are different ones in rising order."""
+    if len(layers) != number or not all(is_whole(layer, first, last) for layer in layers) or (
+            list(layers) != sorted({*layers})):
+        raise ValueError(f"{what} must be {number} different ones among {first} to {last}, rising. "
+                         f"Received: {list(layers)}.")
+    return list(layers)
 
 
 def check_multiple(num_layers, num_parts, what, way_out, least=1):

@@ -58,7 +58,7 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
     if source == "bilstm":
         return from_checkpoint(_new_bilstm(), source, task=task, labels=labels, seed=seed)
     path = minilm_folder() if source == "minilm" else Path(source)
-    if _is_ours(path) and not new_head:
+    if is_ours(path) and not new_head:
         ours = TaskModel.load(path)
         if ours.task != "mlm" or task in (None, "mlm"):
             _agree(task, labels, ours.task, ours.labels)
@@ -171,7 +171,7 @@ def _new_bilstm(units=256):
 def _read(path, num_labels, new_head):
     """Reads any source but the name minilm as a `Checkpoint`; `num_labels` of a head that only bert4keras knows."""
     google = sorted(path.glob("*.ckpt*.index")) if path.is_dir() else []
-    if _is_ours(path):
+    if is_ours(path):
         ours = TaskModel.load(path)
         return Checkpoint(ours.config, ours.tokenizer, ours.weights(), [], ours.task, ours.labels)
     if path.is_file() and path.suffix not in (".bin", ".safetensors", ".json", ".txt"):
@@ -276,5 +276,6 @@ def _with_pooling(config, tensors):
     return config.replace(pooling="pooler" if "pooler/kernel" in tensors else "cls")
 
 
-def _is_ours(path):
+def is_ours(path):
+    """Whether a folder is a model that `TaskModel.save` wrote."""
     return (path / "config.json").is_file() and "keras_compress" in read_json(path / "config.json")

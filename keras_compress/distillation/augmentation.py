@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import re
 import sys
 from pathlib import Path
@@ -24,13 +25,14 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from tqdm import tqdm
 
 from keras_compress.backend import tf
-from keras_compress.bert.weights import load
+from keras_compress.bert.weights import is_ours, load
 from keras_compress.datasets.dataset import Split
 from keras_compress.datasets.masking import check_mask_piece
 from keras_compress.distillation.distiller import check_trained
 from keras_compress.pretraining import choosing_model
 from keras_compress.settings import check_choice
 
+log = logging.getLogger(__name__)
 CHUNK, ROWS = 64, 64               # texts whose words are looked up together; masked texts per forward pass
 NUM_VECTORS = 100_000
 LETTERS = r"[^\W\d_\u4e00-\u9fff]+(?:['’][^\W\d_\u4e00-\u9fff]+)*"          # "don't" is one word, and never changes
@@ -50,11 +52,8 @@ class Candidates:
     """
 
     def __init__(self, mlm, number=15, context="single", vectors=None, max_length=128):
-        if mlm.task != "mlm":
-            raise ValueError(f"Augmentation needs a masked-LM model. Received: a {mlm.task} model. Train its head with "
-                             "the method masked_lm.")
+        check_masked_lm(mlm)
         check_choice("context", context, ("single", "pair"))
-        check_mask_piece(mlm.tokenizer)
         self.tokenizer, self.number, self.context = mlm.tokenizer, number, context
         self.max_length = min(max_length, mlm.config.max_position_embeddings)
         self.mlm, model = mlm, choosing_model(mlm)
@@ -131,6 +130,14 @@ class Candidates:
         return self._near[word]
 
 
+def check_masked_lm(mlm):
+    """Raises ValueError unless a model can fill in words."""
+    if mlm.task != "mlm":
+        raise ValueError(f"Augmentation needs a masked-LM model. Received: a {mlm.task} model. Train its head with "
+                         "the method masked_lm.")
+    check_mask_piece(mlm.tokenizer)
+
+
 def _spans(text, pattern=None):
     if pattern is None:
         pattern = WORDS_BETWEEN_SPACES if re.search("[\u4e00-\u9fff] [\u4e00-\u9fff]", text) else WORDS
@@ -188,8 +195,10 @@ def augmented(dataset, mlm, *, copies=20, folder=None, **settings):
     if mlm is None:
         raise ValueError("Augmentation needs a masked-LM model. Received: none. Give `mlm`, made with the method "
                          "masked_lm.")
-    mlm = mlm if hasattr(mlm, "tokenizer") else load(mlm, task="mlm", labels=())
+    if not hasattr(mlm, "tokenizer"):
+        mlm = load(mlm, **({} if is_ours(Path(mlm)) else {"task": "mlm", "labels": ()}))
     check_trained(mlm)
+    check_masked_lm(mlm)
     if isinstance(settings.get("vectors"), (str, Path)):
         settings["vectors"] = read_vectors(settings["vectors"])
     train, made = dataset.train, []
@@ -214,6 +223,7 @@ def augmented(dataset, mlm, *, copies=20, folder=None, **settings):
     pairs = dataset.task == "matching"
     texts = [(tuple(one) if pairs else one, label) for text, label, new in zip(train.texts, train.labels, made)
              for one in [text, *new]]
+    log.info("augmentation: %d texts, %d with their copies", len(train.texts), len(texts))
     return dataclasses.replace(dataset, train=Split([text for text, _ in texts], [label for _, label in texts]))
 
 
@@ -225,7 +235,10 @@ def _read_lines(path):
     whole = text[:text.rfind(b"\n") + 1]
     if len(whole) < len(text):
         path.write_bytes(whole)
-    return [json.loads(line) for line in whole.splitlines()]
+    try:
+        return [json.loads(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise ValueError(f"{path}: a line is damaged ({error}). Remove the file, and it is made anew.") from error
 
 
 def read_vectors(path, most=NUM_VECTORS):
@@ -240,24 +253,27 @@ def read_vectors(path, most=NUM_VECTORS):
     """
     vectors, width = {}, None
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
-                word, *values = line.rstrip().split(" ")
-                if number == 1 and len(values) == 1:
-                    continue                                            # word2vec's header: rows and width
                 try:
-                    vector = np.array(values, np.float32)
-                except ValueError:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
+                    word, *values = text.rsplit(" ", width) if width else text.split(" ")    # some words hold spaces
+                    if not text or (number == 1 and len(values) == 1):
+                        continue                                        # word2vec's header: rows and width
+                    more = [part for part in word.split(" ")[1:] if part.lstrip("-").replace(".", "", 1).isdigit()]
+                    vector = np.array(more + values, np.float32)        # a number too many belongs to no word
+                except ValueError:                                      # UnicodeDecodeError is one
                     vector = np.zeros(0)
                 width = width or len(vector)
                 if not len(vector) or len(vector) != width or not np.isfinite(vector).all():
-                    raise ValueError(f"{path}:{number}: a line must hold a word and {width or 'its'} numbers. "
-                                     f"Received: {line.rstrip()[:60]!r}.")
+                    raise ValueError(f"{path}:{number}: a line must hold a word and {width or 'its'} numbers in UTF-8. "
+                                     f"Received: {line[:60]!r}. Correct or remove it.")
                 vectors[word] = vector
                 if len(vectors) >= most:
                     break
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: word vectors must be a UTF-8 text file ({error}).") from error
+    except OSError as error:
+        raise ValueError(f"{path}: word vectors must be a text file ({error.strerror}). Give the path of one, such as "
+                         "glove.6B.300d.txt, or leave `vectors` out.") from error
     if not vectors:
         raise ValueError(f"{path}: a file of word vectors must have lines. It is empty.")
     return vectors

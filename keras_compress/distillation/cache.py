@@ -75,7 +75,9 @@ def cache_outputs(model, dataset, tokenizer, order_by, training, seed, first, la
     log.info("teacher: %d texts once, %.1f s, %.1f MB on disk (%s), at most %.1f MB in memory", len(lengths), seconds,
              num_bytes / 1e6, ", ".join(f"{name} {4e-6 * size.sum():.1f}" for name, size in sizes.items()),
              4e-6 * BATCHES_AHEAD * training.batch_size * sum(size.max() for size in sizes.values()))
-    if num_bytes / READ_BYTES_PER_S > seconds:
+    if last - first <= per_epoch:
+        log.warning("warning: caching does not pay here: no text is read twice")
+    elif num_bytes / READ_BYTES_PER_S > seconds:
         log.warning("warning: caching does not pay here: reading %.0f MB in every epoch takes longer than the "
                     "teacher's %.1f s", num_bytes / 1e6, seconds)
     signature = {name: tf.TensorSpec(shape, tf.float32) for name, shape in shapes.items()}

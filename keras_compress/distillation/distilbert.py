@@ -17,6 +17,8 @@ Departures
     Masked pieces are drawn evenly; the authors favour rare ones.
 """
 from keras_compress.backend import tf
+import math
+
 from keras_compress.bert.selection import select_layers
 from keras_compress.distillation.distiller import (
     check_pair, check_soft_targets, check_trained, cosine_loss, distill, label_loss, soft_target_loss, start_student)
@@ -40,6 +42,11 @@ def without_token_types(task_model, *, seed=0):
     return small
 
 
+def check_layers(depth, *, num_layers=3, layers="distilbert", **_):
+    """How many layers the student has. Raises ValueError if a teacher of `depth` layers cannot give them."""
+    return len(select_layers(depth, num_layers, layers))
+
+
 def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, layers="distilbert", student=None,
              temperature=2.0, soft_weight=5.0, label_weight=2.0, cosine_weight=1.0, tokens="all", whole_word=False):
     """Distils a teacher into a student of fewer layers.
@@ -61,10 +68,15 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     if general and task_model.task != "mlm":
         raise ValueError("On unlabelled text the teacher must be a masked-LM model. Received: a "
                          f"{task_model.task} model. Train its head with the method masked_lm.")
+    if not general:
+        check_fit(task_model, dataset)
     check_choice("tokens", tokens, ("all", "masked"))
+    if not general and (tokens, whole_word) != ("all", False):
+        raise ValueError("`tokens` and `whole_word` are for unlabelled text. "
+                         f"Received: {tokens!r} and {whole_word} with {dataset.task} data. Leave them out.")
     weights = {"soft": soft_weight, "label": label_weight, "cosine": cosine_weight}
     weights = {name: value for name, value in weights.items() if value}
-    if not weights or min(weights.values()) < 0:
+    if not weights or not all(0 < value < math.inf for value in weights.values()):
         raise ValueError("`soft_weight`, `label_weight` and `cosine_weight` must be 0 or more, one of them positive. "
                          f"Received: {soft_weight}, {label_weight}, {cosine_weight}.")
     check_soft_targets(temperature)
@@ -78,7 +90,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     small.history.append({"method": "distilbert", "seed": seed, "num_layers": num_layers,
                           "layers": kept if student is None else None,
                           "student": getattr(student, "history", student and str(student)),
-                          "temperature": temperature, "weights": weights, "tokens": tokens if general else None,
+                          "temperature": temperature, "weights": weights,
+                          "tokens": tokens if general else None, "whole_word": whole_word,
                           "training": training.settings()})
     settings = {"training": training, "seed": seed, "num_steps": training.num_steps(len(dataset.train.texts))}
 
@@ -111,7 +124,6 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
                         student_outputs=choosing_model(small), stage="distill", batches=batches,
                         measure=lambda: masked_accuracy(small, dataset, training), **settings)
     else:
-        check_fit(task_model, dataset)
         last_of_teacher, last_of_student = (f"hidden_states/{m.config.num_layers}" for m in (task_model, small))
         inside = "cosine" in weights
         curve = distill(task_model, small, dataset, on_a_task, weights, stage="distill",

@@ -13,13 +13,19 @@ Equation map
 Departures
     Losses over tokens are means over real tokens: padding counts nowhere.
 """
+import logging
+import math
+from pathlib import Path
+
 from keras_compress.backend import keras, tf
-from keras_compress.bert.weights import load, with_head
+from keras_compress.bert.weights import is_ours, load, with_head
 from keras_compress.distillation.cache import cache_outputs
+from keras_compress.pruning.vocabulary import unknown_rate
 from keras_compress.settings import check_choice
 from keras_compress.training import adamw, check_length, check_trained, finetune, fit, stream
 
-KINDS = ("kl", "ce", "mse")
+log = logging.getLogger(__name__)
+KINDS = ("kl", "ce")
 
 
 class Distiller(keras.Model):
@@ -81,6 +87,10 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
     """
     same = same_pieces(teacher, student)
     check_length(teacher, training)
+    if not same:
+        unknown = unknown_rate(student.tokenizer, dataset, "train", training.max_length)
+        log.log(logging.WARNING if unknown > 0.1 else logging.INFO, "the student's vocabulary is another one than the "
+                "teacher's; %.1f %% of the pieces of its training texts are unknown to it", 100 * unknown)
     if batches and training.cache_teacher:
         raise ValueError("`cache_teacher` needs the same texts in every epoch. Received: texts that are masked anew. "
                          "Leave it out.")
@@ -110,7 +120,7 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
             lambda batch, theirs: ({"student": batch[0], "teacher": theirs}, batch[1]))
 
     return fit(model, student, dataset, training, seed=seed, stage=stage, num_steps=num_steps, batches=paired,
-               measure=measure, asked=[teacher.history, weights, first_step])
+               measure=measure, asked=[teacher.history, student.history[-1:], weights, first_step])
 
 
 def recovered(teacher, student, dataset, recover, temperature, *, seed, training):
@@ -183,16 +193,20 @@ def start_student(teacher, student, layers, seed):
     """
     if student is None:
         return teacher.keep_layers(layers, seed=seed)
-    if not hasattr(student, "tokenizer"):
-        student = load(student, task=teacher.task, labels=teacher.labels, seed=seed)
+    if not hasattr(student, "tokenizer"):                          # the head of a saved model may be for other labels
+        wanted = {} if is_ours(Path(student)) else {"task": teacher.task, "labels": teacher.labels}
+        student = load(student, seed=seed, **wanted)
     student = with_head(student, teacher.task, teacher.labels, seed=seed)
     if student.config.architecture != "bert":
         return student
     if student.config.num_layers < len(layers):
         raise ValueError(f"`student` must have {len(layers)} layers or more, as `num_layers` asks for. "
                          f"Received: {student.config.num_layers}.")
-    same = student.config.num_layers == len(layers)              # then layers that share weights go on sharing them
-    return student if same else student.keep_layers(range(len(layers)), seed=seed)
+    if student.config.num_layers == len(layers):                  # layers that share weights go on sharing them
+        return student
+    log.warning("warning: of the %d layers of `student` the bottom %d are kept, as `num_layers` asks for",
+                student.config.num_layers, len(layers))
+    return student.keep_layers(range(len(layers)), seed=seed)
 
 
 def soft_target_loss(teacher_logits, student_logits, temperature=1.0, kind="kl", reduction="batchmean", mask=None):
@@ -202,33 +216,30 @@ def soft_target_loss(teacher_logits, student_logits, temperature=1.0, kind="kl",
         teacher_logits, student_logits: float, (..., classes). The teacher's receive no gradient.
         temperature: positive float T.
         kind: "kl": T^2 KL(teacher || student); "ce": T^2 cross-entropy, which is the same but for the teacher's
-            entropy; "mse": squared difference of the logits, summed over the classes.
+            entropy.
         reduction: "batchmean": mean over examples; "mean": also over the classes, as some authors' code has it.
         mask: bool, (...): examples (tokens) that count; None = all.
     Returns:
-        float scalar, in nats (mse: squared logits).
+        float scalar, in nats.
     Raises:
         ValueError: if `temperature` is not positive or a name is unknown.
     """
     check_soft_targets(temperature, kind, reduction)
     teacher, student = tf.stop_gradient(teacher_logits) / temperature, student_logits / temperature
-    if kind == "mse":
-        values = temperature**2 * tf.reduce_sum(tf.square(teacher - student), axis=-1)
-    else:
-        values = -temperature**2 * tf.reduce_sum(tf.nn.softmax(teacher) * tf.nn.log_softmax(student), axis=-1)
-        if kind == "kl":
-            values += temperature**2 * tf.reduce_sum(tf.nn.softmax(teacher) * tf.nn.log_softmax(teacher), axis=-1)
+    values = -temperature**2 * tf.reduce_sum(tf.nn.softmax(teacher) * tf.nn.log_softmax(student), axis=-1)
+    if kind == "kl":
+        values += temperature**2 * tf.reduce_sum(tf.nn.softmax(teacher) * tf.nn.log_softmax(teacher), axis=-1)
     value = masked_mean(values, mask)
     return value / student_logits.shape[-1] if reduction == "mean" else value
 
 
 def check_soft_targets(temperature, kind="kl", reduction="batchmean"):
     """Raises ValueError unless `soft_target_loss` can be computed so; to be called before training."""
-    if not temperature > 0.0:
+    if not 0.0 < temperature < math.inf:
         raise ValueError(f"`temperature` must be positive. Received: {temperature}.")
-    if kind not in KINDS or reduction not in ("batchmean", "mean"):
-        raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, `reduction` batchmean or mean. "
-                         f"Received: {kind!r} and {reduction!r}.")
+    check_choice("kind", kind, KINDS)
+    if reduction not in ("batchmean", "mean"):
+        raise ValueError(f"The reduction of the soft targets must be batchmean or mean. Received: {reduction!r}.")
 
 
 def label_loss(labels, logits):

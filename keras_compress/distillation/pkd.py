@@ -16,10 +16,13 @@ Departures
     The student starts from the fine-tuned teacher's own first layers; for the paper's start give `student` the
     pre-trained weights ("minilm").
 """
+import math
+
 from keras_compress.backend import tf
-from keras_compress.bert.selection import check_multiple
+from keras_compress.bert.selection import check_multiple, rising_layers
 from keras_compress.distillation.distiller import (
     check_pair, check_soft_targets, check_trained, distill, label_loss, masked_mean, soft_target_loss, start_student)
+from keras_compress.settings import is_whole
 from keras_compress.training import Training, check_fit
 
 MAPS, REDUCTIONS = ("skip", "last"), ("mean", "sum")
@@ -29,21 +32,24 @@ def patient_layers(num_layers, num_student_layers, layer_map="skip"):
     """The teacher's layers that the student's layers 1 .. k - 1 learn from, counted from 1: I(j).
 
     Raises:
-        ValueError: if the name is unknown, an explicit list has another length, or "skip" does not divide evenly.
+        ValueError: if the name is unknown, a list has another length or order, or "skip" does not divide evenly.
     """
     n, k = num_layers, num_student_layers
-    if k < 2 or k > n:
+    if not is_whole(k, 2, n):
         raise ValueError(f"`num_layers` must be 2 to {n}: the last layer learns from the answers alone. Received: {k}.")
     if isinstance(layer_map, (list, tuple)):
-        if len(layer_map) != k - 1 or not all(0 < layer <= n for layer in layer_map):
-            raise ValueError(f"`layer_map` must hold {k - 1} layers among 1 to {n}. Received: {list(layer_map)}.")
-        return list(layer_map)
+        return rising_layers("The layers of `layer_map`", layer_map, k - 1, 1, n)
     if layer_map not in MAPS:
         raise ValueError(f"`layer_map` must be one of {', '.join(MAPS)}, or a list. Received: {layer_map!r}.")
     if layer_map == "last":
         return [n - k + j for j in range(1, k)]
     check_multiple(n, k, "the map \"skip\"", "take \"last\" or a list", least=2)
     return [j * n // k for j in range(1, k)]
+
+
+def check_layers(depth, *, num_layers=3, layer_map="skip", **_):
+    """How many layers the student has. Raises ValueError if a teacher of `depth` layers cannot teach it."""
+    return len(patient_layers(depth, num_layers, layer_map)) + 1
 
 
 def patience_loss(teacher, student, normalize=True, reduction="mean"):
@@ -69,7 +75,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     Args:
         task_model: the teacher, `TaskModel`; left as it is.
         num_layers: layers k of the student.
-        layer_map: "skip", "last", or a list of k - 1 of the teacher's layers, from 1.
+        layer_map: "skip", "last", or a list of k - 1 of the teacher's layers, from 1, rising.
         student: start from this instead of the teacher's own layers (see `start_student`); "minilm" is the paper's way.
         alpha: share of the soft targets against the labels. beta: factor of L_PT. temperature: T.
         normalize: scale [CLS] vectors to length 1. reduction: of L_PT. soft_reduction: of L_DS.
@@ -79,7 +85,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         ValueError: if teacher and student cannot be compared, or a setting is out of range.
     """
     check_fit(task_model, dataset)
-    if not (0.0 <= alpha <= 1.0 and beta >= 0.0) or reduction not in REDUCTIONS:
+    if not (0.0 <= alpha <= 1.0 and 0.0 <= beta < math.inf) or reduction not in REDUCTIONS:
         raise ValueError(f"`alpha` must be in [0, 1], `beta` 0 or more, `reduction` one of {', '.join(REDUCTIONS)}. "
                          f"Received: {alpha}, {beta}, {reduction!r}.")
     check_soft_targets(temperature, reduction=soft_reduction)

@@ -20,11 +20,12 @@ Departures
     L_embd compares the embeddings' output, as the code does, not the word tables.
 """
 from keras_compress.backend import keras, tf
-from keras_compress.bert.selection import check_multiple
+from keras_compress.bert.selection import check_multiple, rising_layers
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.augmentation import augmented
 from keras_compress.distillation.distiller import (
     check_pair, check_soft_targets, check_trained, distill, masked_mean, soft_target_loss, start_student)
+from keras_compress.settings import check_choice, is_whole
 from keras_compress.training import Training, check_fit
 
 MAPS, PARTS, REDUCTIONS = ("uniform", "top", "bottom"), ("embd", "attn", "hidn"), ("masked", "reference")
@@ -39,18 +40,20 @@ def map_layers(num_layers, num_student_layers, how="uniform"):
         ValueError: if that is not possible.
     """
     n, m = num_layers, num_student_layers
+    if not is_whole(m, 1, n):
+        raise ValueError(f"`num_layers` of the student must be 1 to {n}, the teacher's. Received: {m!r}.")
     if isinstance(how, (list, tuple)):
-        if len(how) != m or list(how) != sorted({*how}) or not all(0 < layer <= n for layer in how):
-            raise ValueError(f"`layer_map` must hold {m} different layers among 1 to {n}, rising. "
-                             f"Received: {list(how)}.")
-        return [0, *how]
+        return [0, *rising_layers("The layers of `layer_map`", how, m, 1, n)]
     if how not in MAPS:
         raise ValueError(f"`layer_map` must be one of {', '.join(MAPS)}, or a list. Received: {how!r}.")
-    if not 1 <= m <= n:
-        raise ValueError(f"`num_layers` of the student must be 1 to {n}, the teacher's. Received: {m}.")
     if how == "uniform":
         check_multiple(n, m, "a uniform map", "give a list")
     return [0] + [{"uniform": layer * n // m, "top": layer + n - m, "bottom": layer}[how] for layer in range(1, m + 1)]
+
+
+def check_layers(depth, *, num_layers=3, layer_map="uniform", **_):
+    """How many layers the student has. Raises ValueError if a teacher of `depth` layers cannot teach it."""
+    return len(map_layers(depth, num_layers, layer_map)) - 1
 
 
 def attention_loss(teacher, student, mask, reduction="masked"):
@@ -105,7 +108,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         inside_share: share of the updates in which what happens inside is learned; the rest is for the answers. With
             0 and 1 one of the two is left out.
         copies: changed copies of each training text that are added; needs `mlm`, a `TaskModel` of task "mlm" or a
-            source of one. vectors: see `augmentation.augment`. The number of updates stays that of the plain texts.
+            source of one. vectors: see `augmentation.augment`, whose other settings stay the paper's. The number of
+            updates stays that of the plain texts, so that of n epochs' texts one in (1 + copies) / n is read.
     Returns:
         `TaskModel`, without the projection.
     Raises:
@@ -115,9 +119,18 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     num_steps = training.num_steps(len(dataset.train.texts))
     if not general:
         check_fit(task_model, dataset)
-    if not {*losses} <= {*PARTS} or not losses or reduction not in REDUCTIONS or not 0.0 <= inside_share <= 1.0:
-        raise ValueError(f"`losses` must be some of {', '.join(PARTS)}, `reduction` one of {', '.join(REDUCTIONS)}, "
-                         f"`inside_share` in [0, 1]. Received: {list(losses)}, {reduction!r}, {inside_share}.")
+        if num_steps < 2 and 0.0 < inside_share < 1.0:
+            raise ValueError(f"Both stages need an update. Received: {num_steps} in all. Take more `epochs`, or "
+                             "`inside_share` 0 or 1.")
+    if not isinstance(losses, (list, tuple)) or not losses or not {*losses} <= {*PARTS}:
+        raise ValueError(f"`losses` must be a list of some of {', '.join(PARTS)}. Received: {losses!r}.")
+    check_choice("reduction", reduction, REDUCTIONS)
+    if not 0.0 <= inside_share <= 1.0:
+        raise ValueError(f"`inside_share` must be in [0, 1]. Received: {inside_share}.")
+    if not is_whole(copies, 0) or not copies and (mlm, vectors) != (None, None):
+        raise ValueError("`copies` must be a whole number of 0 or more, and `mlm` and `vectors` need it. Received: "
+                         f"{copies!r}, {'no' if mlm is None else 'an'} mlm, {'no' if vectors is None else 'some'} "
+                         "vectors.")
     check_soft_targets(temperature)
     if training.cache_teacher and reduction == "reference":
         raise ValueError("`cache_teacher` keeps nothing of padding, over which reduction=\"reference\" averages. "
@@ -140,10 +153,14 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         dataset = augmented(dataset, mlm, copies=copies, vectors=vectors, seed=seed,
                             folder=training.folder and f"{training.folder}/augmented")
     num_inside = num_steps if general else round(inside_share * num_steps)
+    if 0.0 < inside_share < 1.0 and not general:
+        num_inside = min(max(num_inside, 1), num_steps - 1)                        # each stage has an update
     small.history.append({"method": "tinybert", "seed": seed, "learned_from": learned_from, "losses": list(losses),
                           "reduction": reduction, "temperature": temperature, "num_inside": num_inside,
-                          "student": getattr(student, "history", student and str(student)),
-                          "share_projection": share_projection, "copies": copies, "training": training.settings()})
+                          "student": getattr(student, "history", student and str(student)), **sizes,
+                          "share_projection": share_projection, "copies": copies,
+                          "mlm": getattr(mlm, "history", mlm and str(mlm)), "vectors": vectors and str(vectors)[:200],
+                          "num_answers": 0 if general else num_steps - num_inside, "training": training.settings()})
     if num_inside:                                              # dev says little of a head that is not trained yet
         inside = training.replace(patience=None, evaluations=0 if general else training.evaluations)
         small.curve += _learn_inside(task_model, small, dataset, learned_from, losses, reduction, share_projection,
@@ -151,7 +168,8 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     if num_steps > num_inside:
         small.curve += distill(
             task_model, small, dataset, lambda teacher, student, labels, mask: {"pred": soft_target_loss(
-                teacher["logits"], student["logits"], temperature, "ce", mask=labels >= 0)}, {"pred": 1.0},     # L_pred
+                teacher["logits"], student["logits"], temperature, "ce", mask=labels >= 0) / temperature**2},  # no T^2
+            {"pred": 1.0},                                                                                  # L_pred
             teacher_outputs=["logits"], student_outputs=["logits"], stage="answers", num_steps=num_steps - num_inside,
             first_step=num_inside, training=training, seed=seed)
     return small

@@ -182,6 +182,11 @@ def check_module_map(module_map, num_layers):
     return modules
 
 
+def check_layers(depth, *, num_layers=NUM_LAYERS, module_map=None, **_):
+    """How many layers the successor has. Raises ValueError if modules cannot cover a predecessor of `depth` layers."""
+    return len(even_modules(depth, num_layers) if module_map is None else check_module_map(module_map, depth))
+
+
 def build_theseus(predecessor, successor, module_map, *, embeddings="shared", gate="bernoulli", granularity="batch",
                   seed=0):
     """Builds the model that trains: embeddings, M mixed modules, head, on the layers of the two models.

@@ -154,9 +154,21 @@ def test_copies_made_with_other_settings_are_not_taken(mlm, tmp_path):
     assert len(list(tmp_path.glob("*.jsonl"))) == 4
 
 
+def test_a_damaged_line_and_a_model_without_a_masked_lm_head_are_named(mlm, tmp_path):
+    A.augmented(data(), mlm, copies=2, folder=tmp_path)
+    path, = tmp_path.glob("*.jsonl")
+    path.write_text('["a"\n' + path.read_text())
+    with pytest.raises(ValueError, match="a line is damaged.*Remove the file"):
+        A.augmented(data(), mlm, copies=2, folder=tmp_path)
+    tiny.model().save(tmp_path / "classifier")
+    with pytest.raises(ValueError, match="needs a masked-LM model. Received: a classification model. Train its head"):
+        A.augmented(data(), tmp_path / "classifier", copies=2)
+
+
 @pytest.mark.parametrize("content, message", [
-    ("cat 1 2\ndog 1\n", ":2: a line must hold a word and 2 numbers. Received: 'dog 1'"), ("cat 1 x\n", ":1: a line"),
-    ("cat 1 nan\n", ":1:"), ("", "It is empty"), (None, "must be a UTF-8 text file"), (b"\xff\xfe 1\n", "UTF-8")])
+    ("cat 1 2\ndog 1\n", ":2: a line must hold a word and 2 numbers in UTF-8. Received: b'dog 1"), ("cat 1 x\n", ":1: a line"),
+    ("cat 1 nan\n", ":1:"), ("", "It is empty"), (None, "No such file.*Give the path"), ("a 1 2\nb 1 2 3\n", ":2: a line"),
+    (b"cat 1 2\n\xff 1 2\n", ":2: a line must hold a word and 2 numbers in UTF-8")])
 def test_bad_vectors(content, message, tmp_path):
     path = tmp_path / "glove.txt"
     if content is not None:
@@ -168,6 +180,9 @@ def test_bad_vectors(content, message, tmp_path):
 def test_good_vectors(tmp_path):
     (tmp_path / "v.txt").write_text("2 3\ncat 1 2 3\ndog 0 0 1\n")                   # with word2vec's header
     found = A.read_vectors(tmp_path / "v.txt")
+    (tmp_path / "w.txt").write_text("\ufeffthe 1 2\n. . . 3 -4\n\n", encoding="utf-8")      # as in glove.840B
+    assert {word: vector.tolist() for word, vector in A.read_vectors(tmp_path / "w.txt").items()} == {
+        "the": [1, 2], ". . .": [3, -4]}
     assert list(found) == ["cat", "dog"] and found["cat"].tolist() == [1, 2, 3]
 
 

@@ -89,6 +89,7 @@ def test_a_cached_teacher_runs_once_per_text_that_is_read(num_steps, first_step,
     with caplog.at_level("INFO", "keras_compress"):
         distilled(teacher, still(seed=5), training=training, num_steps=num_steps, first_step=first_step)
     assert sum(rows) == num_texts and len(short_texts().train.texts) == 12
+    assert ("no text is read twice" in caplog.text) == (num_steps <= 3)
     assert f"{num_texts} texts once" in caplog.text and "MB on disk" in caplog.text and "MB in memory" in caplog.text
     del rows[:]
     distilled(teacher, still(seed=5), training=training, num_steps=num_steps, first_step=first_step)

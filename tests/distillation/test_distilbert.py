@@ -154,6 +154,11 @@ def test_more_padding_changes_no_loss(task, monkeypatch):
 def test_cosine_by_hand_on_a_task(monkeypatch):
     """The objective compares the last hidden states, each weight is applied, padding does not count."""
     found = caught(monkeypatch, tiny.model(), data(), num_layers=1, layers="bottom", temperature=3.0)
+    hot = found["objective"]({"logits": tf.constant([[3.0, 0.0]]), "hidden_states/2": tf.ones((1, 1, 2))},
+                             {"logits": tf.zeros((1, 2)), "hidden_states/1": tf.ones((1, 1, 2))}, tf.constant([1]),
+                             tf.constant([[1]]))["soft"]
+    p = np.array([np.e, 1]) / (np.e + 1)                                                  # softmax(z / 3)
+    np.testing.assert_allclose(hot, 9 * np.sum(p * np.log(2 * p)), rtol=1e-5)
     assert found["weights"] == {"soft": 5.0, "label": 2.0, "cosine": 1.0}
     teacher = {"logits": tf.zeros((1, 3)), "hidden_states/2": tf.constant([[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]])}
     student = {"logits": tf.zeros((1, 3)), "hidden_states/1": tf.constant([[[0.0, 1.0], [2.0, 0.0], [-1.0, 0.0]]])}
@@ -165,6 +170,10 @@ def test_cosine_by_hand_on_a_task(monkeypatch):
 @pytest.mark.parametrize("model, dataset, settings, message", [
     (tiny.model, unlabelled, {}, "must be a masked-LM model. Received: a classification model"),
     (tiny.model, data, {"tokens": "some"}, "`tokens` must be one of all, masked"),
+    (tiny.model, data, {"whole_word": True}, "are for unlabelled text. Received: 'all' and True with classification"),
+    (tiny.model, data, {"label_weight": float("nan")}, "must be 0 or more"),
+    (tiny.model, data, {"layers": "foo"}, "The layers kept must be bottom, .*Received: 'foo'"),
+    (tiny.model, data, {"layers": [0.5]}, r"1 different ones among 0 to 1, rising. Received: \[0.5\]"),
     (tiny.model, data, {"soft_weight": -1.0}, "must be 0 or more"),
     (tiny.model, data, {"soft_weight": 0, "label_weight": 0, "cosine_weight": 0}, "one of them positive"),
     (tiny.model, data, {"student": bilstm, "num_layers": 1}, "between two BERTs only"),

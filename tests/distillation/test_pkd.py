@@ -94,9 +94,24 @@ def test_alpha_and_beta_0_are_plain_training(monkeypatch):
     assert found["weights"] == {"label": 1.0, "soft": 0.0, "patience": 0.0}       # and see test_distiller: labels alone
 
 
+def test_each_setting_reaches_its_loss(monkeypatch):
+    found = caught(monkeypatch, tiny.model(num_layers=4), data(), num_layers=2, temperature=3.0, normalize=False,
+                   reduction="sum", soft_reduction="mean")
+    theirs = {"logits": tf.constant([[1.0, 0.0, 2.0]]), "hidden_states/2/cls": tf.constant([[3.0, 0.0]])}
+    ours = {"logits": tf.constant([[0.0, 1.0, 1.0]]), "hidden_states/1/cls": tf.constant([[0.0, 1.0]])}
+    losses = found["objective"](theirs, ours, tf.constant([1]), tf.constant([[1, 1]]))
+    np.testing.assert_allclose(losses["patience"], 9 + 1)                          # not of length 1, and not a mean
+    p, q = (np.exp(row["logits"][0] / 3) / np.exp(row["logits"][0] / 3).sum() for row in (theirs, ours))
+    np.testing.assert_allclose(losses["soft"], 9 * np.sum(p * np.log(p / q)) / 3, rtol=1e-5)
+    np.testing.assert_allclose(losses["label"], np.log(1 + 2 * np.e) - 1, rtol=1e-5)      # plain cross-entropy, exactly
+
+
 @pytest.mark.parametrize("settings, message", [
     ({"num_layers": 3}, "must be a multiple.*4 and 3. Choose 2, 4"), ({"num_layers": 1}, "`num_layers` must be 2 to 4"),
-    ({"layer_map": "first"}, "`layer_map` must be one of skip, last"), ({"layer_map": [1, 2]}, "must hold 1 layers among 1 to 4"),
+    ({"layer_map": "first"}, "`layer_map` must be one of skip, last"), ({"layer_map": [1, 2]}, "must be 1 different ones among 1 to 4"),
+    ({"layer_map": [1.5]}, r"different ones among 1 to 4, rising. Received: \[1.5\]"), ({"beta": float("inf")}, "`beta` 0 or more"),
+    ({"temperature": float("inf")}, "`temperature` must be positive"),
+    ({"soft_reduction": "sum"}, "reduction of the soft targets must be batchmean or mean. Received: 'sum'"),
     ({"alpha": 1.5}, "`alpha` must be in"), ({"reduction": "max"}, "`reduction` one of mean, sum"),
     ({"student": bilstm}, "between two BERTs only")])
 def test_errors(settings, message):

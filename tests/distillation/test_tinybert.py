@@ -81,6 +81,29 @@ def test_a_student_equal_to_its_teacher_has_no_inner_loss_and_the_least_outer_on
     np.testing.assert_allclose(tape.gradient(loss, logits), 0.0, atol=1e-6)
 
 
+def test_each_setting_reaches_its_loss(monkeypatch):
+    inside, answers = stages(monkeypatch, tiny.model(), data(), num_layers=2, temperature=2.0, reduction="reference",
+                             training=TRAINING)
+    p, q = ([np.exp(z) / np.exp(z).sum() for z in (np.array([1.0, 0.0]), np.array([0.0, 0.5]))])
+    loss = answers["objective"]({"logits": tf.constant([[2.0, 0.0]])}, {"logits": tf.constant([[0.0, 1.0]])},
+                                tf.constant([0]), None)["pred"]
+    np.testing.assert_allclose(loss, -np.sum(p * np.log(q)), rtol=1e-5)                  # the paper has no factor t^2
+    mask, scores = tf.constant([[1, 0]]), {f"attention_scores/{k}": tf.zeros((1, 2, 2, 2)) for k in range(2)}
+    states = {f"hidden_states/{k}": tf.zeros((1, 2, 8)) for k in range(3)}
+    ones = {name: value + 1 for name, value in {**scores, **states}.items()}
+    losses = inside["objective"]({**scores, **states}, ones, None, mask)
+    # over all: of 2 x 2 pairs the keys of the first column count 1, the padded ones 0; hidden states of padding count 1
+    np.testing.assert_allclose([losses["attn"], losses["hidn"], losses["embd"]], [2 * 0.5, 2, 1], rtol=1e-6)
+
+
+def test_each_stage_has_an_update_and_a_head_that_learned_nothing_is_known(monkeypatch):
+    small = TRAINING.replace(epochs=1, batch_size=6)                                     # two updates
+    assert [stage["num_steps"] for stage in stages(monkeypatch, tiny.model(), data(), num_layers=2, inside_share=0.01,
+                                                   training=small)] == [1, 1]
+    thin = tinybert.compress(tiny.model(), data(), num_layers=2, hidden_size=6, num_heads=2, inside_share=1.0)
+    assert thin.history[-1]["num_answers"] == 0 and thin.history[-1]["hidden_size"] == 6
+
+
 def test_which_layer_learns_from_which(monkeypatch):
     inside, _ = stages(monkeypatch, tiny.model(num_layers=4), data(), num_layers=2)
     pairs = dict(zip(inside["student_outputs"], inside["teacher_outputs"]))
@@ -153,10 +176,14 @@ def test_both_stages_chain_and_copies_leave_the_number_of_updates(monkeypatch):
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"num_layers": 3}, "uniform map. Received: 4 and 3. Choose 1, 2, 4"), ({"layer_map": [1]}, "must hold 2 different layers"),
+    ({"num_layers": 3}, "uniform map. Received: 4 and 3. Choose 1, 2, 4"), ({"layer_map": [1]}, "must be 2 different ones"),
+    ({"layer_map": ["a", "b"]}, "must be 2 different ones among 1 to 4, rising"), ({"losses": "attn"}, "Received: 'attn'"),
+    ({"mlm": masked_lm}, "`mlm` and `vectors` need it. Received: 0, an mlm, no vectors"), ({"copies": -1}, "Received: -1"),
+    ({"training": TRAINING.replace(epochs=0.1)}, "Both stages need an update. Received: 1 in all"),
+    ({"training": TRAINING.replace(cache_teacher=True), "reduction": "reference"}, "keeps nothing of padding"),
     ({"layer_map": "even"}, "`layer_map` must be one of uniform"), ({"num_heads": 4}, "`num_heads`.*2 and 4"),
-    ({"losses": ("attention",)}, "`losses` must be some of embd, attn, hidn"), ({"inside_share": 2.0}, "`inside_share` in"),
-    ({"reduction": "sum"}, "`reduction` one of masked, reference"), ({"copies": 2}, "needs a masked-LM model"),
+    ({"losses": ("attention",)}, "`losses` must be a list of some of embd, attn, hidn"), ({"inside_share": 2.0}, "`inside_share` must be in"),
+    ({"reduction": "sum"}, "`reduction` must be one of masked, reference"), ({"copies": 2}, "needs a masked-LM model"),
     ({"student": bilstm}, "between two BERTs only"), ({"num_layers": 5}, "must be 1 to 4"),
     ({"student": lambda: tiny.model(num_layers=1)}, "`student` must have 2 layers or more, .* Received: 1"),
     ({"temperature": 0.0}, "`temperature` must be positive"),
@@ -164,4 +191,4 @@ def test_both_stages_chain_and_copies_leave_the_number_of_updates(monkeypatch):
 def test_errors(settings, message):
     settings = {key: value() if callable(value) else value for key, value in settings.items()}
     with pytest.raises(ValueError, match=message):
-        tinybert.compress(tiny.model(num_layers=4), data(), training=TRAINING, **{"num_layers": 2, **settings})
+        tinybert.compress(tiny.model(num_layers=4), data(), **{"num_layers": 2, "training": TRAINING, **settings})
