@@ -149,7 +149,8 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
     The sentence head is dense + tanh on [CLS] and two scores. It is left behind, where the authors fine-tune from its
     dense layer: what comes next has a head of its own.
     Its accuracy on dev, texts unmasked, is in the history, beside what the lengths of the two segments alone would
-    give, and the updates per second; in the curve it is `dev_sentence`, beside `dev`, the share of masked words guessed.
+    give, and the updates per second; in the curve it is `dev_sentence`, beside `dev`, the share of masked words
+    guessed.
 
     Args:
         task_model: `TaskModel`; one of another task gets a new masked-LM head.

@@ -264,7 +264,7 @@ def _measure(folder, recipe, dataset, models, asked, notes):
     linear = baselines(dataset)
     compressed = [name for name in models if name not in (first, CONTROL) and not name.startswith(BASELINES)]
     shown = compressed[0] if compressed else first
-    timed = next((name for name in compressed if not models[name].config.quantization), first)     # for ONNX: a plain one
+    timed = next((name for name in compressed if not models[name].config.quantization), first)      # for ONNX: plain
     engines, missing = _engines(folder / "models" / timed, models[timed], files[timed])
     return {
         "recipe": recipe["name"], "data": dataset.name, "task": dataset.task,

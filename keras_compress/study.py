@@ -12,7 +12,8 @@ quantisation of a model is a file of the step that trained it.
 
 Learning rates are chosen on dev, from the study's own grid, with the first seed. The first step of a tree (the
 predecessor) is trained once per data set, at its own rate, and shared by the seeds; so is what is made of it without
-training, and a step that only serves others; it makes no cell. With `shared = false` steps that serve others are trained anew for every seed.
+training, and a step that only serves others; it makes no cell. With `shared = false` steps that serve others are
+trained anew for every seed.
 """
 import functools
 import hashlib

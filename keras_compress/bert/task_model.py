@@ -137,9 +137,9 @@ class TaskModel:
         config = self.config.replace(num_layers=len(indices), sharing="none", num_groups=1)
         small = self.rebuilt(config, renamed, seed=seed)
         if self.config.sharing != "none":
-            log.warning("layers that shared weights have weights of their own now: %s parameters in %d layers, %s in %d",
-                        f"{self.model.count_params():,}", self.config.num_layers, f"{small.model.count_params():,}",
-                        len(indices))
+            log.warning("layers that shared weights have weights of their own now: %s parameters in %d layers, "
+                        "%s in %d", f"{self.model.count_params():,}", self.config.num_layers,
+                        f"{small.model.count_params():,}", len(indices))
         return small
 
     def predict(self, texts, batch_size=64, max_length=None):

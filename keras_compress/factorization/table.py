@@ -11,7 +11,7 @@ def check_wide_table(task_model, embedding_size):
         raise ValueError(f"`embedding_size` must be 1 to {config.hidden_size - 1}, below the hidden size. "
                          f"Received: {embedding_size!r}.")
     if config.architecture != "bert" or config.adapter_shapes or config.embedding_norm != "hidden" or task == "mlm":
-        raise ValueError("Only a BERT has a word table to make narrow, as wide as its layers, normalised at their width, "
+        raise ValueError("Only a BERT has a word table to make narrow, as wide as its layers, normalised at that width "
                          f"and not scoring words. Received: a {config.architecture} with a table of width "
                          f"{config.table_size} in layers of {config.hidden_size}, `embedding_norm` = "
                          f"{config.embedding_norm!r}, task {task}. Take the model that this one was made from; of a "

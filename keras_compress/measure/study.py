@@ -245,8 +245,8 @@ def _pretraining(cells):
     """What the models of some cells brought along from `pretraining.pretrain`, the mean over them; None if nothing.
 
     Returns:
-        dict: `steps_per_second`, `sentence_accuracy`, `sentence_by_length` (None where none has it), `dev` (masked words
-        guessed, 0-1), `curve` (list of dicts: `step`, `dev` and, for sentence tasks, `dev_sentence`).
+        dict: `steps_per_second`, `sentence_accuracy`, `sentence_by_length` (None where none has it), `dev` (masked
+        words guessed, 0-1), `curve` (list of dicts: `step`, `dev` and, for sentence tasks, `dev_sentence`).
     """
     found = [entry for cell in cells for entry in cell.get("settings", ()) if entry.get("method") == "pretrain"]
     if not found:

@@ -57,8 +57,8 @@ def choose_pieces(vocab, counts, min_count=1, scripts=None, keep=()):
         unknown = value if not isinstance(value, (list, tuple)) else [one for one in value if one not in known[name]]
         if unknown:
             some = f" It has {', '.join(sorted(known[name])[:40])}." if name == "scripts" else ""
-            raise ValueError(f"`{name}` must be a list of {name if name == 'scripts' else 'pieces'} that the vocabulary "
-                             f"has. Received: {unknown!r}.{some}")
+            raise ValueError(f"`{name}` must be a list of {'scripts' if some else 'pieces'} that the vocabulary has. "
+                             f"Received: {unknown!r}.{some}")
     if not is_whole(min_count, 0):
         raise ValueError(f"`min_count` must be a whole number of 0 or more. Received: {min_count!r}.")
     always = {*SPECIAL_PIECES, "[MASK]", *keep}
@@ -94,8 +94,8 @@ def slice_vocabulary(task_model, kept, *, seed=0):
     needed += sorted({form for piece in vocab for c in letters(piece) for form in (c, f"##{c}") if form in whole})
     lost = sorted({*needed} - {*vocab})
     if lost or list(kept) != sorted({*kept}):
-        raise ValueError(f"A pruned vocabulary must hold {', '.join(SPECIAL_PIECES)}, the single characters of all that "
-                         f"it holds, and each piece once, in the old order. Received: {len(kept)} pieces, missing: "
+        raise ValueError(f"A pruned vocabulary must hold {', '.join(SPECIAL_PIECES)}, the single characters of all "
+                         f"that it holds, and each piece once, in the old order. Received: {len(kept)} pieces, missing: "
                          f"{', '.join(lost[:20]) or 'none'}. Choose them with `choose_pieces`.")
     weights = task_model.weights()
     for name in ("word_embeddings/embeddings", "mlm_bias/bias"):
@@ -126,13 +126,13 @@ def compress(task_model, dataset, *, seed=0, training=Training(), min_count=1, s
     """Drops word pieces that the training texts do not use.
 
     Args:
-        task_model: `TaskModel`; left as it is. dataset: `Dataset` of its task, or unlabelled text like its own: the more
-            text, the fewer words that a user needs are lost.
+        task_model: `TaskModel`; left as it is. dataset: `Dataset` of its task, or unlabelled text like its own: the
+            more text, the fewer words that a user needs are lost.
         min_count, scripts, keep: see `choose_pieces`.
         tune: fine-tune afterwards, as `training` says; worth it where frequent pieces went (`min_count` above 1).
     Returns:
-        `TaskModel` with a vocabulary of its own; its history tells how many pieces stayed, what share of dev's pieces is
-        unknown before and after, and what share of dev's texts is cut into other pieces than before.
+        `TaskModel` with a vocabulary of its own; its history tells how many pieces stayed, what share of dev's pieces
+        is unknown before and after, and what share of dev's texts is cut into other pieces than before.
     Raises:
         ValueError: if the data are for another task, or a setting is out of range.
     """
