@@ -117,8 +117,8 @@ all_axes[0].set_yticks(range(8), [data.labels[i] for i in order]);
 
 # %% [markdown]
 r"""
-From which temperature on can the second and the third choice be told apart by eye? And from which on does the first one
-hardly stand out any more? DistilBERT takes $T = 2$.
+From which temperature on can one see the other choices at all? And from which on does the first one hardly stand out
+any more? DistilBERT takes $T = 2$.
 
 One text is an anecdote. The next table looks at many: the probability of the first choice, and the entropy (熵), the
 mean surprise in nats, of texts that the teacher was trained on and of dev texts, which it was not.
@@ -726,7 +726,7 @@ inputs, words = next(iter(data.batches("train", tokenizer, 64, training.max_leng
 original, rows = inputs["input_word_ids"].numpy(), []
 for title, groups in (("each piece", each_piece(inputs, tokenizer)), ("whole words", words)):
     counts = np.zeros(4)
-    for draw in range(25):
+    for draw in range(400):
         changed, targets = mask_words(inputs, groups, tokenizer, (SEED, draw))
         changed, asked = changed["input_word_ids"].numpy(), targets.numpy() >= 0
         masked = changed == tokenizer.ids["[MASK]"]

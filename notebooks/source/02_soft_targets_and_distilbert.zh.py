@@ -111,7 +111,7 @@ all_axes[0].set_yticks(range(8), [data.labels[i] for i in order]);
 
 # %% [markdown]
 r"""
-从哪个温度起，肉眼能分出第二名和第三名？又从哪个温度起，第一名几乎不再突出？DistilBERT 取 $T = 2$。
+从哪个温度起，才看得见第一名以外的选择？又从哪个温度起，第一名几乎不再突出？DistilBERT 取 $T = 2$。
 
 一条文本只能算个例。下表看许多条：第一选择的概率，以及熵（entropy），即平均信息量，以奈特（nat）为单位；一边是教师训练时
 见过的文本，一边是它没见过的开发集文本。
@@ -699,7 +699,7 @@ inputs, words = next(iter(data.batches("train", tokenizer, 64, training.max_leng
 original, rows = inputs["input_word_ids"].numpy(), []
 for title, groups in (("each piece", each_piece(inputs, tokenizer)), ("whole words", words)):
     counts = np.zeros(4)
-    for draw in range(25):
+    for draw in range(400):
         changed, targets = mask_words(inputs, groups, tokenizer, (SEED, draw))
         changed, asked = changed["input_word_ids"].numpy(), targets.numpy() >= 0
         masked = changed == tokenizer.ids["[MASK]"]
