@@ -217,7 +217,7 @@ def test_command_line(recipe, monkeypatch, tmp_path, capsys):
     recipe()
     seen = {}
     monkeypatch.setattr(study, "run_study", lambda recipe, **settings: seen.update(settings, name=recipe["name"]) or ([], {}))
-    monkeypatch.setattr("keras_compress.measure.study.study_table", lambda cells, costs: "the table")
+    monkeypatch.setattr("keras_compress.measure.study.study_table", lambda *cells_costs_compare: "the table")
     command = ["run", str(tmp_path / "grid.toml")]
     assert main([*command, "--seeds", "0,1", "--only", "plain-1,theseus-1", "--data", "d", "--fixed-lr",
                  "--resume"]) == 0

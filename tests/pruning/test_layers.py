@@ -31,7 +31,8 @@ def test_select_layers(num_layers, keep, how, kept):
 
 @pytest.mark.parametrize("keep, how, message", [
     (7, "bottom", "`num_layers` must be 1 to 6, the model's own. Received: 7"), (0, "top", "Received: 0"),
-    (3, "middle", "`how` must be bottom, top, alternate, .* or a list.*'middle'"), (3, 5, "`how` must be .*Received: 5"),
+    (3, "middle", "The layers kept must be bottom, .* or a list.*'middle'"),
+    (3, 5, "The layers kept must be .*Received: 5"),
     (3, [0, 1], "must be 3 different ones among 0 to 5, rising. Received: \\[0, 1\\]"), (2, [1, 0], "rising"),
     (2, [1, 1], "different"), (2, [0, 6], "among 0 to 5"), (2, [-1, 0], "among 0 to 5")])
 def test_errors(keep, how, message):
