@@ -164,8 +164,9 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
     """
     check_mask_piece(task_model.tokenizer)
     check_masks(mask_share, ngram)
-    pairs, as_written = (sentence_pairs(dataset, task_model.tokenizer, training.max_length, task, seed)
-                         for task in (sentence_task, "none"))
+    pairs = sentence_pairs(dataset, task_model.tokenizer, training.max_length, sentence_task, seed)
+    as_written = pairs if sentence_task == "none" else sentence_pairs(
+        dataset, task_model.tokenizer, training.max_length, "none", seed)
     with training.scope():
         model = with_head(task_model, "mlm", (), seed=seed)
         chosen = choosing_model(model)

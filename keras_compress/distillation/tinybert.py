@@ -7,7 +7,7 @@ Equation map (m: layer of the student, g(m): the teacher's that it learns from, 
     L_attn   (1/h) sum_i MSE(A_i^S, A_i^T), A: scores before softmax        attention_loss
     L_hidn   MSE(H^S W_h, H^T)                                              hidden_loss
     L_embd   MSE(E^S W_e, E^T): the same of the embeddings' output          hidden_loss
-    L_pred   -softmax(z^T / t) . log_softmax(z^S / t)                       soft_target_loss (distiller.py), kind "ce"
+    L_pred   -softmax(z^T / t) . log_softmax(z^S / t)                       soft_target_loss (distiller.py), kind "ce", over t^2
     L        sum over m of the layers' losses, all factors 1                compress
     g(m)     uniform m N / M;  top m + N - M;  bottom m                     map_layers
 Departures
@@ -109,7 +109,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
             0 and 1 one of the two is left out.
         copies: changed copies of each training text that are added; needs `mlm`, a `TaskModel` of task "mlm" or a
             source of one. vectors: see `augmentation.augment`, whose other settings stay the paper's. The number of
-            updates stays that of the plain texts, so that of n epochs' texts one in (1 + copies) / n is read.
+            updates stays that of the plain texts: n epochs read n texts for each of them, so 2 copies want 3 epochs.
     Returns:
         `TaskModel`, without the projection.
     Raises:

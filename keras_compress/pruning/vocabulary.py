@@ -86,7 +86,7 @@ def slice_vocabulary(task_model, kept, *, seed=0):
     Returns:
         `TaskModel` with a tokenizer and a word table of their own.
     Raises:
-        ValueError: if a special piece is missing, or a single character of one that is kept, or on another order.
+        ValueError: if a special piece is missing, or a single character of one that is kept, or the order is another.
     """
     whole = task_model.tokenizer.ids
     vocab = [task_model.tokenizer.vocab[index] for index in kept]
