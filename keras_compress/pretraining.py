@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from keras_compress.backend import keras, tf
-from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, make_inputs, mlm_head, task_head
+from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, mlm_head, task_head
 from keras_compress.bert.layers import register
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.weights import with_head
@@ -62,11 +62,11 @@ def choosing_model(task_model):
     Returns: dict of `logits` (chosen tokens, vocabulary) and `hidden` (batch, seq, hidden), the last hidden states.
     """
     targets = keras.Input((None,), dtype="int32", name="targets")
-    inputs = make_inputs()
-    hidden = task_model.features(["hidden_states"])(inputs)["hidden_states"][-1]
+    features = task_model.features(["hidden_states"])
+    hidden = features.output["hidden_states"][-1]
     get = LayerStore(task_model.config, existing=task_model.model.layers)
     logits = mlm_head(get, TakeTokens(name="take_tokens")(hidden, targets >= 0))
-    return keras.Model({**inputs, "targets": targets}, {"logits": logits, "hidden": hidden})
+    return keras.Model({**features.input, "targets": targets}, {"logits": logits, "hidden": hidden})
 
 
 def masked_lm(task_model, dataset, *, seed=0, training=Training(), train="all", whole_word=False, mask_share=0.15):
