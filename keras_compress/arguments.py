@@ -12,7 +12,7 @@ TRAINING_HELP = {
     "patience": "stop after so many evaluations on dev without a better one",
     "evaluations": "how often dev is looked at in each stage",
     "strategy": "none, or mirrored: all devices (with TF_CONFIG set: all workers) share each batch",
-    "cache_teacher": "distillation: run the teacher once per text and keep its outputs on disk for later epochs",
+    "cache_teacher": "distillation: run the teacher once per text in each stage and keep its outputs on disk",
 }
 
 

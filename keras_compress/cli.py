@@ -286,7 +286,7 @@ def _data(options):
 
 
 def _methods(options):
-    from keras_compress.methods import method, methods, settings_of
+    from keras_compress.methods import TRAININGS, method, methods, settings_of
     from keras_compress.recipe import recipes
 
     if options.method:
@@ -299,6 +299,7 @@ def _methods(options):
         return {"method": options.method, "settings": {k: repr(v) for k, v in settings.items()}}, text
     found, known = methods(), recipes()
     lines = ["Methods:"] + [f"  {name:14} {family:14} {text}" for name, (family, text) in found.items()]
+    lines += ["Trainings, to be used like methods:", "  " + ", ".join(TRAININGS)]
     lines += ["Recipes:"] + [f"  {name:14} {text}" for name, text in known.items()]
     about = {name: {"family": family, "about": text} for name, (family, text) in found.items()}
     return {"methods": about, "recipes": known}, "\n".join(lines)

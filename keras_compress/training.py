@@ -8,6 +8,7 @@ import math
 import os
 import sys
 
+import numpy as np
 from tqdm import tqdm
 
 from keras_compress.backend import keras, tf
@@ -114,8 +115,10 @@ def check_fit(task_model, dataset):
     """Raises ValueError unless the data set asks for what the model answers, and its weights are free to change."""
     check_not_quantized(task_model)
     if task_model.task != dataset.task:
-        raise ValueError(f"Model and data must have one task. Received: a {task_model.task} model and "
-                         f"{dataset.task} data ({dataset.name}).")
+        way = ("Unlabelled text is for masked_lm and pretrain, and for distilbert and tinybert before any task."
+               if dataset.task == "unlabelled" else "Take data that fit, or the model under a new head (`--new-head`).")
+        raise ValueError(f"Model and data must have one task. Received: a model for {task_model.task} and "
+                         f"{dataset.task} data ({dataset.name}). {way}")
     if tuple(task_model.labels) != tuple(dataset.labels):
         raise ValueError("Model and data must have the same labels in the same order. "
                          f"Received: {list(task_model.labels)[:8]} and {list(dataset.labels)[:8]}. "
@@ -134,7 +137,7 @@ def check_length(task_model, training):
     longest = task_model.config.max_position_embeddings
     if training.max_length > longest:
         raise ValueError(f"`max_length` must be at most {longest}, the positions that the model has. "
-                         f"Received: {training.max_length}.")
+                         f"Received: {training.max_length}. Lower it: what is longer will be cut off.")
 
 
 def stream(dataset, tokenizer, training, seed, first, last, **settings):
@@ -174,10 +177,13 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
     Returns:
         list of dicts with stage, step, loss, learning_rate, whatever the callbacks put into the logs, and dev.
     Raises:
-        ValueError: if a loss stops being finite, naming the update and the loss; the weights of the last good piece of
-            50 updates or fewer are kept under `training.folder`. If that holds checkpoints of another run.
+        ValueError: if a loss or a weight stops being finite, naming the update and the loss; the last weights, of those
+            looked at every 50 updates or more often, that gave a finite loss are kept under `training.folder`. If that
+            holds checkpoints of another run.
     """
     check_length(task_model, training)
+    if training.cache_teacher:
+        raise ValueError(f"`cache_teacher` needs a teacher. Received: stage {stage}, which has none. Leave it out.")
     num_steps = training.num_steps(len(dataset.train.texts)) if num_steps is None else num_steps
     batches = batches or (lambda first, last: stream(dataset, task_model.tokenizer, training, seed, first, last))
     measure = measure or (lambda: evaluate(task_model, dataset.dev)["value"])
@@ -192,23 +198,22 @@ def fit(model, task_model, dataset, training, *, seed, stage, num_steps=None, ca
     saver.restore()
     writer = tf.summary.create_file_writer(f"{training.folder}/{stage}/log") if training.folder else None
     bar = tqdm(total=num_steps, initial=state["step"], desc=stage, file=sys.stderr, disable=None, unit="step")
+    good = None                       # (updates, weights) whose own loss was finite: the next update's tells
     while state["step"] < num_steps and not _is_stopped(state, training):
         first = state["step"]
         last = min(stop for stop in (num_steps, *evaluate_at, (first // piece + 1) * piece,
                                      (first // training.checkpoint_every + 1) * training.checkpoint_every)
                    if stop > first)
-        good = model.get_weights()
+        begin, progress = (first, model.get_weights()), _Progress(bar, first)
         try:
-            logs = model.fit(batches(first, last), verbose=0, callbacks=[_Progress(bar, first), *callbacks]).history
+            logs = model.fit(batches(first, last), verbose=0, callbacks=[progress, *callbacks]).history
+            if not all(np.isfinite(value).all() for value in model.get_weights()):
+                raise FloatingPointError(f"a weight that is not finite after update {last}")
         except FloatingPointError as error:
-            model.set_weights(good)
-            kept = training.folder and f"{training.folder}/{stage}/before-{first}"
-            if kept:
-                task_model.save(kept, overwrite=True)
+            kept = _keep(begin if progress.step > first else good, model, task_model, training, stage)
             raise ValueError(f"The loss must stay finite. Received: {error} of stage {stage}. Lower `learning_rate` "
-                             f"(now {training.learning_rate}). "
-                             + (f"The weights after update {first} are in {kept}: give the next run another folder."
-                                if kept else "")) from error
+                             f"(now {training.learning_rate}). {kept}") from error
+        good = begin
         row = {"stage": stage, "step": last, **{name: float(values[-1]) for name, values in logs.items()},
                "learning_rate": float(model.optimizer.learning_rate.numpy())}
         state["step"] = last
@@ -250,20 +255,32 @@ def _write_summary(writer, row):
         writer.flush()
 
 
+def _keep(good, model, task_model, training, stage):
+    """Goes back to the last good weights and saves them; tells where they are."""
+    if good is None:
+        return "No weights of this stage gave a finite loss."
+    model.set_weights(good[1])
+    if not training.folder:
+        return ""
+    folder = f"{training.folder}/{stage}/before-{good[0]}"
+    task_model.save(folder, overwrite=True)
+    return f"The weights after update {good[0]} are in {folder}: give the next run another folder."
+
+
 class _Progress(keras.callbacks.Callback):
     """Moves the bar, and stops at the first loss that is not finite: its parts before their sum."""
 
     def __init__(self, bar, step):
         super().__init__()
-        self.bar, self.step = bar, step
+        self.bar, self.step = bar, step             # step: updates whose loss was finite
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        self.bar.update(1)
         bad = [name for name, value in (logs or {}).items() if not math.isfinite(value)]
         if bad:
             name = next((name for name in bad if name != "loss"), "loss")
-            raise FloatingPointError(f"{name} = {logs[name]} at update {self.step}")
+            raise FloatingPointError(f"{name} = {logs[name]} at update {self.step + 1}")
+        self.step += 1
+        self.bar.update(1)
         self.bar.set_postfix({k: f"{v:.3f}" for k, v in (logs or {}).items()}, refresh=False)
 
 

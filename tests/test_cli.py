@@ -193,7 +193,7 @@ def test_data_and_methods(call):
     status, out, _ = call("methods", "--json")
     assert json.loads(out)["methods"]["theseus"]["family"] == "replacement"
     assert "theseus-study" in json.loads(out)["recipes"]
-    assert "  layers " in call("methods")[1]
+    assert "  layers " in call("methods")[1] and "finetune, masked_lm, pretrain" in call("methods")[1]
     text = call("methods", "theseus")[1]
     assert "Equation map" in text and "num_layers=3" in text and "module_map:" in text
     assert json.loads(call("methods", "layers", "--json")[1])["settings"] == {"num_layers": "3", "how": "'bottom'"}

@@ -92,6 +92,6 @@ def test_requirements_come_from_the_line_that_the_readme_names():
 
 def test_imports_of_the_example_work_in_a_fresh_process_in_any_order():
     imports = [line for line in code_lines(TEXTS["README.md"]) if line.startswith("from ")]
-    assert len(imports) == 5
+    assert len(imports) == 6
     found = subprocess.run([sys.executable, "-c", "\n".join(reversed(imports))], cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr[-1000:]

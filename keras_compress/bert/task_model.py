@@ -125,7 +125,8 @@ class TaskModel:
         """
         indices = list(indices)
         if self.config.architecture != "bert":
-            raise ValueError(f"Only a BERT has layers to choose from. Received: a {self.config.architecture}.")
+            raise ValueError(f"Only a BERT has layers to choose from. Received: a {self.config.architecture}. Start "
+                             "from a BERT.")
         if not indices or not all(0 <= index < self.config.num_layers for index in indices):
             raise ValueError(f"Layers to keep must be among 0 to {self.config.num_layers - 1}. Received: {indices}.")
         ours = self.weights()
@@ -176,7 +177,11 @@ class TaskModel:
         return found
 
     def forward(self, encodings, batch_size=64):
-        """Logits of encoded texts, in their order: list of float32 arrays, (classes,) or (seq, labels) each."""
+        """Logits of encoded texts, in their order: list of float32 arrays, (classes,) or (seq, labels) each.
+
+        Raises:
+            ValueError: if one is not finite.
+        """
         if self._forward is None:
             spec = {name: tf.TensorSpec((None, None), tf.int32, name=name) for name in self._inputs}
             self._forward = tf.function(lambda inputs: self.model(inputs, training=False), input_signature=[spec])
@@ -185,6 +190,9 @@ class TaskModel:
         for first in range(0, len(by_length), batch_size):
             rows = by_length[first:first + batch_size]
             batch = self._forward(self.pad([encodings[i] for i in rows])).numpy()
+            if not np.isfinite(batch).all():
+                raise ValueError("The model's answers must be finite numbers. Received: NaN or infinity. Its weights "
+                                 "are broken; if it was trained just now, lower `learning_rate`.")
             for i, row in zip(rows, batch):
                 logits[i] = row
         return logits

@@ -73,6 +73,12 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
                            seed=seed)
 
 
+def load_for(source, task, labels, *, seed=0):
+    """A model of ours as it was saved; any other source, "minilm" and "bilstm" too, under a new head for the task."""
+    ours = source not in ("minilm", "bilstm") and is_ours(Path(source))
+    return load(source, seed=seed, **({} if ours else {"task": task, "labels": labels}))
+
+
 def from_bert4keras(model, tokenizer, task, labels, *, pooling=None, new_head=False, seed=0):
     """Makes a `TaskModel` of a bert4keras model in memory; arguments as in `load`, and
 

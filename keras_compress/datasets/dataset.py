@@ -101,6 +101,20 @@ class Dataset:
                 **{name: len(split.texts) if split else 0 for name, split in splits.items()},
                 "sha256": hashlib.sha256(content).hexdigest()}
 
+    def piece_counts(self, tokenizer, split="train", max_length=512):
+        """How often each piece of the vocabulary occurs in a split: int64 (vocabulary,)."""
+        encode = tokenizer.encode_words if self.task == "tagging" else tokenizer.encode
+        counts = np.zeros(len(tokenizer.vocab), np.int64)
+        for encoding in encode(self._examples(split).texts, max_length):
+            np.add.at(counts, encoding.ids, 1)
+        return counts
+
+    def unknown_rate(self, tokenizer, split="dev", max_length=512):
+        """Share of a split's pieces that are [UNK], 0-1."""
+        counts = self.piece_counts(tokenizer, split, max_length)
+        special = [tokenizer.ids[piece] for piece in ("[PAD]", "[CLS]", "[SEP]")]
+        return float(counts[tokenizer.ids["[UNK]"]] / max(counts.sum() - counts[special].sum(), 1))
+
     def _examples(self, split):
         examples = getattr(self, split, None) if split in ("train", "dev", "test") else None
         if examples is None:

@@ -7,7 +7,9 @@ Equation map (p_t = 0.4, N_a = 20, K = 15 in the paper)
 Departures
     Candidates are found once per word, as in the authors' code, not anew for every copy. That code shows the model the
     masked text and, as a second segment, the whole text: context="pair". Ours is the paper's, the masked text alone.
-    Only alphabetic words that are no stop words change, and only into alphabetic words, as in the code.
+    Only alphabetic words that are no stop words change, as in the code; ours change only into alphabetic words.
+    A word is not its own candidate; in the paper it may be, so that less changes than p_t says.
+    Without a file of vectors, the mean rows of the masked-LM model's word table stand for GloVe.
     The two texts of a pair change independently; in the authors' code one stays changed while the other is.
     A Chinese character is a word, unless the text has spaces between its words.
 """
@@ -25,12 +27,12 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from tqdm import tqdm
 
 from keras_compress.backend import tf
-from keras_compress.bert.weights import is_ours, load
+from keras_compress.bert.weights import load_for
 from keras_compress.datasets.dataset import Split
 from keras_compress.datasets.masking import check_mask_piece
-from keras_compress.distillation.distiller import check_trained
 from keras_compress.pretraining import choosing_model
 from keras_compress.settings import check_choice
+from keras_compress.training import check_trained
 
 log = logging.getLogger(__name__)
 CHUNK, ROWS = 64, 64               # texts whose words are looked up together; masked texts per forward pass
@@ -39,6 +41,7 @@ LETTERS = r"[^\W\d_\u4e00-\u9fff]+(?:['’][^\W\d_\u4e00-\u9fff]+)*"          # 
 WORDS = re.compile(LETTERS + r"|[\u4e00-\u9fff]|\d+|[^\w\s]|_")
 WORDS_BETWEEN_SPACES = re.compile(LETTERS + r"|[\u4e00-\u9fff]+|\d+|[^\w\s]|_")
 TAGGED = re.compile(r"[^ ]+")
+NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
 
 
 class Candidates:
@@ -196,7 +199,7 @@ def augmented(dataset, mlm, *, copies=20, folder=None, **settings):
         raise ValueError("Augmentation needs a masked-LM model. Received: none. Give `mlm`, made with the method "
                          "masked_lm.")
     if not hasattr(mlm, "tokenizer"):
-        mlm = load(mlm, **({} if is_ours(Path(mlm)) else {"task": "mlm", "labels": ()}))
+        mlm = load_for(mlm, "mlm", ())
     check_trained(mlm)
     check_masked_lm(mlm)
     if isinstance(settings.get("vectors"), (str, Path)):
@@ -258,9 +261,9 @@ def read_vectors(path, most=NUM_VECTORS):
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
                     word, *values = text.rsplit(" ", width) if width else text.split(" ")    # some words hold spaces
-                    if not text or (number == 1 and len(values) == 1):
+                    if not text or (number == 1 and len(values) == 1 and (word + values[0]).isdigit()):
                         continue                                        # word2vec's header: rows and width
-                    more = [part for part in word.split(" ")[1:] if part.lstrip("-").replace(".", "", 1).isdigit()]
+                    more = [part for part in word.split(" ")[1:] if NUMBER.fullmatch(part)]
                     vector = np.array(more + values, np.float32)        # a number too many belongs to no word
                 except ValueError:                                      # UnicodeDecodeError is one
                     vector = np.zeros(0)

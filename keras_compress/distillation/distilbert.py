@@ -8,7 +8,7 @@ Equation map
     Sec. 2   distillation loss, T^2 KL(softmax(z_T / T) || softmax(z_S / T))     soft_target_loss (distiller.py)
     Sec. 2   masked-LM loss; on a task the cross-entropy with its labels         label_loss (distiller.py)
     Sec. 2   cosine loss, 1 - cos(h_S, h_T) of the last hidden states            cosine_loss (distiller.py)
-    Sec. 2   initialisation: one layer out of two                                select_layers, "distilbert"
+    Sec. 2   initialisation: one layer out of two                "distilbert" of select_layers (bert/selection.py)
     Sec. 2   architecture: no token types, no pooler                             without_token_types
 Departures
     The paper writes the soft term as cross-entropy; the authors' code has KL, whose gradient is the same. Their layers
@@ -16,15 +16,15 @@ Departures
     The vector of segment 0, which BERT adds to every single text, goes into the position table; the authors lose it.
     Masked pieces are drawn evenly; the authors favour rare ones.
 """
-from keras_compress.backend import tf
 import math
 
+from keras_compress.backend import tf
 from keras_compress.bert.selection import select_layers
 from keras_compress.distillation.distiller import (
-    check_pair, check_soft_targets, check_trained, cosine_loss, distill, label_loss, soft_target_loss, start_student)
+    check_pair, check_soft_targets, cosine_loss, distill, label_loss, soft_target_loss, start_student)
 from keras_compress.pretraining import choosing_model, masked_accuracy, masked_stream
 from keras_compress.settings import Training, check_choice
-from keras_compress.training import check_fit
+from keras_compress.training import check_fit, check_trained
 
 
 def without_token_types(task_model, *, seed=0):
@@ -54,7 +54,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     Args:
         task_model: the teacher: a `TaskModel` of the data's task, or of task "mlm" if they are unlabelled.
         num_layers: layers of the student. layers: which of the teacher's it starts from, see `select_layers`.
-        student: start from this instead: a `TaskModel` or a source of weights (see `start_student`).
+        student: start from this instead of `layers`: a `TaskModel` or a source of weights (see `start_student`).
         temperature: T of the soft targets.
         soft_weight, label_weight, cosine_weight: factors of the three losses; 0 leaves one out.
         tokens: on unlabelled text the soft targets of "all" tokens, as in the paper, or only of the "masked" ones,
@@ -74,6 +74,9 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     if not general and (tokens, whole_word) != ("all", False):
         raise ValueError("`tokens` and `whole_word` are for unlabelled text. "
                          f"Received: {tokens!r} and {whole_word} with {dataset.task} data. Leave them out.")
+    if student is not None and layers != "distilbert":
+        raise ValueError("Either `layers` or `student` says what the student starts from. "
+                         f"Received: {layers!r} and a student. Leave one out.")
     weights = {"soft": soft_weight, "label": label_weight, "cosine": cosine_weight}
     weights = {name: value for name, value in weights.items() if value}
     if not weights or not all(0 < value < math.inf for value in weights.values()):
@@ -87,6 +90,10 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         if student is None and small.config.type_vocab_size:
             small = without_token_types(small, seed=seed)
     check_pair(task_model, small, same_hidden="cosine" in weights)
+    if small.config.num_layers != num_layers:
+        raise ValueError(f"`num_layers` must be what `student` has. Received: {num_layers} for a "
+                         f"{small.config.architecture} of {small.config.num_layers}. Set num_layers="
+                         f"{small.config.num_layers}.")
     small.history.append({"method": "distilbert", "seed": seed, "num_layers": num_layers,
                           "layers": kept if student is None else None,
                           "student": getattr(student, "history", student and str(student)),

@@ -15,14 +15,12 @@ Departures
 """
 import logging
 import math
-from pathlib import Path
 
 from keras_compress.backend import keras, tf
-from keras_compress.bert.weights import is_ours, load, with_head
+from keras_compress.bert.weights import load_for, with_head
 from keras_compress.distillation.cache import cache_outputs
-from keras_compress.pruning.vocabulary import unknown_rate
 from keras_compress.settings import check_choice
-from keras_compress.training import adamw, check_length, check_trained, finetune, fit, stream
+from keras_compress.training import adamw, check_length, check_not_quantized, check_trained, finetune, fit, stream
 
 log = logging.getLogger(__name__)
 KINDS = ("kl", "ce")
@@ -88,7 +86,7 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
     same = same_pieces(teacher, student)
     check_length(teacher, training)
     if not same:
-        unknown = unknown_rate(student.tokenizer, dataset, "train", training.max_length)
+        unknown = dataset.unknown_rate(student.tokenizer, "train", training.max_length)
         log.log(logging.WARNING if unknown > 0.1 else logging.INFO, "the student's vocabulary is another one than the "
                 "teacher's; %.1f %% of the pieces of its training texts are unknown to it", 100 * unknown)
     if batches and training.cache_teacher:
@@ -119,8 +117,9 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
         return tf.data.Dataset.zip((ours, theirs)).map(
             lambda batch, theirs: ({"student": batch[0], "teacher": theirs}, batch[1]))
 
-    return fit(model, student, dataset, training, seed=seed, stage=stage, num_steps=num_steps, batches=paired,
-               measure=measure, asked=[teacher.history, student.history[-1:], weights, first_step])
+    return fit(model, student, dataset, training.replace(cache_teacher=False), seed=seed, stage=stage,
+               num_steps=num_steps, batches=paired, measure=measure,
+               asked=[teacher.history, student.history[-1:], weights, first_step])
 
 
 def recovered(teacher, student, dataset, recover, temperature, *, seed, training):
@@ -187,25 +186,25 @@ def start_student(teacher, student, layers, seed):
         student: None: the teacher's own `layers`, with its embeddings and head. Else a `TaskModel` or a source of
             weights (see `bert.weights.load`), which gets a head for the teacher's task; of a BERT with more layers the
             bottom ones are kept.
-        layers: list of the teacher's layers.
+        layers: list of the teacher's layers, as many as the student has.
     Returns:
         `TaskModel` of its own, with the teacher's task and labels.
+    Raises:
+        ValueError: if `student` has fewer layers.
     """
     if student is None:
         return teacher.keep_layers(layers, seed=seed)
     if not hasattr(student, "tokenizer"):                          # the head of a saved model may be for other labels
-        wanted = {} if is_ours(Path(student)) else {"task": teacher.task, "labels": teacher.labels}
-        student = load(student, seed=seed, **wanted)
+        student = load_for(student, teacher.task, teacher.labels, seed=seed)
     student = with_head(student, teacher.task, teacher.labels, seed=seed)
-    if student.config.architecture != "bert":
+    depth = student.config.num_layers
+    if student.config.architecture != "bert" or depth == len(layers):    # shared layers go on sharing their weights
         return student
-    if student.config.num_layers < len(layers):
-        raise ValueError(f"`student` must have {len(layers)} layers or more, as `num_layers` asks for. "
-                         f"Received: {student.config.num_layers}.")
-    if student.config.num_layers == len(layers):                  # layers that share weights go on sharing them
-        return student
+    if depth < len(layers):
+        raise ValueError(f"`student` must have `num_layers` layers or more. Received: {depth} and {len(layers)}. Set "
+                         f"num_layers={depth}, or give a deeper one.")
     log.warning("warning: of the %d layers of `student` the bottom %d are kept, as `num_layers` asks for",
-                student.config.num_layers, len(layers))
+                depth, len(layers))
     return student.keep_layers(range(len(layers)), seed=seed)
 
 
@@ -271,6 +270,8 @@ def check_pair(teacher, student, *, inside=False, same_hidden=False, same_heads=
         inside: hidden states are compared, token by token.
         same_hidden: hidden states are compared as they are. same_heads: attention maps are compared head by head.
     """
+    for model in (teacher, student):
+        check_not_quantized(model)
     if (teacher.task, teacher.labels) != (student.task, student.labels):
         raise ValueError("Teacher and student must have one task and the same labels. Received: "
                          f"{teacher.task} {list(teacher.labels)[:8]} and {student.task} {list(student.labels)[:8]}.")

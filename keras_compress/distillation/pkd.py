@@ -90,6 +90,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
                          f"Received: {alpha}, {beta}, {reduction!r}.")
     check_soft_targets(temperature, reduction=soft_reduction)
     check_trained(task_model)
+    check_pair(task_model, task_model, inside=True)                     # the teacher is a BERT
     learned_from = patient_layers(task_model.config.num_layers, num_layers, layer_map)
     with training.scope():
         small = start_student(task_model, student, list(range(num_layers)), seed)

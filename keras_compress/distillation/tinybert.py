@@ -7,7 +7,7 @@ Equation map (m: layer of the student, g(m): the teacher's that it learns from, 
     L_attn   (1/h) sum_i MSE(A_i^S, A_i^T), A: scores before softmax        attention_loss
     L_hidn   MSE(H^S W_h, H^T)                                              hidden_loss
     L_embd   MSE(E^S W_e, E^T): the same of the embeddings' output          hidden_loss
-    L_pred   -softmax(z^T / t) . log_softmax(z^S / t)                       soft_target_loss (distiller.py), kind "ce", over t^2
+    L_pred   -softmax(z^T / t) . log_softmax(z^S / t)           soft_target_loss (distiller.py), kind "ce", over t^2
     L        sum over m of the layers' losses, all factors 1                compress
     g(m)     uniform m N / M;  top m + N - M;  bottom m                     map_layers
 Departures
@@ -18,15 +18,16 @@ Departures
     One projection W with bias serves embeddings and all layers, as in the code; the paper has W_e and W_h
     (share_projection=False). Between equal widths it starts as the identity.
     L_embd compares the embeddings' output, as the code does, not the word tables.
+    The result is the last model; the code keeps the best on dev. Ours does, too, with `training.patience`.
 """
 from keras_compress.backend import keras, tf
 from keras_compress.bert.selection import check_multiple, rising_layers
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.augmentation import augmented
 from keras_compress.distillation.distiller import (
-    check_pair, check_soft_targets, check_trained, distill, masked_mean, soft_target_loss, start_student)
+    check_pair, check_soft_targets, distill, masked_mean, soft_target_loss, start_student)
 from keras_compress.settings import check_choice, is_whole
-from keras_compress.training import Training, check_fit
+from keras_compress.training import Training, check_fit, check_trained
 
 MAPS, PARTS, REDUCTIONS = ("uniform", "top", "bottom"), ("embd", "attn", "hidn"), ("masked", "reference")
 
@@ -81,13 +82,10 @@ def hidden_loss(teacher, student, mask, reduction="masked"):
     return masked_mean(values, mask if reduction == "masked" else None)
 
 
-def thin_student(teacher, num_layers, hidden_size=None, num_heads=None, intermediate_size=None, seed=0):
+def thin_student(teacher, num_layers, seed=0, **sizes):
     """A student of other sizes with random weights; sizes left out are the teacher's. No narrow table, none shared."""
-    config = teacher.config.replace(num_layers=num_layers, hidden_size=hidden_size or teacher.config.hidden_size,
-                                    num_heads=num_heads or teacher.config.num_heads,
-                                    intermediate_size=intermediate_size or teacher.config.intermediate_size,
-                                    embedding_size=None, adapter="linear", embedding_norm="hidden", sharing="none",
-                                    num_groups=1)
+    config = teacher.config.replace(num_layers=num_layers, embedding_size=None, adapter="linear",
+                                    embedding_norm="hidden", sharing="none", num_groups=1, **sizes)
     return TaskModel(config, teacher.tokenizer, teacher.task, teacher.labels, seed=seed)
 
 
@@ -108,8 +106,9 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         inside_share: share of the updates in which what happens inside is learned; the rest is for the answers. With
             0 and 1 one of the two is left out.
         copies: changed copies of each training text that are added; needs `mlm`, a `TaskModel` of task "mlm" or a
-            source of one. vectors: see `augmentation.augment`, whose other settings stay the paper's. The number of
-            updates stays that of the plain texts: n epochs read n texts for each of them, so 2 copies want 3 epochs.
+            source of one. vectors: word vectors for words of several pieces, {word: vector} or the path of a text file
+            in GloVe's form; None: the masked-LM model's own. The augmentation's other settings stay the paper's. The
+            number of updates stays that of the plain texts: n epochs read n texts for each, so 2 copies want 3 epochs.
     Returns:
         `TaskModel`, without the projection.
     Raises:
@@ -117,6 +116,9 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     """
     general = dataset.task == "unlabelled"
     num_steps = training.num_steps(len(dataset.train.texts))
+    if general and (temperature, inside_share) != (1.0, 0.5):
+        raise ValueError("`temperature` and `inside_share` are for answers, which unlabelled text does not have. "
+                         f"Received: {temperature} and {inside_share}. Leave them out.")
     if not general:
         check_fit(task_model, dataset)
         if num_steps < 2 and 0.0 < inside_share < 1.0:
@@ -137,16 +139,20 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
                          "Received: both. Leave one out.")
     if not general and inside_share < 1.0:
         check_trained(task_model)
+    check_pair(task_model, task_model, inside=True)                     # the teacher is a BERT
     learned_from = map_layers(task_model.config.num_layers, num_layers, layer_map)
     sizes = {"hidden_size": hidden_size, "num_heads": num_heads, "intermediate_size": intermediate_size}
-    other = {name: size for name, size in sizes.items() if size and size != getattr(task_model.config, name)}
+    asked = {name: size for name, size in sizes.items() if size is not None}
+    if not all(is_whole(size, 1) for size in asked.values()):
+        raise ValueError(f"Sizes of the student must be whole numbers of 1 or more. Received: {asked}.")
+    other = {name: size for name, size in asked.items() if size != getattr(task_model.config, name)}
     with training.scope():
         if student is None and other:
             small = thin_student(task_model, num_layers, **other, seed=seed)
         else:
             small = start_student(task_model, student, [layer - 1 for layer in learned_from[1:]], seed)
     check_pair(task_model, small, inside=True, same_heads="attn" in losses)
-    wrong = {name: size for name, size in sizes.items() if size and size != getattr(small.config, name)}
+    wrong = {name: size for name, size in asked.items() if size != getattr(small.config, name)}
     if wrong:
         raise ValueError(f"Sizes asked for must be those of the `student` given. Received: {wrong}. Leave them out.")
     if copies:

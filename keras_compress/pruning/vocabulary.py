@@ -23,16 +23,6 @@ from keras_compress.training import Training, check_fit, check_not_quantized, fi
 log = logging.getLogger(__name__)
 
 
-def piece_counts(tokenizer, dataset, splits=("train",), max_length=512):
-    """How often each piece occurs in the texts: int64 (vocabulary,)."""
-    counts = np.zeros(len(tokenizer.vocab), np.int64)
-    encode = tokenizer.encode_words if dataset.task == "tagging" else tokenizer.encode
-    for split in splits:
-        for encoding in encode(getattr(dataset, split).texts, max_length):
-            np.add.at(counts, encoding.ids, 1)
-    return counts
-
-
 def scripts_of(piece):
     """Names of the scripts of a piece's letters: {"LATIN"}, {"CJK"}, .. (first word of the Unicode name)."""
     return {unicodedata.name(c, "?").split(" ")[0].split("-")[0] for c in piece.removeprefix("##") if c.isalpha()}
@@ -95,8 +85,8 @@ def slice_vocabulary(task_model, kept, *, seed=0):
     lost = sorted({*needed} - {*vocab})
     if lost or list(kept) != sorted({*kept}):
         raise ValueError(f"A pruned vocabulary must hold {', '.join(SPECIAL_PIECES)}, the single characters of all "
-                         f"that it holds, and each piece once, in the old order. Received: {len(kept)} pieces, missing: "
-                         f"{', '.join(lost[:20]) or 'none'}. Choose them with `choose_pieces`.")
+                         f"that it holds, and each piece once, in the old order. Received: {len(kept)} pieces, "
+                         f"missing: {', '.join(lost[:20]) or 'none'}. Choose them with `choose_pieces`.")
     weights = task_model.weights()
     for name in ("word_embeddings/embeddings", "mlm_bias/bias"):
         if name in weights:
@@ -112,14 +102,6 @@ def cut_otherwise(before, after, dataset, split="dev"):
         tokenizer.encode_words if dataset.task == "tagging" else tokenizer.encode)(texts, 512)]
         for tokenizer in (before, after))
     return float(np.mean([old != new for old, new in zip(*pieces)]))
-
-
-def unknown_rate(tokenizer, dataset, split="dev", max_length=512):
-    """Share of a split's pieces that are [UNK], 0-1."""
-    counts = piece_counts(tokenizer, dataset, (split,), max_length)
-    special = [tokenizer.ids[piece] for piece in ("[PAD]", "[CLS]", "[SEP]")]
-    total = counts.sum() - counts[special].sum()
-    return float(counts[tokenizer.ids["[UNK]"]] / max(total, 1))
 
 
 def compress(task_model, dataset, *, seed=0, training=Training(), min_count=1, scripts=None, keep=(), tune=False):
@@ -139,11 +121,11 @@ def compress(task_model, dataset, *, seed=0, training=Training(), min_count=1, s
     if dataset.task != "unlabelled" or tune:
         check_fit(task_model, dataset)
     check_not_quantized(task_model)
-    counts = piece_counts(task_model.tokenizer, dataset)
+    counts = dataset.piece_counts(task_model.tokenizer)
     kept = choose_pieces(task_model.tokenizer.vocab, counts, min_count, scripts, keep)
     small = slice_vocabulary(task_model, kept, seed=seed)
     split = "dev" if dataset.dev else "train"
-    unknown = [unknown_rate(model.tokenizer, dataset, split) for model in (task_model, small)]
+    unknown = [dataset.unknown_rate(model.tokenizer, split) for model in (task_model, small)]
     changed = cut_otherwise(task_model.tokenizer, small.tokenizer, dataset, split)
     log.info("vocabulary: %d of %d pieces stay; %s: %.1f %% of the texts are cut otherwise, unknown pieces %.3f %% -> "
              "%.3f %%", len(kept), len(counts), split, *(100 * rate for rate in (changed, *unknown)))

@@ -466,7 +466,7 @@ what the training texts use.
 """
 
 # %%
-counts = vocabulary.piece_counts(predecessor.tokenizer, data)
+counts = data.piece_counts(predecessor.tokenizer)
 ordered = np.sort(counts)[::-1]
 used = int((counts > 0).sum())
 figure, axes = plt.subplots(figsize=(5.6, 2.6))

@@ -5,6 +5,7 @@ from keras_compress.backend import tf
 from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.distillation import cache
 from keras_compress.distillation import distiller as D
+from keras_compress.training import finetune
 from tests.bert import tiny
 from tests.distillation.test_distiller import TRAINING, distilled, still
 from tests.distillation.test_distiller import labelled as short_texts
@@ -94,3 +95,16 @@ def test_a_cached_teacher_runs_once_per_text_that_is_read(num_steps, first_step,
     del rows[:]
     distilled(teacher, still(seed=5), training=training, num_steps=num_steps, first_step=first_step)
     assert rows == [] and not (tmp_path / "teacher-of-a-killed-run").exists()      # finished: resumed, nothing is read
+
+
+def test_it_says_when_reading_takes_longer_than_the_teacher(monkeypatch, caplog):
+    for bytes_per_s, slow in ((1e12, False), (1.0, True)):
+        monkeypatch.setattr(cache, "READ_BYTES_PER_S", bytes_per_s)
+        caplog.clear()
+        distilled(still(), still(seed=5), training=TRAINING.replace(cache_teacher=True), num_steps=7)
+        assert ("caching does not pay here: reading" in caplog.text) == slow
+
+
+def test_a_stage_without_a_teacher_has_nothing_to_cache():
+    with pytest.raises(ValueError, match="`cache_teacher` needs a teacher. Received: stage finetune, which has none"):
+        finetune(tiny.model(), short_texts(), training=TRAINING.replace(cache_teacher=True))

@@ -35,8 +35,14 @@ def test_layer_maps():
 def test_parameters_of_the_paper_s_student():
     config = BertConfig(num_layers=6, type_vocab_size=0, pooling="cls")
     assert parameters(config) == 66_362_880
-    transform_and_bias = 768 * 768 + 768 + 2 * 768 + 30522
-    assert parameters(config) + transform_and_bias == 66_985_530
+    assert parameters(config) + head_parameters(768, 30522) == 66_985_530
+    model = masked_lm(num_layers=1, type_vocab_size=0)
+    assert model.model.count_params() == parameters(model.config) + head_parameters(8, len(tiny.VOCAB))
+
+
+def head_parameters(width, vocab_size):
+    """Of a masked-LM head: transform, LayerNorm, one bias per word; the table is the encoder's."""
+    return width * width + width + 2 * width + vocab_size
 
 
 def test_without_token_types_hidden_states_are_the_same():
@@ -82,7 +88,7 @@ def test_in_general(tokens):
 def test_in_general_a_student_equal_to_its_teacher_has_no_soft_loss_and_no_angle():
     teacher = masked_lm()
     small = distilbert.compress(teacher, unlabelled(), training=TRAINING.replace(learning_rate=1e-12), num_layers=2,
-                                student=teacher, layers="bottom")
+                                student=teacher)
     assert small.curve[0]["soft"] < 1e-6 and small.curve[0]["cosine"] < 1e-6 and small.curve[0]["label"] > 0.5
 
 
@@ -177,6 +183,8 @@ def test_cosine_by_hand_on_a_task(monkeypatch):
     (tiny.model, data, {"soft_weight": -1.0}, "must be 0 or more"),
     (tiny.model, data, {"soft_weight": 0, "label_weight": 0, "cosine_weight": 0}, "one of them positive"),
     (tiny.model, data, {"student": bilstm, "num_layers": 1}, "between two BERTs only"),
+    (tiny.model, data, {"student": bilstm, "num_layers": 2, "cosine_weight": 0.0}, "Received: 2 for a bilstm of 1. Set"),
+    (tiny.model, data, {"student": tiny.model, "layers": "top"}, "Either `layers` or `student`"),
     (tiny.model, data, {"num_layers": 5}, "`num_layers` must be 1 to 2")])
 def test_errors(model, dataset, settings, message):
     settings = {key: value() if callable(value) else value for key, value in settings.items()}

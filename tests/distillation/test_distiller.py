@@ -2,10 +2,14 @@ import numpy as np
 import pytest
 
 from keras_compress.backend import keras, tf
+from keras_compress.bert import weights
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import Tokenizer
 from keras_compress.distillation import distilbert, pkd, tinybert
 from keras_compress.distillation import distiller as D
+from keras_compress.pruning import layers
+from keras_compress.quantization import q8bert
+from keras_compress.replacement import theseus
 from keras_compress.training import Training, adamw
 from tests.bert import tiny
 from tests.replacement.test_theseus import data, inputs_of
@@ -223,21 +227,77 @@ def test_a_killed_distillation_goes_on_with_the_same_weights(tmp_path):
         np.testing.assert_allclose(fresh.weights()[name], value, atol=1e-6, err_msg=name)
 
 
-def test_a_nan_names_the_update_and_the_part_and_keeps_the_weights(tmp_path):
-    student, one = still(seed=5), data(n=4)
-    start = tf.reduce_sum(student.model(inputs_of(student, one.train.texts)))
+def broken(objective, folder, num_steps=8, student=None):
+    """Runs an objective that breaks down; the message, the student, and the weights that were kept, if any."""
+    student = student or still(seed=5)
+    with pytest.raises(ValueError, match="must stay finite. Received: ") as error:
+        D.distill(still(), student, data(n=4), objective, {"soft": 1.0, "hidn": 1.0}, teacher_outputs=["logits"],
+                  student_outputs=["logits"], training=TRAINING.replace(folder=str(folder), epochs=num_steps), seed=0,
+                  stage="distill", num_steps=num_steps)
+    kept = [TaskModel.load(path).weights() for path in folder.glob("distill/before-*")]
+    return str(error.value), student, kept
+
+
+def test_a_nan_names_the_update_and_the_part_and_keeps_weights_whose_loss_was_finite(tmp_path):
+    student = still(seed=5)
+    start, weights = tf.reduce_sum(student.model(inputs_of(student, data(n=4).train.texts))), student.weights()
 
     def objective(theirs, ours, labels, mask):
         total = tf.reduce_sum(ours["logits"])
         return {"soft": D.soft_target_loss(theirs["logits"], ours["logits"]),
                 "hidn": tf.where(tf.abs(total - start) > 1e-3, np.nan, 1.0) * total}      # NaN from the second update on
 
-    training = TRAINING.replace(folder=str(tmp_path), epochs=8)
-    with pytest.raises(ValueError, match="must stay finite. Received: hidn = nan at update 2 of stage distill.*before-1"):
-        D.distill(still(), student, one, objective, {"soft": 1.0, "hidn": 1.0}, teacher_outputs=["logits"],
-                  student_outputs=["logits"], training=training, seed=0, stage="distill", num_steps=8)
-    kept = TaskModel.load(next(tmp_path.glob("distill/before-*")))
-    assert all(np.isfinite(value).all() for value in kept.weights().values())
+    message, student, (kept,) = broken(objective, tmp_path, student=student)
+    assert "hidn = nan at update 2 of stage distill" in message and "after update 0 are in" in message
+    for name, value in weights.items():                      # update 1 made the weights that gave the NaN
+        np.testing.assert_array_equal(kept[name], value)
+        np.testing.assert_array_equal(student.weights()[name], value)
+
+
+@pytest.mark.parametrize("num_steps", [1, 40])
+def test_an_update_that_breaks_the_weights_is_noticed_though_its_loss_was_finite(num_steps, tmp_path):
+    update = tf.Variable(0)
+
+    def objective(theirs, ours, labels, mask):
+        last = update.assign_add(1) == num_steps
+        root = tf.sqrt(tf.where(last, 0.0, 1.0) * tf.square(tf.reduce_sum(ours["logits"])))      # slope at 0: NaN
+        return {"soft": D.soft_target_loss(theirs["logits"], ours["logits"]), "hidn": root}
+
+    message, student, (kept,) = broken(objective, tmp_path, num_steps)
+    assert f"a weight that is not finite after update {num_steps}" in message
+    assert all(np.isfinite(value).all() for weights in (kept, student.weights()) for value in weights.values())
+
+
+def test_a_stage_that_begins_with_broken_weights_keeps_none(tmp_path):
+    student = still(seed=5)
+    student.set_weights({"classifier/bias": np.full(3, 1e38, np.float32)}, only=["classifier/bias"])
+    message, _, kept = broken(lambda theirs, ours, labels, mask: {
+        "soft": tf.reduce_sum(ours["logits"] * 1e10), "hidn": 0.0}, tmp_path, student=student)
+    assert "soft = inf at update 1" in message and "No weights of this stage gave a finite loss" in message and not kept
+
+
+@pytest.mark.parametrize("name", ["minilm", "bilstm"])
+def test_a_folder_that_is_called_like_a_built_in_model_does_not_hide_it(name, tmp_path, monkeypatch):
+    tiny.model().save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(weights, "load", lambda source, **settings: (source, settings))
+    assert weights.load_for(name, "classification", ("a", "b"), seed=3) == (
+        name, {"task": "classification", "labels": ("a", "b"), "seed": 3})
+    assert weights.load_for(f"./{name}", "classification", ("a", "b")) == (f"./{name}", {"seed": 0})
+
+
+def test_a_model_that_quantises_while_it_computes_is_no_student():
+    quantized = q8bert.quantized(tiny.model(), {"bits": 8, "activations": "static", "decay": 0.9, "start_step": 0})
+    with pytest.raises(ValueError, match="must be the last of a chain"):
+        distilbert.compress(tiny.model(), data(), num_layers=2, student=quantized, training=TRAINING)
+
+
+def test_a_distilled_model_goes_on_to_truncation_and_theseus():
+    small = distilbert.compress(still(num_layers=4), data(), training=TRAINING, num_layers=2)
+    for method, name in ((layers, "layers"), (theseus, "theseus")):
+        found = method.compress(small, data(), training=TRAINING, num_layers=1)
+        assert found.config.num_layers == 1 and [entry["method"] for entry in found.history if entry["method"] in
+                                                 ("distilbert", name)] == ["distilbert", name]
 
 
 def test_start_student():
@@ -289,5 +349,5 @@ def test_a_new_head_is_no_teacher():
 
 
 def test_a_student_of_fewer_layers_is_refused():
-    with pytest.raises(ValueError, match="`student` must have 2 layers or more, .* Received: 1"):
+    with pytest.raises(ValueError, match="`student` must have `num_layers` layers or more. Received: 1 and 2. Set"):
         D.start_student(tiny.model(), tiny.model(num_layers=1), [0, 1], seed=0)

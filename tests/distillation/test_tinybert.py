@@ -4,7 +4,7 @@ import pytest
 from keras_compress.backend import keras, tf
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.task_model import TaskModel
-from keras_compress.distillation import tinybert
+from keras_compress.distillation import pkd, tinybert
 from keras_compress.distillation.distiller import outputs, soft_target_loss
 from keras_compress.measure.cost import parameters
 from mobile_export.convert import export
@@ -175,6 +175,18 @@ def test_both_stages_chain_and_copies_leave_the_number_of_updates(monkeypatch):
     assert len(found[0]["data"].train.texts) > 12 and found[0]["data"].dev == data().dev
 
 
+@pytest.mark.parametrize("settings", [{"temperature": 7.0}, {"inside_share": 0.0}])
+def test_answers_have_no_settings_without_labels(settings):
+    with pytest.raises(ValueError, match="are for answers, which unlabelled text does not have. Received: "):
+        tinybert.compress(masked_lm(), unlabelled(), training=TRAINING, num_layers=1, **settings)
+
+
+@pytest.mark.parametrize("method", [pkd, tinybert])
+def test_a_bilstm_cannot_teach_what_happens_inside(method):
+    with pytest.raises(ValueError, match="between two BERTs only. Received: bilstm and bilstm"):
+        method.compress(bilstm(), data(), training=TRAINING, num_layers=1)
+
+
 @pytest.mark.parametrize("settings, message", [
     ({"num_layers": 3}, "uniform map. Received: 4 and 3. Choose 1, 2, 4"), ({"layer_map": [1]}, "must be 2 different ones"),
     ({"layer_map": ["a", "b"]}, "must be 2 different ones among 1 to 4, rising"), ({"losses": "attn"}, "Received: 'attn'"),
@@ -185,7 +197,8 @@ def test_both_stages_chain_and_copies_leave_the_number_of_updates(monkeypatch):
     ({"losses": ("attention",)}, "`losses` must be a list of some of embd, attn, hidn"), ({"inside_share": 2.0}, "`inside_share` must be in"),
     ({"reduction": "sum"}, "`reduction` must be one of masked, reference"), ({"copies": 2}, "needs a masked-LM model"),
     ({"student": bilstm}, "between two BERTs only"), ({"num_layers": 5}, "must be 1 to 4"),
-    ({"student": lambda: tiny.model(num_layers=1)}, "`student` must have 2 layers or more, .* Received: 1"),
+    ({"student": lambda: tiny.model(num_layers=1)}, "`student` must have `num_layers` layers or more. Received: 1 and 2"),
+    ({"hidden_size": 0}, "Sizes of the student must be whole numbers of 1 or more. Received: {'hidden_size': 0}"),
     ({"temperature": 0.0}, "`temperature` must be positive"),
     ({"student": lambda: tiny.model(num_layers=2), "hidden_size": 6}, "must be those of the `student` given.*6")])
 def test_errors(settings, message):

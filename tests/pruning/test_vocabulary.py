@@ -22,7 +22,7 @@ SOME = dataset(["the cats sat", "unbelievable!", "我听"], dev=["the dog sat"])
 
 
 def test_piece_counts():
-    counts = V.piece_counts(tiny.tokenizer(), dataset(["the the cat", "cat"]))
+    counts = dataset(["the the cat", "cat"]).piece_counts(tiny.tokenizer())
     found = {piece: count for piece, count in zip(tiny.VOCAB, counts) if count}
     assert found == {"the": 2, "cat": 2, "[CLS]": 2, "[SEP]": 2}
 
