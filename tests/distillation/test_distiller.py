@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_compress.backend import keras, tf
+from keras_compress.backend import tf
 from keras_compress.bert import weights
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import Tokenizer

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from keras_compress.backend import keras, tf
+from keras_compress.backend import tf
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation import pkd, tinybert
-from keras_compress.distillation.distiller import outputs, soft_target_loss
+from keras_compress.distillation.distiller import outputs
 from keras_compress.measure.cost import parameters
 from mobile_export.convert import export
 from tests.bert import tiny

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from keras_compress.backend import tf
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.factorization import albert, define
 from keras_compress.factorization.table import factorize_table
