@@ -153,6 +153,8 @@ class TaskModel:
         Returns:
             float32 (n, classes), probabilities that sum to 1; for tagging a list of (words, labels), one per text
             (a word beyond `max_length` is "O" or, where that is no label, the first label).
+        Raises:
+            ValueError: if the model is a masked-LM model, or an answer is not finite.
         """
         if self.task == "mlm":
             raise ValueError("`predict` needs a task with labels. Received: a masked-LM model. Put a head on it: load "
@@ -166,6 +168,9 @@ class TaskModel:
             warnings.warn(f"{num_truncated} of {len(texts)} texts are longer than {max_length} pieces; their ends are "
                           "cut off.", stacklevel=2)
         logits = self.forward(encodings, batch_size)
+        if not all(np.isfinite(row).all() for row in logits):
+            raise ValueError("The model's answers must be finite numbers. Received: NaN or infinity. Its weights are "
+                             "broken; if it was trained just now, lower `learning_rate`.")
         if self.task != "tagging":
             return _softmax(np.stack(logits)) if texts else np.zeros((0, len(self.labels)), np.float32)
         outside = self.labels.index("O") if "O" in self.labels else 0
@@ -177,11 +182,7 @@ class TaskModel:
         return found
 
     def forward(self, encodings, batch_size=64):
-        """Logits of encoded texts, in their order: list of float32 arrays, (classes,) or (seq, labels) each.
-
-        Raises:
-            ValueError: if one is not finite.
-        """
+        """Logits of encoded texts, in their order: list of float32 arrays, (classes,) or (seq, labels) each."""
         if self._forward is None:
             spec = {name: tf.TensorSpec((None, None), tf.int32, name=name) for name in self._inputs}
             self._forward = tf.function(lambda inputs: self.model(inputs, training=False), input_signature=[spec])
@@ -190,9 +191,6 @@ class TaskModel:
         for first in range(0, len(by_length), batch_size):
             rows = by_length[first:first + batch_size]
             batch = self._forward(self.pad([encodings[i] for i in rows])).numpy()
-            if not np.isfinite(batch).all():
-                raise ValueError("The model's answers must be finite numbers. Received: NaN or infinity. Its weights "
-                                 "are broken; if it was trained just now, lower `learning_rate`.")
             for i, row in zip(rows, batch):
                 logits[i] = row
         return logits

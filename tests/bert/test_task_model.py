@@ -42,6 +42,13 @@ def test_predict_gives_probabilities_in_the_order_of_the_texts():
     assert np.ptp(found, axis=0).max() > 0.01 and model.predict([]).shape == (0, 3)
 
 
+def test_a_model_whose_answers_are_not_finite_does_not_predict():
+    broken = tiny.model()
+    broken.set_weights({"classifier/bias": np.full(3, np.nan, np.float32)}, only=["classifier/bias"])
+    with pytest.raises(ValueError, match="answers must be finite numbers. Received: NaN or infinity"):
+        broken.predict(tiny.TEXTS)
+
+
 def test_predict_of_pairs():
     model = tiny.shared("matching")
     one, other = model.predict([("the cat", "a dog"), ("a dog", "the cat")])
