@@ -5,6 +5,7 @@ before TensorFlow is first imported; this module sets them. Everywhere else:
 
     from keras_compress.backend import keras, tf
 """
+import gc
 import os
 import sys
 
@@ -23,6 +24,7 @@ import tf_keras as keras                           # noqa: E402
 import bert4keras.backend  # noqa: E402, F401         before TF-MOT, which would give it Keras 3
 
 tf.get_logger().setLevel("ERROR")
+gc.freeze()                        # what the imports made is here to stay: the collector need not walk over it each time
 keras.backend.experimental.enable_tf_random_generator()   # dropout state becomes variables: checkpoints hold it
 
 __all__ = ["keras", "tf"]

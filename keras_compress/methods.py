@@ -6,7 +6,7 @@ from pathlib import Path
 FAMILIES = ("replacement", "distillation", "factorization", "quantization", "pruning")
 TRAININGS = {"finetune": "training", "masked_lm": "pretraining", "pretrain": "pretraining",
              "from_scratch": "pretraining"}
-INNER = ("seed", "training", "num_steps", "first_step", "only")         # arguments that no recipe sets
+INNER = ("seed", "training", "num_steps", "first_step", "only", "in_place")         # arguments that no recipe sets
 PACKAGE = Path(__file__).parent
 
 

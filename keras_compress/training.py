@@ -284,21 +284,25 @@ class _Progress(keras.callbacks.Callback):
         self.bar.set_postfix({k: f"{v:.3f}" for k, v in (logs or {}).items()}, refresh=False)
 
 
-def finetune(task_model, dataset, *, seed=0, training=Training(), num_steps=None, first_step=0, only=None):
+def finetune(task_model, dataset, *, seed=0, training=Training(), num_steps=None, first_step=0, only=None,
+             in_place=False):
     """Trains a model on a task (Devlin et al., 2019, Sec. 4). Returns a new `TaskModel`.
 
     Args:
-        task_model: `TaskModel`; left as it is.
+        task_model: `TaskModel`; left as it is, unless `in_place`: then it must have been made in `training.scope()`
+            with `seed`.
         dataset: `Dataset` of the same task and labels.
         seed: of data order and dropout.
         num_steps: updates; default: what `training` gives for the data. first_step: updates of earlier stages, after
             which the learning rate goes on.
         only: train only the layers whose name starts so; default: all.
+    Raises:
+        ValueError: if data and model do not fit; see `fit`.
     """
     check_fit(task_model, dataset)
     num_steps = training.num_steps(len(dataset.train.texts)) if num_steps is None else num_steps
     with training.scope():
-        tuned = task_model.clone(seed=seed)
+        tuned = task_model if in_place else task_model.clone(seed=seed)
         for layer in tuned.model.layers:
             layer.trainable = only is None or layer.name.startswith(only)
         optimizer = adamw(training, first_step + num_steps, first_step=first_step)

@@ -68,7 +68,8 @@ def student_version(notebook):
 
 def execute(notebook, fast=False):
     """Runs a notebook from a fresh kernel, in place, and leaves out what differs from machine to machine."""
-    kernel_env = {**os.environ, "KERAS_COMPRESS_FAST": "1" if fast else "0"}
+    one_thread = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}     # tests run beside each other
+    kernel_env = {**os.environ, **(one_thread if fast else {}), "KERAS_COMPRESS_FAST": "1" if fast else "0"}
     client = NotebookClient(notebook, timeout=3600, kernel_name="python3", coalesce_streams=True, record_timing=False,
                             resources={"metadata": {"path": str(FOLDER)}})
     client.execute(env=kernel_env)

@@ -21,6 +21,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         `TaskModel` of `num_layers` layers with embeddings and head of the large one.
     """
     kept = select_layers(task_model.config.num_layers, num_layers, how)
-    small = task_model.keep_layers(kept, seed=seed)
+    with training.scope():
+        small = task_model.keep_layers(kept, seed=seed)
     small.history.append({"method": "layers", "seed": seed, "num_layers": num_layers, "how": how, "kept": kept})
-    return finetune(small, dataset, seed=seed, training=training)
+    return finetune(small, dataset, seed=seed, training=training, in_place=True)

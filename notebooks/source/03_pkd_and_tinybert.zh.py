@@ -47,7 +47,8 @@ SEED = 0
 FAST = os.environ.get("KERAS_COMPRESS_FAST") == "1"
 tf.config.run_functions_eagerly(FAST)                         # for a handful of updates no graph pays
 sizes = {"num_train": 64, "num_dev": 40, "num_test": 60} if FAST else {"num_train": 2500}
-training = Training(epochs=1 if FAST else 3, batch_size=32, max_length=48, learning_rate=2e-4, evaluations=3)
+epochs, evaluations = (1, 1) if FAST else (3, 3)
+training = Training(epochs=epochs, batch_size=32, max_length=48, learning_rate=2e-4, evaluations=evaluations)
 small_training = training.replace(learning_rate=4e-4)
 plt.rcParams.update({**STYLE, "figure.dpi": 80, "figure.constrained_layout.use": True})
 
