@@ -108,7 +108,7 @@ def masked_lm(task_model, dataset, *, seed=0, training=Training(), train="all", 
 
 def check_masks(mask_share, ngram=1):
     """Raises ValueError unless words can be masked so; to be called before training."""
-    if not 0.0 < mask_share < 1.0 or not is_whole(ngram, 1):
+    if not isinstance(mask_share, float) or not 0.0 < mask_share < 1.0 or not is_whole(ngram, 1):
         raise ValueError("`mask_share` must be between 0 and 1, `ngram` a whole number of 1 or more. "
                          f"Received: {mask_share!r} and {ngram!r}.")
 
@@ -160,10 +160,14 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
     Returns:
         `TaskModel` of task "mlm".
     Raises:
-        ValueError: if the vocabulary has no [MASK], the text no sentences to order, or words cannot be masked so.
+        ValueError: if the vocabulary has no [MASK], the model no two token types, the text no sentences to order, or
+            words cannot be masked so.
     """
     check_mask_piece(task_model.tokenizer)
     check_masks(mask_share, ngram)
+    if task_model.config.type_vocab_size < 2:
+        raise ValueError("Pairs of segments need two token types. Received: a model with `type_vocab_size` "
+                         f"{task_model.config.type_vocab_size}. Take a BERT that has them, or train `masked_lm`.")
     pairs = sentence_pairs(dataset, task_model.tokenizer, training.max_length, sentence_task, seed)
     as_written = pairs if sentence_task == "none" else sentence_pairs(
         dataset, task_model.tokenizer, training.max_length, "none", seed)

@@ -10,12 +10,12 @@ from keras_compress.study import _Study, run_study
 from tests import samples
 from tests.replacement.test_theseus import data
 
-SMALL = {"embedding_size": 8, "num_layers": 1}
-ONLY = ["vocabulary", "shared-all"]
+ONLY = ["vocabulary", "factorised-64"]
 
 
-def test_predecessor_is_that_of_the_other_studies_and_all_recover_alike():
-    ours, others = (read_recipe(name) for name in ("factorization-study", "theseus-study"))
+@pytest.mark.parametrize("name", ["factorization-study", "sharing-study"])
+def test_predecessor_is_that_of_the_other_studies_and_all_recover_alike(name):
+    ours, others = (read_recipe(name) for name in (name, "theseus-study"))
     first, theirs = ({**recipe["training"], **recipe["steps"][0]} for recipe in (ours, others))
     assert first == theirs
     for step in ours["steps"][1:]:
@@ -52,7 +52,7 @@ def made(tmp_path_factory):
     recipe = read_recipe("factorization-study")
     recipe["training"] |= {"max_length": 16, "batch_size": 8}
     for step in recipe["steps"]:
-        step |= {key: value for key, value in SMALL.items() if key in step}
+        step |= {"embedding_size": 8} if "embedding_size" in step else {}
         step["from"] = str(place / "bert") if step["from"] == "minilm" else step["from"]
     with pytest.MonkeyPatch.context() as patch:
         stand_ins(patch)
@@ -65,14 +65,14 @@ def made(tmp_path_factory):
 def test_cells_and_models(made):
     models, cells = made.models, made.cells
     assert {*cells} == {*ONLY, "majority", "tfidf"}
-    assert models["shared-all"].config.sharing == "all" and models["shared-all"].history[-1]["num_steps"] == 3
+    assert models["factorised-64"].config.table_size == 8 and models["factorised-64"].history[-1]["num_steps"] == 3
     assert models["vocabulary"].history[-1]["method"] == "vocabulary"
     assert models["vocabulary"].history[-1]["min_count"] == 2
-    assert models["vocabulary"].config.vocab_size < models["shared-all"].config.vocab_size
+    assert models["vocabulary"].config.vocab_size < models["factorised-64"].config.vocab_size
 
 
 def test_the_size_of_a_vocabulary_belongs_to_its_data(made):
-    assert {*made.costs} == {"shared-all", "one-vocabulary"}
+    assert {*made.costs} == {"factorised-64", "one-vocabulary"}
     assert made.costs["one-vocabulary"]["float32"]["bytes"] == 4 * made.cells["vocabulary"]["parameters"]
     made.costs["one-vocabulary"]["float32"]["bytes"] = 7.7e6
     row = next(line for line in study_table(made.cells.values(), made.costs).splitlines() if "| vocabulary |" in line)

@@ -187,6 +187,8 @@ def test_a_killed_pretraining_goes_on_with_the_same_weights(tmp_path, monkeypatc
     (lambda: pretrain(tiny.model(), corpus(5), mask_share=float("nan")), "Received: nan and 3"),
     (lambda: pretrain(tiny.model(), corpus(5), ngram=0), "`ngram` a whole number of 1 or more. Received: 0.15 and 0"),
     (lambda: pretrain(tiny.model(), data()), "made of running text. Received: classification data"),
+    (lambda: pretrain(tiny.model(type_vocab_size=1), corpus()), "need two token types.*`type_vocab_size` 1"),
+    (lambda: pretrain(tiny.model(), corpus(), mask_share="x"), "`mask_share` must be between 0 and 1.*'x'"),
     (lambda: pretrain(tiny.model(), corpus(5, 1)), "must have sentences to order")])
 def test_errors_of_pretraining(call, message):
     with pytest.raises(ValueError, match=message):

@@ -41,7 +41,7 @@ class GroupLinear(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, shape):
-        if shape[-1] % self.groups or self.units % self.groups:
+        if self.groups < 1 or shape[-1] % self.groups or self.units % self.groups:
             raise ValueError("`groups` must divide the widths of input and output. "
                              f"Received: {self.groups}, {shape[-1]} and {self.units}.")
         self.kernel = self.add_weight(name="kernel", initializer=self.kernel_initializer,

@@ -6,7 +6,8 @@ Equation map
 Departures
     Each word is drawn on its own, so that a text has 15 % masked words on average; the authors draw exactly 15 %.
     Drawn anew in every epoch (as RoBERTa does), not ten times beforehand. No limit of 20 pieces per text.
-    N-grams may overlap; they begin so often that 15 % of the words are masked all the same.
+    N-grams may overlap, and reach from one segment into the next; they begin so often that 15 % of the words are masked
+    all the same.
 """
 import numpy as np
 

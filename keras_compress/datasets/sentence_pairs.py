@@ -51,8 +51,9 @@ def sentence_pairs(dataset, tokenizer, max_length, sentence_task="sop", seed=0):
         if not enough and name == "train":
             raise ValueError("A corpus must have sentences to order: documents of two sentences or more, for nsp two "
                              f"such documents. Received: {dataset.name}, {len(split.texts)} sentences in "
-                             f"{len({*split.labels})} documents, {len(found)} pairs of segments. Write one sentence a "
-                             "line, and an empty line only where a document ends.")
+                             f"{len({*split.labels})} documents, {len(found)} pairs of segments of {max_length} pieces "
+                             "at most. Write one sentence a line, and an empty line only where a document ends; if "
+                             "sentences fill a text alone, raise `max_length`.")
         splits[name] = change(found, sentence_task, random) if enough else None
     return Dataset(dataset.name, "matching", LABELS, **splits)
 

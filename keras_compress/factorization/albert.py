@@ -24,14 +24,14 @@ from keras_compress.bert.encoder import split_name
 from keras_compress.distillation.distiller import check_recovery, recovered
 from keras_compress.factorization.table import check_wide_table, factorize_table
 from keras_compress.settings import check_choice
-from keras_compress.training import Training, check_fit
+from keras_compress.training import Training, check_fit, check_not_quantized
 
 log = logging.getLogger(__name__)
 HOW = ("mean", "first")
 
 
 def factorize(task_model, embedding_size, *, seed=0):
-    """The same model with a word table of width E and a projection.
+    """The same model with a word table of width E and a projection; its history does not tell, `compress` does.
 
     Returns:
         (`TaskModel`, relative error of the table).
@@ -48,7 +48,7 @@ def factorize(task_model, embedding_size, *, seed=0):
 
 
 def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
-    """The same model with weights shared between neighbouring layers.
+    """The same model with weights shared between neighbouring layers; its history does not tell, `compress` does.
 
     Args:
         sharing: "all", "attention" or "ffn". num_groups: G, groups of layers that share.
@@ -60,6 +60,7 @@ def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
     """
     check_choice("sharing", sharing, SHARINGS[1:])
     check_choice("how", how, HOW)
+    check_not_quantized(task_model)
     before, layers = task_model.config, range(task_model.config.num_layers)
     if before.sharing != "none" or before.architecture != "bert":
         raise ValueError("Layers can be shared in a BERT that shares none yet. "
@@ -67,7 +68,7 @@ def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
     config, ours = before.replace(sharing=sharing, num_groups=num_groups), task_model.weights()
     if num_groups == len(layers):
         raise ValueError(f"`num_groups` must be below the number of layers, or nothing is shared. "
-                         f"Received: {num_groups} and {len(layers)}.")
+                         f"Received: {num_groups} and {len(layers)}. Choose 1, or another divisor of {len(layers)}.")
     weights = {name: array for name, array in ours.items() if not name.startswith("layer_")}
     for name in ours.keys() - weights.keys():
         owner, part, rest = split_name(name)

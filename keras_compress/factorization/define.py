@@ -25,6 +25,7 @@ from keras_compress.bert.encoder import LayerStore, word_table
 from keras_compress.bert.task_model import weights_of
 from keras_compress.distillation.distiller import check_recovery, recovered
 from keras_compress.factorization.table import check_wide_table, factorize_table
+from keras_compress.settings import is_whole
 from keras_compress.training import Training, check_fit
 
 log = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ def fit_adapter(config, table, num_steps=1000, *, seed=0, learning_rate=1e-3, ba
 
     Args:
         config: `BertConfig` with the narrow `embedding_size` and the `adapter`.
-        table: float (V, H). num_steps: updates by Adam, on `batch_size` random rows each; the linear adapter needs
-            none, since the SVD is the best there is.
+        table: float (V, H). num_steps: updates by Adam, on `batch_size` rows each, drawn with replacement; the linear
+            adapter needs none, since the SVD is the best there is.
     Returns:
         (weights {"layer/variable": array}, relative error: norm of the rest over norm of the table, that of the SVD).
     """
@@ -115,9 +116,9 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
     check_fit(task_model, dataset)
     config = task_model.config
     check_wide_table(task_model, embedding_size)
-    if adapter not in ADAPTERS or fit_steps < 0:
-        raise ValueError(f"`adapter` must be one of {', '.join(ADAPTERS)}, `fit_steps` 0 or more. "
-                         f"Received: {adapter!r} and {fit_steps}.")
+    if adapter not in ADAPTERS or not is_whole(fit_steps, 0):
+        raise ValueError(f"`adapter` must be one of {', '.join(ADAPTERS)}, `fit_steps` a whole number of 0 or more. "
+                         f"Received: {adapter!r} and {fit_steps!r}.")
     check_recovery(task_model, recover, temperature)
     narrow, weights = config.replace(embedding_size=embedding_size, adapter=adapter), task_model.weights()
     with training.scope():

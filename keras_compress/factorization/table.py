@@ -2,10 +2,12 @@
 import numpy as np
 
 from keras_compress.settings import is_whole
+from keras_compress.training import check_not_quantized
 
 
 def check_wide_table(task_model, embedding_size):
     """Raises ValueError unless the word table of a model can be replaced by one of width E and a projection."""
+    check_not_quantized(task_model)
     config, task = task_model.config, task_model.task
     if not is_whole(embedding_size, 1, config.hidden_size - 1):
         raise ValueError(f"`embedding_size` must be 1 to {config.hidden_size - 1}, below the hidden size. "

@@ -4,7 +4,7 @@ A cell is the dict of one small JSON file. `pool_cells` reads `data`, `method`, 
 `correct` (`accuracy.pack_correct`); `study_cell` makes one. Test examples are the same in every cell of a data set.
 A cell's `files` (exported models, each with its own `correct`) become rows of their own, "method:format".
 """
-
+import math
 import re
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from keras_compress.measure.accuracy import (Z95, pack_correct, paired_difference, unpack_correct, value_and_error,
                                              values)
 from keras_compress.measure.report import BASELINES, CONTROL, MADE_SET, markdown_table, percent
+from keras_compress.recipe import is_trained
 
 USUAL = ("plain", "truncated")
 NO_BASELINE = ("predecessor", "tfidf", "majority")       # are compared with none
@@ -28,7 +29,8 @@ def pool_cells(cells):
 
     The better baseline of `name-K` is whichever of `plain-K`, `truncated-K` and `spread-K` has the higher test mean
     over the seeds shared with it: the strictest choice. Where a study has a step `control`, that is the only baseline.
-    The predecessor is shared by all seeds.
+    The predecessor is shared by all seeds. A model that was made without training is the same for every seed: it is set
+    against all seeds of the other side.
 
     Returns:
         list of dicts: `data`, `method`, `metric`, `accuracy`, `accuracy_se` (over examples), `seed_spread` (standard
@@ -47,7 +49,8 @@ def pool_cells(cells):
         teacher, pair = scores.get((data, "predecessor")), _against_baseline(scores, data, method, metric[data])
         cells_here = [cell for cell in cells if (cell["data"], cell["method"]) == (data, method)]
         rows.append({"data": data, "method": method, "metric": metric[data], "accuracy": value, "accuracy_se": error,
-                     "seed_spread": float(each.std(ddof=1)) if len(each) > 1 else None, "seeds": list(by_seed),
+                     "seed_spread": float(each.std(ddof=1)) if len(each) > 1 else None,
+                     "seeds": [] if None in by_seed else list(by_seed),
                      "num_examples": stacked.shape[1], "by_seed": each.tolist(),
                      **{key: sizes[data, method].get(key) for key in ("bytes", "gzip_bytes", "parameters")},
                      "vs_predecessor": None if method == "predecessor" or not teacher else
@@ -75,11 +78,13 @@ def pool_differences(cells, family, baselines=None):
     for data in sorted(metric):
         pairs = [_against_baseline(scores, data, method, metric[data], baselines) for where, method in sorted(scores)
                  if where == data and re.fullmatch(rf"{re.escape(family)}(-\d+)?", method)]
-        sides = [[pair[side] for pair in pairs if pair] for side in (1, 2)]
-        if sides[0]:
+        pairs = [pair[1:] for pair in pairs if pair]
+        if pairs:
+            rows = math.lcm(*(len(ours) for ours, _ in pairs))             # a size counts the same, however many seeds
+            sides = zip(*([np.repeat(side, rows // len(side), axis=0) for side in pair] for pair in pairs))
             found.append(paired_difference(metric[data], *map(np.concatenate, sides)))
-            ours, theirs = ([values(metric[data], scores) for scores in side] for side in sides)
-            by_seed.append(np.mean([row for row in zip(*(a - b for a, b in zip(ours, theirs)))], axis=1))
+            each = [values(metric[data], ours) - values(metric[data], theirs) for ours, theirs in pairs]
+            by_seed.append([np.mean(row) for row in zip(*each)])
     if not found:
         return None
     difference = sum(one["difference"] for one in found) / len(found)
@@ -101,7 +106,8 @@ def study_table(cells, costs=None, compare=()):
                                         "examples"]
     rows = [[row["data"], row["method"], percent(row["accuracy"], row["accuracy_se"]),
              "–" if row["seed_spread"] is None else f"{100 * row['seed_spread']:.1f}", _difference(row["vs_baseline"]),
-             _difference(row["vs_predecessor"], name=False), ", ".join(map(str, row["seeds"])), row["num_examples"]]
+             _difference(row["vs_predecessor"], name=False), ", ".join(map(str, row["seeds"])) or "–",
+             row["num_examples"]]
             for row in pooled]
     if costs:
         names += ["MB float / int8", "times as fast float / int8"]
@@ -206,12 +212,17 @@ def with_files(cells):
 
 
 def _scores(cells):
-    """{(data, method): {seed: scores}}, seeds in order."""
+    """{(data, method): {seed: scores}}, seeds in order; the seed of what was made without training is None."""
     scores = {}
     for cell in sorted(with_files(cells), key=lambda cell: cell["seed"]):
         by_seed = scores.setdefault((cell["data"], cell["method"]), {})
-        by_seed[cell["seed"]] = unpack_correct(cell["correct"], cell["num_examples"])
+        by_seed[_seed(cell)] = unpack_correct(cell["correct"], cell["num_examples"])
     return scores
+
+
+def _seed(cell):
+    """A cell's seed; None if its step trains nothing, so that seeds do not change it."""
+    return None if "steps" in cell and not is_trained(cell["steps"][-1]) else cell["seed"]
 
 
 def _against_baseline(scores, data, method, metric, baselines=None):
@@ -224,9 +235,9 @@ def _against_baseline(scores, data, method, metric, baselines=None):
     ours, pairs = scores[data, method], []
     for name in names:
         theirs = scores.get((data, name), {})
-        shared = [seed for seed in ours if seed in theirs]
+        shared = [(mine, other) for mine in ours for other in theirs if mine == other or None in (mine, other)]
         if shared:
-            both = (np.stack([side[seed] for seed in shared]) for side in (ours, theirs))
+            both = (np.stack(side) for side in zip(*((ours[mine], theirs[other]) for mine, other in shared)))
             pairs.append((name, *both))
     return max(pairs, key=lambda pair: values(metric, pair[2]).mean(), default=None)
 

@@ -79,13 +79,13 @@ def slice_vocabulary(task_model, kept, *, seed=0):
         ValueError: if a special piece is missing, or a single character of one that is kept, or the order is another.
     """
     whole = task_model.tokenizer.ids
-    vocab = [task_model.tokenizer.vocab[index] for index in kept]
+    vocab = [task_model.tokenizer.vocab[index] for index in kept if 0 <= index < len(whole)]
     needed = [*SPECIAL_PIECES, *(["[MASK]"] if task_model.task == "mlm" else [])]
     needed += sorted({form for piece in vocab for c in letters(piece) for form in (c, f"##{c}") if form in whole})
     lost = sorted({*needed} - {*vocab})
-    if lost or list(kept) != sorted({*kept}):
+    if lost or len(vocab) != len(kept) or list(kept) != sorted({*kept}):
         raise ValueError(f"A pruned vocabulary must hold {', '.join(SPECIAL_PIECES)}, the single characters of all "
-                         f"that it holds, and each piece once, in the old order. Received: {len(kept)} pieces, "
+                         f"that it holds, and each piece once, in the old order. Received: {len(kept)} ids of {len(vocab)} pieces, "
                          f"missing: {', '.join(lost[:20]) or 'none'}. Choose them with `choose_pieces`.")
     weights = task_model.weights()
     for name in ("word_embeddings/embeddings", "mlm_bias/bias"):

@@ -96,6 +96,9 @@ def compress(task_model, dataset, *, seed=0, training=Training(), bits=8, activa
         raise ValueError(f"`decay` must be in [0, 1), `start_step` 0 to {num_steps - 1}, before the last update. "
                          f"Received: {decay} and {start_step}.")
     check_bert(task_model)
+    if activations == "static" and task_model.config.adapter_shapes and task_model.config.adapter == "hgt":
+        raise ValueError("An adapter with groups cannot be exported with fixed ranges. Received: adapter 'hgt' and "
+                         "activations = 'static'. Fold it first (`define` with folded=True), or take 'dynamic'.")
     settings = {"bits": bits, "activations": activations, "decay": decay, "start_step": start_step}
     with training.scope():
         tuned = quantized(task_model, settings, seed=seed)

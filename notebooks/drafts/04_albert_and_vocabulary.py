@@ -4,8 +4,8 @@ r"""
 
 **After this lesson you can** say where the parameters of a BERT are, and where its time goes; split the word table into
 two factors, and measure what is lost; let layers share their weights, and tell what that saves and what it does not;
-drop the word pieces that nobody uses, without changing an answer; and compare all of this with a model that did nothing
-but train as long.
+drop the word pieces that the data never use, so that a text whose pieces all stay keeps its answer to the last bit; and
+compare all of this with a model that did nothing but train as long.
 
 **You need** Python and NumPy, the Transformer layer (attention, feed-forward network, layer normalisation), what
 fine-tuning is, what a singular value is. Lesson 1 helps: the data and the large model are the same.
@@ -123,8 +123,8 @@ for name, config in configs.items():
 
 # %% [markdown]
 r"""
-Compare left and right. The word table is a matter of bytes alone: it takes no time at all. The layers take all the
-time; their bytes are the larger share in a wide, deep model, and the smaller one in a small model. So three different
+Compare left and right. The word table is a matter of bytes: looking up a row takes no operations. The layers take them
+all; their bytes are the larger share in a wide, deep model, and the smaller one in a small model. So three different
 savings are worth a look, one for each block: **factorise** the table, **share** the layers' weights, **prune** the
 vocabulary. The first two are from ALBERT (Lan et al., 2020). None of them makes a layer faster; keep that in mind.
 
@@ -280,7 +280,7 @@ show(("E", "saved of the table", "parameters", "relative error", "dev without tr
 # %% [markdown]
 r"""
 Read the columns *relative error* and *minus predecessor* together. An error that looks frightening may cost little:
-what is lost are the directions in which the table varies least. Section 5 shows what one epoch of training wins back.
+what is lost are the directions in which the table is smallest. Section 5 shows what one epoch of training wins back.
 
 ### 2.4 A better map than a linear one?
 
@@ -388,8 +388,8 @@ print(f"predecessor: {percent(on_dev)} %; guessing: about {1 / len(data.labels):
 
 # %% [markdown]
 r"""
-A word table is one matrix and has a best approximation. Six layers have none: their hidden units stand in no common
-order, so that their mean is nobody's layer. If the rows *all* are near guessing, sharing has thrown away what was
+A narrow table is a good approximation of the word table. One layer for six is a bad one, even the best, which is their
+mean: probably because hidden units stand in no common order from layer to layer. If the rows *all* are near guessing, sharing has thrown away what was
 learned, and the training that follows is more a new beginning than a recovery. ALBERT shares from the start.
 
 ### 3.2 The gradient of a shared weight
@@ -430,8 +430,8 @@ from mobile_export.convert import export, exported_model
 
 folder = tempfile.mkdtemp()
 models = {"predecessor": predecessor, "shared-all": shared, "truncated-1": predecessor.keep_layers([0], seed=SEED)}
-files = [export(model, f"{folder}/{name}.tflite", ("float32",), sequence_length=training.max_length)[0]
-         for name, model in models.items()]
+files = [export(model, f"{folder}/{name}.tflite", ("float32",), sequence_length=training.max_length,
+                cls_only=False)[0] for name, model in models.items()]          # as `cost.flops` counts: layers in full
 timings = benchmark(*(file["path"] for file in files), runs=5 if FAST else 50)
 amounts = {"parameters": [model.model.count_params() for model in models.values()],
            "bytes of the file": [file["bytes"] for file in files],
@@ -648,9 +648,9 @@ And what may we *not* say?
 - **This is not ALBERT.** The paper trains factorised, shared models from scratch on a large corpus, and makes them
   wider for the bytes that it saves. We turned a trained BERT into one, with one epoch to recover. What fails here may
   work there; `python -m keras_compress run pretraining-study` shows, on a small scale, how it goes from scratch.
-- **One seed, one learning rate for all.** Sharing asks for more training than factorising, and probably for another
-  rate. The study chooses a rate for each on dev, and repeats with three seeds:
-  `python -m keras_compress run factorization-study`.
+- **One seed, one learning rate for all.** The studies choose a rate for each on dev, repeat with three seeds,
+  and train shared layers for three epochs: `python -m keras_compress run factorization-study` and
+  `python -m keras_compress run sharing-study`.
 - **A pruned vocabulary is a bet on future texts.** The figure on test holds for texts like these. A new word costs what
   the second row of Section 4.3 says.
 - **`assistant` is a made set**, with held-out words by design. On ordinary text the loss of pruning is smaller:

@@ -3,8 +3,8 @@ r"""
 # 第 4 课 · ALBERT 与词表：BERT 的字节都花在哪里
 
 **学完这一课，你能够**：说清 BERT 的参数在哪里，时间又花在哪里；把词表矩阵拆成两个瘦矩阵，并量出丢了多少；让各层共用一套
-权重，并分清这样省下了什么、什么一点没省；删掉没人用的词片而一个答案也不变；最后，把这些模型都和一个“什么也没压缩、只是同
-样多训练了一轮”的模型放在一起比较。
+权重，并分清这样省下了什么、什么一点没省；删掉数据里从不出现的词片，而词片全都留着的文本，答案一位也不变；最后，把这些模型都和一
+个“什么也没压缩、只是也多训练了一轮”的模型放在一起比较。
 
 **预备知识**：Python 和 NumPy，Transformer 层（注意力、前馈网络、层归一化），知道什么是微调，什么是奇异值。学过第 1 课会更
 轻松：数据和大模型都与那里相同。
@@ -120,7 +120,7 @@ for name, config in configs.items():
 
 # %% [markdown]
 r"""
-左右两图对照着看。词表矩阵只占字节，一点时间也不花；时间全花在各层上。至于字节，宽而深的模型大半在各层里，小模型则相反。
+左右两图对照着看。词表矩阵只占字节，查一行不用做任何运算；运算全在各层里。至于字节，宽而深的模型大半在各层里，小模型则相反。
 所以值得看三种不同的省法，各对着一块：**分解**词表矩阵，**共享**各层权重，**裁剪**词表。前两种出自 ALBERT（Lan 等，
 2020）。请记住，这三种都不会让任何一层算得更快。
 
@@ -272,7 +272,7 @@ show(("E", "saved of the table", "parameters", "relative error", "dev without tr
 
 # %% [markdown]
 r"""
-把 *relative error* 和 *minus predecessor* 两列放在一起看。看着吓人的误差，代价也许很小：丢掉的是词表矩阵里变化最小的那
+把 *relative error* 和 *minus predecessor* 两列放在一起看。看着吓人的误差，代价也许很小：丢掉的是词表矩阵里分量最小的那
 些方向。训练一轮能恢复多少，第 5 节见分晓。
 
 ### 2.4 比线性更好的映射？
@@ -380,8 +380,8 @@ print(f"predecessor: {percent(on_dev)} %; guessing: about {1 / len(data.labels):
 
 # %% [markdown]
 r"""
-词表矩阵是一个矩阵，总有最好的近似。六个层却没有：它们的隐单元排列次序互不相干，平均起来哪一层都不像。如果标着 *all* 的
-几行接近瞎猜，共享就等于把学到的东西扔掉了，之后的训练与其说是恢复，不如说是重新开始。ALBERT 则从一开始就共享。
+窄的词表矩阵能很好地近似原来的。拿一层去近似六层，就算取最好的那个，也就是平均值，也近似得很差：原因多半在于各层隐单元的
+排列次序互不相干。如果标着 *all* 的几行接近瞎猜，共享就等于把学到的东西扔掉了，之后的训练与其说是恢复，不如说是重新开始。ALBERT 则从一开始就共享。
 
 ### 3.2 共享权重的梯度
 
@@ -420,8 +420,8 @@ from mobile_export.convert import export, exported_model
 
 folder = tempfile.mkdtemp()
 models = {"predecessor": predecessor, "shared-all": shared, "truncated-1": predecessor.keep_layers([0], seed=SEED)}
-files = [export(model, f"{folder}/{name}.tflite", ("float32",), sequence_length=training.max_length)[0]
-         for name, model in models.items()]
+files = [export(model, f"{folder}/{name}.tflite", ("float32",), sequence_length=training.max_length,
+                cls_only=False)[0] for name, model in models.items()]          # as `cost.flops` counts: layers in full
 timings = benchmark(*(file["path"] for file in files), runs=5 if FAST else 50)
 amounts = {"parameters": [model.model.count_params() for model in models.values()],
            "bytes of the file": [file["bytes"] for file in files],
@@ -490,7 +490,7 @@ print(f"{len(texts)} texts, {before.size:,} logits; equal to the last bit: {np.m
 r"""
 ### 4.3 那么训练里没见过的词呢？
 
-它们会碎成更小的词片，而这些小词片的向量表示的是别的意思。`assistant` 特意造成能看出这一点：开发集和测试集里有些词，训练
+它们会碎成更小的词片，而这些小词片的向量表示的是别的意思。`assistant` 就是为了看出这一点而造的：开发集和测试集里有些词，训练
 文本里一次也没有。我们按“词片是否全都留着”把开发集分成两份。
 """
 
@@ -584,7 +584,8 @@ r"""
 
 ## 6. 装进手机能用的文件
 
-第 1 课第 8 节还有一种省法，就是用 8 位的数；它和这些省法合在一起，效果相乘。写盘之前，`export` 会把每个文件都在开发集上与 Keras 对照。
+第 1 课第 8 节还有一种省法，就是用 8 位的数；它和这些省法合在一起，效果相乘。写盘之前，`export` 会在开发集上逐个核对各文
+件与 Keras 的答案。
 """
 
 # %%
@@ -630,8 +631,8 @@ r"""
 - **这不是 ALBERT。** 论文是在大语料上从头训练分解、共享的模型，并且用省下的字节把模型做宽。我们是把训练好的 BERT 改成这样，
   只给一轮时间恢复。在这里行不通的，在那里也许行得通；从头训练是什么样子，`python -m keras_compress run pretraining-study`
   在小规模上演示。
-- **只有一个种子，而且大家用同一个学习率。** 共享比分解需要更多的训练，合适的学习率多半也不同。完整的研究会在开发集上为每个方
-  法各选一个，并用三个种子重复：`python -m keras_compress run factorization-study`。
+- **只有一个种子，而且大家用同一个学习率。** 完整的实验会在开发集上为每个方法各选一个学习率，用三个种子重复，共享层则训练三
+  轮：`python -m keras_compress run factorization-study` 和 `python -m keras_compress run sharing-study`。
 - **裁剪词表是对将来文本的一次下注。** 测试集上的数字只对这样的文本成立。来一个新词要付多大代价，4.3 节表格的第二行已经说了。
 - **`assistant` 是人工构造的数据**，有意留出了训练里没有的词。在普通文本上，裁剪造成的下降要小一些：SST-2 的开发集只降
   0.2 个百分点，`assistant` 降 7.2（`data/results/README.md`）；关于方法优劣的结论，要靠公开数据集。

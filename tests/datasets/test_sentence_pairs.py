@@ -103,3 +103,8 @@ def test_pairs_are_a_function_of_the_seed():
 def test_errors(data, task, message):
     with pytest.raises(ValueError, match=message):
         sentence_pairs(data, tiny.tokenizer(), 30, task)
+
+
+def test_sentences_that_fill_a_text_alone_are_an_error_that_says_so():
+    with pytest.raises(ValueError, match="0 pairs of segments of 8 pieces at most.*raise `max_length`"):
+        sentence_pairs(corpus(5), tiny.tokenizer(), 8, "sop")

@@ -8,14 +8,17 @@ from keras_compress.distillation.distilbert import without_token_types
 from keras_compress.distillation.distiller import start_student
 from keras_compress.factorization import albert
 from keras_compress.measure.cost import encoder_parameters, flops, parameters
+from keras_compress.quantization import q8bert
 from keras_compress.training import task_loss
 from mobile_export.convert import export
 from tests.bert import tiny
 from tests.distillation.test_distilbert import masked_lm as mlm_model
 from tests.distillation.test_distiller import TRAINING, still
+from tests.quantization.test_q8bert import WIDE
 from tests.replacement.test_theseus import data, inputs_of
 
 PAPER = {"vocab_size": 30000, "embedding_norm": "embedding"}
+STATIC = {"bits": 8, "activations": "static", "decay": 0.9, "start_step": 0}
 
 
 @pytest.mark.parametrize("hidden, layers, heads, inner, count", [     # the paper says 12, 18, 60 and 235 million
@@ -26,12 +29,37 @@ def test_parameters_of_the_released_sizes(hidden, layers, heads, inner, count):
                                  embedding_size=128, sharing="all")) == count
 
 
-@pytest.mark.parametrize("size, millions", [(64, (9.7, None, None, 87.6)), (128, (11.7, 63.6, 37.7, 89.7)),
-                                            (256, (15.7, None, None, 93.7)), (768, (31.1, 83.1, 57.1, 109.1))])
-def test_parameters_of_the_paper_s_table(size, millions):
-    for sharing, expected in zip(("all", "attention", "ffn", "none"), millions):
-        found = parameters(BertConfig(**PAPER, embedding_size=size, sharing=sharing)) / 1e6
-        assert expected is None or round(found, 1) == expected
+@pytest.mark.parametrize("size, sharing, count, millions", [
+    (64, "all", 9_681_408, 9.7), (64, "none", 87_648_000, 87.6), (128, "all", 11_683_584, 11.7),
+    (128, "attention", 63_647_232, 63.6), (128, "ffn", 37_686_528, 37.7), (128, "none", 89_650_176, 89.7),
+    (256, "all", 15_687_936, 15.7), (256, "none", 93_654_528, 93.7), (768, "all", 31_114_752, 31.1),
+    (768, "attention", 83_078_400, 83.1), (768, "ffn", 57_117_696, 57.1), (768, "none", 109_081_344, 109.1)])
+def test_parameters_of_four_widths_and_sharing_modes(size, sharing, count, millions):
+    assert parameters(BertConfig(**PAPER, embedding_size=size, sharing=sharing)) == count
+    assert round(count / 1e6, 1) == millions
+
+
+def test_nothing_shared_and_nothing_narrow_is_a_bert():
+    same = [BertConfig(**PAPER, **changes) for changes in ({}, {"embedding_size": 768}, {"adapter": "mlp"})]
+    assert {parameters(config) for config in same} == {109_081_344}
+    model = tiny.model(embedding_size=8, embedding_norm="embedding")
+    assert {*model.weights()} == {*tiny.model().weights()}
+
+
+def test_sharing_all_leaves_one_layer_whatever_the_depth():
+    shallow, deep = ({*tiny.model(num_layers=layers, sharing="all").weights()} for layers in (1, 5))
+    assert shallow == deep == {*tiny.model(num_layers=1).weights()}
+
+
+def test_all_uses_are_equal_after_training_too():
+    model = tiny.model(num_layers=4)
+    start = albert.share_layers(model, "all").weights()
+    small = albert.compress(model, data(), training=TRAINING, sharing="all", recover="finetune")
+    layers = [{name.split("_", 2)[2]: value for name, value in small.keep_layers(range(4)).weights().items()
+               if name.startswith(f"layer_{layer}_")} for layer in range(4)]
+    for name, value in layers[0].items():
+        assert all(np.array_equal(value, other[name]) for other in layers[1:]), name
+    assert not np.array_equal(layers[0]["query/kernel"], start["layer_0_query/kernel"])
 
 
 @pytest.mark.parametrize("changes", [
@@ -143,6 +171,14 @@ def test_compress(recover, tmp_path):
     assert export(small, tmp_path, ("float32",), sequence_length=12)[0]["max_dlogit"] < 1e-4
 
 
+def test_it_chains_with_fixed_ranges(tmp_path):
+    model = tiny.model(**{**WIDE, "num_layers": 2, "hidden_size": 64})
+    small = albert.compress(model, data(), recover="none", sharing="all", embedding_size=16)
+    quantized = q8bert.compress(small, data(), training=TRAINING, start_step=0)
+    facts, = export(quantized, tmp_path, ("int8",), sequence_length=12)
+    assert facts["agreement"] > 0.95 and facts["mean_dp"] < 0.02             # 0.004 without sharing and narrow table
+
+
 def test_it_chains_with_other_methods():
     from keras_compress.pruning import layers, vocabulary
     from keras_compress.replacement import theseus
@@ -164,7 +200,9 @@ def test_it_chains_with_other_methods():
     (lambda: albert.factorize(mlm_model(), 4), "Only a BERT .*task mlm"),
     (lambda: albert.compress(tiny.model(), data(), embedding_size=4, num_groups=2), "`num_groups` and `how` belong to"),
     (lambda: albert.compress(tiny.model(architecture="bilstm"), data(), sharing="all"), "Received: a bilstm, sharing none"),
-    (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 4), "below the number of layers"),
+    (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 4), "below the number of layers.*Choose 1, or another"),
+    (lambda: albert.share_layers(q8bert.quantized(tiny.model(), STATIC), "all"), "must be the last of a chain"),
+    (lambda: albert.factorize(q8bert.quantized(tiny.model(), STATIC), 4), "must be the last of a chain"),
     (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 2.0), "must divide.*2.0 and 4. Choose 1, 2, 4"),
     (lambda: albert.compress(tiny.model(), data(), sharing="heads"), "`sharing` must be one of all, attention, ffn"),
     (lambda: albert.compress(tiny.model(), data(), sharing="all", recover="hope"), "`recover` must be one of"),

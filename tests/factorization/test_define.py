@@ -116,7 +116,8 @@ def test_it_chains_with_other_methods():
     (lambda: define.compress(wide(embedding_size=8), data(), embedding_size=4), "a bert with a table of width 8"),
     (lambda: define.compress(wide(), data(), embedding_size=9), "`embedding_size` of an hgt .* Received: 9"),
     (lambda: define.compress(wide(), data(), embedding_size=8, adapter="deep"), "`adapter` must be one of linear, mlp"),
-    (lambda: define.compress(wide(), data(), embedding_size=8, fit_steps=-1), "`fit_steps` 0 or more.*and -1"),
+    (lambda: define.compress(wide(), data(), embedding_size=8, fit_steps=-1), "`fit_steps` a whole number of 0 or more.*and -1"),
+    (lambda: define.compress(wide(), data(), embedding_size=8, fit_steps=1.5), "`fit_steps` a whole number.*and 1.5"),
     (lambda: define.compress(wide(), data(), embedding_size=8, recover="hope"), "`recover` must be one of distil"),
     (lambda: define.fold(wide()), "Only a narrow word table can be folded.*Received: a table of width 16"),
     (lambda: define.fold(wide(embedding_size=8, embedding_norm="embedding")), "`embedding_norm` = 'embedding'")])

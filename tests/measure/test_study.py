@@ -39,6 +39,19 @@ def test_only_shared_seeds_are_compared():
     assert row["vs_baseline"]["baseline"] == "truncated-3" and row["vs_baseline"]["difference"] == .75 - .5
 
 
+def test_what_no_seed_changes_is_set_against_all_seeds():
+    """An untrained copy of the predecessor has one cell: what it wins is chance, so all of it must be averaged out."""
+    made, trained = ({"steps": [{"method": "finetune"}, {"method": method}]} for method in ("vocabulary", "albert"))
+    cells = [{**cell("a", "vocabulary", 0, [1, 1, 0, 0]), **made}, {**cell("a", "control", 0, [1, 0, 0, 0]), **trained},
+             {**cell("a", "control", 1, [1, 1, 1, 0]), **trained}]
+    rows = {row["method"]: row for row in study.pool_cells(cells)}
+    assert rows["vocabulary"]["seeds"] == [] and rows["control"]["seeds"] == [0, 1]
+    assert rows["vocabulary"]["vs_baseline"]["difference"] == 0
+    assert study.pool_differences(cells, "vocabulary", ("control",))["by_seed"] == pytest.approx([.25, -.25])
+    assert study.pool_differences(cells, "control", ("vocabulary",))["difference"] == 0
+    assert "| vocabulary | 50.0 ± 25.0 | – | +0.0 [" in study.study_table(cells) and " | – | 4 |" in study.study_table(cells)
+
+
 def test_pooled_difference_averages_sizes_per_example_and_sets_equally():
     more = [cell("a", "theseus-2", 0, [1, 0, 0, 0]), cell("a", "plain-2", 0, [0, 0, 1, 0]),
             cell("b", "theseus-3", 0, [1, 1]), cell("b", "plain-3", 0, [1, 0])]
@@ -53,6 +66,13 @@ def test_pooled_difference_averages_sizes_per_example_and_sets_equally():
     more = study.pool_differences(CELLS, "theseus")           # set a alone: seed 0: .75 - .5, seed 1: .5 - .25
     assert more["by_seed"] == pytest.approx([.25, .25])
     assert study.pool_differences(CELLS, "tinybert") is None
+
+
+def test_sizes_count_the_same_however_many_seeds_they_have():
+    two = [cell("a", "theseus-2", 0, [1, 1, 1, 1]), cell("a", "plain-2", 0, [0, 0, 0, 0])]
+    # size 3 minus truncated-3, 2 seeds: +1/4 each; size 2 minus plain-2, 1 seed: +1: not (1/4 + 1/4 + 1) / 3
+    pooled = study.pool_differences(CELLS + two, "theseus")
+    assert pooled["difference"] == pytest.approx((.25 + 1) / 2) and pooled["by_seed"] == pytest.approx([(.25 + 1) / 2])
 
 
 def test_table_with_costs_and_variants():

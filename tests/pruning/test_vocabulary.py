@@ -35,6 +35,9 @@ def test_kept_texts_give_the_same_logits_to_the_last_bit():
     ours, theirs = small.tokenizer.encode(texts, 16), model.tokenizer.encode(texts, 16)
     assert [[small.tokenizer.vocab[i] for i in e.ids] for e in ours] == [[tiny.VOCAB[i] for i in e.ids] for e in theirs]
     np.testing.assert_array_equal(small.forward(ours), model.forward(theirs))
+    inside = [one.features(["hidden_states"])(one.pad(e))["hidden_states"] for one, e in ((small, ours), (model, theirs))]
+    for mine, others in zip(*inside, strict=True):
+        np.testing.assert_array_equal(mine, others)
 
 
 def test_what_is_kept():
@@ -113,6 +116,7 @@ def test_the_input_is_left_as_it_was():
     (lambda: V.slice_vocabulary(tiny.model(), [0, 1, 3, 4]), r"missing: \[CLS\]"),
     (lambda: V.slice_vocabulary(masked_lm(), [0, 1, 2, 3]), r"missing: \[MASK\]"),
     (lambda: V.slice_vocabulary(tiny.model(), [0, 1, 2, 3, tiny.VOCAB.index("##able")]), "missing: a"),
+    (lambda: V.slice_vocabulary(tiny.model(), [0, 1, 2, 3, 9999]), "Received: 5 ids of 4 pieces"),
     (lambda: V.slice_vocabulary(tiny.model(), [1, 0, 2, 3]), "in the old order")])
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):

@@ -163,6 +163,8 @@ def test_errors_of_settings(settings, message):
 def test_errors_of_models(static, tmp_path):
     with pytest.raises(ValueError, match="Received: a bilstm"):
         compress(bilstm())
+    with pytest.raises(ValueError, match="Received: adapter 'hgt' and activations = 'static'. Fold it first"):
+        compress(tiny.model(**WIDE, embedding_size=16, adapter="hgt"))
     for method, settings in ((q8bert, {}), (define, {}), (theseus, {"num_layers": 1}), (distilbert, {"num_layers": 1})):
         with pytest.raises(ValueError, match="the last of a chain. Received: quantization = {'bits': 8"):
             method.compress(static, data(), training=TRAINING, **settings)
