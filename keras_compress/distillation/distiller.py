@@ -126,14 +126,15 @@ def recovered(teacher, student, dataset, recover, temperature, *, seed, training
     """Trains a compressed model until it has won back what it can.
 
     Args:
-        teacher: `TaskModel`, the original. student: `TaskModel` made of it; trained in place or replaced.
+        teacher: `TaskModel`, the original. student: `TaskModel` made of it in `training.scope()` with `seed`; trained in
+            place.
         recover: "distil": learn from the labels and, as much, from the original's answers at `temperature`; "finetune":
             from the labels alone; "none": not at all.
     Returns:
         `TaskModel`.
     """
     if recover == "finetune":
-        return finetune(student, dataset, seed=seed, training=training)
+        return finetune(student, dataset, seed=seed, training=training, in_place=True)
     if recover == "distil":
         check_pair(teacher, student)
 
@@ -141,9 +142,12 @@ def recovered(teacher, student, dataset, recover, temperature, *, seed, training
             return {"soft": soft_target_loss(teacher["logits"], student["logits"], temperature, mask=labels >= 0),
                     "label": label_loss(labels, student["logits"])}
 
+        num_steps = training.num_steps(len(dataset.train.texts))
+        student.history.append({"method": "distill", "seed": seed, "num_steps": num_steps, "temperature": temperature,
+                                "training": training.settings()})
         student.curve += distill(teacher, student, dataset, objective, {"soft": 0.5, "label": 0.5}, training=training,
                                  teacher_outputs=["logits"], student_outputs=["logits"], seed=seed, stage="distill",
-                                 num_steps=training.num_steps(len(dataset.train.texts)))
+                                 num_steps=num_steps)
     return student
 
 
