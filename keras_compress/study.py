@@ -61,9 +61,10 @@ def run_study(recipe, *, seeds=None, data=None, fixed_lr=False, only=None, weigh
     weights = Path(weights or DATA_FOLDER.parent / "runs" / recipe["name"])
     own = not data or {*data} <= {*recipe["datasets"]}
     results = Path(results or (DATA_FOLDER / "results" / recipe["name"] if own else weights / "results"))
-    for name in data or recipe["datasets"]:
-        dataset = datasets.load(name)
+    loaded = [datasets.load(name) for name in data or recipe["datasets"]]         # all of them before hours of training
+    for dataset in loaded:
         check_data(dataset, "train", "dev", "test")
+    for dataset in loaded:
         study = _Study(recipe, dataset, None if fixed_lr else recipe.get("learning_rates"), weights, results)
         _write_baselines(dataset, results)
         for seed in seeds or recipe["seeds"]:
@@ -172,7 +173,7 @@ class _Study:
 
     def cost(self, step):
         """Measures what a step's model weighs and how fast it is beside the predecessor, unless its file exists."""
-        own = any(one["method"] in OF_DATA for one in self.steps_to(step))
+        own = any(one["method"] in OF_DATA and "data" not in one for one in self.steps_to(step))
         name, first = f"{self.dataset.name}-{step['name']}" if own else step["name"], self.recipe["steps"][0]
         path = self.results / "costs" / f"{name}.json"
         if path.is_file() or "formats" in step:

@@ -108,7 +108,7 @@ def check_trained(task_model):
     new = untrained(task_model)
     if new:
         raise ValueError(f"The model's head must be trained. Received: one whose {', '.join(new)} is new. Train it "
-                         "first: with `train`, a masked-LM model on unlabelled text.")
+                         "first with `train`: on the data of its task; for a masked-LM model that is unlabelled text.")
 
 
 def check_fit(task_model, dataset):

@@ -233,6 +233,12 @@ def test_command_line(recipe, monkeypatch, tmp_path, capsys):
     assert stop.value.code == 2
 
 
+def test_data_that_are_missing_are_told_before_the_first_cell(recipe, place, monkeypatch, tmp_path):
+    monkeypatch.setattr(study._Study, "cell", lambda self, step, seed: pytest.fail("trained"))
+    with pytest.raises(ValueError, match="no-such-data"):
+        study.run_study(recipe(datasets=[str(place / "one"), "no-such-data"]), weights=tmp_path, results=tmp_path)
+
+
 def test_cells_of_other_data_stay_out_of_the_repository(recipe, place, monkeypatch, tmp_path):
     written = []
     monkeypatch.setattr(study, "_write_baselines", lambda dataset, results: written.append(results))

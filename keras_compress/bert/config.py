@@ -76,8 +76,8 @@ class BertConfig:
             if not is_whole(value, int(name != "type_vocab_size")):
                 raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
         if self.hidden_size % self.num_heads:
-            raise ValueError("`hidden_size` must be a multiple of `num_heads`. "
-                             f"Received: {self.hidden_size} and {self.num_heads}.")
+            raise ValueError("`hidden_size` must be a multiple of `num_heads`. Received: "
+                             f"{self.hidden_size} and {self.num_heads}. Change one of the two.")
         if self.embedding_size is not None and not is_whole(self.embedding_size, 1, self.hidden_size):
             raise ValueError(f"`embedding_size` must be 1 to {self.hidden_size}, the `hidden_size`. "
                              f"Received: {self.embedding_size!r}.")

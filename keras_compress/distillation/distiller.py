@@ -12,6 +12,7 @@ Equation map
     Hinton et al., 2015, arXiv:1503.02531, Sec. 2      softmax(z / T); the soft term scaled by T^2     soft_target_loss
 Departures
     Losses over tokens are means over real tokens: padding counts nowhere.
+    No mean squared error of logits, which is what the soft term tends to for large T (lesson 02 shows it).
 """
 import logging
 import math

@@ -124,8 +124,9 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         if num_steps < 2 and 0.0 < inside_share < 1.0:
             raise ValueError(f"Both stages need an update. Received: {num_steps} in all. Take more `epochs`, or "
                              "`inside_share` 0 or 1.")
-    if not isinstance(losses, (list, tuple)) or not losses or not {*losses} <= {*PARTS}:
-        raise ValueError(f"`losses` must be a list of some of {', '.join(PARTS)}. Received: {losses!r}.")
+    if not isinstance(losses, (list, tuple)) or not losses or not all(part in PARTS for part in losses):
+        raise ValueError(f"`losses` must be a list of some of {', '.join(PARTS)}, such as [\"attn\"]. "
+                         f"Received: {losses!r}.")
     check_choice("reduction", reduction, REDUCTIONS)
     if not 0.0 <= inside_share <= 1.0:
         raise ValueError(f"`inside_share` must be in [0, 1]. Received: {inside_share}.")

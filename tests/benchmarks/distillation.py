@@ -11,13 +11,14 @@ NUM_SENTENCES, COPIES = 200, 20
 
 
 def distill_step():
-    """A distillation step on the logits, 6 layers to 3, over teacher forward + plain student step, timed apart; the same
-    with the teacher's answers read from the cache's files instead of computed, over the plain student step; and reading
-    what TinyBERT compares, over that step. Reading is timed alone, as if it never ran beside the training."""
+    """A distillation step of 6 layers to 3, on the logits and on what TinyBERT compares inside, over teacher forward +
+    plain student step, timed apart; the same with the teacher's outputs read from the cache's files instead of computed,
+    over the plain student step. Reading is timed alone, as if it never ran beside the training."""
     from keras_compress.backend import tf
     from keras_compress.datasets.dataset import Dataset, Split
     from keras_compress.distillation.cache import cache_outputs
     from keras_compress.distillation.distiller import Distiller, label_loss, outputs, soft_target_loss
+    from keras_compress.distillation.tinybert import attention_loss, hidden_loss, projection
     from keras_compress.settings import Training
     from keras_compress.training import adamw
 
@@ -26,24 +27,39 @@ def distill_step():
     inputs = {"input_word_ids": random.integers(4, 30000, (BATCH, LENGTH)), "input_mask": np.ones((BATCH, LENGTH)),
               "input_type_ids": np.zeros((BATCH, LENGTH))}
     inputs = {k: tf.constant(v, tf.int32) for k, v in inputs.items()}
-    labels, answers = tf.constant(random.integers(0, 2, BATCH), tf.int32), outputs(teacher, ["logits"])
+    labels = tf.constant(random.integers(0, 2, BATCH), tf.int32)
+    inside = projection(384, 384, seed=0)
+    their_states, our_states = ([f"hidden_states/{n}" for n in layers] for layers in ((0, 2, 4, 6), range(4)))
+    their_scores, our_scores = ([f"attention_scores/{n}" for n in layers] for layers in ((1, 3, 5), range(3)))
 
-    def objective(theirs, ours, labels, mask):
+    def on_answers(theirs, ours, labels, mask):
         return {"soft": soft_target_loss(theirs["logits"], ours["logits"], 2.0), "label": label_loss(labels, ours["logits"])}
 
-    def distiller(ask):
-        model = Distiller(ask, outputs(student, ["logits"]), objective, {"soft": 1.0, "label": 1.0})
+    def on_inside(theirs, ours, labels, mask):
+        return {"hidden": tf.add_n([hidden_loss(theirs[one], inside(ours[other]), mask)
+                                    for one, other in zip(their_states, our_states)]),
+                "attn": tf.add_n([attention_loss(theirs[one], ours[other], mask)
+                                  for one, other in zip(their_scores, our_scores)])}
+
+    def distiller(ask, objective, names, parts, projections=()):
+        model = Distiller(ask, outputs(student, names), objective, dict.fromkeys(parts, 1.0), projections)
         model.compile(adamw(Training(), 100), jit_compile=False)
         return model
 
-    forward = tf.function(lambda: answers(inputs, training=False)["logits"])
-    kept = {"logits": forward()}
-    running, reading = distiller(lambda x: answers(x, training=False)), distiller(lambda x: x)
-    step = tf.function(lambda: running.train_step(({"student": inputs, "teacher": inputs}, labels))["loss"])
-    cached = tf.function(lambda: reading.train_step(({"student": inputs, "teacher": kept}, labels))["loss"])
-    ours, theirs, own, read = np.median(interleave(
-        [lambda: step().numpy(), lambda: forward().numpy(), training_step(plain.model, adamw(Training(), 100)),
-         lambda: cached().numpy()], RUNS, WARMUP), axis=1)
+    kinds = {"logits": (on_answers, ["logits"], ["logits"], ("soft", "label")),
+             "TinyBERT's inside": (on_inside, their_states + their_scores, our_states + our_scores, ("hidden", "attn"), [inside])}
+    steps = {"plain": training_step(plain.model, adamw(Training(), 100))}
+    for kind, (objective, theirs, ours, *rest) in kinds.items():
+        asked = outputs(teacher, theirs)
+        forward = tf.function(lambda asked=asked: asked(inputs, training=False))
+        kept = forward()
+        running = distiller(lambda x, asked=asked: asked(x, training=False), objective, ours, *rest)
+        reading = distiller(lambda x: x, objective, ours, *rest)
+        step = tf.function(lambda m=running: m.train_step(({"student": inputs, "teacher": inputs}, labels))["loss"])
+        cached = tf.function(lambda m=reading, kept=kept: m.train_step(({"student": inputs, "teacher": kept}, labels))["loss"])
+        steps |= {(kind, "step"): lambda f=step: f().numpy(), (kind, "cached"): lambda f=cached: f().numpy(),
+                  (kind, "teacher"): lambda f=forward: next(iter(f().values())).numpy()}
+    ms = dict(zip(steps, np.median(interleave(list(steps.values()), RUNS, WARMUP), axis=1)))
     texts = [" ".join(f"word{i}" for i in random.integers(0, 30000, LENGTH - 2)) for _ in range(8 * BATCH)]
     dataset = Dataset("full length", "classification", teacher.labels, Split(texts, [0] * len(texts)))
     training = Training(batch_size=BATCH, max_length=LENGTH)
@@ -57,16 +73,14 @@ def distill_step():
             pass
         return 1000 * (time.perf_counter() - start) / RUNS
 
-    inside = [f"hidden_states/{n}" for n in (0, 2, 4, 6)] + [f"attention_scores/{n}" for n in (1, 3, 5)]
-    from_file, for_tinybert = reading_ms(["logits"]), reading_ms(inside)
-    where = f"seq {LENGTH}, batch {BATCH}"
-    return [figure("distill_step", ours / (theirs + own), f"6 layers to 3, logits: {ours:.0f} ms",
-                   f"teacher forward {theirs:.0f} ms + plain student step {own:.0f} ms, {where}"),
-            figure("cached_distill_step", (read + from_file) / own,
-                   f"step {read:.0f} ms + reading the teacher's answers {from_file:.1f} ms",
-                   f"plain student step {own:.0f} ms, {where}"),
-            figure("cached_tinybert_reading", for_tinybert / own, f"reading TinyBERT's outputs: {for_tinybert:.0f} ms",
-                   f"plain student step {own:.0f} ms, {where}")]
+    where, found = f"plain student step {ms['plain']:.0f} ms, seq {LENGTH}, batch {BATCH}", []
+    for kind, (_, theirs, *_) in kinds.items():
+        step, teacher_ms, cached, read = *(ms[kind, part] for part in ("step", "teacher", "cached")), reading_ms(theirs)
+        found += [figure(f"distill_step, {kind}", step / (teacher_ms + ms["plain"]), f"6 layers to 3: {step:.0f} ms",
+                         f"teacher forward {teacher_ms:.0f} ms + {where}"),
+                  figure(f"cached_distill_step, {kind}", (cached + read) / ms["plain"],
+                         f"step {cached:.0f} ms + reading the teacher's outputs {read:.1f} ms", where)]
+    return found
 
 
 def augmentation():

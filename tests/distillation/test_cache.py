@@ -7,7 +7,7 @@ from keras_compress.distillation import cache
 from keras_compress.distillation import distiller as D
 from keras_compress.training import finetune
 from tests.bert import tiny
-from tests.distillation.test_distiller import TRAINING, distilled, still
+from tests.distillation.test_distiller import TRAINING, distilled, foreign, still
 from tests.distillation.test_distiller import labelled as short_texts
 
 TEXTS = ["a", "the cat", "unbelievable dogs sat", "我听音乐", "the cat sat on the mat", "dog", "a cafe, the mat !", "x 12"]
@@ -50,8 +50,10 @@ def test_a_full_disk_is_refused_before_anything_runs(monkeypatch):
                             0, 0, 9)
 
 
-@pytest.mark.parametrize("names", [["logits"], ["logits", "hidden_states/1", "attention_scores/0", "hidden_states/2/cls"]])
-def test_a_cached_teacher_gives_the_same_training(names):
+@pytest.mark.parametrize("names, another", [
+    (["logits"], lambda: still(seed=5)), (["logits"], foreign),                       # of another vocabulary
+    (["logits", "hidden_states/1", "attention_scores/0", "hidden_states/2/cls"], lambda: still(seed=5))])
+def test_a_cached_teacher_gives_the_same_training(names, another):
     def objective(theirs, ours, labels, mask):
         real = tf.cast(mask, tf.float32)
         counts = {"hidden_states/1": real[:, :, None], "attention_scores/0": real[:, None, :, None] * real[:, None, None]}
@@ -59,7 +61,7 @@ def test_a_cached_teacher_gives_the_same_training(names):
 
     curves, ends = [], []
     for cached in (False, True):
-        student = still(seed=5)
+        student = another()
         curves.append(D.distill(still(), student, labelled(), objective, {"all": 1.0}, teacher_outputs=names,
                                 student_outputs=names, training=TRAINING.replace(cache_teacher=cached), seed=0,
                                 stage="distill", num_steps=7))

@@ -125,6 +125,12 @@ def test_the_losses_are_sums_over_layers(monkeypatch):
     np.testing.assert_allclose([losses["embd"], losses["attn"], losses["hidn"]], [1, 1 + 4, 1 + 4], rtol=1e-6)
 
 
+def test_a_student_with_other_heads_learns_all_but_attention():
+    small = tinybert.compress(still(), data(), training=TRAINING, num_layers=2, num_heads=1, losses=["embd", "hidn"])
+    inside = [row for row in small.curve if row["stage"] == "inside"]
+    assert small.config.num_heads == 1 and {"embd", "hidn"} <= {*inside[-1]} and "attn" not in inside[-1]
+
+
 @pytest.mark.parametrize("task", ["classification", "matching", "tagging"])
 def test_a_thin_student_learns_and_its_projection_is_not_kept(task, tmp_path):
     teacher = still(task=task, num_layers=4)
@@ -194,7 +200,8 @@ def test_a_bilstm_cannot_teach_what_happens_inside(method):
     ({"training": TRAINING.replace(epochs=0.1)}, "Both stages need an update. Received: 1 in all"),
     ({"training": TRAINING.replace(cache_teacher=True), "reduction": "reference"}, "keeps nothing of padding"),
     ({"layer_map": "even"}, "`layer_map` must be one of uniform"), ({"num_heads": 4}, "`num_heads`.*2 and 4"),
-    ({"losses": ("attention",)}, "`losses` must be a list of some of embd, attn, hidn"), ({"inside_share": 2.0}, "`inside_share` must be in"),
+    ({"losses": ("attention",)}, "`losses` must be a list of some of embd, attn, hidn"), ({"losses": [["attn"]]}, "such as"),
+    ({"inside_share": 2.0}, "`inside_share` must be in"),
     ({"reduction": "sum"}, "`reduction` must be one of masked, reference"), ({"copies": 2}, "needs a masked-LM model"),
     ({"student": bilstm}, "between two BERTs only"), ({"num_layers": 5}, "must be 1 to 4"),
     ({"student": lambda: tiny.model(num_layers=1)}, "`student` must have `num_layers` layers or more. Received: 1 and 2"),
