@@ -124,7 +124,8 @@ def from_scratch(task_model, dataset, *, seed=0, training=Training(), config={})
     """A model with random weights, on the vocabulary of another one: what pre-training starts from.
 
     Args:
-        task_model: `TaskModel` with the tokenizer, task and labels. dataset, training: not looked at.
+        task_model: `TaskModel` with the tokenizer. training: not looked at.
+        dataset: tells task and labels; if it is None or unlabelled, the given model tells them.
         config: fields of `BertConfig` that differ from the given model's: {"hidden_size": 128, "sharing": "all", ..}.
     Returns:
         `TaskModel`.
@@ -136,8 +137,9 @@ def from_scratch(task_model, dataset, *, seed=0, training=Training(), config={})
     except TypeError as error:
         raise ValueError(f"`config` must be fields of BertConfig and their values. Received: {config!r} ({error}).") \
             from error
+    told = task_model if dataset is None or dataset.task == "unlabelled" else dataset
     with training.scope():
-        model = TaskModel(shape, task_model.tokenizer, task_model.task, task_model.labels, seed=seed)
+        model = TaskModel(shape, task_model.tokenizer, told.task, told.labels, seed=seed)
     model.history = [{"method": "load", "source": "from_scratch", "loaded": 0, "new": sorted(model.weights()),
                       "left_out": [], "seed": seed}]
     return model
@@ -148,9 +150,9 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
 
     The sentence head is dense + tanh on [CLS] and two scores. It is left behind, where the authors fine-tune from its
     dense layer: what comes next has a head of its own.
-    Its accuracy on dev, texts unmasked, is in the history, beside what the lengths of the two segments alone would
-    give, and the updates per second; in the curve it is `dev_sentence`, beside `dev`, the share of masked words
-    guessed.
+    Its accuracy on dev, texts unmasked, is in the history, beside the number of pairs, what the lengths of the two
+    segments alone would give, and the updates per second; in the curve it is `dev_sentence`, beside `dev`, the share of
+    masked words guessed.
 
     Args:
         task_model: `TaskModel`; one of another task gets a new masked-LM head.
@@ -213,6 +215,7 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
                .enumerate(first).map(mask), callbacks=[clock], measure=measure)
     model.curve += rows
     model.history[-1] |= {"sentence_accuracy": judge and sentence_accuracy(),
+                          "sentence_pairs": judge and len(pairs.dev.texts),
                           "sentence_by_length": judge and by_length(pairs, model.tokenizer, training.max_length),
                           "steps_per_second": clock.steps_per_second(), "curve": [row for row in rows if "dev" in row]}
     return model

@@ -117,6 +117,8 @@ def test_from_scratch():
     again, other = (from_scratch(start, None, seed=seed, config=model.config.to_dict()) for seed in (3, 4))
     assert (model.task, model.labels, model.tokenizer) == (start.task, start.labels, start.tokenizer)
     assert model.config == start.config.replace(**SHAPE, embedding_size=4, sharing="all")
+    other_task = Dataset("topics", "classification", ("a", "b", "c"), Split(["x"], [0]))
+    assert from_scratch(start, other_task).labels == ("a", "b", "c")
     name = "layer_0_query/kernel"
     assert np.array_equal(model.weights()[name], again.weights()[name])
     assert not np.array_equal(model.weights()[name], other.weights()[name])
@@ -143,6 +145,7 @@ def test_pretrain(task, monkeypatch):
     assert ("sentence_loss" in model.curve[-1]) == (task == "sop")
     for name in ("sentence_accuracy", "sentence_by_length"):
         assert 0 <= entry[name] <= 1 if task == "sop" else entry[name] is None
+    assert entry["sentence_pairs"] == (len(seen[0].dev.texts) if task == "sop" else None)
     written = sentence_pairs(corpus(20), start.tokenizer, SHORT.max_length, "none", 0)
     assert seen[0].dev.texts == written.dev.texts                             # words are guessed in the same texts
     assert entry["curve"] == model.curve[-1:]

@@ -28,7 +28,7 @@ def test_the_study_from_random_weights_to_cells(tmp_path):
     ours = [cell for cell in cells if cell["method"] == "albert-all-sop"]
     assert [cell["seed"] for cell in ours] == [0, 1]
     for cell in ours:
-        assert [step["name"] for step in cell["steps"]] == ["bert", "albert", "pretrained-albert-all-sop",
+        assert [step["name"] for step in cell["steps"]] == ["words", "bert", "albert", "pretrained-albert-all-sop",
                                                             "albert-all-sop"]
         pretrained = cell["settings"][0]
         assert pretrained["method"] == "pretrain" and pretrained["seed"] == cell["seed"] and cell["parameters"] > 0
@@ -37,6 +37,5 @@ def test_the_study_from_random_weights_to_cells(tmp_path):
     assert len(saved) == 2 and saved[0].config.sharing == "all" and saved[0].config.table_size == 8
     name = "layer_0_query/kernel"
     assert abs(saved[0].weights()[name] - saved[1].weights()[name]).max() > 0.01     # each seed has its own start
-    speed = sum(cell["settings"][0]["steps_per_second"] for cell in ours) / 2
     row = next(line for line in study_table(cells).splitlines() if "| albert-all-sop |" in line)
-    assert f"| {ours[0]['parameters']:,} | {speed:.1f} |" in row
+    assert f"| {ours[0]['parameters']:,} | " in row

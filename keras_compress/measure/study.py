@@ -119,12 +119,14 @@ def study_table(cells, costs=None, compare=()):
         for row, facts in zip(rows, pooled):
             row += [f"{facts[key] / 1e6:.2f}" if facts[key] else "–" for key in ("bytes", "gzip_bytes")]
     if any(row["pretraining"] for row in pooled):
-        names += ["parameters", "updates a second", "masked words, dev %", "sentences, dev %", "by length alone, %"]
+        names += ["parameters", "masked words, dev %", "sentences, dev % ± SE", "by length alone, %"]
         for row, facts in zip(rows, pooled):
             made = {"parameters": facts["parameters"], **(facts["pretraining"] or {})}
-            row += [f"{made[key]:{form}}".rstrip("%") if made.get(key) is not None else "–" for key, form in (
-                ("parameters", ",.0f"), ("steps_per_second", ".1f"), ("dev", ".1%"), ("sentence_accuracy", ".1%"),
-                ("sentence_by_length", ".1%"))]
+            parameters, words, sentences, length = (
+                f"{made[key]:{form}}".rstrip("%") if made.get(key) is not None else "–" for key, form in (
+                    ("parameters", ",.0f"), ("dev", ".1%"), ("sentence_accuracy", ".1%"), ("sentence_by_length", ".1%")))
+            row += [parameters, words, sentences + (f" ± {100 * made['sentence_se']:.1f}" if sentences != "–" else ""),
+                    length]
     lines = [markdown_table(names, rows), "",
              "Mean over seeds. SE and intervals are over test examples (paired, averaged over seeds first)."]
     if costs:
@@ -256,18 +258,21 @@ def _pretraining(cells):
     """What the models of some cells brought along from `pretraining.pretrain`, the mean over them; None if nothing.
 
     Returns:
-        dict: `steps_per_second`, `sentence_accuracy`, `sentence_by_length` (None where none has it), `dev` (masked
-        words guessed, 0-1), `curve` (list of dicts: `step`, `dev` and, for sentence tasks, `dev_sentence`).
+        dict: `sentence_accuracy`, `sentence_se` (over the pairs of all seeds), `sentence_by_length` (None where none has
+        it), `dev` (masked words guessed, 0-1), `curve` (list of dicts: `step`, `dev` and, for sentence tasks,
+        `dev_sentence`).
     """
     found = [entry for cell in cells for entry in cell.get("settings", ()) if entry.get("method") == "pretrain"]
     if not found:
         return None
     curve = [{key: float(np.mean([row[key] for row in rows])) for key in ("step", "dev", "dev_sentence")
               if key in rows[0]} for rows in zip(*(entry["curve"] for entry in found))]
-    known = {key: [entry[key] for entry in found if entry[key] is not None]
-             for key in ("steps_per_second", "sentence_accuracy", "sentence_by_length")}
-    means = {key: float(np.mean(values)) if values else None for key, values in known.items()}
-    return {**means, "dev": curve[-1]["dev"] if curve else None, "curve": curve}
+    asked = [entry for entry in found if entry["sentence_accuracy"] is not None]
+    means = {key: float(np.mean([entry[key] for entry in asked])) if asked else None
+             for key in ("sentence_accuracy", "sentence_by_length")}
+    right = means["sentence_accuracy"]
+    error = math.sqrt(right * (1 - right) / sum(entry["sentence_pairs"] for entry in asked)) if asked else None
+    return {**means, "sentence_se": error, "dev": curve[-1]["dev"] if curve else None, "curve": curve}
 
 
 def _order(method):

@@ -109,4 +109,30 @@ def bucketing():
                   f"shuffled, padded to the batch's longest: {38 * BATCH * 1e3 / times[1]:.0f} texts/s (apidocs)")
 
 
-FIGURES = {"theseus_step": theseus_step, "training_peak": training_peak, "bucketing": bucketing}
+def pretraining_step():
+    """Updates per second of pretraining-study's models over those of its BERT with sentence order, one thread or two as
+    TensorFlow is told. In turns: three short runs of each, real batches; the median of a run, then of the runs."""
+    from keras_compress import datasets
+    from keras_compress.bert.weights import load
+    from keras_compress.recipe import parents, read_recipe, run_step
+
+    recipe, docs, models, speeds = read_recipe("pretraining-study"), datasets.load("apidocs"), {}, {}
+    for step in recipe["steps"]:
+        if step["method"] in ("vocabulary", "from_scratch"):
+            parent = models.get(step["from"]) or load(step["from"], task=docs.task, labels=docs.labels)
+            models[step["name"]] = run_step(recipe, step, parent, docs, seed=0)
+    asked = [step for step in recipe["steps"] if step["method"] == "pretrain"]
+    for _ in range(3):
+        for step in asked:
+            parent, = parents(recipe, step)
+            short = {**step, "epochs": 0.15, "evaluations": 1}
+            made = run_step(recipe, short, models[parent["name"]], docs, seed=0)
+            speeds.setdefault(step["name"], []).append(made.history[-1]["steps_per_second"])
+    medians = {name: np.median(found) for name, found in speeds.items()}
+    base = medians["pretrained-bert-sop"]
+    return [figure(f"pretraining_step, {name.removeprefix('pretrained-')}", speed / base, f"{speed:.1f} updates/s",
+                   f"bert-sop: {base:.1f} updates/s") for name, speed in medians.items()]
+
+
+FIGURES = {"theseus_step": theseus_step, "training_peak": training_peak, "bucketing": bucketing,
+           "pretraining_step": pretraining_step}

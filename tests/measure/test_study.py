@@ -147,27 +147,27 @@ def test_with_a_control_each_method_is_pooled_against_it_and_a_variant_against_i
 
 
 def test_what_pretraining_brings_is_the_mean_over_seeds():
-    def entry(speed, dev, sentences):
+    def entry(dev, sentences):
         curve = [{"step": 5, "dev": 0.0, "dev_sentence": .5}, {"step": 9, "dev": dev, "dev_sentence": sentences}]
-        return {"method": "pretrain", "steps_per_second": speed, "sentence_accuracy": sentences, "curve": curve,
+        return {"method": "pretrain", "sentence_accuracy": sentences, "sentence_pairs": sentences and 42, "curve": curve,
                 "sentence_by_length": sentences and .55}
 
     cells = [{**cell("a", "small-sop", seed, [1, 0]), "parameters": 1234, "settings": [entry(*facts)]}
-             for seed, facts in enumerate([(None, .2, .6), (2.5, .3, .8)])]                    # one was resumed after its last update
-    for row in (without := {**cell("a", "small-none", 0, [1, 0]), "settings": [entry(4.0, .1, None)]},
+             for seed, facts in enumerate([(.2, .6), (.3, .8)])]
+    for row in (without := {**cell("a", "small-none", 0, [1, 0]), "settings": [entry(.1, None)]},
                 *without["settings"][0]["curve"]):
         row.pop("dev_sentence", None)
     cells += [without, cell("a", "predecessor", 0, [1, 1])]
     rows = {row["method"]: row for row in study.pool_cells(cells)}
     made = rows["small-sop"]["pretraining"]
-    assert (made["steps_per_second"], made["dev"], made["sentence_accuracy"]) == pytest.approx((2.5, .25, .7))
+    assert (made["dev"], made["sentence_accuracy"], made["sentence_se"]) == pytest.approx((.25, .7, .05))
     assert made["curve"] == [{"step": 5, "dev": 0, "dev_sentence": .5},
                              {"step": 9, "dev": pytest.approx(.25), "dev_sentence": pytest.approx(.7)}]
     assert rows["small-none"]["pretraining"]["curve"][-1] == {"step": 9, "dev": .1}
     assert rows["predecessor"]["pretraining"] is None
     table = study.study_table(cells)
-    assert "| 1,234 | 2.5 | 25.0 | 70.0 | 55.0 |" in table and "| – | 4.0 | 10.0 | – | – |" in table
-    assert "| – | – | – | – | – |" in table
+    assert "| 1,234 | 25.0 | 70.0 ± 5.0 | 55.0 |" in table and "| – | 10.0 | – | – |" in table
+    assert "| – | – | – | – |" in table
     assert study.curves_picture(cells).startswith(b"\x89PNG")
 
 
