@@ -10,7 +10,7 @@ compare all of this with a model that did nothing but train as long.
 **You need** Python and NumPy, the Transformer layer (attention, feed-forward network, layer normalisation), what
 fine-tuning is, what a singular value is. Lesson 1 helps: the data and the large model are the same.
 
-**Time** about 15 minutes of computing on a laptop CPU with two cores, an hour with the exercises (10 points).
+**Time** about 20 minutes of computing on a laptop CPU with two cores, an hour with the exercises (10 points).
 **Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a
 minute, whose numbers mean nothing.
 """
