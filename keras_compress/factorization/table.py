@@ -20,11 +20,13 @@ def check_wide_table(task_model, embedding_size):
                          "masked-LM model, load it with the task and labels of your data.")
 
 
-def factorize_table(table, size):
+def factorize_table(table, size, counts=None):
     """Best factors of rank E: table ~ narrow @ projection, by truncated SVD.
 
     Args:
         table: float (V, H). size: E, 1 to min(V, H).
+        counts: (V,), how often each piece occurs. The squared error of a row then counts count / mean + 1 times, so that
+            frequent pieces lose less and those never seen are not given up; None: all rows count alike.
     Returns:
         (narrow (V, E), projection (E, H), relative error: norm of the rest over norm of the table).
     Raises:
@@ -33,6 +35,10 @@ def factorize_table(table, size):
     if not 1 <= size <= min(table.shape):
         raise ValueError(f"`embedding_size` must be 1 to {min(table.shape)}, the smaller side of the word table. "
                          f"Received: {size}.")
-    u, s, v = np.linalg.svd(table.astype(np.float64), full_matrices=False)
-    error = np.sqrt((s[size:] ** 2).sum() / max((s ** 2).sum(), 1e-30))
-    return (u[:, :size] * s[:size]).astype(np.float32), v[:size].astype(np.float32), float(error)
+    table, weights = table.astype(np.float64), np.ones((len(table), 1))
+    if counts is not None:
+        weights = np.sqrt(counts / max(np.mean(counts), 1e-30) + 1.0)[:, None]
+    u, s, v = np.linalg.svd(weights * table, full_matrices=False)
+    narrow, projection = u[:, :size] * s[:size] / weights, v[:size]
+    error = np.linalg.norm(table - narrow @ projection) / max(np.linalg.norm(table), 1e-15)
+    return narrow.astype(np.float32), projection.astype(np.float32), float(error)

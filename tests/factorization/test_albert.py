@@ -171,6 +171,19 @@ def test_compress(recover, tmp_path):
     assert export(small, tmp_path, ("float32",), sequence_length=12)[0]["max_dlogit"] < 1e-4
 
 
+def test_weighed_factors_keep_the_pieces_of_the_data():
+    model = tiny.model()
+    seen = data().piece_counts(model.tokenizer) > 0
+    tables = {}
+    for row_weights in ("none", "counts"):
+        small = albert.compress(model, data(), embedding_size=4, row_weights=row_weights, recover="none")
+        weights = small.weights()
+        tables[row_weights] = weights["word_embeddings/embeddings"] @ weights["embedding_projection/kernel"]
+        assert small.history[-1]["row_weights"] == row_weights
+    lost = {how: ((found - model.weights()["word_embeddings/embeddings"]) ** 2)[seen].sum() for how, found in tables.items()}
+    assert lost["counts"] < 0.9 * lost["none"]
+
+
 def test_it_chains_with_fixed_ranges(tmp_path):
     model = tiny.model(**{**WIDE, "num_layers": 2, "hidden_size": 64})
     small = albert.compress(model, data(), recover="none", sharing="all", embedding_size=16)
@@ -204,6 +217,8 @@ def test_it_chains_with_other_methods():
     (lambda: albert.share_layers(q8bert.quantized(tiny.model(), STATIC), "all"), "must be the last of a chain"),
     (lambda: albert.factorize(q8bert.quantized(tiny.model(), STATIC), 4), "must be the last of a chain"),
     (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 2.0), "must divide.*2.0 and 4. Choose 1, 2, 4"),
+    (lambda: albert.compress(tiny.model(), data(), sharing="all", row_weights="counts"), "`row_weights` belongs to"),
+    (lambda: albert.compress(tiny.model(), data(), embedding_size=4, row_weights="tf"), "`row_weights` must be one of"),
     (lambda: albert.compress(tiny.model(), data(), sharing="heads"), "`sharing` must be one of all, attention, ffn"),
     (lambda: albert.compress(tiny.model(), data(), sharing="all", recover="hope"), "`recover` must be one of"),
     (lambda: albert.compress(tiny.model(), data()), "`embedding_size` or `sharing` must be given"),
