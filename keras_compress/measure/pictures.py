@@ -30,7 +30,8 @@ def look(name):
         return INK, "o", "-"
     if name == CONTROL:
         return GREY, "o", "--"
-    baselines = {"plain": (GREY, "s", "-"), "truncated": (GREY, "^", "--"), "spread": (GREY, "v", ":")}
+    baselines = {"plain": (GREY, "s", "-"), "truncated": (GREY, "^", "--"), "spread": (GREY, "v", ":"),
+                 "bilstm": (GREY, "P", "-.")}
     return baselines.get(name.rpartition("-")[0], (ACCENT, "o", "-"))
 
 
