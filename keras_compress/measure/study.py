@@ -231,7 +231,7 @@ def _against_baseline(scores, data, method, metric, baselines=None):
     """(name of the better baseline, scores of the method, scores of the baseline) on the seeds they share, or None."""
     family, _, size = method.rpartition("-")
     names = [] if family in BASELINES else [
-        name for baseline in baselines or BASELINES for name in (baseline, f"{baseline}-{size}")]
+        name for baseline in baselines or BASELINES for name in (baseline, f"{baseline}-{size}") if name != method]
     if baselines is None and (data, CONTROL) in scores:
         names = [] if method == CONTROL or method.startswith(NO_BASELINE) else [CONTROL]
     ours, pairs = scores[data, method], []

@@ -49,6 +49,8 @@ def test_what_no_seed_changes_is_set_against_all_seeds():
     assert rows["vocabulary"]["vs_baseline"]["difference"] == 0
     assert study.pool_differences(cells, "vocabulary", ("control",))["by_seed"] == pytest.approx([.25, -.25])
     assert study.pool_differences(cells, "control", ("vocabulary",))["difference"] == 0
+    tuned = [{**one, "method": "vocabulary-tuned"} for one in cells[1:]]                    # no size of `vocabulary`
+    assert study.pool_differences(cells + tuned, "vocabulary-tuned", ("vocabulary",))["by_seed"] == [-.25, .25]
     assert "| vocabulary | 50.0 ± 25.0 | – | +0.0 [" in study.study_table(cells) and " | – | 4 |" in study.study_table(cells)
 
 
