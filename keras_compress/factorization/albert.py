@@ -10,7 +10,7 @@ Equation map
 Departures
     The paper trains from scratch; turning a trained BERT into an ALBERT is ours. The factors start from the trained
     table by truncated SVD, shared weights from the mean of their layers (or the first one's); then a short training,
-    on labels or on the original's answers, recovers what it can. The SVD may weigh the rows by how often their pieces
+    on labels or on the original's answers, recovers what it can. With `row_weights` the SVD is weighted by how often pieces
     occur: the error of the table grows, and that of the model shrinks (data/results).
     Positions and types are added after the projection, at width H, and normalised there (embedding_norm="hidden"), so
     that all but the word table stays the trained model's. The paper's order is embedding_norm="embedding".

@@ -85,8 +85,8 @@ def slice_vocabulary(task_model, kept, *, seed=0):
     lost = sorted({*needed} - {*vocab})
     if lost or len(vocab) != len(kept) or list(kept) != sorted({*kept}):
         raise ValueError(f"A pruned vocabulary must hold {', '.join(SPECIAL_PIECES)}, the single characters of all "
-                         f"that it holds, and each piece once, in the old order. Received: {len(kept)} ids of {len(vocab)} pieces, "
-                         f"missing: {', '.join(lost[:20]) or 'none'}. Choose them with `choose_pieces`.")
+                         f"that it holds, and each piece once, in the old order. Received: {len(kept)} ids of {len(vocab)} "
+                         f"pieces, missing: {', '.join(lost[:20]) or 'none'}. Choose them with `choose_pieces`.")
     weights = task_model.weights()
     for name in ("word_embeddings/embeddings", "mlm_bias/bias"):
         if name in weights:

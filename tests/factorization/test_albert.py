@@ -171,7 +171,7 @@ def test_compress(recover, tmp_path):
     assert export(small, tmp_path, ("float32",), sequence_length=12)[0]["max_dlogit"] < 1e-4
 
 
-def test_weighed_factors_keep_the_pieces_of_the_data():
+def test_weighted_factors_keep_the_pieces_of_the_data():
     model = tiny.model()
     seen = data().piece_counts(model.tokenizer) > 0
     tables = {}

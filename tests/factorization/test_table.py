@@ -70,11 +70,11 @@ def test_errors(size):
 
 def test_rows_that_count_more_lose_less():
     whole, counts = table((40, 8)), np.where(np.arange(40) < 3, 100, 0)
-    plain, weighed = (narrow @ projection for narrow, projection, _ in (factorize_table(whole, 4), factorize_table(whole, 4, counts)))
-    errors = [((whole - found) ** 2).sum(axis=1) for found in (plain, weighed)]
+    plain, weighted = (narrow @ projection for narrow, projection, _ in (factorize_table(whole, 4), factorize_table(whole, 4, counts)))
+    errors = [((whole - found) ** 2).sum(axis=1) for found in (plain, weighted)]
     weights = counts / counts.mean() + 1.0
     assert errors[1][:3].sum() < 0.8 * errors[0][:3].sum() and errors[1].sum() > errors[0].sum()
-    assert weights @ errors[1] < weights @ errors[0]                               # Eckart and Young, of the weighed table
+    assert weights @ errors[1] < weights @ errors[0]                               # Eckart and Young, of the weighted table
     np.testing.assert_allclose(factorize_table(whole, 4, counts)[2], np.sqrt(errors[1].sum() / (whole ** 2).sum()), rtol=1e-5)
     for alike in (np.zeros(40), np.full(40, 7)):
         np.testing.assert_allclose(np.matmul(*factorize_table(whole, 4, alike)[:2]), plain, atol=1e-5)
