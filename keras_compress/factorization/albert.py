@@ -10,8 +10,8 @@ Equation map
 Departures
     The paper trains from scratch; turning a trained BERT into an ALBERT is ours. The factors start from the trained
     table by truncated SVD, shared weights from the mean of their layers (or the first one's); then a short training,
-    on labels or on the original's answers, recovers what it can. With `row_weights` the SVD is weighted by how often pieces
-    occur: the error of the table grows, and that of the model shrinks (data/results).
+    on labels or on the original's answers, recovers what it can. The SVD is weighted by how often pieces occur, unless
+    `row_weights` is "none": the error of the table grows, and that of the model shrinks (data/results).
     Positions and types are added after the projection, at width H, and normalised there (embedding_norm="hidden"), so
     that all but the word table stays the trained model's. The paper's order is embedding_norm="embedding".
     A shared part includes its LayerNorm.
@@ -23,19 +23,19 @@ import numpy as np
 from keras_compress.bert.config import SHARINGS
 from keras_compress.bert.encoder import split_name
 from keras_compress.distillation.distiller import check_recovery, recovered
-from keras_compress.factorization.table import check_wide_table, factorize_table
+from keras_compress.factorization.table import check_wide_table, factorize_table, row_importance
 from keras_compress.settings import check_choice
 from keras_compress.training import Training, check_fit, check_not_quantized
 
 log = logging.getLogger(__name__)
-HOW, ROW_WEIGHTS = ("mean", "first"), ("none", "counts")
+HOW = ("mean", "first")
 
 
-def factorize(task_model, embedding_size, counts=None, *, seed=0):
+def factorize(task_model, embedding_size, importance=None, *, seed=0):
     """The same model with a word table of width E and a projection; its history does not tell, `compress` does.
 
     Args:
-        counts: how often each piece occurs, see `factorize_table`.
+        importance: how much each row of the table counts, see `row_importance`; None: the plain SVD.
     Returns:
         (`TaskModel`, relative error of the table).
     Raises:
@@ -44,7 +44,7 @@ def factorize(task_model, embedding_size, counts=None, *, seed=0):
     config = task_model.config
     check_wide_table(task_model, embedding_size)
     weights = task_model.weights()
-    narrow, projection, error = factorize_table(weights["word_embeddings/embeddings"], embedding_size, counts)
+    narrow, projection, error = factorize_table(weights["word_embeddings/embeddings"], embedding_size, importance)
     weights |= {"word_embeddings/embeddings": narrow, "embedding_projection/kernel": projection,
                 "embedding_projection/bias": np.zeros(config.hidden_size, np.float32)}
     return task_model.rebuilt(config.replace(embedding_size=embedding_size), weights, seed=seed), error
@@ -82,13 +82,12 @@ def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
 
 
 def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size=None, sharing="none", num_groups=1,
-             how="mean", row_weights="none", recover="distil", temperature=2.0):
+             how="mean", row_weights="counts", recover="distil", temperature=2.0):
     """Factorises the word table of a trained model, or shares its layers, or both; then recovers.
 
     Args:
         task_model: `TaskModel`; left as it is.
-        embedding_size: E; None leaves the table. row_weights: "counts": pieces that are frequent in the training texts
-            count more in the factors; "none": all alike, the plain SVD.
+        embedding_size: E; None leaves the table. row_weights: see `row_importance`; "none" is the plain SVD.
         sharing, num_groups, how: see `share_layers`; "none" leaves the layers.
         recover, temperature: see `recovered`.
     Returns:
@@ -100,21 +99,20 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
     if sharing == "none" and (embedding_size is None or (num_groups, how) != (1, "mean")):
         raise ValueError("`embedding_size` or `sharing` must be given; `num_groups` and `how` belong to `sharing`. "
                          f"Received: {embedding_size}, {sharing!r}, {num_groups!r} and {how!r}.")
-    if embedding_size is None and row_weights != "none":
+    if embedding_size is None and row_weights != "counts":
         raise ValueError(f"`row_weights` belongs to `embedding_size`. Received: {row_weights!r} without it.")
-    check_choice("row_weights", row_weights, ROW_WEIGHTS)
     check_recovery(task_model, recover, temperature)
     error = None
     with training.scope():
         small = task_model
         if embedding_size is not None:
-            counts = dataset.piece_counts(task_model.tokenizer) if row_weights == "counts" else None
-            small, error = factorize(small, embedding_size, counts, seed=seed)
+            importance = row_importance(row_weights, dataset, task_model.tokenizer)
+            small, error = factorize(small, embedding_size, importance, seed=seed)
             log.info("word table of width %d: relative error %.3f", embedding_size, error)
         if sharing != "none":
             small = share_layers(small, sharing, num_groups, how, seed=seed)
     small.history.append({"method": "albert", "seed": seed, "embedding_size": embedding_size, "sharing": sharing,
-                          "num_groups": num_groups, "how": how, "row_weights": row_weights,
+                          "num_groups": num_groups, "how": how, "row_weights": embedding_size and row_weights,
                           "table_error": error and round(error, 4),
                           "recover": recover, "temperature": temperature})
     return recovered(task_model, small, dataset, recover, temperature, seed=seed, training=training)

@@ -10,8 +10,9 @@ Equation map
 Departures
     The paper trains from scratch; fitting adapters to the table of a trained BERT is ours. Each of the three starts
     where the truncated SVD is, the best linear one: the MLP since x = gelu(x) - gelu(-x), the HGT since its last layer
-    reads x, its other inputs at weight 0. Then table and adapter are fitted together, every word piece as important as
-    any other, and a short training recovers what it can. What the fit wins over the SVD is reported.
+    reads x, its other inputs at weight 0. Then table and adapter are fitted together, frequent word pieces more
+    important than others unless `row_weights` is "none", and a short training recovers what it can. What the fit wins
+    over the SVD is reported.
     Positions and types are added at width H, so that all but the word table stays the trained model's.
 """
 import logging
@@ -24,7 +25,7 @@ from keras_compress.bert.config import ADAPTERS
 from keras_compress.bert.encoder import LayerStore, word_table
 from keras_compress.bert.task_model import weights_of
 from keras_compress.distillation.distiller import check_recovery, recovered
-from keras_compress.factorization.table import check_wide_table, factorize_table
+from keras_compress.factorization.table import check_wide_table, factorize_table, row_importance
 from keras_compress.settings import is_whole
 from keras_compress.training import Training, check_fit
 
@@ -45,17 +46,26 @@ def whole_table(model, vocab_size):
                            for first in range(0, vocab_size, 4096)])
 
 
-def fit_adapter(config, table, num_steps=1000, *, seed=0, learning_rate=1e-3, batch_size=1024):
+def fit_adapter(config, table, num_steps=1000, importance=None, *, seed=0, learning_rate=1e-3, batch_size=1024):
     """Narrow table and adapter that imitate a table.
 
     Args:
         config: `BertConfig` with the narrow `embedding_size` and the `adapter`.
         table: float (V, H). num_steps: updates by Adam, on `batch_size` rows each, drawn with replacement; the linear
             adapter needs none, since the SVD is the best there is.
+        importance: float (V,), how much the squared error of each row counts: the fit draws rows that often.
     Returns:
-        (weights {"layer/variable": array}, relative error: norm of the rest over norm of the table, that of the SVD).
+        (weights {"layer/variable": array}, relative error: norm of the rest over norm of the table, rows as important as
+        asked; that of the SVD).
     """
-    narrow, projection, svd_error = factorize_table(table, config.table_size)
+    narrow, projection, _ = factorize_table(table, config.table_size, importance)
+    importance = np.ones(len(table)) if importance is None else importance
+
+    def error_of(found):
+        rest, whole = (np.sum(importance * np.sum(np.square(each), axis=1)) for each in (found - table, table))
+        return float(np.sqrt(rest / max(whole, 1e-30)))
+
+    svd_error = error_of(narrow @ projection)
     model = table_model(config, seed=seed)
     if config.adapter == "mlp":                                       # x = gelu(x) - gelu(-x)
         model.get_layer("embedding_inner").set_weights([np.concatenate([np.eye(len(projection)), -np.eye(
@@ -68,15 +78,15 @@ def fit_adapter(config, table, num_steps=1000, *, seed=0, learning_rate=1e-3, ba
     model.get_layer("embedding_projection").set_weights([projection, np.zeros(config.hidden_size)])
     if config.adapter != "linear" and num_steps:
         scale = float(np.mean(np.square(table)))
-        rows = tf.data.Dataset.range(num_steps).map(lambda step: tf.random.stateless_uniform(
-            (batch_size,), (seed, step), maxval=len(table), dtype=tf.int32))
+        shares = np.cumsum(importance) / np.sum(importance)
+        rows = tf.data.Dataset.range(num_steps).map(lambda step: tf.searchsorted(shares, tf.random.stateless_uniform(
+            (batch_size,), (seed, step), maxval=shares[-1], dtype=tf.float64), side="right"))
         target = tf.constant(table, tf.float32)
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, num_steps)
         model.compile(keras.optimizers.Adam(rate), lambda true, found: tf.reduce_mean(tf.square(true - found)) / scale,
                       jit_compile=False)
         model.fit(rows.map(lambda ids: (ids, tf.gather(target, ids))), verbose=0)
-    error = np.linalg.norm(whole_table(model, len(table)) - table) / max(np.linalg.norm(table), 1e-30)
-    return weights_of(model), float(error), svd_error
+    return weights_of(model), error_of(whole_table(model, len(table))), svd_error
 
 
 def fold(task_model, *, seed=0):
@@ -99,13 +109,14 @@ def fold(task_model, *, seed=0):
 
 
 def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size=128, adapter="hgt", fit_steps=1000,
-             recover="distil", temperature=2.0, folded=False):
+             row_weights="counts", recover="distil", temperature=2.0, folded=False):
     """Replaces the word table of a trained model by a narrow one and an adapter; then recovers.
 
     Args:
         task_model: `TaskModel`; left as it is.
         embedding_size: width of the narrow table; for "hgt" a multiple of 8.
         adapter: "linear", "mlp" or "hgt". fit_steps: updates of the fit to the old table, before any text.
+        row_weights: see `row_importance`.
         recover, temperature: see `distiller.recovered`.
         folded: give back a plain table of the old width: quick to look up, and as large as before.
     Returns:
@@ -122,11 +133,13 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
     check_recovery(task_model, recover, temperature)
     narrow, weights = config.replace(embedding_size=embedding_size, adapter=adapter), task_model.weights()
     with training.scope():
-        fitted, error, svd_error = fit_adapter(narrow, weights[TABLE], fit_steps, seed=seed)
+        importance = row_importance(row_weights, dataset, task_model.tokenizer)
+        fitted, error, svd_error = fit_adapter(narrow, weights[TABLE], fit_steps, importance, seed=seed)
         small = task_model.rebuilt(narrow, weights | fitted, seed=seed)
     log.info("word table of width %d, %s: relative error %.3f (SVD: %.3f)", embedding_size, adapter, error, svd_error)
     small.history.append({"method": "define", "seed": seed, "embedding_size": embedding_size, "adapter": adapter,
-                          "fit_steps": fit_steps, "table_error": round(error, 4), "svd_error": round(svd_error, 4),
-                          "recover": recover, "temperature": temperature, "folded": folded})
+                          "fit_steps": fit_steps, "row_weights": row_weights, "table_error": round(error, 4),
+                          "svd_error": round(svd_error, 4), "recover": recover, "temperature": temperature,
+                          "folded": folded})
     small = recovered(task_model, small, dataset, recover, temperature, seed=seed, training=training)
     return fold(small, seed=seed) if folded else small

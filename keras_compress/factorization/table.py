@@ -1,8 +1,28 @@
 """The best narrow word table: truncated SVD (Eckart & Young, 1936)."""
 import numpy as np
 
-from keras_compress.settings import is_whole
+from keras_compress.settings import check_choice, is_whole
 from keras_compress.training import check_not_quantized
+
+ROW_WEIGHTS = ("counts", "none")
+
+
+def row_importance(row_weights, dataset, tokenizer):
+    """How much the squared error of each row of the word table counts.
+
+    Args:
+        row_weights: "counts": count / mean count + 1 over the training texts, so that frequent pieces lose less and
+            those never seen are not given up; "none": all alike.
+    Returns:
+        float (V,), or None for "none".
+    Raises:
+        ValueError: for another word.
+    """
+    check_choice("row_weights", row_weights, ROW_WEIGHTS)
+    if row_weights == "none":
+        return None
+    counts = dataset.piece_counts(tokenizer)
+    return counts / max(np.mean(counts), 1e-30) + 1.0
 
 
 def check_wide_table(task_model, embedding_size):
@@ -20,24 +40,22 @@ def check_wide_table(task_model, embedding_size):
                          "masked-LM model, load it with the task and labels of your data.")
 
 
-def factorize_table(table, size, counts=None):
+def factorize_table(table, size, importance=None):
     """Best factors of rank E: table ~ narrow @ projection, by truncated SVD.
 
     Args:
         table: float (V, H). size: E, 1 to min(V, H).
-        counts: (V,), how often each piece occurs. The squared error of a row then counts count / mean + 1 times, so that
-            frequent pieces lose less and those never seen are not given up; None: all rows count alike.
+        importance: float (V,), above 0: how much the squared error of each row counts; None: all rows alike.
     Returns:
-        (narrow (V, E), projection (E, H), relative error: norm of the rest over norm of the table).
+        (narrow (V, E), projection (E, H), relative error: norm of the rest over norm of the table, all rows alike).
     Raises:
         ValueError: if E is out of range.
     """
     if not 1 <= size <= min(table.shape):
         raise ValueError(f"`embedding_size` must be 1 to {min(table.shape)}, the smaller side of the word table. "
                          f"Received: {size}.")
-    table, weights = table.astype(np.float64), np.ones((len(table), 1))
-    if counts is not None:
-        weights = np.sqrt(counts / max(np.mean(counts), 1e-30) + 1.0)[:, None]
+    table = table.astype(np.float64)
+    weights = np.sqrt(np.ones(len(table)) if importance is None else importance)[:, None]
     u, s, v = np.linalg.svd(weights * table, full_matrices=False)
     narrow, projection = u[:, :size] * s[:size] / weights, v[:size]
     error = np.linalg.norm(table - narrow @ projection) / max(np.linalg.norm(table), 1e-15)

@@ -3,7 +3,7 @@ import pytest
 
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.factorization import albert, define
-from keras_compress.factorization.table import factorize_table
+from keras_compress.factorization.table import factorize_table, row_importance
 from keras_compress.measure.cost import parameters
 from tests.bert import tiny
 from tests.distillation.test_distiller import TRAINING, still
@@ -24,7 +24,8 @@ def wide(**changes):
 @pytest.mark.parametrize("adapter", KINDS)
 def test_all_adapters_start_from_the_svd(adapter):
     weights, error, svd_error = define.fit_adapter(config(adapter), TABLE, 0)
-    assert svd_error == factorize_table(TABLE, 8)[2] and 0.1 < svd_error < 0.9
+    np.testing.assert_allclose(svd_error, factorize_table(TABLE, 8)[2], rtol=1e-6)
+    assert 0.1 < svd_error < 0.9
     np.testing.assert_allclose(error, svd_error, rtol=1e-4)
     narrow, projection, _ = factorize_table(TABLE, 8)
     model = define.table_model(config(adapter))
@@ -39,6 +40,20 @@ def test_fitting_comes_closer_than_the_svd(adapter):
     errors = [define.fit_adapter(config(adapter), TABLE, steps, learning_rate=1e-2, batch_size=40)[1]
               for steps in (0, 60)]
     assert errors[1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize("adapter", KINDS)
+def test_important_rows_lose_less(adapter):
+    importance = np.where(np.arange(40) < 10, 50.0, 1.0)
+    lost = {}
+    for name, of_rows in (("alike", None), ("weighted", importance)):
+        weights, _, svd_error = define.fit_adapter(config(adapter), TABLE, 60, of_rows, learning_rate=1e-2, batch_size=40)
+        model = define.table_model(config(adapter))
+        for layer in model.layers:
+            layer.set_weights([weights[key] for key in weights if key.startswith(layer.name + "/")])
+        lost[name] = np.square(define.whole_table(model, 40) - TABLE)[:10].sum()
+    assert lost["weighted"] < 0.5 * lost["alike"]
+    assert svd_error < factorize_table(TABLE, 8, importance)[2]           # the rows that matter, and all rows alike
 
 
 def test_a_linear_adapter_needs_no_fit_and_is_albert_s():
@@ -93,7 +108,8 @@ def test_compress(adapter, recover, folded, tmp_path):
     assert 0 < entry["table_error"] < 1 and entry["adapter"] == adapter and small.curve
     assert small.model.count_params() == parameters(small.config, num_labels=3)
     assert (small.config == model.config) == folded
-    started, _, _ = define.fit_adapter(small.config.replace(embedding_size=8, adapter=adapter), before[define.TABLE], 0)
+    started, _, _ = define.fit_adapter(small.config.replace(embedding_size=8, adapter=adapter), before[define.TABLE], 0,
+                                       row_importance("counts", data(), model.tokenizer))
     for name in started if not folded else ():                             # recovery trains every part of the adapter
         assert not np.array_equal(started[name], small.weights()[name]), name
     small.save(tmp_path / "s")
@@ -119,6 +135,7 @@ def test_it_chains_with_other_methods():
     (lambda: define.compress(wide(), data(), embedding_size=8, fit_steps=-1), "`fit_steps` a whole number of 0 or more.*and -1"),
     (lambda: define.compress(wide(), data(), embedding_size=8, fit_steps=1.5), "`fit_steps` a whole number.*and 1.5"),
     (lambda: define.compress(wide(), data(), embedding_size=8, recover="hope"), "`recover` must be one of distil"),
+    (lambda: define.compress(wide(), data(), embedding_size=8, row_weights="tf"), "`row_weights` must be one of counts"),
     (lambda: define.fold(wide()), "Only a narrow word table can be folded.*Received: a table of width 16"),
     (lambda: define.fold(wide(embedding_size=8, embedding_norm="embedding")), "`embedding_norm` = 'embedding'")])
 def test_errors(call, message):

@@ -1,7 +1,9 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from keras_compress.factorization.table import factorize_table
+from keras_compress.factorization.table import factorize_table, row_importance
 
 SHAPES = [(20, 8), (8, 20), (9, 9)]
 
@@ -68,14 +70,21 @@ def test_errors(size):
         factorize_table(table((20, 8)), size)
 
 
+def importance(counts):
+    return row_importance("counts", SimpleNamespace(piece_counts=lambda tokenizer: counts), None)
+
+
 def test_rows_that_count_more_lose_less():
     whole, counts = table((40, 8)), np.where(np.arange(40) < 3, 100, 0)
-    plain, weighted = (narrow @ projection for narrow, projection, _ in (factorize_table(whole, 4), factorize_table(whole, 4, counts)))
+    weights = importance(counts)
+    np.testing.assert_allclose(weights, counts / 7.5 + 1)
+    assert row_importance("none", None, None) is None
+    results = [factorize_table(whole, 4), factorize_table(whole, 4, weights)]
+    plain, weighted = (narrow @ projection for narrow, projection, _ in results)
     errors = [((whole - found) ** 2).sum(axis=1) for found in (plain, weighted)]
-    weights = counts / counts.mean() + 1.0
     assert errors[1][:3].sum() < 0.8 * errors[0][:3].sum() and errors[1].sum() > errors[0].sum()
     assert weights @ errors[1] < weights @ errors[0]                               # Eckart and Young, of the weighted table
-    np.testing.assert_allclose(factorize_table(whole, 4, counts)[2], np.sqrt(errors[1].sum() / (whole ** 2).sum()), rtol=1e-5)
+    np.testing.assert_allclose(results[1][2], np.sqrt(errors[1].sum() / (whole ** 2).sum()), rtol=1e-5)
     for alike in (np.zeros(40), np.full(40, 7)):
-        np.testing.assert_allclose(np.matmul(*factorize_table(whole, 4, alike)[:2]), plain, atol=1e-5)
-    np.testing.assert_allclose(np.matmul(*factorize_table(whole, 8, counts)[:2]), whole, atol=1e-5)
+        np.testing.assert_allclose(np.matmul(*factorize_table(whole, 4, importance(alike))[:2]), plain, atol=1e-5)
+    np.testing.assert_allclose(np.matmul(*factorize_table(whole, 8, weights)[:2]), whole, atol=1e-5)
