@@ -17,7 +17,7 @@ from keras_compress.bert.weights import with_head
 from keras_compress.datasets.masking import check_mask_piece, each_piece, each_word, mask_words
 from keras_compress.datasets.sentence_pairs import LABELS, by_length, sentence_pairs
 from keras_compress.settings import Training, check_choice, is_whole
-from keras_compress.training import adamw, fit, stream
+from keras_compress.training import adamw, check_not_quantized, fit, stream
 
 
 @register
@@ -80,8 +80,10 @@ def masked_lm(task_model, dataset, *, seed=0, training=Training(), train="all", 
     Returns:
         `TaskModel` of task "mlm".
     Raises:
-        ValueError: if the vocabulary has no [MASK], whole words are asked for of pairs, or no share of words.
+        ValueError: if the vocabulary has no [MASK], whole words are asked for of pairs, no share of words, or the model
+            quantises.
     """
+    check_not_quantized(task_model)
     if whole_word and dataset.task in ("matching", "tagging"):
         raise ValueError("`whole_word` needs single texts. Received: "
                          f"{dataset.task} data ({dataset.name}). Leave it out.")
@@ -130,8 +132,9 @@ def from_scratch(task_model, dataset, *, seed=0, training=Training(), config={})
     Returns:
         `TaskModel`.
     Raises:
-        ValueError: if `BertConfig` has no such field, or the values do not fit.
+        ValueError: if `BertConfig` has no such field, the values do not fit, or the given model quantises.
     """
+    check_not_quantized(task_model)
     try:
         shape = task_model.config.replace(**config)
     except TypeError as error:
@@ -162,9 +165,10 @@ def pretrain(task_model, dataset, *, seed=0, training=Training(), sentence_task=
     Returns:
         `TaskModel` of task "mlm".
     Raises:
-        ValueError: if the vocabulary has no [MASK], the model no two token types, the text no sentences to order, or
-            words cannot be masked so.
+        ValueError: if the vocabulary has no [MASK], the model no two token types, the text no sentences to order, words
+            cannot be masked so, or the model quantises.
     """
+    check_not_quantized(task_model)
     check_mask_piece(task_model.tokenizer)
     check_masks(mask_share, ngram)
     if task_model.config.type_vocab_size < 2:

@@ -9,12 +9,14 @@ from keras_compress.datasets.sentence_pairs import sentence_pairs
 from keras_compress.distillation.distiller import check_trained
 from keras_compress.pretraining import (
     choosing_model, from_scratch, masked_accuracy, masked_lm, masked_loss, pretrain)
+from keras_compress.quantization.q8bert import quantized
 from mobile_export.convert import export
 from tests.bert import tiny
 from tests.datasets.test_sentence_pairs import corpus
 from tests.distillation.test_distilbert import masked_lm as mlm_model
 from tests.distillation.test_distilbert import unlabelled
 from tests.distillation.test_distiller import TRAINING
+from tests.factorization.test_albert import STATIC
 from tests.replacement.test_theseus import data, inputs_of
 
 
@@ -97,6 +99,9 @@ def test_with_head_keeps_the_encoder_and_the_history():
 @pytest.mark.parametrize("call, message", [
     (lambda: masked_lm(tiny.model(), data("matching"), whole_word=True), "`whole_word` needs single texts. Received: m"),
     (lambda: masked_lm(tiny.model(), unlabelled(), train="body"), "`train` must be one of head, all"),
+    (lambda: masked_lm(quantized(tiny.model(), STATIC), unlabelled()), "must be the last of a chain"),
+    (lambda: pretrain(quantized(tiny.model(), STATIC), corpus()), "must be the last of a chain"),
+    (lambda: from_scratch(quantized(tiny.model(), STATIC), None), "must be the last of a chain"),
     (lambda: mlm_model().predict(["a"]), "`predict` needs a task with labels"),
     (lambda: export(mlm_model(), "x"), "must have a task with labels"),
     (lambda: TaskModel(tiny.config(), tiny.tokenizer(), "mlm", ("a", "b")), "has no labels")])

@@ -67,7 +67,7 @@ def by_length(pairs, tokenizer, max_length):
 
     lengths = [np.array([(encoding.type_ids.count(0), encoding.type_ids.count(1)) for encoding in tokenizer.encode(
         split.texts, max_length)]) for split in (pairs.train, pairs.dev)]
-    tree = DecisionTreeClassifier(min_samples_leaf=min(100, len(lengths[0]) // 4), random_state=0)
+    tree = DecisionTreeClassifier(min_samples_leaf=max(1, min(100, len(lengths[0]) // 4)), random_state=0)
     return float(tree.fit(lengths[0], pairs.train.labels).score(lengths[1], pairs.dev.labels))
 
 

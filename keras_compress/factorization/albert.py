@@ -70,8 +70,9 @@ def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
                          f"Received: a {before.architecture}, sharing {before.sharing}.")
     config, ours = before.replace(sharing=sharing, num_groups=num_groups), task_model.weights()
     if num_groups == len(layers):
-        raise ValueError(f"`num_groups` must be below the number of layers, or nothing is shared. "
-                         f"Received: {num_groups} and {len(layers)}. Choose 1, or another divisor of {len(layers)}.")
+        fewer = ", ".join(str(n) for n in range(1, num_groups) if num_groups % n == 0)
+        raise ValueError("`num_groups` must be below the number of layers, or nothing is shared. Received: "
+                         f"{num_groups} and {len(layers)}. {f'Choose {fewer}' if fewer else 'One layer cannot share'}.")
     weights = {name: array for name, array in ours.items() if not name.startswith("layer_")}
     for name in ours.keys() - weights.keys():
         owner, part, rest = split_name(name)
@@ -102,15 +103,15 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
     if embedding_size is None and row_weights != "counts":
         raise ValueError(f"`row_weights` belongs to `embedding_size`. Received: {row_weights!r} without it.")
     check_recovery(task_model, recover, temperature)
+    if embedding_size is not None:
+        check_wide_table(task_model, embedding_size)
     error = None
     with training.scope():
-        small = task_model
+        small = task_model if sharing == "none" else share_layers(task_model, sharing, num_groups, how, seed=seed)
         if embedding_size is not None:
             importance = row_importance(row_weights, dataset, task_model.tokenizer)
             small, error = factorize(small, embedding_size, importance, seed=seed)
             log.info("word table of width %d: relative error %.3f", embedding_size, error)
-        if sharing != "none":
-            small = share_layers(small, sharing, num_groups, how, seed=seed)
     small.history.append({"method": "albert", "seed": seed, "embedding_size": embedding_size, "sharing": sharing,
                           "num_groups": num_groups, "how": how, "row_weights": embedding_size and row_weights,
                           "table_error": error and round(error, 4),

@@ -5,7 +5,7 @@ or for the whole vocabulary once and for all (`fold`: as fast as before, and as 
 
 Equation map
     y = f(x), f the adapter, x a row of the narrow table     bert/adapter.py
-    min ||f(E') - E||^2 over the word pieces, no text         fit_adapter
+    min sum_i w_i ||f(E')_i - E_i||^2 over the word pieces i, w from counts in the texts    fit_adapter
     E = f(E'), a plain table                                  fold
 Departures
     The paper trains from scratch; fitting adapters to the table of a trained BERT is ours. Each of the three starts
@@ -25,7 +25,7 @@ from keras_compress.bert.config import ADAPTERS
 from keras_compress.bert.encoder import LayerStore, word_table
 from keras_compress.bert.task_model import weights_of
 from keras_compress.distillation.distiller import check_recovery, recovered
-from keras_compress.factorization.table import check_wide_table, factorize_table, row_importance
+from keras_compress.factorization.table import check_wide_table, factorize_table, relative_error, row_importance
 from keras_compress.settings import is_whole
 from keras_compress.training import Training, check_fit
 
@@ -55,17 +55,11 @@ def fit_adapter(config, table, num_steps=1000, importance=None, *, seed=0, learn
             adapter needs none, since the SVD is the best there is.
         importance: float (V,), how much the squared error of each row counts: the fit draws rows that often.
     Returns:
-        (weights {"layer/variable": array}, relative error: norm of the rest over norm of the table, rows as important as
-        asked; that of the SVD).
+        (weights {"layer/variable": array}, errors: {"table_error": relative error with all rows alike, "fit_error": with
+        rows as important as asked, "svd_error": that one before the fit}).
     """
     narrow, projection, _ = factorize_table(table, config.table_size, importance)
-    importance = np.ones(len(table)) if importance is None else importance
-
-    def error_of(found):
-        rest, whole = (np.sum(importance * np.sum(np.square(each), axis=1)) for each in (found - table, table))
-        return float(np.sqrt(rest / max(whole, 1e-30)))
-
-    svd_error = error_of(narrow @ projection)
+    svd_error = relative_error(table, narrow @ projection, importance)
     model = table_model(config, seed=seed)
     if config.adapter == "mlp":                                       # x = gelu(x) - gelu(-x)
         model.get_layer("embedding_inner").set_weights([np.concatenate([np.eye(len(projection)), -np.eye(
@@ -78,7 +72,7 @@ def fit_adapter(config, table, num_steps=1000, importance=None, *, seed=0, learn
     model.get_layer("embedding_projection").set_weights([projection, np.zeros(config.hidden_size)])
     if config.adapter != "linear" and num_steps:
         scale = float(np.mean(np.square(table)))
-        shares = np.cumsum(importance) / np.sum(importance)
+        shares = np.cumsum(np.ones(len(table)) if importance is None else importance)
         rows = tf.data.Dataset.range(num_steps).map(lambda step: tf.searchsorted(shares, tf.random.stateless_uniform(
             (batch_size,), (seed, step), maxval=shares[-1], dtype=tf.float64), side="right"))
         target = tf.constant(table, tf.float32)
@@ -86,7 +80,9 @@ def fit_adapter(config, table, num_steps=1000, importance=None, *, seed=0, learn
         model.compile(keras.optimizers.Adam(rate), lambda true, found: tf.reduce_mean(tf.square(true - found)) / scale,
                       jit_compile=False)
         model.fit(rows.map(lambda ids: (ids, tf.gather(target, ids))), verbose=0)
-    return weights_of(model), error_of(whole_table(model, len(table))), svd_error
+    found = whole_table(model, len(table))
+    return weights_of(model), {"table_error": relative_error(table, found), "svd_error": svd_error,
+                               "fit_error": relative_error(table, found, importance)}
 
 
 def fold(task_model, *, seed=0):
@@ -120,7 +116,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
         recover, temperature: see `distiller.recovered`.
         folded: give back a plain table of the old width: quick to look up, and as large as before.
     Returns:
-        `TaskModel`; its history tells the relative error of the fitted table, and of the SVD that it started from.
+        `TaskModel`; its history tells the errors of the table, see `fit_adapter`.
     Raises:
         ValueError: if the model has a narrow table already, or a setting is out of range.
     """
@@ -134,12 +130,13 @@ def compress(task_model, dataset, *, seed=0, training=Training(), embedding_size
     narrow, weights = config.replace(embedding_size=embedding_size, adapter=adapter), task_model.weights()
     with training.scope():
         importance = row_importance(row_weights, dataset, task_model.tokenizer)
-        fitted, error, svd_error = fit_adapter(narrow, weights[TABLE], fit_steps, importance, seed=seed)
+        fitted, errors = fit_adapter(narrow, weights[TABLE], fit_steps, importance, seed=seed)
         small = task_model.rebuilt(narrow, weights | fitted, seed=seed)
-    log.info("word table of width %d, %s: relative error %.3f (SVD: %.3f)", embedding_size, adapter, error, svd_error)
+    log.info("word table of width %d, %s: relative error %.3f; in the fit's weights %.3f (SVD: %.3f)", embedding_size,
+             adapter, *(errors[name] for name in ("table_error", "fit_error", "svd_error")))
     small.history.append({"method": "define", "seed": seed, "embedding_size": embedding_size, "adapter": adapter,
-                          "fit_steps": fit_steps, "row_weights": row_weights, "table_error": round(error, 4),
-                          "svd_error": round(svd_error, 4), "recover": recover, "temperature": temperature,
-                          "folded": folded})
+                          "fit_steps": fit_steps, "row_weights": row_weights,
+                          **{name: round(error, 4) for name, error in errors.items()},
+                          "recover": recover, "temperature": temperature, "folded": folded})
     small = recovered(task_model, small, dataset, recover, temperature, seed=seed, training=training)
     return fold(small, seed=seed) if folded else small

@@ -1,4 +1,4 @@
-"""The best narrow word table: truncated SVD (Eckart & Young, 1936)."""
+"""The best narrow word table: truncated SVD (Eckart & Young, 1936), of rows that may count more or less."""
 import numpy as np
 
 from keras_compress.settings import check_choice, is_whole
@@ -43,9 +43,11 @@ def check_wide_table(task_model, embedding_size):
 def factorize_table(table, size, importance=None):
     """Best factors of rank E: table ~ narrow @ projection, by truncated SVD.
 
+    Each row is projected as it is; how much rows count decides which directions are kept.
+
     Args:
         table: float (V, H). size: E, 1 to min(V, H).
-        importance: float (V,), above 0: how much the squared error of each row counts; None: all rows alike.
+        importance: float (V,), 0 or more: how much the squared error of each row counts; None: all rows alike.
     Returns:
         (narrow (V, E), projection (E, H), relative error: norm of the rest over norm of the table, all rows alike).
     Raises:
@@ -55,8 +57,13 @@ def factorize_table(table, size, importance=None):
         raise ValueError(f"`embedding_size` must be 1 to {min(table.shape)}, the smaller side of the word table. "
                          f"Received: {size}.")
     table = table.astype(np.float64)
-    weights = np.sqrt(np.ones(len(table)) if importance is None else importance)[:, None]
-    u, s, v = np.linalg.svd(weights * table, full_matrices=False)
-    narrow, projection = u[:, :size] * s[:size] / weights, v[:size]
-    error = np.linalg.norm(table - narrow @ projection) / max(np.linalg.norm(table), 1e-15)
-    return narrow.astype(np.float32), projection.astype(np.float32), float(error)
+    rows = table if importance is None else np.sqrt(importance)[:, None] * table
+    projection = np.linalg.svd(rows, full_matrices=False)[2][:size]
+    narrow = table @ projection.T
+    return narrow.astype(np.float32), projection.astype(np.float32), relative_error(table, narrow @ projection)
+
+
+def relative_error(table, found, importance=None):
+    """Norm of the rest over norm of the table, squared errors of rows counted as `importance` (V,) says; None: alike."""
+    rest, whole = (np.average(np.square(each).sum(axis=1), weights=importance) for each in (table - found, table))
+    return float(np.sqrt(rest / max(whole, 1e-30)))

@@ -34,8 +34,8 @@ def choose_pieces(vocab, counts, min_count=1, scripts=None, keep=()):
     Args:
         vocab: list of pieces. counts: int (vocabulary,).
         min_count: how often a piece must occur; 0 keeps pieces that never do.
-        scripts: names such as ["LATIN"]: pieces with letters of others go, unless they occur, and often enough, to be
-            one of the data's own. None: no such rule.
+        scripts: names such as ["LATIN"], see `scripts_of`: pieces with letters of others go, unless they occur, and often
+            enough, to be one of the data's own. None: no such rule.
         keep: further pieces to keep, such as the words of an application.
     Returns:
         sorted int array of the pieces' ids.
@@ -43,9 +43,10 @@ def choose_pieces(vocab, counts, min_count=1, scripts=None, keep=()):
         ValueError: if `scripts` or `keep` names what the vocabulary does not have.
     """
     known = {"scripts": {script for piece in vocab for script in scripts_of(piece)}, "keep": {*vocab}}
-    for name, value in (("scripts", scripts or ()), ("keep", keep)):
-        unknown = value if not isinstance(value, (list, tuple)) else [one for one in value if one not in known[name]]
-        if unknown:
+    for name, value in (("scripts", () if scripts is None else scripts), ("keep", keep)):
+        listed = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+        unknown = [one for one in value if one not in known[name]] if listed else value
+        if unknown or not listed:
             some = f" It has {', '.join(sorted(known[name])[:40])}." if name == "scripts" else ""
             raise ValueError(f"`{name}` must be a list of {'scripts' if some else 'pieces'} that the vocabulary has. "
                              f"Received: {unknown!r}.{some}")

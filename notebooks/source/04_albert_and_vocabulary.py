@@ -270,14 +270,18 @@ so that the layers find what they are used to. (ALBERT adds them before, at widt
 """
 
 # %%
-rows = []
-for size in sorted({NARROW // 2, NARROW, WIDE, (WIDE + table.shape[1]) // 2}):
-    model, error = albert.factorize(predecessor, size, seed=SEED)
-    found = accuracy.evaluate(model, data.dev)
-    change = accuracy.paired_difference("accuracy", found["scores"], on_dev["scores"])
-    rows.append((size, f"{saved_share(*table.shape, size):.0%}", f"{model.model.count_params():,}", f"{error:.2f}",
-                 percent(found), f"{100 * change['difference']:+.1f}"))
-show(("E", "saved of the table", "parameters", "relative error", "dev without training, %", "minus predecessor"), rows)
+def show_widths(importance=None):
+    rows = []
+    for size in sorted({NARROW // 2, NARROW, WIDE, (WIDE + table.shape[1]) // 2}):
+        model, error = albert.factorize(predecessor, size, importance, seed=SEED)
+        found = accuracy.evaluate(model, data.dev)
+        change = accuracy.paired_difference("accuracy", found["scores"], on_dev["scores"])
+        rows.append((size, f"{saved_share(*table.shape, size):.0%}", f"{model.model.count_params():,}", f"{error:.2f}",
+                     percent(found), f"{100 * change['difference']:+.1f}"))
+    show(("E", "saved of the table", "parameters", "relative error", "dev without training, %", "minus predecessor"), rows)
+
+
+show_widths()
 
 # %% [markdown]
 r"""
@@ -285,34 +289,46 @@ Read the columns *relative error* and *minus predecessor* together. Here the mod
 the smallest in the table costs about ten points before training, and at narrow widths most of what was learned is gone.
 Section 5 shows how much one epoch of training wins back.
 
-Must it cost so much? The SVD treats a piece that no text uses like the most frequent one. With `row_weights="counts"`
-`albert.compress` lets frequent pieces count more. The error of the table grows; but, trained on all texts, $E = 128$ then
-keeps 86.6 % of dev right before any further training, where the plain SVD keeps 52.1 and the predecessor has 85.7
-(`data/results/README.md`). What matters is not how much of a table is lost but which part of it.
+Must it cost so much? The SVD treats a piece that no text uses like the most frequent one. So let the squared error of a
+row count as often as its piece occurs in the training texts, compared with the mean, plus one for the pieces never seen:
+a **weighted SVD** (加权 SVD). Each row is multiplied by the root of that; the SVD of these rows gives another projection,
+and the rows themselves are projected as they are. What will happen to the relative error, and what to the accuracy?
+"""
+
+# %%
+show_widths(albert.row_importance("counts", data, predecessor.tokenizer))
+
+# %% [markdown]
+r"""
+The same widths, as many parameters. Compare both tables row by row, first the errors, then the accuracies. What matters
+is not how much of a table is lost but which part of it. `albert.compress` weights the rows so, unless it is told
+`row_weights="none"`.
 
 ### 2.4 A better map than a linear one?
 
 The map from $E$ to $H$ need not be one matrix. DeFINE (Mehta et al., 2020) makes it deep, with an **HGT** (hierarchical
 group transformation): several thin layers, each split into groups. Our three adapters start exactly where the SVD is;
-the MLP and the HGT are then fitted to the old table, piece by piece, without any text.
+the MLP and the HGT are then fitted to the old table, piece by piece, without any text. (Here all pieces count alike;
+`define.compress` weights them as above.)
 """
 
 # %%
 rows = []
 for adapter in ("linear", "mlp", "hgt"):
     config = predecessor.config.replace(embedding_size=NARROW, adapter=adapter)
-    _, error, svd_error = define.fit_adapter(config, table, 5 if FAST else 300, seed=SEED)
+    _, errors = define.fit_adapter(config, table, 5 if FAST else 300, seed=SEED)
     shapes = "; ".join(f"{inputs} → {outputs}, {groups} group{'s' * (groups > 1)}" for inputs, outputs, groups in
                        config.adapter_shapes)
     extra = cost.parameters(config) - cost.parameters(config.replace(adapter="linear"))
-    rows.append((adapter, shapes, f"{extra:+,}", f"{svd_error:.3f}", f"{error:.3f}"))
+    rows.append((adapter, shapes, f"{extra:+,}", f"{errors['svd_error']:.3f}", f"{errors['fit_error']:.3f}"))
 show(("adapter", "transforms", "parameters more", "error of the SVD", "after the fit"), rows)
 
 # %% [markdown]
 r"""
-No linear map can beat the SVD; whatever the last column wins over the one before it is what depth is worth here, and
-the third column is its price. A vector that an adapter makes depends on the piece alone. So it can be computed for each
-token of a text, or **folded** (折叠) back into a plain table once and for all: small, or as quick as before, not both.
+In this error no linear map can beat the SVD; whatever the last column wins over the one before it is what depth is
+worth here, and the third column is its price. A vector that an adapter makes depends on the piece alone. So it can be
+computed for each token of a text, or **folded** (折叠) back into a plain table once and for all: small, or as quick as
+before, not both.
 
 ## 3. Share the layers
 
@@ -554,8 +570,8 @@ r"""
 
 Now the compressed models are trained on the labels (`recover="finetune"`): those with another word table for one epoch,
 and so is a model to which nothing was done, `control`: without it we would take for recovery what is only one epoch
-more. `stacked` is pruned first, then factorised. Shared layers need more: they get three epochs at a higher rate, and so
-does their rival `truncated-1`. Compare these three with each other first.
+more. The factors are weighted, but for `plain`; `stacked` is pruned first, then factorised. Shared layers need more:
+they get three epochs at a higher rate, and so does their rival `truncated-1`. Compare these three with each other first.
 """
 
 # %%
@@ -564,6 +580,7 @@ sharing = {"seed": SEED, "training": longer, "recover": "finetune"}
 made = {"predecessor": predecessor, "control": finetune(predecessor, data, seed=SEED, training=recovery),
         "vocabulary": vocabulary.compress(predecessor, data, seed=SEED, training=recovery, tune=True),
         f"factorised-{WIDE}": albert.compress(predecessor, data, embedding_size=WIDE, **settings),
+        f"plain-{WIDE}": albert.compress(predecessor, data, embedding_size=WIDE, row_weights="none", **settings),
         f"factorised-{NARROW}": albert.compress(predecessor, data, embedding_size=NARROW, **settings),
         "stacked": albert.compress(fewer, data, embedding_size=WIDE, **settings),
         "shared-attention": albert.compress(predecessor, data, sharing="attention", **sharing),
@@ -608,7 +625,11 @@ are equal; it says that this test cannot tell them apart.
 
 Look at `predecessor` and `control` first: their difference is what one epoch more is worth, for nothing. Does dev say
 the same as test? Then compare `vocabulary` with Section 4.3: what did its epoch win back? Training texts do not contain
-the words that fell apart. Then look at `shared-all` and `truncated-1`, which weigh the same, trained alike and do not
+the words that fell apart. And compare the factorised models with Section 2.3: the weighted one of $E = 128$ had more on dev
+*before* this epoch. A model that has lost next to nothing has little to win from more labels, and something to forget:
+what it knows of words that the labels do not show. Learning from the predecessor's answers is gentler
+(`recover="distil"`, what `albert.compress` does unless told otherwise); factorization-study compares both ways, with a
+learning rate chosen on dev for each. Then look at `shared-all` and `truncated-1`, which weigh the same, trained alike and do not
 take the same time. (They and `shared-attention` trained three epochs, `control` one: for them it is no control of equal
 length.) Which models lie below the dashed line, where no BERT is needed at all? And `stacked`: are the losses of its two
 steps simply added?
@@ -654,6 +675,7 @@ for name in made:
 say("control", "predecessor")
 say("shared-all", "truncated-1")
 say(f"factorised-{NARROW}", f"factorised-{WIDE}")
+say(f"factorised-{WIDE}", f"plain-{WIDE}")
 
 # %% [markdown]
 r"""

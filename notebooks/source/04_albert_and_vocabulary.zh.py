@@ -262,45 +262,58 @@ $H$ 的地方才加上去，并在那里做归一化，这样各层看到的还�
 """
 
 # %%
-rows = []
-for size in sorted({NARROW // 2, NARROW, WIDE, (WIDE + table.shape[1]) // 2}):
-    model, error = albert.factorize(predecessor, size, seed=SEED)
-    found = accuracy.evaluate(model, data.dev)
-    change = accuracy.paired_difference("accuracy", found["scores"], on_dev["scores"])
-    rows.append((size, f"{saved_share(*table.shape, size):.0%}", f"{model.model.count_params():,}", f"{error:.2f}",
-                 percent(found), f"{100 * change['difference']:+.1f}"))
-show(("E", "saved of the table", "parameters", "relative error", "dev without training, %", "minus predecessor"), rows)
+def show_widths(importance=None):
+    rows = []
+    for size in sorted({NARROW // 2, NARROW, WIDE, (WIDE + table.shape[1]) // 2}):
+        model, error = albert.factorize(predecessor, size, importance, seed=SEED)
+        found = accuracy.evaluate(model, data.dev)
+        change = accuracy.paired_difference("accuracy", found["scores"], on_dev["scores"])
+        rows.append((size, f"{saved_share(*table.shape, size):.0%}", f"{model.model.count_params():,}", f"{error:.2f}",
+                     percent(found), f"{100 * change['difference']:+.1f}"))
+    show(("E", "saved of the table", "parameters", "relative error", "dev without training, %", "minus predecessor"), rows)
+
+
+show_widths()
 
 # %% [markdown]
 r"""
 把 *relative error* 和 *minus predecessor* 两列放在一起看。这里模型受不住这样的误差：不训练的话，表中最小的误差也要付出约十个
 百分点；矩阵再窄，学到的东西就所剩无几。训练一轮能恢复多少，第 5 节见分晓。
 
-非得付这么大代价吗？SVD 把从没用到的词片和最常见的词片同样对待。给 `albert.compress` 加上 `row_weights="counts"`，常见的词片
-就更有分量。整张矩阵的误差反而变大；但是用全部文本训练出来的模型，取 $E = 128$，不再训练，dev 上仍有 86.6 % 的准确率，普通的
-SVD 只剩 52.1，前辈模型是 85.7（`data/results/README.md`）。要紧的不是矩阵丢了多少，而是丢了哪一部分。
+非得付这么大代价吗？SVD 把从没用到的词片和最常见的词片同样对待。那就让每一行的平方误差按词片在训练文本里的次数来计：次数除以
+平均次数，再为没见过的词片加一。这叫**加权 SVD**（weighted SVD）：各行先乘上这个数的平方根，由这些行的 SVD 得到另一个映射，各行
+本身则原样投影。相对误差会怎么变，准确率又会怎么变？
+"""
+
+# %%
+show_widths(albert.row_importance("counts", data, predecessor.tokenizer))
+
+# %% [markdown]
+r"""
+宽度相同，参数也一样多。把两张表逐行对照，先看误差，再看准确率。要紧的不是矩阵丢了多少，而是丢了哪一部分。
+`albert.compress` 默认就这样给各行加权；要普通的 SVD，就写 `row_weights="none"`。
 
 ### 2.4 比线性更好的映射？
 
 从 $E$ 到 $H$ 的映射不一定只是一个矩阵。DeFINE（Mehta 等，2020）把它做深，叫 **HGT**（hierarchical group transformation，
 分层分组变换）：几个薄层，每层再分成若干组。我们的三种映射都恰好从 SVD 的位置出发；后两种再逐个词片去拟合原来的词表矩阵，
-不用任何文本。
+不用任何文本。（这里所有词片同等对待；`define.compress` 则像上面那样加权。）
 """
 
 # %%
 rows = []
 for adapter in ("linear", "mlp", "hgt"):
     config = predecessor.config.replace(embedding_size=NARROW, adapter=adapter)
-    _, error, svd_error = define.fit_adapter(config, table, 5 if FAST else 300, seed=SEED)
+    _, errors = define.fit_adapter(config, table, 5 if FAST else 300, seed=SEED)
     shapes = "; ".join(f"{inputs} → {outputs}, {groups} group{'s' * (groups > 1)}" for inputs, outputs, groups in
                        config.adapter_shapes)
     extra = cost.parameters(config) - cost.parameters(config.replace(adapter="linear"))
-    rows.append((adapter, shapes, f"{extra:+,}", f"{svd_error:.3f}", f"{error:.3f}"))
+    rows.append((adapter, shapes, f"{extra:+,}", f"{errors['svd_error']:.3f}", f"{errors['fit_error']:.3f}"))
 show(("adapter", "transforms", "parameters more", "error of the SVD", "after the fit"), rows)
 
 # %% [markdown]
 r"""
-线性映射不可能胜过 SVD；最后一列比它前面那列低多少，“深”在这里就值多少，第三列则是为此付出的参数。这类映射算出来的向量只
+就这种误差来说，线性映射不可能胜过 SVD；最后一列比它前面那列低多少，“深”在这里就值多少，第三列则是为此付出的参数。这类映射算出来的向量只
 取决于词片本身，所以可以对文本中的每个词片现算，也可以一次算好，**折叠**（fold）回一个普通的词表矩阵。要么小，要么像原来一
 样快，不可兼得。
 
@@ -536,7 +549,7 @@ r"""
 ## 5. 恢复，再比较
 
 现在，压缩后的模型都用标签再训练（`recover="finetune"`）。换了词表的模型训练一轮；什么也没压缩的 `control` 也训练一轮：没有它，
-我们就会把“只是多训练了一轮”误认为“恢复”。`stacked` 是先裁剪词表，再分解。共享层一轮不够，要用更高的学习率训练三轮；它们的对手
+我们就会把“只是多训练了一轮”误认为“恢复”。除 `plain` 以外，因子都加了权；`stacked` 是先裁剪词表，再分解。共享层一轮不够，要用更高的学习率训练三轮；它们的对手
 `truncated-1` 也一样。这三个模型，先拿它们互相比较。
 """
 
@@ -546,6 +559,7 @@ sharing = {"seed": SEED, "training": longer, "recover": "finetune"}
 made = {"predecessor": predecessor, "control": finetune(predecessor, data, seed=SEED, training=recovery),
         "vocabulary": vocabulary.compress(predecessor, data, seed=SEED, training=recovery, tune=True),
         f"factorised-{WIDE}": albert.compress(predecessor, data, embedding_size=WIDE, **settings),
+        f"plain-{WIDE}": albert.compress(predecessor, data, embedding_size=WIDE, row_weights="none", **settings),
         f"factorised-{NARROW}": albert.compress(predecessor, data, embedding_size=NARROW, **settings),
         "stacked": albert.compress(fewer, data, embedding_size=WIDE, **settings),
         "shared-attention": albert.compress(predecessor, data, sharing="attention", **sharing),
@@ -588,7 +602,10 @@ r"""
 数。区间包含 0，并不是说两个模型一样好，而是说这次测试分不出高下。
 
 先看 `predecessor` 和 `control`：两者之差就是仅仅多训练一轮带来的提升。dev 和测试集说的一样吗？再拿 `vocabulary` 和 4.3 节对
-照：这一轮恢复了多少？训练文本里本来就没有那些碎掉的词。然后看 `shared-all` 和 `truncated-1`：大小相同，训练也相同，快慢却不
+照：这一轮恢复了多少？训练文本里本来就没有那些碎掉的词。分解过的模型，拿去和 2.3 节对照：加权、$E = 128$ 的那个，dev 上的准确率
+在这一轮训练**之前**反而更高。几乎没丢什么的模型，多看一遍标签也学不到多少，倒可能忘掉一些东西：标签没有覆盖到的词。向前辈模型的
+答案学习要温和一些（`recover="distil"`，`albert.compress` 默认就是这样）；factorization-study 比较了两种恢复办法，学习率都在 dev 上
+选定。然后看 `shared-all` 和 `truncated-1`：大小相同，训练也相同，快慢却不
 同。（它们和 `shared-attention` 训练了三轮，`control` 只有一轮，对它们来说不算等长的对照。）哪些模型落在虚线以下，也就是还不如
 不用 BERT？最后看 `stacked`：两步各自造成的下降，是简单相加吗？
 
@@ -633,6 +650,7 @@ for name in made:
 say("control", "predecessor")
 say("shared-all", "truncated-1")
 say(f"factorised-{NARROW}", f"factorised-{WIDE}")
+say(f"factorised-{WIDE}", f"plain-{WIDE}")
 
 # %% [markdown]
 r"""

@@ -66,6 +66,8 @@ def test_what_lengths_alone_tell():
         split = Split([(long, short) if label else (short, long) for label in labels], [0, 1] * 20)
         return by_length(Dataset("p", "matching", LABELS, split, split), tiny.tokenizer(), 16)
     assert told([0, 1] * 20) == 1.0 and told([0, 0, 1, 1] * 10) == 0.5
+    few = Split([(long, short), (short, long)], [0, 1])
+    assert by_length(Dataset("p", "matching", LABELS, few, few), tiny.tokenizer(), 16) == 1.0
 
 
 def test_every_sentence_is_used_once_at_most_and_few_are_left_out():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_compress.backend import keras, tf
+from keras_compress.backend import tf
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.distilbert import without_token_types
@@ -21,10 +21,11 @@ PAPER = {"vocab_size": 30000, "embedding_norm": "embedding"}
 STATIC = {"bits": 8, "activations": "static", "decay": 0.9, "start_step": 0}
 
 
-@pytest.mark.parametrize("hidden, layers, heads, inner, count", [     # the paper says 12, 18, 60 and 235 million
-    (768, 12, 12, 3072, 11_683_584), (1024, 24, 16, 4096, 17_683_968), (2048, 24, 16, 8192, 58_724_864),
-    (4096, 12, 64, 16384, 222_595_584)])
-def test_parameters_of_the_released_sizes(hidden, layers, heads, inner, count):
+@pytest.mark.parametrize("hidden, layers, heads, inner, count, millions, paper", [
+    (768, 12, 12, 3072, 11_683_584, 12, 12), (1024, 24, 16, 4096, 17_683_968, 18, 18),
+    (2048, 24, 16, 8192, 58_724_864, 59, 60), (4096, 12, 64, 16384, 222_595_584, 223, 235)])   # xxlarge differs
+def test_parameters_of_the_released_sizes(hidden, layers, heads, inner, count, millions, paper):
+    assert round(count / 1e6) == millions and abs(millions - paper) <= 0.06 * paper
     assert parameters(BertConfig(**PAPER, hidden_size=hidden, num_layers=layers, num_heads=heads, intermediate_size=inner,
                                  embedding_size=128, sharing="all")) == count
 
@@ -55,11 +56,10 @@ def test_all_uses_are_equal_after_training_too():
     model = tiny.model(num_layers=4)
     start = albert.share_layers(model, "all").weights()
     small = albert.compress(model, data(), training=TRAINING, sharing="all", recover="finetune")
-    layers = [{name.split("_", 2)[2]: value for name, value in small.keep_layers(range(4)).weights().items()
-               if name.startswith(f"layer_{layer}_")} for layer in range(4)]
-    for name, value in layers[0].items():
-        assert all(np.array_equal(value, other[name]) for other in layers[1:]), name
-    assert not np.array_equal(layers[0]["query/kernel"], start["layer_0_query/kernel"])
+    assert sum("query/kernel" in weight.name for weight in small.model.trainable_weights) == 1
+    assert not np.array_equal(small.weights()["layer_0_query/kernel"], start["layer_0_query/kernel"])
+    copy = small.keep_layers(range(4))                                             # four layers with weights of their own
+    np.testing.assert_allclose(small.model(inputs_of(small)), copy.model(inputs_of(copy)), atol=1e-6)
 
 
 @pytest.mark.parametrize("changes", [
@@ -73,8 +73,8 @@ def test_a_model_has_as_many_parameters_as_the_formula_says(changes):
 def test_sharing_saves_bytes_and_no_time():
     deep, deeper = (BertConfig(num_layers=n, sharing="all") for n in (4, 8))
     assert encoder_parameters(deep) == encoder_parameters(deeper) == encoder_parameters(BertConfig(num_layers=1))
-    assert flops(deeper, 64) == 2 * flops(deep, 64, 0) - flops(BertConfig(num_layers=4), 64) + flops(deep, 64) - (
-        2 * 768 * 768)                                                             # the pooler is counted once
+    pooler = 2 * 768 * 768
+    assert flops(deeper, 64) - pooler == 2 * (flops(deep, 64) - pooler)
     assert flops(deep, 64) == flops(BertConfig(num_layers=4), 64)
 
 
@@ -213,7 +213,8 @@ def test_it_chains_with_other_methods():
     (lambda: albert.factorize(mlm_model(), 4), "Only a BERT .*task mlm"),
     (lambda: albert.compress(tiny.model(), data(), embedding_size=4, num_groups=2), "`num_groups` and `how` belong to"),
     (lambda: albert.compress(tiny.model(architecture="bilstm"), data(), sharing="all"), "Received: a bilstm, sharing none"),
-    (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 4), "below the number of layers.*Choose 1, or another"),
+    (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 4), "below the number of layers.*4 and 4. Choose 1, 2"),
+    (lambda: albert.share_layers(tiny.model(num_layers=1), "all"), "1 and 1. One layer cannot share"),
     (lambda: albert.share_layers(q8bert.quantized(tiny.model(), STATIC), "all"), "must be the last of a chain"),
     (lambda: albert.factorize(q8bert.quantized(tiny.model(), STATIC), 4), "must be the last of a chain"),
     (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 2.0), "must divide.*2.0 and 4. Choose 1, 2, 4"),
@@ -229,9 +230,3 @@ def test_it_chains_with_other_methods():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_layers_of_one_name_are_one_layer():
-    model = tiny.model(sharing="all")
-    assert isinstance(model.model, keras.Model) and sum(layer.name.endswith("_query") for layer in model.model.layers) == 1
-    assert tf.reduce_all(tf.math.is_finite(model.model(inputs_of(model))))

@@ -110,6 +110,8 @@ def test_the_input_is_left_as_it_was():
     (lambda: V.compress(tiny.model(), SOME, keep=["zebra"]), r"`keep` must be a list of pieces .*\['zebra'\]"),
     (lambda: V.compress(tiny.model(), SOME, scripts=["latin"]), r"Received: \['latin'\]. It has .*CJK, LATIN"),
     (lambda: V.compress(tiny.model(), SOME, scripts="LATIN"), "`scripts` must be a list .*Received: 'LATIN'"),
+    *[(lambda name=name, value=value: V.compress(tiny.model(), SOME, **{name: value}), f"`{name}` must be a list .*Received: ")
+      for name in ("keep", "scripts") for value in (0, "", False, {}, [["a"]], [0])],
     (lambda: V.compress(tiny.model("matching"), SOME), "must have one task"),
     (lambda: V.compress(tiny.model(quantization=dict.fromkeys(("bits", "activations", "decay", "start_step"), 1)),
                         Dataset("p", "unlabelled", (), Split(["a cat"], [0]))), "must be the last of a chain"),
