@@ -626,10 +626,10 @@ are equal; it says that this test cannot tell them apart.
 Look at `predecessor` and `control` first: their difference is what one epoch more is worth, for nothing. Does dev say
 the same as test? Then compare `vocabulary` with Section 4.3: what did its epoch win back? Training texts do not contain
 the words that fell apart. And compare the factorised models with Section 2.3: the weighted one of $E = 128$ had more on dev
-*before* this epoch. A model that has lost next to nothing has little to win from more labels, and something to forget:
-what it knows of words that the labels do not show. Learning from the predecessor's answers is gentler
-(`recover="distil"`, what `albert.compress` does unless told otherwise); factorization-study compares both ways, with a
-learning rate chosen on dev for each. Then look at `shared-all` and `truncated-1`, which weigh the same, trained alike and do not
+*before* this epoch. Our guess, not measured here: a model that has lost next to nothing has little to win from more labels, and
+something to forget, what it knows of words that the labels do not show. Unless told otherwise `albert.compress` learns from
+the predecessor's answers, too (`recover="distil"`); factorization-study compares both ways, with a learning rate chosen on
+dev for each. Then look at `shared-all` and `truncated-1`, which weigh the same, trained alike and do not
 take the same time. (They and `shared-attention` trained three epochs, `control` one: for them it is no control of equal
 length.) Which models lie below the dashed line, where no BERT is needed at all? And `stacked`: are the losses of its two
 steps simply added?

@@ -111,7 +111,7 @@ def test_compress(adapter, recover, folded, tmp_path):
     assert small.model.count_params() == parameters(small.config, num_labels=3)
     assert (small.config == model.config) == folded
     started, _ = define.fit_adapter(small.config.replace(embedding_size=8, adapter=adapter), before[define.TABLE], 0,
-                                       row_importance("counts", data(), model.tokenizer))
+                                    row_importance("counts", data(), model.tokenizer))
     for name in started if not folded else ():                             # recovery trains every part of the adapter
         assert not np.array_equal(started[name], small.weights()[name]), name
     small.save(tmp_path / "s")
