@@ -20,7 +20,7 @@ def test_predecessor_is_that_of_the_other_studies_and_all_recover_alike(name):
     assert first == theirs
     for step in ours["steps"][1:]:
         assert step["from"] == "predecessor" and not {*step} & {"epochs", "batch_size", "max_length", "evaluations"}
-        told = {"weighted-distilled-128": "distil", "weighted-untrained-128": "none"}
+        told = {"weighted-distilled-128": "distil", "weighted-untrained-128": "none", "shared-distilled": "distil"}
         assert step.get("recover", "finetune") == told.get(step["name"], "finetune")
 
 
