@@ -3,6 +3,9 @@
     masked_lm      the head that fills in words, or the whole encoder
     from_scratch   a model with random weights
     pretrain       masked words and sentence order (ALBERT) or next sentence (BERT) together
+Departures
+    AdamW, where ALBERT's authors use LAMB for their batches of 4,096. Pairs of sentences are drawn once and read again
+    in every epoch, each time with other words masked.
 """
 import statistics
 import time

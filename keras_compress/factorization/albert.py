@@ -47,7 +47,8 @@ def factorize(task_model, embedding_size, importance=None, *, seed=0):
     narrow, projection, error = factorize_table(weights["word_embeddings/embeddings"], embedding_size, importance)
     weights |= {"word_embeddings/embeddings": narrow, "embedding_projection/kernel": projection,
                 "embedding_projection/bias": np.zeros(config.hidden_size, np.float32)}
-    return task_model.rebuilt(config.replace(embedding_size=embedding_size), weights, seed=seed), error
+    narrowed = config.replace(embedding_size=embedding_size, adapter="linear")
+    return task_model.rebuilt(narrowed, weights, seed=seed), error
 
 
 def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
@@ -67,7 +68,8 @@ def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
     before, layers = task_model.config, range(task_model.config.num_layers)
     if before.sharing != "none" or before.architecture != "bert":
         raise ValueError("Layers can be shared in a BERT that shares none yet. "
-                         f"Received: a {before.architecture}, sharing {before.sharing}.")
+                         f"Received: a {before.architecture}, sharing {before.sharing}. Take the model that this one "
+                         "was made from.")
     config, ours = before.replace(sharing=sharing, num_groups=num_groups), task_model.weights()
     if num_groups == len(layers):
         fewer = ", ".join(str(n) for n in range(1, num_groups) if num_groups % n == 0)

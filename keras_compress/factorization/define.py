@@ -98,7 +98,7 @@ def fold(task_model, *, seed=0):
         raise ValueError("Only a narrow word table can be folded, if positions and types are added after its adapter, "
                          "in a model that does not score words with it. Received: a table of width "
                          f"{config.table_size} in an encoder of {config.hidden_size}, `embedding_norm` = "
-                         f"{config.embedding_norm!r}, task {task_model.task}.")
+                         f"{config.embedding_norm!r}, task {task_model.task}. Leave `folded` out: it computes the same.")
     table = whole_table(table_model(config, layers=task_model.model.layers), config.vocab_size)
     return task_model.rebuilt(config.replace(embedding_size=None, adapter="linear"),
                               {**task_model.weights(), TABLE: table}, seed=seed)

@@ -70,10 +70,10 @@ def pool_differences(cells, family, baselines=None):
     counts the same: se^2 = sum of their se^2 / (number of sets)^2.
 
     Returns:
-        dict: `difference`, `low`, `high`, `se`, `num_sets`, `by_seed` (the difference for each seed, as far as all
-        pairs have it); None if there is nothing to pool.
+        dict: `difference`, `low`, `high`, `se`, `by_set` ({data: dict of `accuracy.paired_difference`}), `by_seed` (the
+        difference for each seed, as far as all pairs have it); None if there is nothing to pool.
     """
-    scores, found, by_seed = _scores(cells), [], []
+    scores, by_set, by_seed = _scores(cells), {}, []
     metric = {cell["data"]: cell["metric"] for cell in cells}
     for data in sorted(metric):
         pairs = [_against_baseline(scores, data, method, metric[data], baselines) for where, method in sorted(scores)
@@ -82,15 +82,15 @@ def pool_differences(cells, family, baselines=None):
         if pairs:
             rows = math.lcm(*(len(ours) for ours, _ in pairs))             # a size counts the same, however many seeds
             sides = zip(*([np.repeat(side, rows // len(side), axis=0) for side in pair] for pair in pairs))
-            found.append(paired_difference(metric[data], *map(np.concatenate, sides)))
+            by_set[data] = paired_difference(metric[data], *map(np.concatenate, sides))
             each = [values(metric[data], ours) - values(metric[data], theirs) for ours, theirs in pairs]
             by_seed.append([np.mean(row) for row in zip(*each)])
-    if not found:
+    if not by_set:
         return None
-    difference = sum(one["difference"] for one in found) / len(found)
-    error = sum(one["se"] ** 2 for one in found) ** .5 / len(found)
+    difference = sum(one["difference"] for one in by_set.values()) / len(by_set)
+    error = sum(one["se"] ** 2 for one in by_set.values()) ** .5 / len(by_set)
     return {"difference": difference, "low": difference - Z95 * error, "high": difference + Z95 * error, "se": error,
-            "num_sets": len(found), "by_seed": [float(np.mean(row)) for row in zip(*by_seed)]}
+            "by_set": by_set, "by_seed": [float(np.mean(row)) for row in zip(*by_seed)]}
 
 
 def study_table(cells, costs=None, compare=()):
@@ -148,8 +148,9 @@ def study_table(cells, costs=None, compare=()):
         if pooled:
             other, sizes = (f"the better of {', '.join(baselines)}", " and all sizes") if len(baselines) > 1 else (
                 *baselines, "")
-            lines.append(f"{name} minus {other}, pooled over {pooled['num_sets']} data "
-                         f"set{'s' * (pooled['num_sets'] > 1)}{sizes}: {_pooled(pooled)}.")
+            number = len(pooled["by_set"])
+            lines.append(f"{name} minus {other}, pooled over {number} data set{'s' * (number > 1)}{sizes}: "
+                         f"{_pooled(pooled)}.")
     for family in sorted(families):
         base = next((other for other in families if family.startswith(other + "-")), None)
         pooled = base and pool_differences(cells, family, (base,))
@@ -283,8 +284,9 @@ def _order(method):
 
 
 def _pooled(pooled):
-    seeds = ", ".join(f"{100 * value:+.1f}" for value in pooled["by_seed"])
-    return f"{_difference(pooled, name=False)}, SE {100 * pooled['se']:.2f}; seed by seed {seeds}"
+    seeds, sets = ", ".join(f"{100 * value:+.1f}" for value in pooled["by_seed"]), pooled["by_set"]
+    each = ", ".join(f"{data} {_difference(pair, name=False)}" for data, pair in sets.items()) if len(sets) > 1 else ""
+    return f"{_difference(pooled, name=False)}, SE {100 * pooled['se']:.2f}; seed by seed {seeds}{each and '; '}{each}"
 
 
 def _both(cost, key, factor, form):

@@ -137,10 +137,16 @@ def google_albert(tmp_path_factory):
     return folder
 
 
-def their_albert(folder, model="albert", **settings):
+def their_albert(folder, model="albert", gelu="tanh", **settings):
+    """bert4keras' own ALBERT, with the GELU of Google's ALBERT code."""
+    from bert4keras.backend import set_gelu
     from bert4keras.models import build_transformer_model
-    return build_transformer_model(str(folder / "albert_config.json"), str(folder / "model.ckpt-best"), model=model,
-                                   **settings)
+    set_gelu(gelu)
+    try:
+        return build_transformer_model(str(folder / "albert_config.json"), str(folder / "model.ckpt-best"), model=model,
+                                       **settings)
+    finally:
+        set_gelu("erf")                                                  # bert4keras' default
 
 
 def test_google_albert_equals_bert4keras(google_albert):
@@ -154,6 +160,8 @@ def test_google_albert_equals_bert4keras(google_albert):
     wrong = model.clone()
     wrong.set_weights({"embedding_projection/bias": np.ones(8, np.float32)}, only=["embedding_projection/bias"])
     assert both(wrong, their_albert(google_albert), "hidden_states") > 1e-3
+    assert model.config.activation == "gelu_tanh"
+    assert both(model, their_albert(google_albert, gelu="erf"), "hidden_states") > 1e-5
 
 
 def test_google_albert_s_masked_lm_head_equals_bert4keras(google_albert):

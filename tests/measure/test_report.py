@@ -95,6 +95,11 @@ def test_headline_by_hand():
     assert more == "It is 2.0 points better than plain-3 (95 % interval +0.5 to +3.5)."
 
 
+def test_what_saves_bytes_alone_is_said_to_run_no_faster():
+    (lead, _), = headline(whole_report(models=[PREDECESSOR, successor(latency_ms_p50=PREDECESSOR["latency_ms_p50"])]))
+    assert lead.endswith("at 50 % of the size but runs no faster.")
+
+
 def test_a_control_is_a_baseline_of_the_headline():
     comparison = {"model": "static-int8", "baseline": "control", "difference": .0, "low": -.01, "high": .01, "n": 900}
     models = [PREDECESSOR, {**PREDECESSOR, "name": "control"}, successor(name="static-int8")]

@@ -62,7 +62,7 @@ def test_pooled_difference_averages_sizes_per_example_and_sets_equally():
     # set a: size 3 minus truncated-3: 0 0 1 0; size 2: 1 0 -1 0; averaged .5 0 0 0: mean .125, se .2165 / 2
     # set b: 0 1: mean .5, se .5 / sqrt 2
     se_a, se_b = np.std([.5, 0, 0, 0]) / 2, .5 / 2 ** .5
-    assert pooled["difference"] == pytest.approx((.125 + .5) / 2) and pooled["num_sets"] == 2
+    assert pooled["difference"] == pytest.approx((.125 + .5) / 2) and [*pooled["by_set"]] == ["a", "b"]
     assert pooled["se"] == pytest.approx((se_a ** 2 + se_b ** 2) ** .5 / 2)
     assert pooled["by_seed"] == pytest.approx([(.125 + .5) / 2])
     more = study.pool_differences(CELLS, "theseus")           # set a alone: seed 0: .75 - .5, seed 1: .5 - .25
@@ -140,6 +140,7 @@ def test_with_a_control_each_method_is_pooled_against_it_and_a_variant_against_i
     table = study.study_table(cells)
     # a: .75 - .5 = .25; b: 1 - .5 = .5; the other size of the family does not count
     assert "narrow-8 minus control, pooled over 2 data sets: +37.5 [" in table
+    assert "; seed by seed +37.5; a +25.0 [-17.4, +67.4], b +50.0 [" in table
     assert "narrow-4 minus control, pooled over 1 data set: -25.0 [" in table
     assert "narrow-taught minus narrow, the same seeds, data sets and sizes: +25.0 [" in table
     assert "better of plain" not in table and "control minus" not in table
