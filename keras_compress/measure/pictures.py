@@ -161,8 +161,8 @@ def own_rows(curves):
     return result
 
 
-def curves_figure(curves, panels, height=3.6):
-    """One panel per (key, label, factor) for which there is data; every line named at its end."""
+def curves_figure(curves, panels, height=3.6, looks=look):
+    """One panel per (key, label, factor) for which there is data; every line named at its end. `looks`: see `look`."""
     def line(rows, key):
         return [(row["step"], row[key]) for row in rows if row.get(key) is not None and np.isfinite(row[key])]
 
@@ -175,7 +175,7 @@ def curves_figure(curves, panels, height=3.6):
         for name, rows in curves.items():
             points = line(rows, key)
             if points:
-                colour, marker, dashes = look(name)
+                colour, marker, dashes = looks(name)
                 x, y = zip(*points)
                 y = [factor * value for value in y]
                 axes.plot(x, y, color=colour, linestyle=dashes, linewidth=1.5, markersize=3.5,
@@ -189,8 +189,8 @@ def curves_figure(curves, panels, height=3.6):
         for _, y, _, _ in ends:
             heights.append(max(y, heights[-1] + gap) if heights else y)
         for place, (x, y, name, colour) in enumerate(ends):
-            height = min(heights[place], high - gap * (len(ends) - 1 - place))
-            axes.annotate(name, (x, y), (right, height), color=colour, fontsize=8.5, va="center", annotation_clip=False,
+            level = min(heights[place], high - gap * (len(ends) - 1 - place))
+            axes.annotate(name, (x, y), (right, level), color=colour, fontsize=8.5, va="center", annotation_clip=False,
                           arrowprops={"arrowstyle": "-", "color": colour, "linewidth": .5, "alpha": .5,
                                       "relpos": (0, .5), "shrinkA": 0, "shrinkB": 2})
     all_axes[-1].set_xlabel("update")

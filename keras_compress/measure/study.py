@@ -4,6 +4,7 @@ A cell is the dict of one small JSON file. `pool_cells` reads `data`, `method`, 
 `correct` (`accuracy.pack_correct`); `study_cell` makes one. Test examples are the same in every cell of a data set.
 A cell's `files` (exported models, each with its own `correct`) become rows of their own, "method:format".
 """
+import itertools
 import math
 import re
 
@@ -196,15 +197,23 @@ def study_picture(cells):
 
 
 def curves_picture(cells):
-    """PNG bytes: how pre-training went on dev, the mean over seeds; None if no cell came from it."""
+    """PNG bytes: how pre-training went on dev, the mean over seeds; None if no cell came from it. A family, the first
+    word of a name, has one colour; grey lines: what the lengths of the segments alone tell."""
     import matplotlib
 
-    from keras_compress.measure.pictures import STYLE, curves_figure, to_png
+    from keras_compress.measure.pictures import ACCENT, GREY, INK, STYLE, curves_figure, to_png
 
-    curves = {row["method"]: row["pretraining"]["curve"] for row in pool_cells(cells) if row["pretraining"]}
+    found = {row["method"]: row["pretraining"] for row in pool_cells(cells) if row["pretraining"]}
+    families = {}
+    for name in found:
+        families.setdefault(name.partition("-")[0], []).append(name)
+    looks = {name: (colour, marker, dashes) for colour, names in zip(itertools.cycle((INK, ACCENT)), families.values())
+             for name, marker, dashes in zip(names, itertools.cycle("os^vPD"), itertools.cycle(("-", "--", ":", "-.")))}
     with matplotlib.rc_context(STYLE):
-        figure = curves_figure(curves, [("dev", "masked words, dev %", 100), ("dev_sentence", "sentences, dev %", 100)],
-                               height=7.2)
+        figure = curves_figure({name: made["curve"] for name, made in found.items()}, height=7.2, looks=looks.get, panels=[
+            ("dev", "masked words, dev %", 100), ("dev_sentence", "sentences, dev %", 100)])
+        for share in {made["sentence_by_length"] for made in found.values()} - {None}:
+            figure.axes[-1].axhline(100 * share, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         return figure and to_png(figure)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from keras_compress.measure import study
 from keras_compress.measure.accuracy import score_predictions
+from keras_compress.measure.pictures import curves_figure
 
 
 def cell(data, method, seed, correct):
@@ -172,6 +173,14 @@ def test_what_pretraining_brings_is_the_mean_over_seeds():
     assert "| 1,234 | 25.0 | 70.0 ± 5.0 | 55.0 |" in table and "| – | 10.0 | – | – |" in table
     assert "| – | – | – | – |" in table
     assert study.curves_picture(cells).startswith(b"\x89PNG")
+
+
+def test_labels_of_curves_keep_their_distance_in_every_panel():
+    curves = {f"a-{i}": [{"step": step, "dev": .1 * i, "loss": 1 + .001 * i} for step in (1, 2)] for i in range(5)}
+    upper, lower = curves_figure(curves, [("dev", "a", 100), ("loss", "b", 1)], height=7.2).axes
+    for axes in (upper, lower):
+        levels = [label.get_position()[1] for label in axes.texts]
+        assert min(np.diff(levels)) > .06 * np.diff(axes.get_ylim())
 
 
 def test_costs_that_depend_on_the_data():
