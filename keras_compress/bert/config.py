@@ -147,9 +147,8 @@ class BertConfig:
     def from_published(cls, values, **changes):
         """Reads the dict of a Google `bert_config.json` or `albert_config.json`, or a Hugging Face `config.json`.
 
-        "gelu" is the erf form in a BERT, as in Hugging Face's code and bert4keras, and the tanh form in an ALBERT, as in
-        Google's code (google-research/albert, modeling.py). For a BERT that was trained with the tanh form, as
-        google-research/bert has it today, write "gelu_new" for `hidden_act`.
+        "gelu" is the erf form, as in Hugging Face's code and bert4keras. For a model that was trained with the tanh form
+        write "gelu_new" for `hidden_act`.
         """
         model_type = values.get("model_type", "bert")
         if model_type != "bert":
@@ -176,8 +175,6 @@ class BertConfig:
                 raise ValueError("An ALBERT must share one layer with all (the released ones do). Received: "
                                  f"`num_hidden_groups` = {groups!r}, `inner_group_num` = {inner!r}.")
             fields["sharing"] = "all"
-            if activation == "gelu":
-                fields["activation"] = "gelu_tanh"
         return cls(**{**fields, **changes})
 
     @classmethod

@@ -194,6 +194,8 @@ def _read(path, num_labels, new_head):
         if not (path / "vocab.txt").is_file() and any([*path.glob("*.model"), *path.glob("*.vocab")]):
             raise ValueError(f"{path}: the vocabulary must be WordPiece, a vocab.txt. Received: SentencePiece. Choose "
                              "an ALBERT that comes with vocab.txt, as the Chinese ones do.")
+        if config.sharing == "all" and config.activation == "gelu":       # an ALBERT: google-research/albert, modeling.py,
+            config = config.replace(activation="gelu_tanh")               # computes "gelu" by tanh
         tensors, left_out = bridge.read_google(google[0].with_suffix(""), config)
         return Checkpoint(_with_pooling(config, tensors), read_tokenizer(path), tensors, left_out)
     if path.name == "pytorch_model.bin" or (path / "pytorch_model.bin").exists():

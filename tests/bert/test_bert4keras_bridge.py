@@ -172,6 +172,16 @@ def test_google_albert_s_masked_lm_head_equals_bert4keras(google_albert):
     np.testing.assert_allclose(tf.nn.softmax(ours.model(inputs)).numpy()[real], found[real], atol=1e-5)
 
 
+def test_an_albert_file_of_bert4keras(google_albert, tmp_path):
+    """Its "gelu" is bert4keras' default, the erf form, with which the file was trained."""
+    for file in ("albert_config.json", "vocab.txt"):
+        shutil.copy(google_albert / file, tmp_path)
+    reference = their_albert(google_albert, gelu="erf")
+    reference.save_weights(tmp_path / "best.h5", save_format="h5")
+    model = weights.load(tmp_path / "best.h5", **TASK)
+    assert model.config.activation == "gelu" and both(model, reference, "hidden_states") < 1e-5
+
+
 def test_an_unshared_albert_of_bert4keras_in_memory(google_albert):
     unshared = their_albert(google_albert, "albert_unshared")
     model = weights.from_bert4keras(unshared, tiny.tokenizer(), **TASK)

@@ -45,7 +45,6 @@ def test_nothing_shared_and_nothing_narrow_is_a_bert():
     assert {parameters(config) for config in same} == {109_081_344}
     model = tiny.model(embedding_size=8, embedding_norm="embedding")
     assert {*model.weights()} == {*tiny.model().weights()}
-    assert albert.factorize(tiny.model(adapter="mlp"), 4)[0].config.adapter == "linear"     # that said nothing so far
 
 
 def test_sharing_all_leaves_one_layer_whatever_the_depth():
@@ -176,6 +175,11 @@ def test_compress(recover, tmp_path):
     assert export(small, tmp_path, ("float32",), sequence_length=12)[0]["max_dlogit"] < 1e-4
 
 
+def test_factors_are_linear_whatever_adapter_a_whole_table_names():
+    small, _ = albert.factorize(tiny.model(adapter="mlp"), 4)
+    assert small.config.adapter == "linear"
+
+
 def test_weighted_factors_keep_the_pieces_of_the_data():
     model = tiny.model()
     seen = data().piece_counts(model.tokenizer) > 0
@@ -201,12 +205,12 @@ def test_it_chains_with_other_methods():
     from keras_compress.pruning import layers, vocabulary
     from keras_compress.replacement import theseus
     training = TRAINING.replace(epochs=1)
-    small = albert.compress(tiny.model(), data(), embedding_size=4, sharing="ffn", recover="none")
+    small = albert.compress(tiny.model(num_layers=4), data(), embedding_size=4, sharing="ffn", recover="none")
     assert vocabulary.compress(small, data()).config.table_size == 4
     assert without_token_types(small).config.type_vocab_size == 0
-    cut = layers.compress(small, data(), training=training, num_layers=1)
-    assert cut.config.num_layers == 1 and cut.config.table_size == 4
-    assert theseus.compress(small, data(), training=training, num_layers=1).config.sharing == "none"
+    cut = layers.compress(small, data(), training=training, num_layers=2)
+    assert cut.config.num_layers == 2 and cut.config.table_size == 4
+    assert theseus.compress(small, data(), training=training, num_layers=2).config.sharing == "none"
 
 
 @pytest.mark.parametrize("call, message", [

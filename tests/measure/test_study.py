@@ -176,7 +176,8 @@ def test_what_pretraining_brings_is_the_mean_over_seeds():
 
 
 def test_labels_of_curves_keep_their_distance_in_every_panel():
-    curves = {f"a-{i}": [{"step": step, "dev": .1 * i, "loss": 1 + .001 * i} for step in (1, 2)] for i in range(5)}
+    curves = {f"a-{i}": [{"step": 1, "dev": 0, "loss": 5}, {"step": 2, "dev": .5 + .001 * i, "loss": 1 + .001 * i}]
+              for i in range(5)}
     upper, lower = curves_figure(curves, [("dev", "a", 100), ("loss", "b", 1)], height=7.2).axes
     for axes in (upper, lower):
         levels = [label.get_position()[1] for label in axes.texts]
