@@ -66,6 +66,9 @@ def test_words_that_went_fall_apart_and_are_counted():
     assert entry["pieces"] == len(small.tokenizer.vocab) and entry["pieces_before"] == len(tiny.VOCAB)
     assert entry["unknown_before"] == 0.0 and entry["unknown"] == pytest.approx(2 / 3)      # the, dog; 听 is a character
     assert np.isfinite(small.predict(["the dog 听", ""])).all()
+    assert entry["looked_at"] == "dev"
+    flattered = V.compress(tiny.model(), dataset(["a cat"])).history[-1]                                    # no dev
+    assert (flattered["looked_at"], flattered["unknown"], flattered["cut_otherwise"]) == ("train", 0.0, 0.0)
 
 
 def test_parameters_fall_by_the_rows():
