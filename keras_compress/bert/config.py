@@ -147,8 +147,9 @@ class BertConfig:
     def from_published(cls, values, **changes):
         """Reads the dict of a Google `bert_config.json` or `albert_config.json`, or a Hugging Face `config.json`.
 
-        "gelu" is the erf form, as in Hugging Face's code and bert4keras. For a model that was trained with the tanh form
-        write "gelu_new" for `hidden_act`.
+        "gelu" is the erf form here, as in Hugging Face's code and bert4keras; `weights.load` takes the tanh form for a
+        Google ALBERT checkpoint, not for a Google BERT, whose later code has it, too. For another model that was trained
+        with the tanh form write "gelu_new" for `hidden_act`.
         """
         model_type = values.get("model_type", "bert")
         if model_type != "bert":

@@ -194,8 +194,10 @@ def _read(path, num_labels, new_head):
         if not (path / "vocab.txt").is_file() and any([*path.glob("*.model"), *path.glob("*.vocab")]):
             raise ValueError(f"{path}: the vocabulary must be WordPiece, a vocab.txt. Received: SentencePiece. Choose "
                              "an ALBERT that comes with vocab.txt, as the Chinese ones do.")
-        if config.sharing == "all" and config.activation == "gelu":       # an ALBERT: google-research/albert, modeling.py,
-            config = config.replace(activation="gelu_tanh")               # computes "gelu" by tanh
+        # An ALBERT: google-research/albert, modeling.py, computes "gelu" by tanh. A BERT keeps erf, as in Hugging Face and
+        # bert4keras. A checkpoint that bert4keras wrote looks the same as Google's: load its .h5 instead.
+        if config.sharing == "all" and config.activation == "gelu":
+            config = config.replace(activation="gelu_tanh")
         tensors, left_out = bridge.read_google(google[0].with_suffix(""), config)
         return Checkpoint(_with_pooling(config, tensors), read_tokenizer(path), tensors, left_out)
     if path.name == "pytorch_model.bin" or (path / "pytorch_model.bin").exists():

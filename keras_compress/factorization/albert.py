@@ -68,8 +68,8 @@ def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
     before, layers = task_model.config, range(task_model.config.num_layers)
     if before.sharing != "none" or before.architecture != "bert":
         raise ValueError("Layers can be shared in a BERT that shares none yet. "
-                         f"Received: a {before.architecture}, sharing {before.sharing}. Take the model that this one "
-                         "was made from.")
+                         f"Received: a {before.architecture}, sharing {before.sharing}. Take a BERT whose layers "
+                         "have weights of their own.")
     config, ours = before.replace(sharing=sharing, num_groups=num_groups), task_model.weights()
     if num_groups == len(layers):
         fewer = ", ".join(str(n) for n in range(1, num_groups) if num_groups % n == 0)

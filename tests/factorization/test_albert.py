@@ -234,7 +234,7 @@ def test_it_chains_with_other_methods():
     (lambda: albert.compress(tiny.model(), data(), sharing="all", recover="hope"), "`recover` must be one of"),
     (lambda: albert.compress(tiny.model(), data()), "`embedding_size` or `sharing` must be given"),
     (lambda: albert.share_layers(tiny.model(num_layers=4), "all", 3), "must divide.*3 and 4. Choose 1, 2, 4"),
-    (lambda: albert.share_layers(tiny.model(sharing="all"), "ffn"), "shares none yet.*Take the model"),
+    (lambda: albert.share_layers(tiny.model(sharing="all"), "ffn"), "shares none yet.*Take a BERT"),
     (lambda: tiny.config(embedding_size=9), "`embedding_size` must be 1 to 8"),
     (lambda: tiny.config(num_groups=3), "`num_groups` must divide the number of layers. Received: 3 and 2. Choose 1, 2")])
 def test_errors(call, message):

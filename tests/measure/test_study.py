@@ -150,7 +150,7 @@ def test_with_a_control_each_method_is_pooled_against_it_and_a_variant_against_i
     assert asked.startswith("narrow-4 minus narrow-8, the same seeds and data sets: -50.0 [")
 
 
-def test_what_pretraining_brings_is_the_mean_over_seeds():
+def test_what_pretraining_brings_is_the_mean_over_seeds(monkeypatch):
     def entry(dev, sentences):
         curve = [{"step": 5, "dev": 0.0, "dev_sentence": .5}, {"step": 9, "dev": dev, "dev_sentence": sentences}]
         return {"method": "pretrain", "sentence_accuracy": sentences, "sentence_pairs": sentences and 42, "curve": curve,
@@ -173,6 +173,12 @@ def test_what_pretraining_brings_is_the_mean_over_seeds():
     assert "| 1,234 | 25.0 | 70.0 ± 5.0 | 55.0 |" in table and "| – | 10.0 | – | – |" in table
     assert "| – | – | – | – |" in table
     assert study.curves_picture(cells).startswith(b"\x89PNG")
+    monkeypatch.setattr("keras_compress.measure.pictures.to_png", lambda figure: figure)
+    words, sentences = study.curves_picture([*cells, {**cells[0], "method": "large-sop"}]).axes
+    by_length = [line for line in sentences.lines if np.allclose(line.get_ydata(), 55)]
+    assert len(by_length) == 1 and not any(np.allclose(line.get_ydata(), 55) for line in words.lines)
+    colours = {label.get_text(): label.get_color() for label in words.texts}
+    assert colours["small-sop"] == colours["small-none"] != colours["large-sop"]
 
 
 def test_labels_of_curves_keep_their_distance_in_every_panel():
