@@ -98,6 +98,10 @@ def test_headline_by_hand():
 def test_what_saves_bytes_alone_is_said_to_run_no_faster():
     (lead, _), = headline(whole_report(models=[PREDECESSOR, successor(latency_ms_p50=PREDECESSOR["latency_ms_p50"])]))
     assert lead.endswith("at 50 % of the size but runs no faster.")
+    same = [{**PREDECESSOR, "flops": 1_000}, successor(flops=1_001, latency_ms_p50=9.0)]     # noise, not a gain
+    assert headline(whole_report(models=same))[0][0].endswith("but computes as much as before (speed measured: 1.11x).")
+    for changes in ({"flops": 1_000, "latency_ms_p50": 5.0}, {"flops": 500, "latency_ms_p50": 9.0}):
+        assert "x faster" in headline(whole_report(models=[same[0], successor(**changes)]))[0][0]
 
 
 def test_a_control_is_a_baseline_of_the_headline():
