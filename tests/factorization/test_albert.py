@@ -156,7 +156,7 @@ def test_the_file_stores_shared_weights_once(tmp_path, sharing, groups, formats)
     own = parameters[6] - parameters[2]                                # of the four further layers, what is not shared
     for small, large, width in zip(sizes[2], sizes[6], (4, 1)):
         grown = large["bytes"] - small["bytes"] - own * width
-        assert 0 < grown < 0.25 * (unshared - own) * width                        # four more layers of graph, no weights
+        assert 0 < grown < 0.15 * (unshared - own) * width     # four more layers of graph, 0.6 of the weights of one
         assert large["agreement"] == 1.0
 
 
