@@ -2,7 +2,7 @@
 import argparse
 import dataclasses
 
-from keras_compress.settings import Training
+from keras_compress.training.settings import Training
 
 TRAINING_HELP = {
     "epochs": "passes over the training texts", "batch_size": "texts per update",

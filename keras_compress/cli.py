@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 from keras_compress.arguments import TRAINING_HELP, parser
-from keras_compress.settings import Training
+from keras_compress.training.settings import Training
 
 
 def main(arguments=None):
@@ -25,7 +25,7 @@ def main(arguments=None):
         warnings.showwarning = lambda message, *rest: logging.getLogger("py.warnings").warning("warning: %s", message)
         try:
             if getattr(options, "strategy", "none") != "none":
-                from keras_compress.training import strategy
+                from keras_compress.training.loop import strategy
 
                 strategy(options.strategy)             # several workers must meet before TensorFlow does anything else
             result, text = globals()["_" + options.verb](options)
@@ -57,7 +57,7 @@ def _dataset(options):
 
 
 def _load(options, dataset=None, **settings):
-    from keras_compress.bert.weights import load
+    from keras_compress.bert.checkpoints import load
 
     wanted = {} if dataset is None else {"task": dataset.task, "labels": dataset.labels}
     if wanted.get("task") == "unlabelled":
@@ -66,7 +66,7 @@ def _load(options, dataset=None, **settings):
 
 
 def _load_trained(options, dataset=None):
-    from keras_compress.training import check_trained
+    from keras_compress.training.loop import check_trained
 
     model = _load(options, dataset)
     check_trained(model)
@@ -74,7 +74,7 @@ def _load_trained(options, dataset=None):
 
 
 def _run(options):
-    from keras_compress.recipe import read_recipe
+    from keras_compress.experiment.recipe import read_recipe
 
     recipe = {} if options.resume and options.recipe == "theseus" else read_recipe(options.recipe)
     for_study = {"seeds", "only", "fixed_lr"}
@@ -86,8 +86,8 @@ def _run(options):
                          f"alone take {', '.join(sorted(for_study))}; beside these they take data and resume.")
     if "seeds" in recipe:
         return _run_study(recipe, options)
-    from keras_compress.measure.report import headline
-    from keras_compress.run import run
+    from keras_compress.experiment.report import headline
+    from keras_compress.experiment.run import run
 
     folder, report = run(**{name: value for name, value in vars(options).items()
                             if name not in {"verb", "json", *for_study}})
@@ -96,8 +96,8 @@ def _run(options):
 
 
 def _run_study(recipe, options):
-    from keras_compress.measure.study import study_table
-    from keras_compress.study import run_study
+    from keras_compress.experiment.compare import study_table
+    from keras_compress.experiment.study import run_study
 
     cells, costs = run_study(recipe, fixed_lr=options.fixed_lr, data=options.data and [options.data],
                              seeds=options.seeds, only=options.only and options.only.split(","))
@@ -106,9 +106,9 @@ def _run_study(recipe, options):
 
 def _table(options):
     from keras_compress.files import DATA_FOLDER, atomic_write
-    from keras_compress.measure.study import curves_picture, pool_cells, study_picture, study_table
-    from keras_compress.recipe import read_recipe, recipes
-    from keras_compress.study import read_cells, read_costs
+    from keras_compress.experiment.compare import curves_picture, pool_cells, study_picture, study_table
+    from keras_compress.experiment.recipe import read_recipe, recipes
+    from keras_compress.experiment.study import read_cells, read_costs
 
     own = DATA_FOLDER / "results" / options.study
     folder = own if own.is_dir() else Path(options.study)
@@ -148,7 +148,7 @@ def _make(options, method, settings):
     import shutil
 
     from keras_compress.files import claim_folder, new_folder
-    from keras_compress.recipe import OF_DATA, check_data, run_step, split_settings
+    from keras_compress.experiment.recipe import OF_DATA, check_data, run_step, split_settings
 
     dataset = _dataset(options)
     method = method or ("masked_lm" if dataset.task == "unlabelled" else "finetune")
@@ -203,7 +203,7 @@ def _export(options):
 
 def _evaluate(options):
     from keras_compress.measure.accuracy import evaluate
-    from keras_compress.recipe import check_data
+    from keras_compress.experiment.recipe import check_data
 
     dataset = _dataset(options)
     check_data(dataset, options.split)
@@ -286,8 +286,8 @@ def _data(options):
 
 
 def _methods(options):
-    from keras_compress.methods import TRAININGS, method, methods, settings_of
-    from keras_compress.recipe import recipes
+    from keras_compress.method import TRAININGS, method, methods, settings_of
+    from keras_compress.experiment.recipe import recipes
 
     if options.method:
         import inspect

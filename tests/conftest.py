@@ -12,5 +12,5 @@ import pytest  # noqa: E402
 @pytest.fixture(scope="session")
 def minilm():
     """The real MiniLM with a new head of two labels. Shared by all tests: train a `clone()`, never this one."""
-    from keras_compress.bert import weights
+    from keras_compress.bert import checkpoints as weights
     return weights.load("minilm", task="classification", labels=["no", "yes"], pooling="mean")

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from keras_compress import cli
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.cli import main
-from keras_compress.run import run
+from keras_compress.experiment.run import run
 from tests import samples
 from tests.bert import tiny
 
@@ -161,7 +161,7 @@ def test_a_stopped_command_goes_on_and_is_not_mixed_with_another(call, tmp_path,
     with monkeypatch.context() as patch:
         def die(*_, **__):
             raise KeyboardInterrupt
-        patch.setattr("keras_compress.training._write_summary", die)
+        patch.setattr("keras_compress.training.loop._write_summary", die)
         assert call(*command)[0] == 1
     assert (tmp_path / "small.checkpoints" / "asked.json").is_file()
     for other in (["--seed", "1"], ["--new-head"]):
@@ -209,7 +209,7 @@ def test_download_is_called_and_needs_a_name(call, monkeypatch):
 def test_run_prints_the_headline(call, monkeypatch, tmp_path):
     seen = {}
     report = {"models": [], "comparisons": []}
-    monkeypatch.setattr("keras_compress.run.run", lambda **k: seen.update(k) or (tmp_path, report))
+    monkeypatch.setattr("keras_compress.experiment.run.run", lambda **k: seen.update(k) or (tmp_path, report))
     status, out, _ = call("run", "--quick", "--length", "12", "--from", "x", "--new-head")
     assert status == 0 and out.splitlines()[-1] == f"Report: {tmp_path / 'report.html'}"
     assert seen["recipe"] == "theseus" and seen["quick"] and seen["new_head"] and seen["length"] == 12

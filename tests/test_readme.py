@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from keras_compress.cli import parser
-from keras_compress.measure.study import study_table
-from keras_compress.methods import methods
-from keras_compress.study import read_cells, read_costs
+from keras_compress.experiment.compare import study_table
+from keras_compress.method import methods
+from keras_compress.experiment.study import read_cells, read_costs
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("README.md", "README.zh.md")

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_compress.settings import check_choice, is_whole
+from keras_compress.training.settings import check_choice, is_whole
 
 POOLINGS = ("pooler", "cls", "mean")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")

@@ -14,7 +14,7 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert import bilstm
 from keras_compress.bert.adapter import GroupLinear, adapt
 from keras_compress.bert import layers as L
-from keras_compress.settings import check_choice
+from keras_compress.training.settings import check_choice
 
 TASKS = ("classification", "matching", "tagging", "mlm")
 ATTENTION_PARTS = ("query", "key", "value", "attention_output", "attention_norm")      # a layer's other weights: "ffn"

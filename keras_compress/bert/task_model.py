@@ -52,7 +52,7 @@ class TaskModel:
         store = LayerStore(config, 10_000 * seed, layers, {name.split("/")[0] for name in loaded})
         self._inputs, self._outputs = build(config, task, len(labels), store)
         if config.quantization:
-            from keras_compress.quantization.fake_quant import quantized_layers      # TF-MOT only where it is needed
+            from keras_compress.bert.fake_quant import quantized_layers      # TF-MOT only where it is needed
 
             wrapped = quantized_layers(keras.Model(self._inputs, self._outputs["logits"]), config.quantization)
             self._inputs, self._outputs = build(config, task, len(labels), LayerStore(config, existing=wrapped))

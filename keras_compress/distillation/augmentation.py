@@ -27,12 +27,12 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from tqdm import tqdm
 
 from keras_compress.backend import tf
-from keras_compress.bert.weights import load_for
+from keras_compress.bert.checkpoints import load_for
 from keras_compress.datasets.dataset import Split
-from keras_compress.datasets.masking import check_mask_piece
-from keras_compress.pretraining import choosing_model
-from keras_compress.settings import check_choice
-from keras_compress.training import check_trained
+from keras_compress.pretraining.masking import check_mask_piece
+from keras_compress.pretraining.masked_lm import choosing_model
+from keras_compress.training.settings import check_choice
+from keras_compress.training.loop import check_trained
 
 log = logging.getLogger(__name__)
 CHUNK, ROWS = 64, 64               # texts whose words are looked up together; masked texts per forward pass

@@ -19,12 +19,12 @@ Departures
 import math
 
 from keras_compress.backend import tf
-from keras_compress.bert.selection import select_layers
-from keras_compress.distillation.distiller import (
+from keras_compress.bert.layer_maps import select_layers
+from keras_compress.training.distill import (
     check_pair, check_soft_targets, cosine_loss, distill, label_loss, soft_target_loss, start_student)
-from keras_compress.pretraining import choosing_model, masked_accuracy, masked_stream
-from keras_compress.settings import Training, check_choice
-from keras_compress.training import check_fit, check_trained
+from keras_compress.pretraining.masked_lm import choosing_model, masked_accuracy, masked_stream
+from keras_compress.training.settings import Training, check_choice
+from keras_compress.training.loop import check_fit, check_trained
 
 
 def without_token_types(task_model, *, seed=0):

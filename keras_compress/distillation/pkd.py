@@ -19,11 +19,11 @@ Departures
 import math
 
 from keras_compress.backend import tf
-from keras_compress.bert.selection import check_multiple, rising_layers
-from keras_compress.distillation.distiller import (
+from keras_compress.bert.layer_maps import check_multiple, rising_layers
+from keras_compress.training.distill import (
     check_pair, check_soft_targets, check_trained, distill, label_loss, masked_mean, soft_target_loss, start_student)
-from keras_compress.settings import is_whole
-from keras_compress.training import Training, check_fit
+from keras_compress.training.settings import is_whole
+from keras_compress.training.loop import Training, check_fit
 
 MAPS, REDUCTIONS = ("skip", "last"), ("mean", "sum")
 

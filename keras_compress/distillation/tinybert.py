@@ -21,13 +21,13 @@ Departures
     The result is the last model; the code keeps the best on dev. Ours does, too, with `training.patience`.
 """
 from keras_compress.backend import keras, tf
-from keras_compress.bert.selection import check_multiple, rising_layers
+from keras_compress.bert.layer_maps import check_multiple, rising_layers
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.augmentation import augmented
-from keras_compress.distillation.distiller import (
+from keras_compress.training.distill import (
     check_pair, check_soft_targets, distill, masked_mean, soft_target_loss, start_student)
-from keras_compress.settings import check_choice, is_whole
-from keras_compress.training import Training, check_fit, check_trained
+from keras_compress.training.settings import check_choice, is_whole
+from keras_compress.training.loop import Training, check_fit, check_trained
 
 MAPS, PARTS, REDUCTIONS = ("uniform", "top", "bottom"), ("embd", "attn", "hidn"), ("masked", "reference")
 

@@ -22,10 +22,10 @@ import numpy as np
 
 from keras_compress.bert.config import SHARINGS
 from keras_compress.bert.encoder import split_name
-from keras_compress.distillation.distiller import check_recovery, recovered
+from keras_compress.training.distill import check_recovery, recovered
 from keras_compress.factorization.table import check_wide_table, factorize_table, row_importance
-from keras_compress.settings import check_choice
-from keras_compress.training import Training, check_fit, check_not_quantized
+from keras_compress.training.settings import check_choice
+from keras_compress.training.loop import Training, check_fit, check_not_quantized
 
 log = logging.getLogger(__name__)
 HOW = ("mean", "first")

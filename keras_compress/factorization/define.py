@@ -24,10 +24,10 @@ from keras_compress.bert.adapter import adapt
 from keras_compress.bert.config import ADAPTERS
 from keras_compress.bert.encoder import LayerStore, word_table
 from keras_compress.bert.task_model import weights_of
-from keras_compress.distillation.distiller import check_recovery, recovered
+from keras_compress.training.distill import check_recovery, recovered
 from keras_compress.factorization.table import check_wide_table, factorize_table, relative_error, row_importance
-from keras_compress.settings import is_whole
-from keras_compress.training import Training, check_fit
+from keras_compress.training.settings import is_whole
+from keras_compress.training.loop import Training, check_fit
 
 log = logging.getLogger(__name__)
 TABLE, PROJECTION = "word_embeddings/embeddings", "embedding_projection/kernel"

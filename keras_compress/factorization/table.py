@@ -1,8 +1,8 @@
 """The best narrow word table: truncated SVD (Eckart & Young, 1936), of rows that may count more or less."""
 import numpy as np
 
-from keras_compress.settings import check_choice, is_whole
-from keras_compress.training import check_not_quantized
+from keras_compress.training.settings import check_choice, is_whole
+from keras_compress.training.loop import check_not_quantized
 
 ROW_WEIGHTS = ("counts", "none")
 

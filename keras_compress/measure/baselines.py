@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from keras_compress.measure.accuracy import score_predictions
-from keras_compress.measure.report import model_row
+from keras_compress.experiment.report import model_row
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 

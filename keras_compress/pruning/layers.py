@@ -7,8 +7,8 @@ Departures
     From a pre-trained model this is the usual "first K layers" baseline; from a fine-tuned one it keeps the
     head and what the layers have learned.
 """
-from keras_compress.bert.selection import select_layers
-from keras_compress.training import Training, finetune
+from keras_compress.bert.layer_maps import select_layers
+from keras_compress.training.loop import Training, finetune
 
 
 def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, how="bottom"):

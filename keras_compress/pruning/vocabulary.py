@@ -17,8 +17,8 @@ import unicodedata
 import numpy as np
 
 from keras_compress.bert.tokenizer import SPECIAL_PIECES, Tokenizer
-from keras_compress.settings import is_whole
-from keras_compress.training import Training, check_fit, check_not_quantized, finetune
+from keras_compress.training.settings import is_whole
+from keras_compress.training.loop import Training, check_fit, check_not_quantized, finetune
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import tensorflow_model_optimization as tfmot
 
 from keras_compress.bert.task_model import weights_of
 from keras_compress.measure.accuracy import evaluate
-from keras_compress.training import Training, adamw, check_fit, fit, task_loss
-from keras_compress.wrapping import check_bert, wrapped
+from keras_compress.training.loop import Training, adamw, check_fit, fit, task_loss
+from keras_compress.bert.wrapping import check_bert, wrapped
 
 clustering = tfmot.clustering.keras
 

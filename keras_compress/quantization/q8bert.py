@@ -27,9 +27,9 @@ Put it last in a chain: methods that change a model's shape expect weights that 
 Training is a simulation, slower than without, and saved models are as large as before: only the exported file is small.
 """
 from keras_compress.backend import keras, tf
-from keras_compress.quantization.fake_quant import fake_quantize, has_row_scales, largest, table_bits
-from keras_compress.training import Training, adamw, check_fit, fit, task_loss
-from keras_compress.wrapping import check_bert
+from keras_compress.bert.fake_quant import fake_quantize, has_row_scales, largest, table_bits
+from keras_compress.training.loop import Training, adamw, check_fit, fit, task_loss
+from keras_compress.bert.wrapping import check_bert
 
 BITS = {"static": (8, 4), "dynamic": (8, 4, 2)}
 

@@ -29,9 +29,9 @@ import math
 from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import LayerStore, embed, make_inputs, task_head, transformer_layer
 from keras_compress.bert.layers import AttentionBias, register
-from keras_compress.bert.selection import check_multiple
-from keras_compress.settings import Training, check_choice
-from keras_compress.training import AdamW, adamw, check_fit, check_trained, finetune, fit, task_loss
+from keras_compress.bert.layer_maps import check_multiple
+from keras_compress.training.settings import Training, check_choice
+from keras_compress.training.loop import AdamW, adamw, check_fit, check_trained, finetune, fit, task_loss
 
 GATES, GRANULARITIES = ("bernoulli", "uniform", "anneal"), ("batch", "sample")
 SCHEDULES, STARTS = ("constant", "linear", "cosine"), ("own", "bottom")

@@ -21,15 +21,15 @@ import numpy as np
 
 from keras_compress import datasets
 from keras_compress.backend import tf
-from keras_compress.bert import weights
+from keras_compress.bert import checkpoints as weights
 from keras_compress.bert.layers import AttentionBias
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.measure import accuracy, baselines, cost
-from keras_compress.measure.pictures import ACCENT, GREY, INK, PALE, STYLE, own_rows
-from keras_compress.measure.report import markdown_table
+from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE, own_rows
+from keras_compress.experiment.report import markdown_table
 from keras_compress.pruning import layers as truncation
 from keras_compress.replacement import theseus
-from keras_compress.training import Training, adamw, finetune, task_loss
+from keras_compress.training.loop import Training, adamw, finetune, task_loss
 
 # %% [markdown]
 r"""

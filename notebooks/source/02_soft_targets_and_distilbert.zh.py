@@ -21,15 +21,15 @@ import numpy as np
 
 from keras_compress import datasets
 from keras_compress.backend import tf
-from keras_compress.bert import weights
+from keras_compress.bert import checkpoints as weights
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation import distilbert
-from keras_compress.distillation.distiller import cosine_loss, label_loss, soft_target_loss
+from keras_compress.training.distill import cosine_loss, label_loss, soft_target_loss
 from keras_compress.measure import accuracy, baselines, cost
-from keras_compress.measure.pictures import ACCENT, GREY, INK, PALE, STYLE, own_rows
-from keras_compress.measure.report import markdown_table
+from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE, own_rows
+from keras_compress.experiment.report import markdown_table
 from keras_compress.pruning import layers as truncation
-from keras_compress.training import Training, finetune
+from keras_compress.training.loop import Training, finetune
 
 # %% [markdown]
 r"""
@@ -354,7 +354,7 @@ r"""
 """
 
 # %%
-from keras_compress.bert.selection import HOW, select_layers
+from keras_compress.bert.layer_maps import HOW, select_layers
 
 figure, all_axes = plt.subplots(1, 2, figsize=(9, 2.4), width_ratios=(2, 1), sharey=True)
 for axes, (num_layers, keep) in zip(all_axes, ((12, 6), (6, 3))):
@@ -674,7 +674,7 @@ language model，MLM）。
 """
 
 # %%
-from keras_compress.datasets.masking import each_piece, mask_words
+from keras_compress.pretraining.masking import each_piece, mask_words
 
 tokenizer, text = teacher.tokenizer, data.train.texts[1]
 line = teacher.pad(tokenizer.encode([text], training.max_length))
@@ -727,7 +727,7 @@ BookCorpus，在八块 V100 上跑了约 90 小时。
 """
 
 # %%
-from keras_compress.pretraining import masked_lm
+from keras_compress.pretraining.masked_lm import masked_lm
 
 prose = datasets.Dataset("commands", "unlabelled", (), *(
     datasets.Split(split.texts, list(range(len(split.texts)))) for split in (data.train, data.dev)))

@@ -23,15 +23,16 @@ import numpy as np
 
 from keras_compress import datasets
 from keras_compress.backend import keras, tf
-from keras_compress.bert import weights
+from keras_compress.bert import checkpoints as weights
 from keras_compress.bert.task_model import TaskModel
-from keras_compress.distillation import augmentation, distiller, pkd, tinybert
+from keras_compress.training import distill as distiller
+from keras_compress.distillation import augmentation, pkd, tinybert
 from keras_compress.measure import accuracy, baselines
-from keras_compress.measure.pictures import ACCENT, GREY, INK, PALE, STYLE, own_rows
-from keras_compress.measure.report import markdown_table
-from keras_compress.pretraining import masked_lm
+from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE, own_rows
+from keras_compress.experiment.report import markdown_table
+from keras_compress.pretraining.masked_lm import masked_lm
 from keras_compress.pruning import layers as truncation
-from keras_compress.training import Training, finetune
+from keras_compress.training.loop import Training, finetune
 
 # %% [markdown]
 r"""

@@ -24,14 +24,14 @@ import numpy as np
 
 from keras_compress import datasets
 from keras_compress.backend import keras, tf
-from keras_compress.bert import weights
+from keras_compress.bert import checkpoints as weights
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.measure import accuracy
-from keras_compress.measure.pictures import ACCENT, GREY, INK, PALE, STYLE
-from keras_compress.measure.report import markdown_table
+from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE
+from keras_compress.experiment.report import markdown_table
 from keras_compress.quantization import q8bert
-from keras_compress.quantization.fake_quant import fake_quantize, largest, levels, quantize
-from keras_compress.training import Training, finetune
+from keras_compress.bert.fake_quant import fake_quantize, largest, levels, quantize
+from keras_compress.training.loop import Training, finetune
 
 # %% [markdown]
 r"""

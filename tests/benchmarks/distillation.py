@@ -17,11 +17,11 @@ def distill_step():
     the files were just written, so they are read from memory, and the teacher's one pass that fills them is not counted."""
     from keras_compress.backend import tf
     from keras_compress.datasets.dataset import Dataset, Split
-    from keras_compress.distillation.cache import cache_outputs
-    from keras_compress.distillation.distiller import Distiller, label_loss, outputs, soft_target_loss
+    from keras_compress.training.teacher_cache import cache_outputs
+    from keras_compress.training.distill import Distiller, label_loss, outputs, soft_target_loss
     from keras_compress.distillation.tinybert import attention_loss, hidden_loss, projection
-    from keras_compress.settings import Training
-    from keras_compress.training import adamw
+    from keras_compress.training.settings import Training
+    from keras_compress.training.loop import adamw
 
     teacher, student, plain = minilm(), minilm(3), minilm(3)
     random = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def distill_step():
 def augmentation():
     """Generated sentences per second over the 100 that are asked for: MiniLM, single context, 20 copies, `assistant`."""
     from keras_compress import datasets
-    from keras_compress.bert.weights import load
+    from keras_compress.bert.checkpoints import load
     from keras_compress.distillation.augmentation import augment
 
     texts = datasets.load("assistant").train.texts[:NUM_SENTENCES]

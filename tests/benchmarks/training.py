@@ -22,7 +22,7 @@ def minilm(num_layers=6):
 def training_step(model, optimizer):
     """A function that runs one whole training step on full-length random texts."""
     from keras_compress.backend import tf
-    from keras_compress.training import task_loss
+    from keras_compress.training.loop import task_loss
 
     random = np.random.default_rng(0)
     inputs = {"input_word_ids": random.integers(4, 30000, (BATCH, LENGTH)), "input_mask": np.ones((BATCH, LENGTH)),
@@ -39,8 +39,8 @@ def theseus_step():
     A mean, not a median: the work of a step depends on what is drawn, and the draws of the steps timed here differ.
     """
     from keras_compress.replacement.theseus import DrawnAdamW, build_theseus, even_modules
-    from keras_compress.settings import Training
-    from keras_compress.training import adamw
+    from keras_compress.training.settings import Training
+    from keras_compress.training.loop import adamw
 
     predecessor = minilm()
     mixed, mixes = build_theseus(predecessor.clone(), predecessor.keep_layers(range(3)), even_modules(6, 3))
@@ -68,8 +68,8 @@ def training_peak():
     """Share of both cores' sgemm peak that a training step reaches; 3 x the matrix products of the forward pass."""
     from keras_compress.backend import tf
     from keras_compress.measure.cost import flops
-    from keras_compress.settings import Training
-    from keras_compress.training import adamw
+    from keras_compress.training.settings import Training
+    from keras_compress.training.loop import adamw
 
     model = minilm()
     step = training_step(model.model, adamw(Training(), 100))
@@ -88,9 +88,9 @@ def bucketing():
     The built-in `apidocs` topic set, cut to 64 pieces; the first batches of an epoch, in turns.
     """
     from keras_compress import datasets
-    from keras_compress.bert.weights import load
-    from keras_compress.settings import Training
-    from keras_compress.training import adamw, task_loss
+    from keras_compress.bert.checkpoints import load
+    from keras_compress.training.settings import Training
+    from keras_compress.training.loop import adamw, task_loss
 
     from keras_compress.backend import tf
 
@@ -113,8 +113,8 @@ def pretraining_step():
     """Updates per second of pretraining-study's models over those of its BERT with sentence order, one thread or two as
     TensorFlow is told. In turns: three short runs of each, real batches; the median of a run, then of the runs."""
     from keras_compress import datasets
-    from keras_compress.bert.weights import load
-    from keras_compress.recipe import parents, read_recipe, run_step
+    from keras_compress.bert.checkpoints import load
+    from keras_compress.experiment.recipe import parents, read_recipe, run_step
 
     recipe, docs, models, speeds = read_recipe("pretraining-study"), datasets.load("apidocs"), {}, {}
     for step in recipe["steps"]:

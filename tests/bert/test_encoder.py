@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from keras_compress.backend import keras, tf
-from keras_compress.bert import bert4keras_bridge
+from keras_compress.bert.checkpoints import bert4keras as bert4keras_bridge
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import TASKS, LayerStore, build, can_be_cls_only
-from keras_compress.bert.weights import from_bert4keras
+from keras_compress.bert.checkpoints import from_bert4keras
 from keras_compress.measure import cost
 from tests.bert import tiny
 

@@ -1,7 +1,7 @@
 import pytest
 from bert4keras.tokenizers import Tokenizer as Reference
 
-from keras_compress.bert import weights
+from keras_compress.bert import checkpoints as weights
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
 from tests.bert import tiny
 

@@ -3,15 +3,15 @@ import pytest
 
 from keras_compress.backend import tf
 from keras_compress.bert.config import BertConfig
-from keras_compress.bert.selection import select_layers
+from keras_compress.bert.layer_maps import select_layers
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.distillation import distilbert
-from keras_compress.distillation.distiller import outputs
+from keras_compress.training.distill import outputs
 from keras_compress.measure.cost import parameters
 from mobile_export.convert import export
 from tests.bert import tiny
-from tests.distillation.test_distiller import TRAINING, bilstm, foreign, still
+from tests.training.test_distill import TRAINING, bilstm, foreign, still
 from tests.replacement.test_theseus import data, inputs_of
 
 

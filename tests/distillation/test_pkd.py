@@ -3,10 +3,10 @@ import pytest
 
 from keras_compress.backend import tf
 from keras_compress.distillation import pkd
-from keras_compress.distillation.distiller import outputs
+from keras_compress.training.distill import outputs
 from mobile_export.convert import export
 from tests.bert import tiny
-from tests.distillation.test_distiller import TRAINING, bilstm, still
+from tests.training.test_distill import TRAINING, bilstm, still
 from tests.replacement.test_theseus import data, inputs_of
 
 

@@ -5,12 +5,12 @@ from keras_compress.backend import tf
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation import pkd, tinybert
-from keras_compress.distillation.distiller import outputs
+from keras_compress.training.distill import outputs
 from keras_compress.measure.cost import parameters
 from mobile_export.convert import export
 from tests.bert import tiny
 from tests.distillation.test_distilbert import masked_lm, unlabelled
-from tests.distillation.test_distiller import TRAINING, bilstm, still
+from tests.training.test_distill import TRAINING, bilstm, still
 from tests.replacement.test_theseus import data, inputs_of
 
 

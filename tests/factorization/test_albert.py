@@ -5,15 +5,15 @@ from keras_compress.backend import tf
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.distilbert import without_token_types
-from keras_compress.distillation.distiller import start_student
+from keras_compress.training.distill import start_student
 from keras_compress.factorization import albert
 from keras_compress.measure.cost import encoder_parameters, flops, parameters
 from keras_compress.quantization import q8bert
-from keras_compress.training import task_loss
+from keras_compress.training.loop import task_loss
 from mobile_export.convert import export
 from tests.bert import tiny
 from tests.distillation.test_distilbert import masked_lm as mlm_model
-from tests.distillation.test_distiller import TRAINING, still
+from tests.training.test_distill import TRAINING, still
 from tests.quantization.test_q8bert import WIDE
 from tests.replacement.test_theseus import data, inputs_of
 

@@ -6,7 +6,7 @@ from keras_compress.factorization import albert, define
 from keras_compress.factorization.table import factorize_table, row_importance
 from keras_compress.measure.cost import parameters
 from tests.bert import tiny
-from tests.distillation.test_distiller import TRAINING, still
+from tests.training.test_distill import TRAINING, still
 from tests.replacement.test_theseus import data, inputs_of
 
 KINDS = ("linear", "mlp", "hgt")

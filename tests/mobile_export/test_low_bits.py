@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_compress.backend import tf
-from keras_compress.quantization.fake_quant import fake_quantize, largest, quantize
+from keras_compress.bert.fake_quant import fake_quantize, largest, quantize
 from mobile_export.convert import convert, export
 from mobile_export.litert import Runner
 from mobile_export.low_bits import edited

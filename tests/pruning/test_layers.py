@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from keras_compress.bert.task_model import TaskModel
-from keras_compress.bert.weights import load
+from keras_compress.bert.checkpoints import load
 from keras_compress.pruning.layers import compress, select_layers
-from keras_compress.training import Training
+from keras_compress.training.loop import Training
 from mobile_export.convert import export
 from mobile_export.litert import Runner
 from tests.bert import tiny

@@ -5,7 +5,7 @@ import tensorflow_model_optimization as tfmot
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.factorization import albert
 from keras_compress.pruning import magnitude
-from keras_compress.training import Training
+from keras_compress.training.loop import Training
 from mobile_export.convert import export
 from tests.bert import tiny
 from tests.replacement.test_theseus import data
@@ -95,7 +95,7 @@ def test_errors(settings):
 
 
 def test_a_quantised_model_is_refused():
-    from tests.quantization.test_fake_quant import SETTINGS
+    from tests.bert.test_fake_quant import SETTINGS
     with pytest.raises(ValueError, match="must be the last of a chain. Received: quantization = {'bits': 8"):
         magnitude.compress(tiny.model(num_layers=1, quantization=SETTINGS), data())
 

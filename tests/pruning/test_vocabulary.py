@@ -6,7 +6,7 @@ from keras_compress.bert.tokenizer import Tokenizer
 from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.measure.cost import parameters
 from keras_compress.pruning import vocabulary as V
-from keras_compress.training import Training
+from keras_compress.training.loop import Training
 from mobile_export.convert import export
 from tests.bert import tiny
 from tests.distillation.test_distilbert import masked_lm

@@ -4,7 +4,7 @@ import pytest
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.factorization import albert
 from keras_compress.quantization import clustering
-from keras_compress.training import Training
+from keras_compress.training.loop import Training
 from mobile_export.convert import export
 from tests.bert import tiny
 from tests.replacement.test_theseus import data
@@ -55,6 +55,6 @@ def test_errors(settings, message):
 
 
 def test_other_models_are_refused():
-    from tests.distillation.test_distiller import bilstm
+    from tests.training.test_distill import bilstm
     with pytest.raises(ValueError, match="Only a BERT can be pruned, clustered or quantised. Received: a bilstm"):
         clustering.compress(bilstm(), data())

@@ -8,13 +8,13 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation import distilbert
 from keras_compress.factorization import define
 from keras_compress.quantization import q8bert
-from keras_compress.quantization.fake_quant import largest, quantize
+from keras_compress.bert.fake_quant import largest, quantize
 from keras_compress.replacement import theseus
-from keras_compress.training import Training
+from keras_compress.training.loop import Training
 from mobile_export.convert import convert, export
 from mobile_export.litert import Runner
 from tests.bert import tiny
-from tests.distillation.test_distiller import bilstm
+from tests.training.test_distill import bilstm
 from tests.replacement.test_theseus import data, inputs_of
 
 TRAINING = Training(epochs=2, batch_size=4, max_length=16, learning_rate=1e-3, warmup=0.0, evaluations=1)

@@ -9,7 +9,7 @@ from keras_compress.backend import keras, tf
 from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.replacement import theseus
 from keras_compress.replacement.theseus import ModuleMix, build_theseus
-from keras_compress.training import Training, adamw, task_loss
+from keras_compress.training.loop import Training, adamw, task_loss
 from tests.bert import tiny
 
 TRAINING = Training(epochs=2, batch_size=4, max_length=16, learning_rate=1e-2, warmup=0.0, evaluations=1)

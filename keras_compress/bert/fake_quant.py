@@ -1,0 +1,219 @@
+"""Fake quantisation: numbers rounded to a grid of few levels while training, and the TF-MOT parts that put it in.
+
+    integer  q = clamp(round(x S), -M, M),  S = M / max|x|,  M = 2^(bits - 1) - 1               quantize
+    float    q / S, with the gradient of x itself (straight-through estimator)                  fake_quantize
+
+`quantized_layers` annotates the flat encoder layer by layer and lets TF-MOT wrap what is annotated. What is quantised:
+
+    layer                    "static"                                       "dynamic"
+    Dense                    weight (one scale), product, output            weight (one scale per output)
+    the classifier           -                                              as any Dense
+    word table               8 bits, one scale                              one scale; 4 and 2 bits: one per row
+    LayerNorm, attention,
+    an adapter's GELU        output                                         -
+    softmax                  output (256 levels)                            -
+
+"static" fixes the ranges of activations in training: every FULLY_CONNECTED then reads and gives int8. Without ranges on
+the outputs of LayerNorm and attention, which feed the Dense layers, the converter leaves most of them float.
+Inside, LayerNorm and softmax compute in float; GELU, too, while training, and in the file by a table from int8 to int8.
+Padded places count in a range as others do, and once training is over they change nothing.
+"""
+import tensorflow_model_optimization as tfmot
+
+from keras_compress.backend import keras, tf
+from keras_compress.bert import layers as L
+from keras_compress.bert.wrapping import is_inner_dense, wrapped
+
+quantization = tfmot.quantization.keras
+EPSILON = 1e-8                                       # the smallest range: a tensor of zeros stays zeros
+
+
+def levels(bits):
+    """M, the largest integer: 127 for 8 bits, 7 for 4, 1 for 2. Weights leave -M - 1 out: their grid is symmetric."""
+    return 2 ** (bits - 1) - 1
+
+
+def table_bits(bits):
+    """Bits of a "dynamic" word table whose Dense layers have `bits`: 4 or more; a row of 2 bits has three values."""
+    return max(bits, 4)
+
+
+def has_row_scales(settings):
+    """Whether each row of the word table has its scale, as ai-edge-quantizer stores it; the converter stores one."""
+    return settings["activations"] == "dynamic" and settings["bits"] < 8
+
+
+def largest(x, axis=None):
+    """max|x| over `axis` (None: all), kept as axes of 1 so that it divides `x`; at least 1e-8."""
+    return tf.maximum(tf.reduce_max(tf.abs(x), axis=axis, keepdims=axis is not None), EPSILON)
+
+
+def quantize(x, largest, bits=8, wide=False):
+    """Integers, as floats, of x on the grid of `largest`: clamp(round(x S), -M, M); `wide`: from -M - 1 on."""
+    top = levels(bits)
+    return tf.clip_by_value(tf.round(x * (top / largest)), -top - wide, top)
+
+
+def fake_quantize(x, largest, bits=8, wide=False):
+    """The values of x on the grid of `largest`; the gradient is that of x, inside and outside of the range."""
+    return x + tf.stop_gradient(quantize(x, largest, bits, wide) * (largest / levels(bits)) - x)
+
+
+@L.register
+class WeightQuantizer(quantization.quantizers.Quantizer):
+    """Quantises a weight by its largest value now. axis: None, one scale; 0, one per column; -1, one per row."""
+
+    def __init__(self, bits, axis=None):
+        self.bits, self.axis = bits, axis
+
+    def build(self, tensor_shape, name, layer):
+        return {}
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        if training or self.axis is not None:
+            return fake_quantize(inputs, largest(inputs, self.axis), self.bits)
+        return marked(inputs, largest(inputs), self.bits)
+
+    def get_config(self):
+        return {"bits": self.bits, "axis": self.axis}
+
+
+@L.register
+class ActivationQuantizer(quantization.quantizers.Quantizer):
+    """Quantises an activation to 8 bits by a moving average of its largest value: ema - (1 - d) (ema - max|x|).
+
+    The first value seen sets the average; ranges are collected from the first update on and used from `start_step` on.
+    Outside of training they are used and never change. Values below the range become -128, as in TFLite's int8.
+    """
+
+    def __init__(self, decay, start_step):
+        self.decay, self.start_step = decay, start_step
+
+    def build(self, tensor_shape, name, layer):
+        ema = layer.add_weight(f"{name}_range", shape=(), initializer="zeros", trainable=False,
+                               aggregation=tf.VariableAggregation.MEAN)
+        return {"ema": ema, "step": layer.optimizer_step}
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        ema = weights["ema"]
+        if not training:
+            return marked(inputs, tf.maximum(ema, EPSILON), wide=True)
+        now = largest(inputs)
+        ema.assign(tf.where(ema > 0.0, ema - (1.0 - self.decay) * (ema - now), now))
+        rounded = fake_quantize(inputs, tf.maximum(ema, EPSILON), wide=True)
+        return tf.where(weights["step"] >= self.start_step, rounded, inputs)
+
+    def get_config(self):
+        return {"decay": self.decay, "start_step": self.start_step}
+
+
+@L.register
+class ProbabilityQuantizer(quantization.quantizers.Quantizer):
+    """Rounds probabilities to k / 256, k = 0 .. 255: what TFLite does to a softmax that is read as int8.
+
+    The converter makes the product of probabilities and values an integer one, because its other sides are int8.
+    """
+
+    def build(self, tensor_shape, name, layer):
+        return {}
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        rounded = tf.quantization.fake_quant_with_min_max_args(inputs, 0.0, 255 / 256)
+        return inputs + tf.stop_gradient(rounded - inputs) if training else rounded
+
+    def get_config(self):
+        return {}
+
+
+def marked(x, largest, bits=8, wide=False):
+    """`fake_quantize` as TensorFlow's own operator: the same values, and the converter reads scale and bits from it."""
+    lowest = -largest * ((levels(bits) + wide) / levels(bits))
+    return tf.quantization.fake_quant_with_min_max_vars(x, lowest, largest, num_bits=bits, narrow_range=not wide)
+
+
+@L.register
+class LayerQuantizers(quantization.QuantizeConfig):
+    """Which tensors of one layer are quantised (see the module's table); `settings` as in `BertConfig.quantization`."""
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def _activation(self):
+        return ActivationQuantizer(self.settings["decay"], self.settings["start_step"])
+
+    def get_weights_and_quantizers(self, layer):
+        if isinstance(layer, keras.layers.Dense):
+            axis = None if self.settings["activations"] == "static" else 0
+            return [(layer.kernel, WeightQuantizer(self.settings["bits"], axis))]
+        whole = isinstance(layer, L.WordEmbedding) and not has_row_scales(self.settings)
+        return [(layer.embeddings, WeightQuantizer(8))] if whole else []
+
+    def set_quantize_weights(self, layer, quantize_weights):
+        for weight in quantize_weights:
+            setattr(layer, "kernel" if isinstance(layer, keras.layers.Dense) else "embeddings", weight)
+
+    def get_activations_and_quantizers(self, layer):
+        """The product x W + b is quantised before the activation, as FULLY_CONNECTED gives it."""
+        if not isinstance(layer, keras.layers.Dense) or self.settings["activations"] == "dynamic":
+            return []
+        self.activation = layer.activation
+        return [(keras.activations.linear, self._activation())]
+
+    def set_quantize_activations(self, layer, quantize_activations):
+        for product in quantize_activations:
+            layer.activation = lambda x: self.activation(product(x))
+
+    def get_output_quantizers(self, layer):
+        if isinstance(layer, L.WordEmbedding):              # the rows that are looked up, and only these
+            return [WeightQuantizer(table_bits(self.settings["bits"]), -1)] * has_row_scales(self.settings)
+        if self.settings["activations"] == "dynamic":
+            return []
+        if isinstance(layer, L.AttentionProbs):
+            return [ProbabilityQuantizer()]
+        linear = isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear
+        return [] if linear else [self._activation()]
+
+    def get_config(self):
+        return {"settings": self.settings}
+
+
+class AsAnnotated(quantization.QuantizeScheme):
+    """TF-MOT's scheme, layout transform and registry in one: wraps what is annotated, and changes nothing else.
+
+    The default scheme would also quantise the inputs (ours are ids) and what LayerNorm reads.
+    """
+
+    def get_layout_transformer(self):
+        return self
+
+    def get_quantize_registry(self):
+        return self
+
+    def apply(self, model, layer_quantize_map):
+        return model, layer_quantize_map
+
+    def supports(self, layer):
+        return False
+
+
+def is_quantized(layer, settings):
+    """Whether a layer of the flat model is quantised (see the module's table)."""
+    static = settings["activations"] == "static"
+    if isinstance(layer, keras.layers.Dense):
+        return not static or is_inner_dense(layer)
+    inner = (L.LayerNorm, L.AttentionProbs, L.AttentionContext, keras.layers.Activation)
+    return isinstance(layer, L.WordEmbedding) or (static and isinstance(layer, inner))
+
+
+def quantized_layers(model, settings):
+    """The layers of a flat model, those to be quantised wrapped by TF-MOT, under the names that they had.
+
+    Args:
+        model: `keras.Model`. settings: `BertConfig.quantization`.
+    Returns:
+        list of layers; a layer that `model` calls several times is one layer still.
+    """
+    annotated = wrapped(model, lambda layer: quantization.quantize_annotate_layer(layer, LayerQuantizers(settings)),
+                        lambda layer: is_quantized(layer, settings))
+    with quantization.quantize_scope():
+        return quantization.quantize_apply(annotated, AsAnnotated(), quantized_layer_name_prefix="").layers
