@@ -1,4 +1,5 @@
 """Writes files and folders whole or not at all, and never over the work of another run unasked."""
+
 import contextlib
 import errno
 import json
@@ -6,7 +7,9 @@ import os
 import shutil
 from pathlib import Path
 
-DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"     # of the clone; data/cache and data/downloads: not in git
+DATA_FOLDER = (
+    Path(__file__).resolve().parents[1] / "data"
+)  # of the clone; data/cache and data/downloads: not in git
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -29,10 +32,14 @@ def _whole(path):
             with contextlib.suppress(OSError):
                 temp.unlink()
         if isinstance(error, OSError) and error.errno in FULL:
-            raise WriteError(f"Could not write `{path}`: {error.strerror}. What was there before is unchanged. "
-                             "Free some space, or choose a folder on another disk.") from error
+            raise WriteError(
+                f"Could not write `{path}`: {error.strerror}. What was there before is unchanged. "
+                "Free some space, or choose a folder on another disk."
+            ) from error
         if isinstance(error, OSError) and error.filename == str(temp):
-            raise WriteError(f"Could not write `{path}`: {error.strerror}. Choose another folder.") from error
+            raise WriteError(
+                f"Could not write `{path}`: {error.strerror}. Choose another folder."
+            ) from error
         raise
 
 
@@ -78,7 +85,9 @@ def one_of(folder, *names):
     """The first of these files that a folder of weights holds. Raises ValueError if it holds none."""
     found = [folder / name for name in names if (folder / name).is_file()]
     if not found:
-        raise ValueError(f"{folder}: the weights must come with {' or '.join(names)}. It is missing.")
+        raise ValueError(
+            f"{folder}: the weights must come with {' or '.join(names)}. It is missing."
+        )
     return found[0]
 
 
@@ -90,14 +99,20 @@ def new_folder(path, overwrite=False, sign=None):
     """
     path = Path(path).resolve()
     if path.exists() and not path.is_dir():
-        raise ValueError(f"The output must be a folder. Received: `{path}`, which is a file. Choose another name.")
+        raise ValueError(
+            f"The output must be a folder. Received: `{path}`, which is a file. Choose another name."
+        )
     if path.is_dir() and any(path.iterdir()):
         if not overwrite:
-            raise ValueError(f"The output folder must be new or empty. Received: `{path}`, which holds files. "
-                             "Choose another folder, or pass `--overwrite` to replace its content.")
+            raise ValueError(
+                f"The output folder must be new or empty. Received: `{path}`, which holds files. "
+                "Choose another folder, or pass `--overwrite` to replace its content."
+            )
         if sign and not (path / sign).is_file():
-            raise ValueError(f"`--overwrite` replaces only a folder of the same kind. Received: `{path}`, which holds "
-                             f"files but no {sign}. Choose another folder.")
+            raise ValueError(
+                f"`--overwrite` replaces only a folder of the same kind. Received: `{path}`, which holds "
+                f"files but no {sign}. Choose another folder."
+            )
     return path
 
 
@@ -122,8 +137,10 @@ def atomic_folder(path, overwrite=False):
             return
         old = {entry.name for entry in path.iterdir()}
         if old and old.isdisjoint(entry.name for entry in temp.iterdir()):
-            raise ValueError(f"`--overwrite` replaces only a folder of the same kind. Received: `{path}`, which holds "
-                             f"{', '.join(sorted(old)[:3])}. Choose another folder.")
+            raise ValueError(
+                f"`--overwrite` replaces only a folder of the same kind. Received: `{path}`, which holds "
+                f"{', '.join(sorted(old)[:3])}. Choose another folder."
+            )
         aside = temp.with_suffix(".old")
         os.rename(path, aside)
         try:
@@ -146,9 +163,11 @@ def claim_folder(folder, asked, overwrite=False):
     asked, note = json.dumps(asked), Path(folder) / "asked.json"
     if note.is_file() and note.read_text(encoding="utf-8") != asked:
         if not overwrite:
-            raise ValueError(f"{folder} holds the checkpoints of another command, with other data or settings. Repeat "
-                             "that one to go on with it, or choose another folder. On the command line: another "
-                             "`--out`, or `--overwrite`.")
+            raise ValueError(
+                f"{folder} holds the checkpoints of another command, with other data or settings. Repeat "
+                "that one to go on with it, or choose another folder. On the command line: another "
+                "`--out`, or `--overwrite`."
+            )
         shutil.rmtree(folder)
     with atomic_write(note) as file:
         file.write(asked)

@@ -1,12 +1,24 @@
 """Finds methods by their place, `keras_compress/<family>/<file>.py`: there is no registry to edit."""
+
 import ast
 import importlib
 from pathlib import Path
 
 FAMILIES = ("replacement", "distillation", "factorization", "quantization", "pruning")
-TRAININGS = {"finetune": "training.loop", "masked_lm": "pretraining.masked_lm", "pretrain": "pretraining.masked_lm",
-             "from_scratch": "pretraining.masked_lm"}
-INNER = ("seed", "training", "num_steps", "first_step", "only", "in_place")         # arguments that no recipe sets
+TRAININGS = {
+    "finetune": "training.loop",
+    "masked_lm": "pretraining.masked_lm",
+    "pretrain": "pretraining.masked_lm",
+    "from_scratch": "pretraining.masked_lm",
+}
+INNER = (
+    "seed",
+    "training",
+    "num_steps",
+    "first_step",
+    "only",
+    "in_place",
+)  # arguments that no recipe sets
 PACKAGE = Path(__file__).parent
 
 
@@ -16,7 +28,9 @@ def methods():
     for family in FAMILIES:
         for path in sorted((PACKAGE / family).glob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            if any(isinstance(node, ast.FunctionDef) and node.name == "compress" for node in tree.body):
+            if any(
+                isinstance(node, ast.FunctionDef) and node.name == "compress" for node in tree.body
+            ):
                 found[path.stem] = (family, (ast.get_docstring(tree) or "").split("\n")[0])
     return found
 
@@ -31,7 +45,9 @@ def method(name):
         return getattr(importlib.import_module(f"keras_compress.{TRAININGS[name]}"), name)
     known = methods()
     if name not in known:
-        raise ValueError(f"`method` must be one of {', '.join([*TRAININGS, *known])}. Received: {name!r}.")
+        raise ValueError(
+            f"`method` must be one of {', '.join([*TRAININGS, *known])}. Received: {name!r}."
+        )
     return importlib.import_module(f"keras_compress.{known[name][0]}.{name}").compress
 
 
@@ -40,4 +56,6 @@ def settings_of(name):
     import inspect
 
     parameters = inspect.signature(method(name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in INNER}
+    return {
+        p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in INNER
+    }

@@ -1,5 +1,6 @@
 """Latency of exported files, and of the same graph in TensorFlow, on this machine. Only ratios of what is measured in
 one call are fair."""
+
 import os
 import platform
 import time
@@ -28,7 +29,9 @@ def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
         ValueError: if a file cannot be loaded, or does not come from the model.
     """
     if runs < 1 or num_threads < 1:
-        raise ValueError(f"`runs` and `num_threads` must be 1 or more. Received: {runs} and {num_threads}.")
+        raise ValueError(
+            f"`runs` and `num_threads` must be 1 or more. Received: {runs} and {num_threads}."
+        )
     runners = [open_model(path, num_threads) for path in paths]
     functions = [lambda r=r, i=random_inputs(r): r.run(i) for r in runners]
     names, lengths = [str(path) for path in paths], [runner.sequence_length for runner in runners]
@@ -43,9 +46,18 @@ def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
         lengths += lengths[:1] * len(in_tensorflow)
         threads += [_tensorflow_threads()] * len(in_tensorflow)
     times = interleave(functions, runs, warmup)
-    return [{"path": name, "latency_ms_p50": float(np.percentile(ms, 50)),
-             "latency_ms_p90": float(np.percentile(ms, 90)), "runs": runs, "device": device(), "threads": threads,
-             "sequence_length": length} for name, length, threads, ms in zip(names, lengths, threads, times)]
+    return [
+        {
+            "path": name,
+            "latency_ms_p50": float(np.percentile(ms, 50)),
+            "latency_ms_p90": float(np.percentile(ms, 90)),
+            "runs": runs,
+            "device": device(),
+            "threads": threads,
+            "sequence_length": length,
+        }
+        for name, length, threads, ms in zip(names, lengths, threads, times)
+    ]
 
 
 def _in_tensorflow(task_model, inputs):
@@ -54,20 +66,28 @@ def _in_tensorflow(task_model, inputs):
     from keras_compress.bert.encoder import can_be_cls_only
     from mobile_export.convert import exported_graph
 
-    model, function = exported_graph(task_model, inputs["input_mask"].shape[1],
-                                     can_be_cls_only(task_model.config, task_model.task))
+    model, function = exported_graph(
+        task_model,
+        inputs["input_mask"].shape[1],
+        can_be_cls_only(task_model.config, task_model.task),
+    )
     tensors = {name: tf.constant(value) for name, value in inputs.items()}
-    return {"tf.function": lambda: next(iter(function(**tensors).values())).numpy(),
-            "Keras call": lambda: tf.nn.softmax(model(tensors, training=False)).numpy(),
-            "Keras predict": lambda: tf.nn.softmax(model.predict(tensors, verbose=0)).numpy()}
+    return {
+        "tf.function": lambda: next(iter(function(**tensors).values())).numpy(),
+        "Keras call": lambda: tf.nn.softmax(model(tensors, training=False)).numpy(),
+        "Keras predict": lambda: tf.nn.softmax(model.predict(tensors, verbose=0)).numpy(),
+    }
 
 
 def _tensorflow_threads():
     """Threads of one operation; 0 in its settings stands for all cores."""
     from keras_compress.backend import tf
 
-    return tf.config.threading.get_intra_op_parallelism_threads() or int(
-        os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count()
+    return (
+        tf.config.threading.get_intra_op_parallelism_threads()
+        or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
+        or os.cpu_count()
+    )
 
 
 def interleave(functions, runs, warmup=0, clock=time.perf_counter):
@@ -84,8 +104,13 @@ def interleave(functions, runs, warmup=0, clock=time.perf_counter):
 def random_inputs(runner, seed=0):
     """A full-length text of random words."""
     shape = (1, runner.sequence_length)
-    return {"input_word_ids": np.random.default_rng(seed).integers(0, runner.vocab_size, shape, dtype=np.int32),
-            "input_mask": np.ones(shape, np.int32), "input_type_ids": np.zeros(shape, np.int32)}
+    return {
+        "input_word_ids": np.random.default_rng(seed).integers(
+            0, runner.vocab_size, shape, dtype=np.int32
+        ),
+        "input_mask": np.ones(shape, np.int32),
+        "input_type_ids": np.zeros(shape, np.int32),
+    }
 
 
 def device():

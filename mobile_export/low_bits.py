@@ -4,10 +4,11 @@ Every FULLY_CONNECTED gets one scale per output, max|w| / (2^(bits - 1) - 1), th
 are quantised to 8 bits by the runtime. Weights that were trained on such a grid keep their integers. The file is
 smaller than one of int8, and not faster: the kernels unpack to 8 bits before they multiply.
 """
+
 import numpy as np
 
 PER_CHANNEL_VERSION = 12
-MIN_TABLE_BITS = 4                                   # as `quantization.fake_quant.table_bits`, where the reason is
+MIN_TABLE_BITS = 4  # as `quantization.fake_quant.table_bits`, where the reason is
 
 
 def low_bits(content, bits):
@@ -24,7 +25,9 @@ def low_bits(content, bits):
     quantizer = Quantizer(edited(content, _look_up_embeddings))
     quantizer.add_dynamic_config(".*", TFLOperationName.FULLY_CONNECTED, bits)
     quantizer.add_dynamic_config(".*", TFLOperationName.EMBEDDING_LOOKUP, max(bits, MIN_TABLE_BITS))
-    quantized = quantizer.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
+    quantized = quantizer.quantize(
+        enable_progress_bar=False, enable_progress_report=False
+    ).quantized_model
     return edited(bytes(quantized), _raise_versions)
 
 
@@ -54,16 +57,21 @@ def _look_up_embeddings(model):
 
     graph = model.subgraphs[0]
     ids = next(t for t in model.signatureDefs[0].inputs if t.name == b"input_word_ids").tensorIndex
-    lookup = next(operator for operator in graph.operators if ids in operator.inputs
-                  and model.operatorCodes[operator.opcodeIndex].builtinCode == BuiltinOperator.GATHER)
+    lookup = next(
+        operator
+        for operator in graph.operators
+        if ids in operator.inputs
+        and model.operatorCodes[operator.opcodeIndex].builtinCode == BuiltinOperator.GATHER
+    )
     table, rows = lookup.inputs[0], lookup.outputs[0]
     flat_ids = _add_tensor(model, graph.tensors[ids].shape[1:], graph.tensors[ids].type)
     flat_rows = _add_tensor(model, graph.tensors[rows].shape[1:], graph.tensors[rows].type)
     place = graph.operators.index(lookup)
-    graph.operators[place:place + 1] = [
+    graph.operators[place : place + 1] = [
         _operator(model, BuiltinOperator.RESHAPE, [ids, _shape_of(model, flat_ids)], flat_ids),
         _operator(model, BuiltinOperator.EMBEDDING_LOOKUP, [flat_ids, table], flat_rows),
-        _operator(model, BuiltinOperator.RESHAPE, [flat_rows, _shape_of(model, rows)], rows)]
+        _operator(model, BuiltinOperator.RESHAPE, [flat_rows, _shape_of(model, rows)], rows),
+    ]
 
 
 def _operator(model, kind, inputs, output):
@@ -85,7 +93,11 @@ def _add_tensor(model, shape, kind, data=None):
     tensor, buffer, tensors = TensorT(), BufferT(), model.subgraphs[0].tensors
     buffer.data = None if data is None else np.frombuffer(data, np.uint8)
     model.buffers.append(buffer)
-    tensor.buffer, tensor.type, tensor.shape = len(model.buffers) - 1, kind, np.array(shape, np.int32)
+    tensor.buffer, tensor.type, tensor.shape = (
+        len(model.buffers) - 1,
+        kind,
+        np.array(shape, np.int32),
+    )
     tensor.name = f"word_lookup_{len(tensors)}".encode()
     tensors.append(tensor)
     return len(tensors) - 1

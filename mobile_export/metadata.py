@@ -12,6 +12,7 @@ tests/mobile_export/test_mediapipe.py otherwise than we do, and none after `medi
 U+2B820 to U+2B91F, and punctuation of newer Unicode), or the reverse; and words of over 100 bytes but at most 100
 characters, where MediaPipe counts the former and BERT the latter. Plain English and Chinese commands: 500 of 500 alike.
 """
+
 import io
 import re
 import zipfile
@@ -23,16 +24,22 @@ from keras_compress.bert.tokenizer import clean
 from mobile_export.litert import Runner
 from mobile_export.low_bits import edited
 
-NAMES = {b"input_word_ids": "ids", b"input_mask": "mask", b"input_type_ids": "segment_ids"}     # MediaPipe's names
-FEATURE = (1, ())                           # ContentProperties: a union's type, then its table
-LABELS, VOCABULARY = 2, 5                   # AssociatedFileType
-BERT_TOKENIZER = 4                          # ProcessUnitOptions
+NAMES = {
+    b"input_word_ids": "ids",
+    b"input_mask": "mask",
+    b"input_type_ids": "segment_ids",
+}  # MediaPipe's names
+FEATURE = (1, ())  # ContentProperties: a union's type, then its table
+LABELS, VOCABULARY = 2, 5  # AssociatedFileType
+BERT_TOKENIZER = 4  # ProcessUnitOptions
 
 
 def no_metadata(task_model):
     """Why no metadata can be written for a model; None if they can."""
     if task_model.task != "classification":
-        return f"MediaPipe's TextClassifier gives one text one label, which {task_model.task} is not"
+        return (
+            f"MediaPipe's TextClassifier gives one text one label, which {task_model.task} is not"
+        )
     if task_model.config.architecture != "bert":
         return f"MediaPipe's TextClassifier takes a single graph, and a {task_model.config.architecture} has loops"
     if not task_model.tokenizer.lowercase:
@@ -68,8 +75,10 @@ def with_metadata(content, task_model, description):
     """
     runner, vocab, labels = Runner(content), task_model.tokenizer.vocab, task_model.labels
     if (runner.vocab_size, runner.output_shape) != (len(vocab), (len(labels),)):
-        raise ValueError(f"The file must be exported from this model, with {len(vocab)} pieces and {len(labels)} "
-                         f"labels. Received: {runner.vocab_size} and outputs of shape {runner.output_shape}.")
+        raise ValueError(
+            f"The file must be exported from this model, with {len(vocab)} pieces and {len(labels)} "
+            f"labels. Received: {runner.vocab_size} and outputs of shape {runner.output_shape}."
+        )
 
     def add(model):
         from ai_edge_litert.schema_py_generated import BufferT, MetadataT
@@ -84,10 +93,15 @@ def with_metadata(content, task_model, description):
 
     # Clients skip empty lines, and the ids after them would move. No word is empty or holds white space: such a piece
     # never matches, and a stand-in keeps its line.
-    pieces = [f"[piece {i}]" if not piece or re.search(r"\s", piece) else piece for i, piece in enumerate(vocab)]
+    pieces = [
+        f"[piece {i}]" if not piece or re.search(r"\s", piece) else piece
+        for i, piece in enumerate(vocab)
+    ]
     file = io.BytesIO()
     file.write(edited(content, add))
-    with zipfile.ZipFile(file, "a") as archive:           # clients want it uncompressed; a fixed date: the same bytes
+    with zipfile.ZipFile(
+        file, "a"
+    ) as archive:  # clients want it uncompressed; a fixed date: the same bytes
         for name, lines in (("vocab.txt", pieces), ("labels.txt", labels)):
             archive.writestr(zipfile.ZipInfo(name), "\n".join(lines) + "\n")
     return file.getvalue()
@@ -112,7 +126,10 @@ def _write(builder, value):
     Returns its offset."""
     if isinstance(value, str):
         return builder.CreateString(value)
-    inner = [field if field is None or isinstance(field, int) else _write(builder, field) for field in value]
+    inner = [
+        field if field is None or isinstance(field, int) else _write(builder, field)
+        for field in value
+    ]
     if isinstance(value, list):
         builder.StartVector(4, len(inner), 4)
         for offset in reversed(inner):

@@ -1,10 +1,11 @@
 """Runs an exported .onnx file with ONNX Runtime, as litert.py runs a .tflite file. No TensorFlow."""
+
 from importlib.util import find_spec
 from pathlib import Path
 
 from mobile_export.litert import INPUT_NAMES, Runner, read
 
-PACKAGES = ("onnx", "onnxruntime", "tf2onnx")              # to write a file; to run it, onnxruntime alone
+PACKAGES = ("onnx", "onnxruntime", "tf2onnx")  # to write a file; to run it, onnxruntime alone
 
 
 def require(*packages):
@@ -24,7 +25,8 @@ class OnnxRunner:
         ImportError: without onnxruntime.
         ValueError: if the file is missing, damaged, or not of `mobile_export.convert`.
     """
-    num_partitions = None                               # of XNNPACK
+
+    num_partitions = None  # of XNNPACK
     forward, inputs = Runner.forward, Runner.inputs
 
     def __init__(self, source, num_threads=1):
@@ -37,7 +39,10 @@ class OnnxRunner:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         try:
             self._session = onnxruntime.InferenceSession(
-                source if isinstance(source, bytes) else read(source), options, providers=["CPUExecutionProvider"])
+                source if isinstance(source, bytes) else read(source),
+                options,
+                providers=["CPUExecutionProvider"],
+            )
             shapes = {tensor.name: tensor.shape for tensor in self._session.get_inputs()}
             self.sequence_length = shapes["input_word_ids"][-1]
             self.output_shape = tuple(self._session.get_outputs()[0].shape[1:])
@@ -47,7 +52,9 @@ class OnnxRunner:
             self.vocab_size = int(self._session.get_modelmeta().custom_metadata_map["vocab_size"])
         except (KeyError, IndexError, TypeError, ValueError, *_errors()) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"{name}: not a model that ONNX Runtime can load ({reason}). Export it again.") from error
+            raise ValueError(
+                f"{name}: not a model that ONNX Runtime can load ({reason}). Export it again."
+            ) from error
 
     def run(self, inputs):
         """One forward pass. Inputs by name, int32 (1, seq) each -> float32 (1, classes) or (1, seq, labels)."""
@@ -73,5 +80,11 @@ def _errors():
     """What ONNX Runtime raises on a file that it cannot load."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented,
-            state.RuntimeException)
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NotImplemented,
+        state.RuntimeException,
+    )

@@ -3,6 +3,7 @@
 A request is looked up in a table of the files that are served, made at the start: its path never reaches the file
 system.
 """
+
 import json
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,9 +13,15 @@ from urllib.parse import quote, unquote, urlsplit
 WEB = Path(__file__).parent / "web"
 PAGE = ("index.html", "app.js", "style.css")
 PACKAGE = "node_modules/@mediapipe/tasks-text"
-TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
-         ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
-         ".json": "application/json", ".wasm": "application/wasm", ".tflite": "application/octet-stream"}
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".wasm": "application/wasm",
+    ".tflite": "application/octet-stream",
+}
 
 
 def server(folder, port=8000):
@@ -27,32 +34,52 @@ def server(folder, port=8000):
         ValueError: if the folder holds no such file, node modules are missing, or the port is taken.
     """
     if not 0 <= port <= 65535:
-        raise ValueError(f"`port` must be 0 to 65535. Received: {port}. Choose another with `--port`.")
+        raise ValueError(
+            f"`port` must be 0 to 65535. Received: {port}. Choose another with `--port`."
+        )
     folder = Path(folder).resolve()
-    models = [path for path in sorted(folder.rglob("*.tflite")) if zipfile.is_zipfile(path)]      # metadata end the file
+    models = [
+        path for path in sorted(folder.rglob("*.tflite")) if zipfile.is_zipfile(path)
+    ]  # metadata end the file
     if not models:
-        raise ValueError("The folder must hold classifiers as .tflite files with metadata. Received: "
-                         f"{folder}, which has none. Give the folder of a `run` or what `export` wrote.")
+        raise ValueError(
+            "The folder must hold classifiers as .tflite files with metadata. Received: "
+            f"{folder}, which has none. Give the folder of a `run` or what `export` wrote."
+        )
     if not (WEB / PACKAGE).is_dir():
-        raise ValueError(f"The page needs its node modules: {WEB / 'node_modules'} does not hold them. Install Node.js, "
-                         f"then run `npm ci` in {WEB}.")
+        raise ValueError(
+            f"The page needs its node modules: {WEB / 'node_modules'} does not hold them. Install Node.js, "
+            f"then run `npm ci` in {WEB}."
+        )
     files = {f"/{name}": WEB / name for name in PAGE} | {"/": WEB / "index.html"}
-    files |= {f"/{path.relative_to(WEB).as_posix()}": path for path in (WEB / PACKAGE).rglob("*")
-              if path.suffix in TYPES and path.is_file()}
+    files |= {
+        f"/{path.relative_to(WEB).as_posix()}": path
+        for path in (WEB / PACKAGE).rglob("*")
+        if path.suffix in TYPES and path.is_file()
+    }
     listed = []
     for path in models:
         name = path.relative_to(folder).as_posix()
         files[f"/files/{name}"] = path
-        listed.append({"name": name.removeprefix("models/").removesuffix(".tflite"), "path": f"files/{quote(name)}",
-                       "bytes": path.stat().st_size})
+        listed.append(
+            {
+                "name": name.removeprefix("models/").removesuffix(".tflite"),
+                "path": f"files/{quote(name)}",
+                "bytes": path.stat().st_size,
+            }
+        )
     content = json.dumps(listed).encode()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             path, port = unquote(urlsplit(self.path).path), self.server.server_port
-            own = (f"127.0.0.1:{port}", f"localhost:{port}", *("127.0.0.1", "localhost") * (port == 80))
+            own = (
+                f"127.0.0.1:{port}",
+                f"localhost:{port}",
+                *("127.0.0.1", "localhost") * (port == 80),
+            )
             if self.headers["Host"] not in own:
-                self.send_error(403)                              # another site's name that leads to this machine
+                self.send_error(403)  # another site's name that leads to this machine
             elif path == "/models.json":
                 self.answer(content, ".json")
             elif path in files and files[path].is_file():
@@ -74,5 +101,7 @@ def server(folder, port=8000):
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), Handler)
     except OSError as error:
-        raise ValueError(f"`port` must be free. Received: {port} ({error.strerror}). Choose another with "
-                         "`--port`.") from error
+        raise ValueError(
+            f"`port` must be free. Received: {port} ({error.strerror}). Choose another with "
+            "`--port`."
+        ) from error

@@ -12,6 +12,7 @@ both choose the same label; exit status 1 beyond 1e-5 for float files, 2e-2 for 
 emulator's time says nothing about a phone's. qemu 7.2 (Debian 12) will not do: on its default processor int8 files
 are wrong by .57, and LiteRT 2.3 crashes.
 """
+
 import argparse
 import json
 import os
@@ -27,8 +28,10 @@ import numpy as np
 from mobile_export.litert import Runner
 
 SOURCE = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n"
-PACKAGES = ("python3.13-minimal libpython3.13-minimal libpython3.13-stdlib libc6 libstdc++6 libgcc-s1 zlib1g libexpat1 "
-            "libffi8").split()
+PACKAGES = (
+    "python3.13-minimal libpython3.13-minimal libpython3.13-stdlib libc6 libstdc++6 libgcc-s1 zlib1g libexpat1 "
+    "libffi8"
+).split()
 PROCESSORS = ("cortex-a57", "cortex-a76", "cortex-a710")
 NUM_TEXTS = 20
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,29 +42,65 @@ print(json.dumps([probabilities(path).tolist() for path in sys.argv[1:]]))"""
 
 def fetch(folder):
     """Fills a folder: `root/` with the emulator and arm64 packages of Debian, `site/` with the wheels."""
-    apt = folder / "apt"                                   # lists and cache of its own: the system's stay as they are
+    apt = folder / "apt"  # lists and cache of its own: the system's stay as they are
     for name in ("lists/partial", "cache/archives/partial"):
         (apt / name).mkdir(parents=True, exist_ok=True)
     (apt / "status").touch()
     (apt / "sources.list").write_text(SOURCE)
-    here = subprocess.run(["dpkg", "--print-architecture"], check=True, capture_output=True, text=True).stdout.strip()
-    settings = {"Dir::State": apt, "Dir::State::Lists": apt / "lists", "Dir::State::status": apt / "status",
-                "Dir::Cache": apt / "cache", "Dir::Etc::sourcelist": apt / "sources.list", "Dir::Etc::sourceparts": "-",
-                "APT::Architectures": f"{here},arm64"}
-    apt_get = ["apt-get", "-qq", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
+    here = subprocess.run(
+        ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    settings = {
+        "Dir::State": apt,
+        "Dir::State::Lists": apt / "lists",
+        "Dir::State::status": apt / "status",
+        "Dir::Cache": apt / "cache",
+        "Dir::Etc::sourcelist": apt / "sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "APT::Architectures": f"{here},arm64",
+    }
+    apt_get = [
+        "apt-get",
+        "-qq",
+        *(word for name, value in settings.items() for word in ("-o", f"{name}={value}")),
+    ]
     subprocess.run([*apt_get, "update"], check=True)
-    subprocess.run([*apt_get, "download", f"qemu-user:{here}", *(f"{name}:arm64" for name in PACKAGES)], check=True,
-                   cwd=apt)
+    subprocess.run(
+        [*apt_get, "download", f"qemu-user:{here}", *(f"{name}:arm64" for name in PACKAGES)],
+        check=True,
+        cwd=apt,
+    )
     for package in apt.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", package, folder / "root"], check=True)
     if not (folder / "root/lib").is_symlink():
         (folder / "root/lib").symlink_to("usr/lib")
     tags = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
-    locked = re.findall(r"^(?:numpy|ai-edge-litert)==.*(?:\n    --hash.*)+", (ROOT / "requirements.txt").read_text(), re.M)
+    locked = re.findall(
+        r"^(?:numpy|ai-edge-litert)==.*(?:\n    --hash.*)+",
+        (ROOT / "requirements.txt").read_text(),
+        re.M,
+    )
     (folder / "requirements.txt").write_text("\n".join(locked))
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--target",
-                    folder / "site", "--python-version", "3.13", *(f"--platform={tag}" for tag in tags),
-                    "--require-hashes", "-r", folder / "requirements.txt"], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--target",
+            folder / "site",
+            "--python-version",
+            "3.13",
+            *(f"--platform={tag}" for tag in tags),
+            "--require-hashes",
+            "-r",
+            folder / "requirements.txt",
+        ],
+        check=True,
+    )
     (folder / "complete").touch()
 
 
@@ -70,17 +109,32 @@ def exported(folder):
     from mobile_export.convert import FORMATS, ONNX_FORMATS, export
     from tests.mobile_export.conftest import LENGTH, tiny
 
-    return [row["path"] for row in export(
-        tiny(), folder, [name for name in FORMATS if name not in ONNX_FORMATS], sequence_length=LENGTH,
-        allow_drift=True)]
+    return [
+        row["path"]
+        for row in export(
+            tiny(),
+            folder,
+            [name for name in FORMATS if name not in ONNX_FORMATS],
+            sequence_length=LENGTH,
+            allow_drift=True,
+        )
+    ]
 
 
 def probabilities(path):
     """Outputs of a file for 20 texts of random words and lengths, always the same ones: (texts or tokens, classes)."""
     runner, random = Runner(path), np.random.default_rng(0)
     lengths = random.integers(1, runner.sequence_length + 1, NUM_TEXTS)
-    return np.vstack(runner.forward([SimpleNamespace(ids=random.integers(0, runner.vocab_size, n).tolist(),
-                                                     type_ids=[0] * n) for n in lengths]))
+    return np.vstack(
+        runner.forward(
+            [
+                SimpleNamespace(
+                    ids=random.integers(0, runner.vocab_size, n).tolist(), type_ids=[0] * n
+                )
+                for n in lengths
+            ]
+        )
+    )
 
 
 def compare(files, folder):
@@ -88,26 +142,49 @@ def compare(files, folder):
     root, paths = folder / "root", os.pathsep.join([str(ROOT), str(folder / "site")])
     here, failed = [probabilities(path) for path in files], False
     for processor in PROCESSORS:
-        emulated = [root / "usr/bin/qemu-aarch64", "-cpu", processor, "-L", root, root / "usr/bin/python3.13"]
-        result = subprocess.run([*emulated, "-c", THERE, *files], check=True, stdout=subprocess.PIPE,
-                                env={**os.environ, "PYTHONPATH": paths})
+        emulated = [
+            root / "usr/bin/qemu-aarch64",
+            "-cpu",
+            processor,
+            "-L",
+            root,
+            root / "usr/bin/python3.13",
+        ]
+        result = subprocess.run(
+            [*emulated, "-c", THERE, *files],
+            check=True,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
         for path, ours, theirs in zip(files, here, map(np.array, json.loads(result.stdout))):
-            difference, agreement = np.abs(theirs - ours).max(), np.mean(theirs.argmax(-1) == ours.argmax(-1))
+            difference, agreement = (
+                np.abs(theirs - ours).max(),
+                np.mean(theirs.argmax(-1) == ours.argmax(-1)),
+            )
             bound = 1e-5 if Path(path).stem.startswith("float") else 2e-2
             failed |= not difference <= bound
-            print(f"{processor} {Path(path).name}: largest |dp| {difference:.2g} (bound {bound:g}), same label "
-                  f"{100 * agreement:.0f} % of {len(ours)}", flush=True)
+            print(
+                f"{processor} {Path(path).name}: largest |dp| {difference:.2g} (bound {bound:g}), same label "
+                f"{100 * agreement:.0f} % of {len(ours)}",
+                flush=True,
+            )
     return int(failed)
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m tests.arm64", description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="*", metavar="FILE.tflite", help="exported files (default: a tiny model's)")
-    parser.add_argument("--folder", default=ROOT / "data/cache/arm64", type=Path, help="(default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.arm64", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE.tflite", help="exported files (default: a tiny model's)"
+    )
+    parser.add_argument(
+        "--folder", default=ROOT / "data/cache/arm64", type=Path, help="(default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     folder = options.folder.resolve()
     for path in options.files:
-        Runner(path)                                       # a wrong file is told before 400 MB come
+        Runner(path)  # a wrong file is told before 400 MB come
     if not (folder / "complete").is_file():
         fetch(folder)
     with tempfile.TemporaryDirectory() as place:

@@ -1,4 +1,5 @@
 """Small data folders and saved models for tests of whole commands: a text's class is the animal or thing in it."""
+
 import numpy as np
 
 from tests.bert import tiny
@@ -22,10 +23,14 @@ def rows(task, split, number):
             words.insert(draw[0] % 5, KEYS[key])
             texts.append(words)
         if task == "tagging":
-            tags = ["B-x" if word == "cat" else "I-x" if word == "dog" else "O" for word in texts[0]]
+            tags = [
+                "B-x" if word == "cat" else "I-x" if word == "dog" else "O" for word in texts[0]
+            ]
             found[" ".join(texts[0])] = " ".join(tags)
         elif task == "matching":
-            found["\t".join(" ".join(words) for words in texts)] = "same" if keys[0] == keys[1] else "other"
+            found["\t".join(" ".join(words) for words in texts)] = (
+                "same" if keys[0] == keys[1] else "other"
+            )
         else:
             found[" ".join(texts[0])] = tiny.LABELS[task][keys[0]]
     return [f"{label}\t{text}" for text, label in found.items()]
@@ -36,7 +41,9 @@ def data(folder, task="classification", numbers=(24, 20, 30)):
     folder.mkdir(parents=True, exist_ok=True)
     header = "label\ttext_a\ttext_b" if task == "matching" else "label\ttext"
     for split, number in zip(SPLITS, numbers):
-        (folder / f"{split}.tsv").write_text("\n".join([header, *rows(task, split, number)]) + "\n", encoding="utf-8")
+        (folder / f"{split}.tsv").write_text(
+            "\n".join([header, *rows(task, split, number)]) + "\n", encoding="utf-8"
+        )
     (folder / "labels.txt").write_text("\n".join(tiny.LABELS[task]) + "\n", encoding="utf-8")
     return folder
 
@@ -59,6 +66,13 @@ from = "{}"
 
 def recipe(path, *steps, head='formats = ["float32"]\nsequence_length = 16', training="epochs = 1"):
     """Writes a recipe; steps are (name, method, from[, settings])."""
-    lines = [head, "[training]", "max_length = 16\nbatch_size = 8\nevaluations = 1\nlearning_rate = 1e-2", training]
-    path.write_text("\n".join(lines + [STEP.format(*(*step, "")[:4]) for step in steps]), encoding="utf-8")
+    lines = [
+        head,
+        "[training]",
+        "max_length = 16\nbatch_size = 8\nevaluations = 1\nlearning_rate = 1e-2",
+        training,
+    ]
+    path.write_text(
+        "\n".join(lines + [STEP.format(*(*step, "")[:4]) for step in steps]), encoding="utf-8"
+    )
     return path

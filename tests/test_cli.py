@@ -1,4 +1,5 @@
 """Every verb once, and every bad input as one line on stderr. `main` is called in this process."""
+
 import inspect
 import io
 import json
@@ -19,8 +20,19 @@ from tests import samples
 from tests.bert import tiny
 
 FAST = ["--epochs", "0.5", "--max-length", "16", "--batch-size", "8", "--evaluations", "0"]
-VERBS = ["run", "table", "train", "compress", "export", "evaluate", "benchmark", "serve", "predict", "data",
-         "methods"]
+VERBS = [
+    "run",
+    "table",
+    "train",
+    "compress",
+    "export",
+    "evaluate",
+    "benchmark",
+    "serve",
+    "predict",
+    "data",
+    "methods",
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,31 +43,52 @@ def place(tmp_path_factory):
         samples.data(place / task, task)
         samples.model(place / f"bert-{task}", task)
     shutil.copytree(place / "bert-classification", place / "exported")
-    assert main(["export", "--from", str(place / "exported"), "--out", str(place / "exported"), "--length", "16"]) == 0
+    assert (
+        main(
+            [
+                "export",
+                "--from",
+                str(place / "exported"),
+                "--out",
+                str(place / "exported"),
+                "--length",
+                "16",
+            ]
+        )
+        == 0
+    )
     return place
 
 
 @pytest.fixture
 def call(place, capsys):
     """Runs a command ({} = the folder of the module's data); returns its exit status, stdout and stderr."""
+
     def call(*arguments):
         capsys.readouterr()
         status = main([str(argument).replace("{}", str(place)) for argument in arguments])
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
         return status, captured.out, captured.err
+
     return call
 
 
 def test_help_and_import_do_not_import_tensorflow():
-    code = ("import sys, keras_compress\nfrom keras_compress.cli import main\n"
-            "try:\n    main(sys.argv[1:])\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
-            "sys.exit('tensorflow' in sys.modules or 'numpy' in sys.modules)")
+    code = (
+        "import sys, keras_compress\nfrom keras_compress.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+        "sys.exit('tensorflow' in sys.modules or 'numpy' in sys.modules)"
+    )
     for arguments in (["--help"], ["run", "--help"], ["methods"]):
-        found = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        found = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True
+        )
         assert found.returncode == 0 and found.stderr == "", found.stderr
         assert all(verb in found.stdout for verb in VERBS) or arguments != ["--help"]
-    found = subprocess.run([sys.executable, "-m", "keras_compress", "colour"], capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-m", "keras_compress", "colour"], capture_output=True, text=True
+    )
     assert found.returncode == 2 and "invalid choice: 'colour'" in found.stderr
 
 
@@ -66,16 +99,28 @@ def test_help_tells_every_option_and_default(verb, capsys):
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "None)" not in text and "False)" not in text and "[])" not in text and "--json" in text
-    subparsers = next(action for action in cli.parser()._actions if action.choices and "run" in action.choices)
+    subparsers = next(
+        action for action in cli.parser()._actions if action.choices and "run" in action.choices
+    )
     for action in subparsers.choices[verb]._actions:
         assert action.help, action.dest
         if type(action.default) in (int, float, str) and action.dest != "help":
             assert f"(default: {action.default})" in text, action.dest
 
 
-@pytest.mark.parametrize("arguments", [
-    [], ["train"], ["train", "--from", "minilm"], ["run", "--resume", "--overwrite"], ["run", "--seed", "x"],
-    ["data", "burn"], ["benchmark"], ["train", "--from", "a", "--out", "b", "--strategy", "all"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["train"],
+        ["train", "--from", "minilm"],
+        ["run", "--resume", "--overwrite"],
+        ["run", "--seed", "x"],
+        ["data", "burn"],
+        ["benchmark"],
+        ["train", "--from", "a", "--out", "b", "--strategy", "all"],
+    ],
+)
 def test_wrong_usage_is_exit_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -88,24 +133,66 @@ def test_train_compress_export_evaluate_predict_benchmark(call, tmp_path):
     data = ["--data", "{}/classification"]
     status, out, _ = call("train", "--from", "{}/bert-classification", *data, "--out", model, *FAST)
     assert status == 0 and out.startswith("dev accuracy ") and out.endswith(f"Saved: {model}\n")
-    status, out, _ = call("compress", "theseus", "--from", model, *data, "--set", "module_map=[[0, 1]]", "--set",
-                          "gate=anneal", "--set", "finetune_share=0", "--out", small, *FAST, "--json")
+    status, out, _ = call(
+        "compress",
+        "theseus",
+        "--from",
+        model,
+        *data,
+        "--set",
+        "module_map=[[0, 1]]",
+        "--set",
+        "gate=anneal",
+        "--set",
+        "finetune_share=0",
+        "--out",
+        small,
+        *FAST,
+        "--json",
+    )
     result = json.loads(out)
-    assert status == 0 and result["split"] == "dev" and result["num_examples"] == 20 and result["folder"] == str(small)
+    assert (
+        status == 0
+        and result["split"] == "dev"
+        and result["num_examples"] == 20
+        and result["folder"] == str(small)
+    )
     compressed = TaskModel.load(small)
     assert compressed.config.num_layers == 1 and compressed.history[-1]["gate"] == "anneal"
     assert compressed.metrics["value"] == result["value"]
-    status, out, _ = call("export", "--from", small, "--out", files, "--formats", "float32", "--length", "12")
-    assert status == 0 and "agrees with Keras on 100.0 %" in out and (files / "float32.tflite").is_file()
+    status, out, _ = call(
+        "export", "--from", small, "--out", files, "--formats", "float32", "--length", "12"
+    )
+    assert (
+        status == 0
+        and "agrees with Keras on 100.0 %" in out
+        and (files / "float32.tflite").is_file()
+    )
     status, out, err = call("export", "--from", small, "--out", files, "--formats", "float32")
     assert status == 1 and "not replaced unasked" in err and out == ""
-    status, out, _ = call("evaluate", "--from", small, *data, "--tflite", files / "float32.tflite", "--json")
-    assert status == 0 and json.loads(out)["split"] == "test" and json.loads(out)["num_examples"] == 30
-    assert call("evaluate", "--from", small, "--data", "{}/classification")[1].startswith("test accuracy ")
+    status, out, _ = call(
+        "evaluate", "--from", small, *data, "--tflite", files / "float32.tflite", "--json"
+    )
+    assert (
+        status == 0 and json.loads(out)["split"] == "test" and json.loads(out)["num_examples"] == 30
+    )
+    assert call("evaluate", "--from", small, "--data", "{}/classification")[1].startswith(
+        "test accuracy "
+    )
     status, out, _ = call("benchmark", files / "float32.tflite", "--runs", "3", "--json")
-    assert status == 0 and json.loads(out)[0]["runs"] == 3 and json.loads(out)[0]["sequence_length"] == 12
-    lines = call("benchmark", files / "float32.tflite", "--from", small, "--runs", "3")[1].splitlines()
-    assert " ms (90th percentile" in lines[0] and lines[0].endswith(", 1.00 x the first") and "Keras call: " in lines[2]
+    assert (
+        status == 0
+        and json.loads(out)[0]["runs"] == 3
+        and json.loads(out)[0]["sequence_length"] == 12
+    )
+    lines = call("benchmark", files / "float32.tflite", "--from", small, "--runs", "3")[
+        1
+    ].splitlines()
+    assert (
+        " ms (90th percentile" in lines[0]
+        and lines[0].endswith(", 1.00 x the first")
+        and "Keras call: " in lines[2]
+    )
     status, out, _ = call("predict", "--from", small, "The cats sat", "我听音乐")
     lines = out.splitlines()
     assert status == 0 and len(lines) == 2 and lines[1].endswith("\t我听音乐")
@@ -114,72 +201,166 @@ def test_train_compress_export_evaluate_predict_benchmark(call, tmp_path):
 
 def test_onnx_files_are_written_beside_the_others(call, tmp_path):
     pytest.importorskip("tf2onnx")
-    command = ["export", "--from", "{}/bert-matching", "--data", "{}/matching", "--out", tmp_path, "--length", "12"]
+    command = [
+        "export",
+        "--from",
+        "{}/bert-matching",
+        "--data",
+        "{}/matching",
+        "--out",
+        tmp_path,
+        "--length",
+        "12",
+    ]
     status, out, _ = call(*command, "--onnx", "--allow-drift")
     names = ["float32.tflite", "int8.tflite", "float32.onnx", "int8.onnx"]
-    assert status == 0 and [line.split(": ")[0] for line in out.splitlines()[:4]] == [str(tmp_path / n) for n in names]
+    assert status == 0 and [line.split(": ")[0] for line in out.splitlines()[:4]] == [
+        str(tmp_path / n) for n in names
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     status, _, err = call(*command, "--formats", "onnx_int8")
     assert status == 1 and "not replaced unasked" in err and "int8.onnx" in err
-    figures = [call("evaluate", "--from", "{}/bert-matching", "--data", "{}/matching", "--tflite", tmp_path / name)
-               for name in ("float32.tflite", "float32.onnx")]
+    figures = [
+        call(
+            "evaluate",
+            "--from",
+            "{}/bert-matching",
+            "--data",
+            "{}/matching",
+            "--tflite",
+            tmp_path / name,
+        )
+        for name in ("float32.tflite", "float32.onnx")
+    ]
     assert figures[0] == figures[1] and figures[0][0] == 0
 
 
 def test_serve_says_where_and_ends_in_peace(call, monkeypatch, tmp_path):
     def interrupted(self):
         raise KeyboardInterrupt
+
     monkeypatch.setattr("mobile_export.serve.ThreadingHTTPServer.serve_forever", interrupted)
     monkeypatch.setattr("mobile_export.serve.WEB", tmp_path)
     assert "run `npm ci` in" in call("serve", "{}/exported")[2]
     (tmp_path / "node_modules" / "@mediapipe" / "tasks-text").mkdir(parents=True)
     status, out, err = call("serve", "{}/exported", "--port", "0")
-    assert status == 0 and out == "Ended.\n" and re.search(r"Open http://127.0.0.1:\d+/ in a browser", err)
+    assert (
+        status == 0
+        and out == "Ended.\n"
+        and re.search(r"Open http://127.0.0.1:\d+/ in a browser", err)
+    )
 
 
 def test_unlabelled_text_makes_a_masked_lm_model_that_augments(call, tmp_path):
-    (tmp_path / "prose.txt").write_text("the cat sat on the mat\na dog sat\n\nthe dogs sat\n" * 4, encoding="utf-8")
-    status, out, _ = call("train", "--from", "{}/bert-classification", "--new-head", "--data", tmp_path / "prose.txt",
-                          "--out", tmp_path / "mlm", *FAST)
-    assert status == 0 and out == f"Saved: {tmp_path / 'mlm'}\n" and TaskModel.load(tmp_path / "mlm").task == "mlm"
-    status, _, _ = call("compress", "vocabulary", "--from", "{}/bert-classification", "--data", tmp_path / "prose.txt",
-                        "--out", tmp_path / "fewer", *FAST)                       # any text will do, and the head stays
+    (tmp_path / "prose.txt").write_text(
+        "the cat sat on the mat\na dog sat\n\nthe dogs sat\n" * 4, encoding="utf-8"
+    )
+    status, out, _ = call(
+        "train",
+        "--from",
+        "{}/bert-classification",
+        "--new-head",
+        "--data",
+        tmp_path / "prose.txt",
+        "--out",
+        tmp_path / "mlm",
+        *FAST,
+    )
+    assert (
+        status == 0
+        and out == f"Saved: {tmp_path / 'mlm'}\n"
+        and TaskModel.load(tmp_path / "mlm").task == "mlm"
+    )
+    status, _, _ = call(
+        "compress",
+        "vocabulary",
+        "--from",
+        "{}/bert-classification",
+        "--data",
+        tmp_path / "prose.txt",
+        "--out",
+        tmp_path / "fewer",
+        *FAST,
+    )  # any text will do, and the head stays
     assert status == 0 and TaskModel.load(tmp_path / "fewer").task == "classification"
-    status, out, _ = call("compress", "tinybert", "--from", "{}/bert-classification", "--data", "{}/classification",
-                          "--set", "num_layers=1", "--set", "copies=2", "--set", f"mlm={tmp_path / 'mlm'}",
-                          "--cache-teacher", "--out", tmp_path / "tiny", *FAST)
+    status, out, _ = call(
+        "compress",
+        "tinybert",
+        "--from",
+        "{}/bert-classification",
+        "--data",
+        "{}/classification",
+        "--set",
+        "num_layers=1",
+        "--set",
+        "copies=2",
+        "--set",
+        f"mlm={tmp_path / 'mlm'}",
+        "--cache-teacher",
+        "--out",
+        tmp_path / "tiny",
+        *FAST,
+    )
     assert status == 0 and TaskModel.load(tmp_path / "tiny").history[-1]["copies"] == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fewer", "mlm", "prose.txt", "tiny"]      # no checkpoints left
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "fewer",
+        "mlm",
+        "prose.txt",
+        "tiny",
+    ]  # no checkpoints left
     status, _, err = call("export", "--from", tmp_path / "mlm", "--out", tmp_path / "x")
     assert status == 1 and "must have a task with labels" in err
 
 
 def test_a_stopped_command_goes_on_and_is_not_mixed_with_another(call, tmp_path, monkeypatch):
-    slash = str(tmp_path / "small") + "/"                                          # as a shell completes it
-    command = ["compress", "layers", "--from", "{}/bert-classification", "--data", "{}/classification", "--set",
-               "num_layers=1", "--out", slash, *FAST]
+    slash = str(tmp_path / "small") + "/"  # as a shell completes it
+    command = [
+        "compress",
+        "layers",
+        "--from",
+        "{}/bert-classification",
+        "--data",
+        "{}/classification",
+        "--set",
+        "num_layers=1",
+        "--out",
+        slash,
+        *FAST,
+    ]
     with monkeypatch.context() as patch:
+
         def die(*_, **__):
             raise KeyboardInterrupt
+
         patch.setattr("keras_compress.training.loop._write_summary", die)
         assert call(*command)[0] == 1
     assert (tmp_path / "small.checkpoints" / "asked.json").is_file()
     for other in (["--seed", "1"], ["--new-head"]):
         status, _, err = call(*command, *other)
-        assert status == 1 and "holds the checkpoints of another command" in err and not (tmp_path / "small").exists()
+        assert (
+            status == 1
+            and "holds the checkpoints of another command" in err
+            and not (tmp_path / "small").exists()
+        )
     assert call(*command)[0] == 0 and not (tmp_path / "small.checkpoints").exists()
 
 
 def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("the cat\ta dog\r\n我\t你".encode())))
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO("the cat\ta dog\r\n我\t你".encode()))
+    )
     status, out, _ = call("predict", "--from", "{}/bert-matching", "--json")
     rows = json.loads(out)
     assert status == 0 and [row["text"] for row in rows] == ["the cat\ta dog", "我\t你"]
-    assert {row["label"] for row in rows} <= {"other", "same"} and all(.5 <= row["probability"] <= 1 for row in rows)
+    assert {row["label"] for row in rows} <= {"other", "same"} and all(
+        0.5 <= row["probability"] <= 1 for row in rows
+    )
     rows = json.loads(call("predict", "--from", "{}/bert-tagging", "the cats sat", "--json")[1])
     assert rows[0]["words"] == ["the", "cats", "sat"] and len(rows[0]["labels"]) == 3
     assert len(call("predict", "--from", "{}/bert-tagging", "the cats sat")[1].split()) == 3
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the \xff cat\n")))        # shown, not fatal
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the \xff cat\n"))
+    )  # shown, not fatal
     assert call("predict", "--from", "{}/bert-classification")[0] == 0
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert json.loads(call("predict", "--from", "{}/bert-classification", "--json")[1]) == []
@@ -188,15 +369,25 @@ def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
 def test_data_and_methods(call):
     status, out, _ = call("data", "show", "{}/tagging", "--json")
     shown = json.loads(out)
-    assert status == 0 and shown["task"] == "tagging" and shown["train"] == 24 and len(shown["examples"]) == 5
+    assert (
+        status == 0
+        and shown["task"] == "tagging"
+        and shown["train"] == 24
+        and len(shown["examples"]) == 5
+    )
     assert "labels: other, same" in call("data", "show", "--data", "{}/matching")[1]
     status, out, _ = call("methods", "--json")
     assert json.loads(out)["methods"]["theseus"]["family"] == "replacement"
     assert "theseus-study" in json.loads(out)["recipes"]
-    assert "  layers " in call("methods")[1] and "finetune, masked_lm, pretrain" in call("methods")[1]
+    assert (
+        "  layers " in call("methods")[1] and "finetune, masked_lm, pretrain" in call("methods")[1]
+    )
     text = call("methods", "theseus")[1]
     assert "Equation map" in text and "num_layers=3" in text and "module_map:" in text
-    assert json.loads(call("methods", "layers", "--json")[1])["settings"] == {"num_layers": "3", "how": "'bottom'"}
+    assert json.loads(call("methods", "layers", "--json")[1])["settings"] == {
+        "num_layers": "3",
+        "how": "'bottom'",
+    }
 
 
 def test_download_is_called_and_needs_a_name(call, monkeypatch):
@@ -209,30 +400,48 @@ def test_download_is_called_and_needs_a_name(call, monkeypatch):
 def test_run_prints_the_headline(call, monkeypatch, tmp_path):
     seen = {}
     report = {"models": [], "comparisons": []}
-    monkeypatch.setattr("keras_compress.experiment.run.run", lambda **k: seen.update(k) or (tmp_path, report))
+    monkeypatch.setattr(
+        "keras_compress.experiment.run.run", lambda **k: seen.update(k) or (tmp_path, report)
+    )
     status, out, _ = call("run", "--quick", "--length", "12", "--from", "x", "--new-head")
     assert status == 0 and out.splitlines()[-1] == f"Report: {tmp_path / 'report.html'}"
-    assert seen["recipe"] == "theseus" and seen["quick"] and seen["new_head"] and seen["length"] == 12
+    assert (
+        seen["recipe"] == "theseus" and seen["quick"] and seen["new_head"] and seen["length"] == 12
+    )
     assert set(seen) == set(inspect.signature(run).parameters)
-    assert json.loads(call("run", "--json", "--resume")[1]) == {"folder": str(tmp_path), "models": []}
+    assert json.loads(call("run", "--json", "--resume")[1]) == {
+        "folder": str(tmp_path),
+        "models": [],
+    }
 
 
 def test_interrupts_bugs_and_memory(call, monkeypatch):
     def fail(error):
         def raises(options):
             raise error
+
         monkeypatch.setattr(cli, "_methods", raises)
         monkeypatch.setattr(cli, "_run", raises)
 
     from keras_compress.backend import tf
 
     fail(KeyboardInterrupt())
-    assert call("methods") == (1, "", "stopped\n") and call("run") == (1, "", "stopped; `run --resume` goes on\n")
-    fail(tf.errors.ResourceExhaustedError(None, None, "{{function_node x}} a/ckpt-2; No space left on device"))
-    assert call("methods")[2].startswith("error: a/ckpt-2; No space left on device. Free some space, then go on")
+    assert call("methods") == (1, "", "stopped\n") and call("run") == (
+        1,
+        "",
+        "stopped; `run --resume` goes on\n",
+    )
+    fail(
+        tf.errors.ResourceExhaustedError(
+            None, None, "{{function_node x}} a/ckpt-2; No space left on device"
+        )
+    )
+    assert call("methods")[2].startswith(
+        "error: a/ckpt-2; No space left on device. Free some space, then go on"
+    )
     fail(ValueError("two\nlines"))
     assert call("methods") == (1, "", "error: two lines\n")
-    fail(ZeroDivisionError())                                                     # a bug keeps its traceback
+    fail(ZeroDivisionError())  # a bug keeps its traceback
     with pytest.raises(ZeroDivisionError):
         call("methods")
 
@@ -240,14 +449,17 @@ def test_interrupts_bugs_and_memory(call, monkeypatch):
 def test_duplicates_across_splits_are_counted_on_stderr(call, place, tmp_path):
     shutil.copytree(place / "classification", tmp_path / "twice")
     shutil.copy(tmp_path / "twice" / "train.tsv", tmp_path / "twice" / "dev.tsv")
-    for _ in range(2):                                                            # not only the first time in a process
+    for _ in range(2):  # not only the first time in a process
         status, out, err = call("data", "show", tmp_path / "twice")
-        assert status == 0 and "warning" not in out and "24 of 24 dev texts also occur in train" in err
+        assert (
+            status == 0 and "warning" not in out and "24 of 24 dev texts also occur in train" in err
+        )
 
 
 def replace(name, content):
     def change(folder):
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
     return change
 
 
@@ -255,6 +467,7 @@ def first_lines(name, number=1):
     def change(folder):
         lines = (folder / name).read_text(encoding="utf-8").splitlines()
         (folder / name).write_text("\n".join(lines[:number]) + "\n", encoding="utf-8")
+
     return change
 
 
@@ -265,17 +478,26 @@ def cut(folder):
 
 def other_shape(folder):
     tensors = load_file(folder / "model.safetensors")
-    save_file({**tensors, "layer_0_query/kernel": np.zeros((8, 9), np.float32)}, folder / "model.safetensors")
+    save_file(
+        {**tensors, "layer_0_query/kernel": np.zeros((8, 9), np.float32)},
+        folder / "model.safetensors",
+    )
 
 
 def missing_weight(folder):
     tensors = load_file(folder / "model.safetensors")
-    save_file({name: tensors[name] for name in tensors if name != "layer_0_query/kernel"}, folder / "model.safetensors")
+    save_file(
+        {name: tensors[name] for name in tensors if name != "layer_0_query/kernel"},
+        folder / "model.safetensors",
+    )
 
 
 def more_weights(folder):
     tensors = load_file(folder / "model.safetensors")
-    save_file({**tensors, "layer_9_query/kernel": np.zeros((8, 8), np.float32)}, folder / "model.safetensors")
+    save_file(
+        {**tensors, "layer_9_query/kernel": np.zeros((8, 8), np.float32)},
+        folder / "model.safetensors",
+    )
 
 
 def test_a_refused_command_can_be_corrected(call, tmp_path):
@@ -286,72 +508,217 @@ def test_a_refused_command_can_be_corrected(call, tmp_path):
 
 
 GOOD = "label\ttext\n"
-COMPRESS = ("compress", "theseus", "--from", "{}/bert-classification", "--data", "{}/classification")
+COMPRESS = (
+    "compress",
+    "theseus",
+    "--from",
+    "{}/bert-classification",
+    "--data",
+    "{}/classification",
+)
 
 
-@pytest.mark.parametrize("changed, change, message", [
-    ("data", replace("train.tsv", "text\nthe cat\n"), "train.tsv:2: columns must be `label` and `text`"),
-    ("data", replace("train.tsv", GOOD + "yes\n"), "train.tsv:2: a row must have 2 fields"),
-    ("data", replace("train.tsv", GOOD + "pink\tthe cat\n"), "train.tsv:2: a label must be .* Received: 'pink'"),
-    ("data", replace("train.tsv", GOOD.encode() + b"yes\tthe \xff\n"), "train.tsv:2: text must be UTF-8"),
-    ("data", replace("train.tsv", GOOD + "yes\tthe \0\n"), "train.tsv:2: a line must not hold NUL"),
-    ("data", replace("train.tsv", ""), "train.tsv:1: .*an empty file"),
-    ("data", replace("train.tsv", GOOD + "yes\t" + "a" * 10_000_000 + "\n"), "train.tsv:2: a line must not be longer"),
-    ("data", first_lines("test.tsv"), "test.tsv:1: .*an empty file"),
-    ("data", lambda folder: (folder / "dev.tsv").unlink(), "must have a dev file. Received: none. Add dev.tsv"),
-    ("data", replace("labels.txt", "one\n"), "labels.txt: there must be at least two names"),
-    ("data", replace("labels.txt", "yes\nmaybe\nno\n"), "model's labels must be the one asked for"),
-    ("model", cut, "model.safetensors: not a whole safetensors file"),
-    ("model", other_shape, r"`layer_0_query/kernel` must have shape \(8, 8\). Received: \(8, 9\)"),
-    ("model", missing_weight, "must hold `layer_0_query/kernel`"),
-    ("model", more_weights, "must describe all of model.safetensors.*1 weights more, layer_9_query/kernel"),
-    ("model", replace("config.json", '{"keras_compress": 1, "lowercase": true, "config": 3}'), "bert|copy: "),
-    ("model", replace("history.csv", "step\n1,2\n"), "copy: "),
-    ("model", first_lines("vocab.txt", 9), "vocabulary must have `vocab_size` pieces. Received: 9 pieces"),
-    ("model", replace("vocab.txt", b"\xff\n"), "vocab.txt: a vocabulary must be UTF-8"),
-    ("model", replace("config.json", "{"), "config.json: not valid JSON"),
-    ("model", lambda folder: (folder / "labels.txt").unlink(), "must hold labels.txt. It is missing")])
+@pytest.mark.parametrize(
+    "changed, change, message",
+    [
+        (
+            "data",
+            replace("train.tsv", "text\nthe cat\n"),
+            "train.tsv:2: columns must be `label` and `text`",
+        ),
+        ("data", replace("train.tsv", GOOD + "yes\n"), "train.tsv:2: a row must have 2 fields"),
+        (
+            "data",
+            replace("train.tsv", GOOD + "pink\tthe cat\n"),
+            "train.tsv:2: a label must be .* Received: 'pink'",
+        ),
+        (
+            "data",
+            replace("train.tsv", GOOD.encode() + b"yes\tthe \xff\n"),
+            "train.tsv:2: text must be UTF-8",
+        ),
+        (
+            "data",
+            replace("train.tsv", GOOD + "yes\tthe \0\n"),
+            "train.tsv:2: a line must not hold NUL",
+        ),
+        ("data", replace("train.tsv", ""), "train.tsv:1: .*an empty file"),
+        (
+            "data",
+            replace("train.tsv", GOOD + "yes\t" + "a" * 10_000_000 + "\n"),
+            "train.tsv:2: a line must not be longer",
+        ),
+        ("data", first_lines("test.tsv"), "test.tsv:1: .*an empty file"),
+        (
+            "data",
+            lambda folder: (folder / "dev.tsv").unlink(),
+            "must have a dev file. Received: none. Add dev.tsv",
+        ),
+        ("data", replace("labels.txt", "one\n"), "labels.txt: there must be at least two names"),
+        (
+            "data",
+            replace("labels.txt", "yes\nmaybe\nno\n"),
+            "model's labels must be the one asked for",
+        ),
+        ("model", cut, "model.safetensors: not a whole safetensors file"),
+        (
+            "model",
+            other_shape,
+            r"`layer_0_query/kernel` must have shape \(8, 8\). Received: \(8, 9\)",
+        ),
+        ("model", missing_weight, "must hold `layer_0_query/kernel`"),
+        (
+            "model",
+            more_weights,
+            "must describe all of model.safetensors.*1 weights more, layer_9_query/kernel",
+        ),
+        (
+            "model",
+            replace("config.json", '{"keras_compress": 1, "lowercase": true, "config": 3}'),
+            "bert|copy: ",
+        ),
+        ("model", replace("history.csv", "step\n1,2\n"), "copy: "),
+        (
+            "model",
+            first_lines("vocab.txt", 9),
+            "vocabulary must have `vocab_size` pieces. Received: 9 pieces",
+        ),
+        ("model", replace("vocab.txt", b"\xff\n"), "vocab.txt: a vocabulary must be UTF-8"),
+        ("model", replace("config.json", "{"), "config.json: not valid JSON"),
+        (
+            "model",
+            lambda folder: (folder / "labels.txt").unlink(),
+            "must hold labels.txt. It is missing",
+        ),
+    ],
+)
 def test_damaged_data_and_models(call, place, tmp_path, changed, change, message):
     paths = {"data": place / "classification", "model": place / "bert-classification"}
     paths[changed] = shutil.copytree(paths[changed], tmp_path / "copy")
     change(paths[changed])
-    status, out, err = call("compress", "layers", "--set", "num_layers=1", "--from", paths["model"], "--data",
-                            paths["data"], "--out", tmp_path / "out")
+    status, out, err = call(
+        "compress",
+        "layers",
+        "--set",
+        "num_layers=1",
+        "--from",
+        paths["model"],
+        "--data",
+        paths["data"],
+        "--out",
+        tmp_path / "out",
+    )
     check_error(status, out, err, message)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ((*COMPRESS, *FAST, "--set", "module_map=[[0]]"), "`module_map` must be lists that hold every layer from 0 to 1"),
-    ((*COMPRESS, "--set", "num_layers=three"), "`num_layers` must be a whole number. Received: 'three'"),
-    ((*COMPRESS, "--set", "num_layers"), "`num_layers` must be a whole number. Received: ''"),
-    ((*COMPRESS, "--set", "colour=1"), "Settings of theseus must be among .*module_map.*Received: colour"),
-    ((*COMPRESS, "--epochs", "0"), "`epochs` must be positive"), ((*COMPRESS,), "`max_length` must be at most 16"),
-    (("compress", "magic", *COMPRESS[2:]), "`method` must be one of finetune, "),
-    ((*COMPRESS, "--out", "{}/exported"), "output folder must be new or empty"),
-    ((*COMPRESS, "--out", "{}/classification", "--overwrite"), "same kind.*no history.csv"),
-    (("train", "--from", "{}/bert-classification", "--data", "{}/matching"), "task must be the one asked for"),
-    (("train", "--from", "nowhere", "--data", "{}/matching"), "nowhere, which does not exist"),
-    (("train", "--from", "minilm", "--data", "nowhere"), "a folder that exists. Received: 'nowhere'"),
-    (("export", "--from", "{}/bert-tagging", "--formats", "pdf"), "must be some of float32, .* Received: pdf"),
-    (("export", "--from", "{}/bert-tagging", "--length", "99"), "must be 4 to 16"),
-    (("export", "--from", "{}/bert-tagging", "--length", "12", "--onnx"), "ONNX needs packages .*: pip install onnx"),
-    (("evaluate", "--from", "{}/bert-tagging", "--data", "{}/tagging", "--tflite", "none.tflite"), "none.tflite"),
-    (("evaluate", "--from", "{}/bert-tagging", "--data", "{}/tagging", "--tflite", "{}/exported/float32.tflite"),
-     r"must be exported from this model, with outputs of shape \(16, 3\) and 32 pieces. Received: \(3,\) and 32"),
-    (("benchmark", "none.tflite"), "none.tflite"), (("benchmark", "{}/exported/vocab.txt"), "must be a TFLite file"),
-    (("benchmark", "{}/exported/float32.tflite", "--runs", "0"), "`runs` and `num_threads` must be 1 or more"),
-    (("serve", "{}/classification"), "must hold classifiers as .tflite files with metadata. Received: .*/class"),
-    (("predict", "--from", "{}/bert-matching", "no tab"), "separated by one tab. Received: 'no tab'"),
-    (("predict", "--from", "minilm", "hello"), "`task` and `labels` must be given.*fine-tune the model first"),
-    (("evaluate", "--from", "minilm", "--data", "{}/classification"), "head must be trained.*Train it first"),
-    (("export", "--from", "minilm", "--data", "{}/classification"), "head must be trained.*Train it first"),
-    (("train", "--from", "{}/bert-classification", "--data", "{}/classification/train.tsv"), "give the folder"),
-    (("data", "download", "everything"), "sst2"), (("methods", "magic"), "`method` must be one of"),
-    (("run", "nothing"), "recipe must be one of"), (("run", "--resume", "--out", "{}/exported"), "holds no run.json"),
-    (("run", "--data", "{}/classification", "--from", "nowhere"), "nowhere, which does not exist")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            (*COMPRESS, *FAST, "--set", "module_map=[[0]]"),
+            "`module_map` must be lists that hold every layer from 0 to 1",
+        ),
+        (
+            (*COMPRESS, "--set", "num_layers=three"),
+            "`num_layers` must be a whole number. Received: 'three'",
+        ),
+        ((*COMPRESS, "--set", "num_layers"), "`num_layers` must be a whole number. Received: ''"),
+        (
+            (*COMPRESS, "--set", "colour=1"),
+            "Settings of theseus must be among .*module_map.*Received: colour",
+        ),
+        ((*COMPRESS, "--epochs", "0"), "`epochs` must be positive"),
+        ((*COMPRESS,), "`max_length` must be at most 16"),
+        (("compress", "magic", *COMPRESS[2:]), "`method` must be one of finetune, "),
+        ((*COMPRESS, "--out", "{}/exported"), "output folder must be new or empty"),
+        ((*COMPRESS, "--out", "{}/classification", "--overwrite"), "same kind.*no history.csv"),
+        (
+            ("train", "--from", "{}/bert-classification", "--data", "{}/matching"),
+            "task must be the one asked for",
+        ),
+        (("train", "--from", "nowhere", "--data", "{}/matching"), "nowhere, which does not exist"),
+        (
+            ("train", "--from", "minilm", "--data", "nowhere"),
+            "a folder that exists. Received: 'nowhere'",
+        ),
+        (
+            ("export", "--from", "{}/bert-tagging", "--formats", "pdf"),
+            "must be some of float32, .* Received: pdf",
+        ),
+        (("export", "--from", "{}/bert-tagging", "--length", "99"), "must be 4 to 16"),
+        (
+            ("export", "--from", "{}/bert-tagging", "--length", "12", "--onnx"),
+            "ONNX needs packages .*: pip install onnx",
+        ),
+        (
+            (
+                "evaluate",
+                "--from",
+                "{}/bert-tagging",
+                "--data",
+                "{}/tagging",
+                "--tflite",
+                "none.tflite",
+            ),
+            "none.tflite",
+        ),
+        (
+            (
+                "evaluate",
+                "--from",
+                "{}/bert-tagging",
+                "--data",
+                "{}/tagging",
+                "--tflite",
+                "{}/exported/float32.tflite",
+            ),
+            r"must be exported from this model, with outputs of shape \(16, 3\) and 32 pieces. Received: \(3,\) and 32",
+        ),
+        (("benchmark", "none.tflite"), "none.tflite"),
+        (("benchmark", "{}/exported/vocab.txt"), "must be a TFLite file"),
+        (
+            ("benchmark", "{}/exported/float32.tflite", "--runs", "0"),
+            "`runs` and `num_threads` must be 1 or more",
+        ),
+        (
+            ("serve", "{}/classification"),
+            "must hold classifiers as .tflite files with metadata. Received: .*/class",
+        ),
+        (
+            ("predict", "--from", "{}/bert-matching", "no tab"),
+            "separated by one tab. Received: 'no tab'",
+        ),
+        (
+            ("predict", "--from", "minilm", "hello"),
+            "`task` and `labels` must be given.*fine-tune the model first",
+        ),
+        (
+            ("evaluate", "--from", "minilm", "--data", "{}/classification"),
+            "head must be trained.*Train it first",
+        ),
+        (
+            ("export", "--from", "minilm", "--data", "{}/classification"),
+            "head must be trained.*Train it first",
+        ),
+        (
+            ("train", "--from", "{}/bert-classification", "--data", "{}/classification/train.tsv"),
+            "give the folder",
+        ),
+        (("data", "download", "everything"), "sst2"),
+        (("methods", "magic"), "`method` must be one of"),
+        (("run", "nothing"), "recipe must be one of"),
+        (("run", "--resume", "--out", "{}/exported"), "holds no run.json"),
+        (
+            ("run", "--data", "{}/classification", "--from", "nowhere"),
+            "nowhere, which does not exist",
+        ),
+    ],
+)
 def test_wrong_requests(call, tmp_path, monkeypatch, arguments, message):
-    monkeypatch.setattr("mobile_export.ort.find_spec", lambda name: None)          # as without the packages of ONNX
+    monkeypatch.setattr(
+        "mobile_export.ort.find_spec", lambda name: None
+    )  # as without the packages of ONNX
     if arguments[0] in ("compress", "train", "export") and "--out" not in arguments:
         arguments = (*arguments, "--out", tmp_path / "out")
     check_error(*call(*arguments), message)

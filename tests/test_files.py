@@ -1,4 +1,5 @@
 """The atomic writer: whole or not at all, and never over another run."""
+
 import errno
 import os
 
@@ -39,7 +40,9 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(tmp_path, monkeypatch
 
     if step == "fsync":
         monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(WriteError, match=r"^Could not write `.*x`: No space left.*unchanged. Free some space.*$"):
+    with pytest.raises(
+        WriteError, match=r"^Could not write `.*x`: No space left.*unchanged. Free some space.*$"
+    ):
         with atomic_write(tmp_path / "x") as file:
             file.write("new")
             if step == "write":
@@ -49,7 +52,9 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(tmp_path, monkeypatch
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is a Linux device")
 def test_a_really_full_device(tmp_path, monkeypatch):
-    monkeypatch.setattr("builtins.open", lambda path, *args, _open=open, **kw: _open("/dev/full", "w"))
+    monkeypatch.setattr(
+        "builtins.open", lambda path, *args, _open=open, **kw: _open("/dev/full", "w")
+    )
     with pytest.raises(WriteError, match="No space left"), atomic_write(tmp_path / "x") as file:
         file.write("new" * 100_000)
     assert names(tmp_path) == []
@@ -64,7 +69,7 @@ def test_a_folder_that_may_not_be_written(tmp_path):
 def test_new_folder_refuses_files_unless_told(tmp_path):
     assert new_folder(tmp_path / "run") == (tmp_path / "run").resolve()
     (tmp_path / "run").mkdir()
-    new_folder(tmp_path / "run")                                        # empty: fine
+    new_folder(tmp_path / "run")  # empty: fine
     (tmp_path / "run" / "report.html").write_text("old")
     with pytest.raises(ValueError, match="holds files.*--overwrite"):
         new_folder(tmp_path / "run")
@@ -94,6 +99,9 @@ def test_atomic_folder_overwrites_only_its_own_kind(tmp_path):
         pass
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.doc").write_text("years of work")
-    with pytest.raises(ValueError, match="same kind"), atomic_folder(tmp_path / "home", overwrite=True) as folder:
+    with (
+        pytest.raises(ValueError, match="same kind"),
+        atomic_folder(tmp_path / "home", overwrite=True) as folder,
+    ):
         (folder / "config.json").write_text("2")
     assert names(tmp_path / "home") == ["thesis.doc"]

@@ -11,6 +11,7 @@ Departures
     has one group, so that it is dense, and reads the table's vector once more. LayerNorm and GELU follow all others; no
     dropout, since what is fitted is a table, not a text. Widths grow from n to 2 n over all layers but the last.
 """
+
 from keras_compress.backend import keras, tf
 from keras_compress.bert.layers import LayerNorm, register
 
@@ -42,21 +43,30 @@ class GroupLinear(keras.layers.Layer):
 
     def build(self, shape):
         if self.groups < 1 or shape[-1] % self.groups or self.units % self.groups:
-            raise ValueError("`groups` must divide the widths of input and output. "
-                             f"Received: {self.groups}, {shape[-1]} and {self.units}.")
-        self.kernel = self.add_weight(name="kernel", initializer=self.kernel_initializer,
-                                      shape=(self.groups, shape[-1] // self.groups, self.units // self.groups))
+            raise ValueError(
+                "`groups` must divide the widths of input and output. "
+                f"Received: {self.groups}, {shape[-1]} and {self.units}."
+            )
+        self.kernel = self.add_weight(
+            name="kernel",
+            initializer=self.kernel_initializer,
+            shape=(self.groups, shape[-1] // self.groups, self.units // self.groups),
+        )
         self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
         super().build(shape)
 
-    def call(self, x):                                                     # (..., n)
-        x = in_groups(x, self.groups)                                      # (..., groups, n / groups)
-        x = tf.einsum("...gi,gio->...go", x, self.kernel)                  # (..., groups, units / groups)
-        return joined(x, self.units) + self.bias                           # (..., units)
+    def call(self, x):  # (..., n)
+        x = in_groups(x, self.groups)  # (..., groups, n / groups)
+        x = tf.einsum("...gi,gio->...go", x, self.kernel)  # (..., groups, units / groups)
+        return joined(x, self.units) + self.bias  # (..., units)
 
     def get_config(self):
-        return {**super().get_config(), "units": self.units, "groups": self.groups,
-                "kernel_initializer": keras.initializers.serialize(self.kernel_initializer)}
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "groups": self.groups,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
 
 
 @register

@@ -1,4 +1,5 @@
 """`BertConfig`: everything that is needed to rebuild an encoder, as plain data."""
+
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -15,13 +16,31 @@ ADAPTERS, HGT_GROUPS = ("linear", "mlp", "hgt"), (8, 4, 2, 1)
 
 # Names in Google's bert_config.json and in Hugging Face's config.json, some in Google's albert_config.json alone.
 _PUBLISHED_NAMES = {
-    **{name: name for name in ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings",
-                               "type_vocab_size", "initializer_range", "layer_norm_eps", "embedding_size")},
-    "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads", "hidden_act": "activation",
-    "hidden_dropout_prob": "dropout", "attention_probs_dropout_prob": "attention_dropout",
-    "num_hidden_groups": "num_groups"}
-_PUBLISHED_ACTIVATIONS = {"gelu": "gelu", "relu": "relu",
-                          **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast"), "gelu_tanh")}
+    **{
+        name: name
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+            "initializer_range",
+            "layer_norm_eps",
+            "embedding_size",
+        )
+    },
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "hidden_act": "activation",
+    "hidden_dropout_prob": "dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
+    "num_hidden_groups": "num_groups",
+}
+_PUBLISHED_ACTIVATIONS = {
+    "gelu": "gelu",
+    "relu": "relu",
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast"), "gelu_tanh"),
+}
 
 
 @dataclass(frozen=True)
@@ -70,32 +89,62 @@ class BertConfig:
     quantization: dict | None = None
 
     def __post_init__(self):
-        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size",
-                     "max_position_embeddings", "type_vocab_size"):
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_layers",
+            "num_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        ):
             value = getattr(self, name)
             if not is_whole(value, int(name != "type_vocab_size")):
                 raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
         if self.hidden_size % self.num_heads:
-            raise ValueError("`hidden_size` must be a multiple of `num_heads`. Received: "
-                             f"{self.hidden_size} and {self.num_heads}. Change one of the two.")
-        if self.embedding_size is not None and not is_whole(self.embedding_size, 1, self.hidden_size):
-            raise ValueError(f"`embedding_size` must be 1 to {self.hidden_size}, the `hidden_size`. "
-                             f"Received: {self.embedding_size!r}.")
+            raise ValueError(
+                "`hidden_size` must be a multiple of `num_heads`. Received: "
+                f"{self.hidden_size} and {self.num_heads}. Change one of the two."
+            )
+        if self.embedding_size is not None and not is_whole(
+            self.embedding_size, 1, self.hidden_size
+        ):
+            raise ValueError(
+                f"`embedding_size` must be 1 to {self.hidden_size}, the `hidden_size`. "
+                f"Received: {self.embedding_size!r}."
+            )
         if not is_whole(self.num_groups, 1, self.num_layers) or self.num_layers % self.num_groups:
-            choices = ", ".join(str(g) for g in range(1, self.num_layers + 1) if self.num_layers % g == 0)
-            raise ValueError("`num_groups` must divide the number of layers. "
-                             f"Received: {self.num_groups!r} and {self.num_layers}. Choose {choices}.")
-        for name, choices in (("pooling", POOLINGS), ("activation", ACTIVATIONS), ("architecture", ARCHITECTURES),
-                              ("sharing", SHARINGS), ("embedding_norm", NORMS), ("adapter", ADAPTERS)):
+            choices = ", ".join(
+                str(g) for g in range(1, self.num_layers + 1) if self.num_layers % g == 0
+            )
+            raise ValueError(
+                "`num_groups` must divide the number of layers. "
+                f"Received: {self.num_groups!r} and {self.num_layers}. Choose {choices}."
+            )
+        for name, choices in (
+            ("pooling", POOLINGS),
+            ("activation", ACTIVATIONS),
+            ("architecture", ARCHITECTURES),
+            ("sharing", SHARINGS),
+            ("embedding_norm", NORMS),
+            ("adapter", ADAPTERS),
+        ):
             check_choice(name, getattr(self, name), choices)
         if self.adapter == "hgt" and self.table_size % max(HGT_GROUPS):
-            raise ValueError(f"`embedding_size` of an hgt adapter must be a multiple of {max(HGT_GROUPS)}, its number "
-                             f"of groups. Received: {self.table_size}.")
+            raise ValueError(
+                f"`embedding_size` of an hgt adapter must be a multiple of {max(HGT_GROUPS)}, its number "
+                f"of groups. Received: {self.table_size}."
+            )
         if self.quantization is not None and {*self.quantization} != {*QUANTIZATION}:
-            raise ValueError(f"`quantization` must be none or have {', '.join(QUANTIZATION)}. "
-                             f"Received: {self.quantization!r}.")
+            raise ValueError(
+                f"`quantization` must be none or have {', '.join(QUANTIZATION)}. "
+                f"Received: {self.quantization!r}."
+            )
         for name in ("dropout", "attention_dropout", "layer_norm_eps", "initializer_range"):
-            if not isinstance(getattr(self, name), (int, float)) or not 0.0 <= getattr(self, name) < 1.0:
+            if (
+                not isinstance(getattr(self, name), (int, float))
+                or not 0.0 <= getattr(self, name) < 1.0
+            ):
                 raise ValueError(f"`{name}` must be in [0, 1). Received: {getattr(self, name)!r}.")
 
     @property
@@ -115,8 +164,10 @@ class BertConfig:
             return [(narrow, 2 * narrow, 1), (2 * narrow, wide, 1)]
         shapes, depth = [], len(HGT_GROUPS)
         for layer, groups in enumerate(HGT_GROUPS, start=1):
-            width = -(-narrow * (depth - 1 + layer) // ((depth - 1) * 8)) * 8      # n + n l / (N - 1), a multiple of 8
-            inputs = narrow + shapes[-1][1] if shapes else narrow                  # the table again in every layer
+            width = (
+                -(-narrow * (depth - 1 + layer) // ((depth - 1) * 8)) * 8
+            )  # n + n l / (N - 1), a multiple of 8
+            inputs = narrow + shapes[-1][1] if shapes else narrow  # the table again in every layer
             shapes.append((inputs, width if layer < depth else wide, groups))
         return shapes
 
@@ -139,8 +190,10 @@ class BertConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(f"A model's config may hold only fields that this version knows. Received: {unknown}. "
-                             "Update keras_compress to the version that wrote the model.")
+            raise ValueError(
+                f"A model's config may hold only fields that this version knows. Received: {unknown}. "
+                "Update keras_compress to the version that wrote the model."
+            )
         return cls(**values)
 
     @classmethod
@@ -153,28 +206,43 @@ class BertConfig:
         """
         model_type = values.get("model_type", "bert")
         if model_type != "bert":
-            raise ValueError(f"The checkpoint must be a BERT. Received: `model_type` = {model_type!r}. "
-                             "Choose a model whose config.json says \"model_type\": \"bert\".")
+            raise ValueError(
+                f"The checkpoint must be a BERT. Received: `model_type` = {model_type!r}. "
+                'Choose a model whose config.json says "model_type": "bert".'
+            )
         if values.get("is_decoder"):
             raise ValueError("The checkpoint must be an encoder. Received: `is_decoder` = true.")
         position_type = values.get("position_embedding_type", "absolute")
         if position_type != "absolute":
             raise ValueError(f"Position embeddings must be absolute. Received: {position_type!r}.")
-        missing = [name for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-                                     "intermediate_size") if name not in values]
+        missing = [
+            name
+            for name in (
+                "vocab_size",
+                "hidden_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+                "intermediate_size",
+            )
+            if name not in values
+        ]
         if missing:
             raise ValueError(f"A BERT config must name its sizes. Missing: {', '.join(missing)}.")
-        fields = {ours: values[theirs] for theirs, ours in _PUBLISHED_NAMES.items() if theirs in values}
+        fields = {
+            ours: values[theirs] for theirs, ours in _PUBLISHED_NAMES.items() if theirs in values
+        }
         activation = fields.get("activation", "gelu")
         check_choice("hidden_act", activation, _PUBLISHED_ACTIVATIONS)
         fields["activation"] = _PUBLISHED_ACTIVATIONS[activation]
         if "embedding_size" in fields:
             fields["embedding_norm"] = "embedding"
-        if "num_groups" in fields:                                          # an ALBERT
+        if "num_groups" in fields:  # an ALBERT
             groups, inner = fields["num_groups"], values.get("inner_group_num", 1)
             if (groups, inner) != (1, 1):
-                raise ValueError("An ALBERT must share one layer with all (the released ones do). Received: "
-                                 f"`num_hidden_groups` = {groups!r}, `inner_group_num` = {inner!r}.")
+                raise ValueError(
+                    "An ALBERT must share one layer with all (the released ones do). Received: "
+                    f"`num_hidden_groups` = {groups!r}, `inner_group_num` = {inner!r}."
+                )
             fields["sharing"] = "all"
         return cls(**{**fields, **changes})
 

@@ -10,14 +10,21 @@ Equation map
 Every function takes `get`, which makes a layer by name or returns the one that already exists. So the same code
 builds a model, cuts modules out of one (Theseus), and rewires one for export, always on the same weights.
 """
+
 from keras_compress.backend import keras, tf
 from keras_compress.bert import bilstm
-from keras_compress.bert.adapter import GroupLinear, adapt
 from keras_compress.bert import layers as L
+from keras_compress.bert.adapter import GroupLinear, adapt
 from keras_compress.training.settings import check_choice
 
 TASKS = ("classification", "matching", "tagging", "mlm")
-ATTENTION_PARTS = ("query", "key", "value", "attention_output", "attention_norm")      # a layer's other weights: "ffn"
+ATTENTION_PARTS = (
+    "query",
+    "key",
+    "value",
+    "attention_output",
+    "attention_norm",
+)  # a layer's other weights: "ffn"
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
 
@@ -51,8 +58,10 @@ class LayerStore(dict):
             elif cls is L.PositionEmbedding:
                 kwargs["initializer"] = initializer
             elif cls is keras.layers.LSTM:
-                kwargs |= {"kernel_initializer": keras.initializers.GlorotUniform(self.seed),
-                           "recurrent_initializer": keras.initializers.Orthogonal(seed=self.seed)}
+                kwargs |= {
+                    "kernel_initializer": keras.initializers.GlorotUniform(self.seed),
+                    "recurrent_initializer": keras.initializers.Orthogonal(seed=self.seed),
+                }
             elif cls is keras.layers.Dropout:
                 kwargs["seed"] = self.seed
             self[name] = cls(*args, name=name, **kwargs)
@@ -61,7 +70,10 @@ class LayerStore(dict):
 
 def make_inputs(sequence_length=None, batch_size=None):
     """The three int32 inputs, (batch, seq) each, by name."""
-    return {name: keras.Input((sequence_length,), batch_size, name=name, dtype="int32") for name in INPUT_NAMES}
+    return {
+        name: keras.Input((sequence_length,), batch_size, name=name, dtype="int32")
+        for name in INPUT_NAMES
+    }
 
 
 def embed(get, word_ids, type_ids):
@@ -71,7 +83,9 @@ def embed(get, word_ids, type_ids):
     if config.embedding_norm == "hidden":
         x = adapt(get, x)
     if config.type_vocab_size:
-        types = get(keras.layers.Embedding, "type_embeddings", config.type_vocab_size, x.shape[-1])(type_ids)
+        types = get(keras.layers.Embedding, "type_embeddings", config.type_vocab_size, x.shape[-1])(
+            type_ids
+        )
         x = get(keras.layers.Add, "embeddings_add")([x, types])
     x = get(L.PositionEmbedding, "position_embeddings", config.max_position_embeddings)(x)
     x = get(L.LayerNorm, "embeddings_norm", config.layer_norm_eps)(x)
@@ -108,14 +122,18 @@ def transformer_layer(get, index, x, bias, cls_only=False):
     value = get(dense, name + "value", config.hidden_size)(x)
     scores = get(L.AttentionScores, name + "attention_scores", config.num_heads)(query, key)
     probs = get(L.AttentionProbs, name + "attention_probs")([scores, bias])
-    probs = get(keras.layers.Dropout, name + "attention_probs_dropout", config.attention_dropout)(probs)
+    probs = get(keras.layers.Dropout, name + "attention_probs_dropout", config.attention_dropout)(
+        probs
+    )
     context = get(L.AttentionContext, name + "attention_context")([probs, value])
     context = get(dense, name + "attention_output", config.hidden_size)(context)
     context = get(keras.layers.Dropout, name + "attention_dropout", config.dropout)(context)
     x = get(keras.layers.Add, name + "attention_add")([asking, context])
     x = get(L.LayerNorm, name + "attention_norm", config.layer_norm_eps)(x)
     name = f"layer_{config.owner(index, 'ffn')}_"
-    inner = get(dense, name + "intermediate", config.intermediate_size, activation(config.activation))(x)
+    inner = get(
+        dense, name + "intermediate", config.intermediate_size, activation(config.activation)
+    )(x)
     inner = get(dense, name + "output", config.hidden_size)(inner)
     inner = get(keras.layers.Dropout, name + "output_dropout", config.dropout)(inner)
     x = get(keras.layers.Add, name + "output_add")([x, inner])
@@ -128,13 +146,19 @@ def pool(get, x, mask):
     if config.pooling == "mean":
         return get(L.MaskedMean, "pooled_mean")(x, mask)
     first = get(L.FirstToken, "pooled_cls")(x)
-    return get(keras.layers.Dense, "pooler", config.hidden_size, "tanh")(first) if config.pooling == "pooler" else first
+    return (
+        get(keras.layers.Dense, "pooler", config.hidden_size, "tanh")(first)
+        if config.pooling == "pooler"
+        else first
+    )
 
 
 def mlm_head(get, x):
     """Scores of all words: dense, activation, LayerNorm, the word table itself. (..., hidden) -> (..., vocabulary)."""
     config = get.config
-    x = get(keras.layers.Dense, "mlm_transform", config.table_size, activation(config.activation))(x)
+    x = get(keras.layers.Dense, "mlm_transform", config.table_size, activation(config.activation))(
+        x
+    )
     x = get(L.LayerNorm, "mlm_norm", config.layer_norm_eps)(x)
     return get(L.Bias, "mlm_bias")(word_table(get)(x, as_decoder=True))
 
@@ -148,11 +172,15 @@ def task_head(get, task, num_labels, x, mask):
     if task == "mlm":
         return None, mlm_head(get, x)
     pooled = None if task == "tagging" else pool(get, x, mask)
-    dropped = get(keras.layers.Dropout, "classifier_dropout", get.config.dropout)(x if pooled is None else pooled)
+    dropped = get(keras.layers.Dropout, "classifier_dropout", get.config.dropout)(
+        x if pooled is None else pooled
+    )
     return pooled, get(keras.layers.Dense, "classifier", num_labels)(dropped)
 
 
-def build(config, task, num_labels, get=None, sequence_length=None, batch_size=None, cls_only=False):
+def build(
+    config, task, num_labels, get=None, sequence_length=None, batch_size=None, cls_only=False
+):
     """Builds the flat model of a task.
 
     Args:
@@ -173,23 +201,34 @@ def build(config, task, num_labels, get=None, sequence_length=None, batch_size=N
     if config.architecture == "bilstm":
         return bilstm.build(config, task, num_labels, get, sequence_length, batch_size, cls_only)
     if cls_only and not can_be_cls_only(config, task):
-        raise ValueError("`cls_only` needs a head that reads [CLS] alone. "
-                         f"Received: task {task!r}, pooling {config.pooling!r}.")
+        raise ValueError(
+            "`cls_only` needs a head that reads [CLS] alone. "
+            f"Received: task {task!r}, pooling {config.pooling!r}."
+        )
     inputs = make_inputs(sequence_length, batch_size)
     bias = get(L.AttentionBias, "attention_bias")(inputs["input_mask"])
     hidden_states = [embed(get, inputs["input_word_ids"], inputs["input_type_ids"])]
     attention_scores = []
     for index in range(config.num_layers):
         last = index == config.num_layers - 1
-        x, scores = transformer_layer(get, index, hidden_states[-1], bias, cls_only=cls_only and last)
+        x, scores = transformer_layer(
+            get, index, hidden_states[-1], bias, cls_only=cls_only and last
+        )
         hidden_states.append(x)
         attention_scores.append(scores)
     pooled, logits = task_head(get, task, num_labels, hidden_states[-1], inputs["input_mask"])
-    outputs = {"hidden_states": hidden_states, "attention_scores": attention_scores, "logits": logits}
+    outputs = {
+        "hidden_states": hidden_states,
+        "attention_scores": attention_scores,
+        "logits": logits,
+    }
     return inputs, outputs if pooled is None else {**outputs, "pooled": pooled}
 
 
 def can_be_cls_only(config, task):
     """Whether the logits depend on the last layer's [CLS] vector alone."""
-    return (config.architecture == "bert" and task in ("classification", "matching")
-            and config.pooling in ("pooler", "cls"))
+    return (
+        config.architecture == "bert"
+        and task in ("classification", "matching")
+        and config.pooling in ("pooler", "cls")
+    )

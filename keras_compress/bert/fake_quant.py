@@ -18,6 +18,7 @@ the outputs of LayerNorm and attention, which feed the Dense layers, the convert
 Inside, LayerNorm and softmax compute in float; GELU, too, while training, and in the file by a table from int8 to int8.
 Padded places count in a range as others do, and once training is over they change nothing.
 """
+
 import tensorflow_model_optimization as tfmot
 
 from keras_compress.backend import keras, tf
@@ -25,7 +26,7 @@ from keras_compress.bert import layers as L
 from keras_compress.bert.wrapping import is_inner_dense, wrapped
 
 quantization = tfmot.quantization.keras
-EPSILON = 1e-8                                       # the smallest range: a tensor of zeros stays zeros
+EPSILON = 1e-8  # the smallest range: a tensor of zeros stays zeros
 
 
 def levels(bits):
@@ -90,8 +91,13 @@ class ActivationQuantizer(quantization.quantizers.Quantizer):
         self.decay, self.start_step = decay, start_step
 
     def build(self, tensor_shape, name, layer):
-        ema = layer.add_weight(f"{name}_range", shape=(), initializer="zeros", trainable=False,
-                               aggregation=tf.VariableAggregation.MEAN)
+        ema = layer.add_weight(
+            f"{name}_range",
+            shape=(),
+            initializer="zeros",
+            trainable=False,
+            aggregation=tf.VariableAggregation.MEAN,
+        )
         return {"ema": ema, "step": layer.optimizer_step}
 
     def __call__(self, inputs, training, weights, **kwargs):
@@ -128,7 +134,9 @@ class ProbabilityQuantizer(quantization.quantizers.Quantizer):
 def marked(x, largest, bits=8, wide=False):
     """`fake_quantize` as TensorFlow's own operator: the same values, and the converter reads scale and bits from it."""
     lowest = -largest * ((levels(bits) + wide) / levels(bits))
-    return tf.quantization.fake_quant_with_min_max_vars(x, lowest, largest, num_bits=bits, narrow_range=not wide)
+    return tf.quantization.fake_quant_with_min_max_vars(
+        x, lowest, largest, num_bits=bits, narrow_range=not wide
+    )
 
 
 @L.register
@@ -150,7 +158,9 @@ class LayerQuantizers(quantization.QuantizeConfig):
 
     def set_quantize_weights(self, layer, quantize_weights):
         for weight in quantize_weights:
-            setattr(layer, "kernel" if isinstance(layer, keras.layers.Dense) else "embeddings", weight)
+            setattr(
+                layer, "kernel" if isinstance(layer, keras.layers.Dense) else "embeddings", weight
+            )
 
     def get_activations_and_quantizers(self, layer):
         """The product x W + b is quantised before the activation, as FULLY_CONNECTED gives it."""
@@ -164,13 +174,17 @@ class LayerQuantizers(quantization.QuantizeConfig):
             layer.activation = lambda x: self.activation(product(x))
 
     def get_output_quantizers(self, layer):
-        if isinstance(layer, L.WordEmbedding):              # the rows that are looked up, and only these
-            return [WeightQuantizer(table_bits(self.settings["bits"]), -1)] * has_row_scales(self.settings)
+        if isinstance(layer, L.WordEmbedding):  # the rows that are looked up, and only these
+            return [WeightQuantizer(table_bits(self.settings["bits"]), -1)] * has_row_scales(
+                self.settings
+            )
         if self.settings["activations"] == "dynamic":
             return []
         if isinstance(layer, L.AttentionProbs):
             return [ProbabilityQuantizer()]
-        linear = isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear
+        linear = (
+            isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear
+        )
         return [] if linear else [self._activation()]
 
     def get_config(self):
@@ -213,7 +227,12 @@ def quantized_layers(model, settings):
     Returns:
         list of layers; a layer that `model` calls several times is one layer still.
     """
-    annotated = wrapped(model, lambda layer: quantization.quantize_annotate_layer(layer, LayerQuantizers(settings)),
-                        lambda layer: is_quantized(layer, settings))
+    annotated = wrapped(
+        model,
+        lambda layer: quantization.quantize_annotate_layer(layer, LayerQuantizers(settings)),
+        lambda layer: is_quantized(layer, settings),
+    )
     with quantization.quantize_scope():
-        return quantization.quantize_apply(annotated, AsAnnotated(), quantized_layer_name_prefix="").layers
+        return quantization.quantize_apply(
+            annotated, AsAnnotated(), quantized_layer_name_prefix=""
+        ).layers

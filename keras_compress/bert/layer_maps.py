@@ -19,11 +19,15 @@ def select_layers(num_layers, keep, how="bottom"):
         ValueError: if that is not possible.
     """
     if not is_whole(keep, 1, num_layers):
-        raise ValueError(f"`num_layers` must be 1 to {num_layers}, the model's own. Received: {keep!r}.")
+        raise ValueError(
+            f"`num_layers` must be 1 to {num_layers}, the model's own. Received: {keep!r}."
+        )
     if isinstance(how, (list, tuple)):
         return rising_layers("The layers kept", how, keep, 0, num_layers - 1)
     if how not in HOW:
-        raise ValueError(f"The layers kept must be {', '.join(HOW)} or a list of layers. Received: {how!r}.")
+        raise ValueError(
+            f"The layers kept must be {', '.join(HOW)} or a list of layers. Received: {how!r}."
+        )
     if how == "alternate":
         return [i * num_layers // keep for i in range(keep)]
     if how == "last-of-block":
@@ -35,10 +39,15 @@ def select_layers(num_layers, keep, how="bottom"):
 
 def rising_layers(what, layers, number, first, last):
     """A list of so many layers, as a list. Raises ValueError unless they are different ones in rising order."""
-    if len(layers) != number or not all(is_whole(layer, first, last) for layer in layers) or (
-            list(layers) != sorted({*layers})):
-        raise ValueError(f"{what} must be {number} different ones among {first} to {last}, rising. "
-                         f"Received: {list(layers)}.")
+    if (
+        len(layers) != number
+        or not all(is_whole(layer, first, last) for layer in layers)
+        or (list(layers) != sorted({*layers}))
+    ):
+        raise ValueError(
+            f"{what} must be {number} different ones among {first} to {last}, rising. "
+            f"Received: {list(layers)}."
+        )
     return list(layers)
 
 
@@ -46,5 +55,7 @@ def check_multiple(num_layers, num_parts, what, way_out, least=1):
     """Raises ValueError unless `num_layers` can be cut into so many equal parts, `least` or more."""
     if num_parts < least or num_layers % num_parts:
         choices = ", ".join(str(n) for n in range(least, num_layers + 1) if num_layers % n == 0)
-        raise ValueError(f"`num_layers` of the large model must be a multiple of the small one's for {what}. "
-                         f"Received: {num_layers} and {num_parts}. Choose {choices}, or {way_out}.")
+        raise ValueError(
+            f"`num_layers` of the large model must be a multiple of the small one's for {what}. "
+            f"Received: {num_layers} and {num_parts}. Choose {choices}, or {way_out}."
+        )

@@ -1,7 +1,8 @@
 """The layers of a flat BERT encoder; all weights of attention live in plain `Dense` layers outside of it."""
+
 from keras_compress.backend import keras, tf
 
-_MASKED = -1e4    # finite, so that no quantiser, exporter or 0 * inf ever sees an infinity; exp(-1e4) is 0 in float32
+_MASKED = -1e4  # finite, so that no quantiser, exporter or 0 * inf ever sees an infinity; exp(-1e4) is 0 in float32
 
 
 def register(cls):
@@ -18,18 +19,18 @@ def split_heads(x, num_heads):
 class AttentionBias(keras.layers.Layer):
     """Turns `input_mask` (1 = real token) into an additive bias: 0 for real tokens, -1e4 for padding."""
 
-    def call(self, mask):                                                  # (batch, seq)
-        return (1.0 - tf.cast(mask, tf.float32))[:, None, None, :] * _MASKED   # (batch, 1, 1, seq)
+    def call(self, mask):  # (batch, seq)
+        return (1.0 - tf.cast(mask, tf.float32))[:, None, None, :] * _MASKED  # (batch, 1, 1, seq)
 
 
 @register
 class WordEmbedding(keras.layers.Embedding):
     """The word table, and, read the other way, the masked-LM head's scores of all words (tied weights)."""
 
-    def call(self, x, as_decoder=False):                 # (batch, seq) int, or (..., hidden)
+    def call(self, x, as_decoder=False):  # (batch, seq) int, or (..., hidden)
         if as_decoder:
-            return tf.matmul(x, self.embeddings, transpose_b=True)         # (..., vocabulary)
-        return super().call(x)                                             # (batch, seq, hidden)
+            return tf.matmul(x, self.embeddings, transpose_b=True)  # (..., vocabulary)
+        return super().call(x)  # (batch, seq, hidden)
 
 
 @register
@@ -54,16 +55,20 @@ class PositionEmbedding(keras.layers.Layer):
         self.initializer = keras.initializers.get(initializer)
 
     def build(self, shape):
-        self.embeddings = self.add_weight(name="embeddings", shape=(self.max_length, shape[-1]),
-                                          initializer=self.initializer)
+        self.embeddings = self.add_weight(
+            name="embeddings", shape=(self.max_length, shape[-1]), initializer=self.initializer
+        )
         super().build(shape)
 
-    def call(self, x):                                                     # (batch, seq, hidden)
+    def call(self, x):  # (batch, seq, hidden)
         return x + self.embeddings[: tf.shape(x)[1]]
 
     def get_config(self):
-        return {**super().get_config(), "max_length": self.max_length,
-                "initializer": keras.initializers.serialize(self.initializer)}
+        return {
+            **super().get_config(),
+            "max_length": self.max_length,
+            "initializer": keras.initializers.serialize(self.initializer),
+        }
 
 
 @register
@@ -96,10 +101,10 @@ class AttentionScores(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = num_heads
 
-    def call(self, query, key):                                            # (batch, seq, hidden) each
+    def call(self, query, key):  # (batch, seq, hidden) each
         query, key = split_heads(query, self.num_heads), split_heads(key, self.num_heads)
         scale = query.shape[-1] ** -0.5
-        return tf.matmul(query * scale, key, transpose_b=True)             # (batch, heads, seq, seq)
+        return tf.matmul(query * scale, key, transpose_b=True)  # (batch, heads, seq, seq)
 
     def get_config(self):
         return {**super().get_config(), "num_heads": self.num_heads}
@@ -109,8 +114,8 @@ class AttentionScores(keras.layers.Layer):
 class AttentionProbs(keras.layers.Layer):
     """Softmax of the scores over the keys, padding masked out (Vaswani et al., 2017, Eq. 1)."""
 
-    def call(self, inputs):                             # one argument, a list: what TF-MOT's wrapper hands on
-        scores, bias = inputs                           # (batch, heads, seq, seq), (batch, 1, 1, seq)
+    def call(self, inputs):  # one argument, a list: what TF-MOT's wrapper hands on
+        scores, bias = inputs  # (batch, heads, seq, seq), (batch, 1, 1, seq)
         return tf.nn.softmax(scores + bias, axis=-1)
 
 
@@ -119,11 +124,15 @@ class AttentionContext(keras.layers.Layer):
     """Values averaged by the attention probabilities, heads joined (Vaswani et al., 2017, Eq. 1)."""
 
     def call(self, inputs):
-        probs, value = inputs                           # (batch, heads, seq, seq), (batch, seq, hidden)
+        probs, value = inputs  # (batch, heads, seq, seq), (batch, seq, hidden)
         hidden = value.shape[-1]
-        context = tf.matmul(probs, split_heads(value, probs.shape[1]))     # (batch, heads, seq, head size)
+        context = tf.matmul(
+            probs, split_heads(value, probs.shape[1])
+        )  # (batch, heads, seq, head size)
         context = tf.transpose(context, (0, 2, 1, 3))
-        return tf.reshape(context, (tf.shape(context)[0], tf.shape(context)[1], hidden))   # (batch, seq, hidden)
+        return tf.reshape(
+            context, (tf.shape(context)[0], tf.shape(context)[1], hidden)
+        )  # (batch, seq, hidden)
 
 
 @register
@@ -131,7 +140,9 @@ class FirstToken(keras.layers.Layer):
     """The hidden state of [CLS]. (batch, seq, hidden) -> (batch, hidden)."""
 
     def call(self, x):
-        return tf.reshape(x[:, :1], (-1, x.shape[-1]))     # x[:, 0] would cut the exported graph in two partitions
+        return tf.reshape(
+            x[:, :1], (-1, x.shape[-1])
+        )  # x[:, 0] would cut the exported graph in two partitions
 
 
 @register

@@ -1,4 +1,5 @@
 """`TaskModel`: what every method takes and gives back. A Keras model with its tokenizer, labels and history."""
+
 import csv
 import io
 import json
@@ -37,25 +38,38 @@ class TaskModel:
 
     def __init__(self, config, tokenizer, task, labels, *, seed=0, layers=(), loaded=()):
         if len(tokenizer.vocab) != config.vocab_size:
-            raise ValueError(f"The vocabulary must have `vocab_size` pieces. Received: {len(tokenizer.vocab)} pieces "
-                             f"and a table of {config.vocab_size} rows. Use the vocab.txt that came with the weights.")
+            raise ValueError(
+                f"The vocabulary must have `vocab_size` pieces. Received: {len(tokenizer.vocab)} pieces "
+                f"and a table of {config.vocab_size} rows. Use the vocab.txt that came with the weights."
+            )
         if task == "mlm":
             if labels:
                 raise ValueError(f"A masked-LM model has no labels. Received: {list(labels)[:20]}.")
-        elif len(labels) < 2 or len(set(labels)) != len(labels) or any(
-                not x or re.search("[\r\n\0\ud800-\udfff]", x) for x in labels):
-            raise ValueError("Labels must be two or more different names of one line each, in characters of UTF-8. "
-                             f"Received: {list(labels)[:20]}.")
+        elif (
+            len(labels) < 2
+            or len(set(labels)) != len(labels)
+            or any(not x or re.search("[\r\n\0\ud800-\udfff]", x) for x in labels)
+        ):
+            raise ValueError(
+                "Labels must be two or more different names of one line each, in characters of UTF-8. "
+                f"Received: {list(labels)[:20]}."
+            )
         self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, tuple(labels)
         self.history, self.curve, self.metrics = [], [], {}
         # Seeds of neighbouring runs must not overlap: a model makes far fewer than 10,000 layers.
         store = LayerStore(config, 10_000 * seed, layers, {name.split("/")[0] for name in loaded})
         self._inputs, self._outputs = build(config, task, len(labels), store)
         if config.quantization:
-            from keras_compress.bert.fake_quant import quantized_layers      # TF-MOT only where it is needed
+            from keras_compress.bert.fake_quant import (
+                quantized_layers,
+            )  # TF-MOT only where it is needed
 
-            wrapped = quantized_layers(keras.Model(self._inputs, self._outputs["logits"]), config.quantization)
-            self._inputs, self._outputs = build(config, task, len(labels), LayerStore(config, existing=wrapped))
+            wrapped = quantized_layers(
+                keras.Model(self._inputs, self._outputs["logits"]), config.quantization
+            )
+            self._inputs, self._outputs = build(
+                config, task, len(labels), LayerStore(config, existing=wrapped)
+            )
         self.model = keras.Model(self._inputs, self._outputs["logits"], name=config.architecture)
         self._forward = None
 
@@ -69,7 +83,9 @@ class TaskModel:
         """
         unknown = [name for name in names if name not in self._outputs]
         if unknown:
-            raise ValueError(f"Outputs must be among {', '.join(self._outputs)}. Received: {', '.join(unknown)}.")
+            raise ValueError(
+                f"Outputs must be among {', '.join(self._outputs)}. Received: {', '.join(unknown)}."
+            )
         return keras.Model(self._inputs, {name: self._outputs[name] for name in names})
 
     def weights(self):
@@ -88,10 +104,14 @@ class TaskModel:
         variables = _variables(self.model)
         for name in variables if only is None else only:
             if name not in tensors:
-                raise ValueError(f"The weights must hold `{name}`. It is missing; the file may be incomplete.")
+                raise ValueError(
+                    f"The weights must hold `{name}`. It is missing; the file may be incomplete."
+                )
             if tuple(tensors[name].shape) != tuple(variables[name].shape):
-                raise ValueError(f"`{name}` must have shape {tuple(variables[name].shape)}. "
-                                 f"Received: {tuple(tensors[name].shape)}.")
+                raise ValueError(
+                    f"`{name}` must have shape {tuple(variables[name].shape)}. "
+                    f"Received: {tuple(tensors[name].shape)}."
+                )
             variables[name].assign(tensors[name])
 
     def clone(self, *, seed=0, config=None):
@@ -110,9 +130,14 @@ class TaskModel:
         Raises:
             ValueError: naming the weight that is missing or has another shape.
         """
-        copy = TaskModel(config, tokenizer or self.tokenizer, self.task, self.labels, seed=seed, loaded=weights)
+        copy = TaskModel(
+            config, tokenizer or self.tokenizer, self.task, self.labels, seed=seed, loaded=weights
+        )
         copy.set_weights(weights, only)
-        copy.history, copy.curve = [dict(step) for step in self.history], [dict(row) for row in self.curve]
+        copy.history, copy.curve = (
+            [dict(step) for step in self.history],
+            [dict(row) for row in self.curve],
+        )
         return copy
 
     def keep_layers(self, indices, *, seed=0):
@@ -125,22 +150,34 @@ class TaskModel:
         """
         indices = list(indices)
         if self.config.architecture != "bert":
-            raise ValueError(f"Only a BERT has layers to choose from. Received: a {self.config.architecture}. Start "
-                             "from a BERT.")
+            raise ValueError(
+                f"Only a BERT has layers to choose from. Received: a {self.config.architecture}. Start "
+                "from a BERT."
+            )
         if not indices or not all(0 <= index < self.config.num_layers for index in indices):
-            raise ValueError(f"Layers to keep must be among 0 to {self.config.num_layers - 1}. Received: {indices}.")
+            raise ValueError(
+                f"Layers to keep must be among 0 to {self.config.num_layers - 1}. Received: {indices}."
+            )
         ours = self.weights()
         renamed = {name: array for name, array in ours.items() if not name.startswith("layer_")}
         for name in ours.keys() - renamed.keys():
             layer, part, rest = split_name(name)
-            renamed |= {f"layer_{new}_{rest}": ours[name] for new, old in enumerate(indices)
-                        if self.config.owner(old, part) == layer}
+            renamed |= {
+                f"layer_{new}_{rest}": ours[name]
+                for new, old in enumerate(indices)
+                if self.config.owner(old, part) == layer
+            }
         config = self.config.replace(num_layers=len(indices), sharing="none", num_groups=1)
         small = self.rebuilt(config, renamed, seed=seed)
         if self.config.sharing != "none":
-            log.warning("layers that shared weights have weights of their own now: %s parameters in %d layers, "
-                        "%s in %d", f"{self.model.count_params():,}", self.config.num_layers,
-                        f"{small.model.count_params():,}", len(indices))
+            log.warning(
+                "layers that shared weights have weights of their own now: %s parameters in %d layers, "
+                "%s in %d",
+                f"{self.model.count_params():,}",
+                self.config.num_layers,
+                f"{small.model.count_params():,}",
+                len(indices),
+            )
         return small
 
     def predict(self, texts, batch_size=64, max_length=None):
@@ -157,22 +194,33 @@ class TaskModel:
             ValueError: if the model is a masked-LM model, or an answer is not finite.
         """
         if self.task == "mlm":
-            raise ValueError("`predict` needs a task with labels. Received: a masked-LM model. Put a head on it: load "
-                             "it with the task and labels of your data.")
+            raise ValueError(
+                "`predict` needs a task with labels. Received: a masked-LM model. Put a head on it: load "
+                "it with the task and labels of your data."
+            )
         texts = list(texts)
-        max_length = min(max_length or self.config.max_position_embeddings, self.config.max_position_embeddings)
+        max_length = min(
+            max_length or self.config.max_position_embeddings, self.config.max_position_embeddings
+        )
         encode = self.tokenizer.encode_words if self.task == "tagging" else self.tokenizer.encode
         encodings = encode(texts, max_length) if texts else []
         num_truncated = sum(encoding.truncated for encoding in encodings)
         if num_truncated:
-            warnings.warn(f"{num_truncated} of {len(texts)} texts are longer than {max_length} pieces; their ends are "
-                          "cut off.", stacklevel=2)
+            warnings.warn(
+                f"{num_truncated} of {len(texts)} texts are longer than {max_length} pieces; their ends are "
+                "cut off.",
+                stacklevel=2,
+            )
         logits = self.forward(encodings, batch_size)
         if not all(np.isfinite(row).all() for row in logits):
-            raise ValueError("The model's answers must be finite numbers. Received: NaN or infinity. Its weights are "
-                             "broken; if it was trained just now, lower `learning_rate`.")
+            raise ValueError(
+                "The model's answers must be finite numbers. Received: NaN or infinity. Its weights are "
+                "broken; if it was trained just now, lower `learning_rate`."
+            )
         if self.task != "tagging":
-            return _softmax(np.stack(logits)) if texts else np.zeros((0, len(self.labels)), np.float32)
+            return (
+                _softmax(np.stack(logits)) if texts else np.zeros((0, len(self.labels)), np.float32)
+            )
         outside = self.labels.index("O") if "O" in self.labels else 0
         found = []
         for text, encoding, rows in zip(texts, encodings, logits):
@@ -185,11 +233,13 @@ class TaskModel:
         """Logits of encoded texts, in their order: list of float32 arrays, (classes,) or (seq, labels) each."""
         if self._forward is None:
             spec = {name: tf.TensorSpec((None, None), tf.int32, name=name) for name in self._inputs}
-            self._forward = tf.function(lambda inputs: self.model(inputs, training=False), input_signature=[spec])
+            self._forward = tf.function(
+                lambda inputs: self.model(inputs, training=False), input_signature=[spec]
+            )
         logits = [None] * len(encodings)
         by_length = sorted(range(len(encodings)), key=lambda i: len(encodings[i].ids))
         for first in range(0, len(by_length), batch_size):
-            rows = by_length[first:first + batch_size]
+            rows = by_length[first : first + batch_size]
             batch = self._forward(self.pad([encodings[i] for i in rows])).numpy()
             for i, row in zip(rows, batch):
                 logits[i] = row
@@ -201,9 +251,9 @@ class TaskModel:
         inputs = {name: np.zeros((len(encodings), length), np.int32) for name in self._inputs}
         inputs["input_word_ids"] += self.tokenizer.pad_id
         for row, e in enumerate(encodings):
-            inputs["input_word_ids"][row, :len(e.ids)] = e.ids
-            inputs["input_mask"][row, :len(e.ids)] = 1
-            inputs["input_type_ids"][row, :len(e.ids)] = e.type_ids
+            inputs["input_word_ids"][row, : len(e.ids)] = e.ids
+            inputs["input_mask"][row, : len(e.ids)] = 1
+            inputs["input_type_ids"][row, : len(e.ids)] = e.type_ids
         return inputs
 
     def save(self, folder, overwrite=False):
@@ -215,11 +265,25 @@ class TaskModel:
         with atomic_folder(folder, overwrite=overwrite) as part:
             (part / "model.safetensors").write_bytes(save(self.weights()))
             self.tokenizer.save(part / "vocab.txt")
-            (part / "labels.txt").write_text("".join(f"{name}\n" for name in self.labels), encoding="utf-8")
-            for name, value in (("metrics.json", self.metrics), ("config.json", {
-                    "keras_compress": FORMAT, "task": self.task, "lowercase": self.tokenizer.lowercase,
-                    "config": self.config.to_dict(), "history": self.history})):
-                (part / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            (part / "labels.txt").write_text(
+                "".join(f"{name}\n" for name in self.labels), encoding="utf-8"
+            )
+            for name, value in (
+                ("metrics.json", self.metrics),
+                (
+                    "config.json",
+                    {
+                        "keras_compress": FORMAT,
+                        "task": self.task,
+                        "lowercase": self.tokenizer.lowercase,
+                        "config": self.config.to_dict(),
+                        "history": self.history,
+                    },
+                ),
+            ):
+                (part / name).write_text(
+                    json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+                )
             (part / "history.csv").write_text(_to_csv(self.curve), encoding="utf-8")
 
     @classmethod
@@ -233,17 +297,27 @@ class TaskModel:
         try:
             stored = read_json(folder / "config.json")
             if stored.get("keras_compress") != FORMAT:
-                raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {stored.get('keras_compress')!r}.")
+                raise ValueError(
+                    f"`keras_compress` must be {FORMAT}. Received: {stored.get('keras_compress')!r}."
+                )
             tokenizer = Tokenizer(read_vocab(folder / "vocab.txt"), stored["lowercase"])
             lines = (folder / "labels.txt").read_text(encoding="utf-8").removesuffix("\n")
             labels = lines.split("\n") if lines else []
             tensors = read_safetensors(folder / "model.safetensors")
-            task_model = cls(BertConfig.from_dict(stored["config"]), tokenizer, stored["task"], labels, loaded=tensors)
+            task_model = cls(
+                BertConfig.from_dict(stored["config"]),
+                tokenizer,
+                stored["task"],
+                labels,
+                loaded=tensors,
+            )
             task_model.set_weights(tensors)
             other = sorted(tensors.keys() - task_model.weights().keys())
             if other:
-                raise ValueError(f"config.json must describe all of model.safetensors. Received: {len(other)} weights "
-                                 f"more, {', '.join(other[:3])}. Restore the file that was changed.")
+                raise ValueError(
+                    f"config.json must describe all of model.safetensors. Received: {len(other)} weights "
+                    f"more, {', '.join(other[:3])}. Restore the file that was changed."
+                )
             task_model.metrics = read_json(folder / "metrics.json")
             task_model.curve = _from_csv((folder / "history.csv").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -261,19 +335,25 @@ def weights_of(model):
 
 
 def _variables(model):
-    return {f"{layer.name}/{v.name.split('/')[-1].split(':')[0]}": v for layer in model.layers for v in layer.weights
-            if v.dtype.is_floating}                                     # a dropout layer's random state is an integer
+    return {
+        f"{layer.name}/{v.name.split('/')[-1].split(':')[0]}": v
+        for layer in model.layers
+        for v in layer.weights
+        if v.dtype.is_floating
+    }  # a dropout layer's random state is an integer
 
 
 def read_safetensors(path):
     """All tensors of a safetensors file as {name: array}. Raises ValueError if the file is damaged."""
     try:
-        with open(path, "rb"):                 # unlike the library's, this error tells the name of a missing file
+        with open(path, "rb"):  # unlike the library's, this error tells the name of a missing file
             return load_file(str(path))
     except FileNotFoundError:
         raise
-    except Exception as error:          # the library's own exception type, and OSError for a file cut short
-        raise ValueError(f"{path}: not a whole safetensors file ({error}). Copy or download it again.") from error
+    except Exception as error:  # the library's own exception type, and OSError for a file cut short
+        raise ValueError(
+            f"{path}: not a whole safetensors file ({error}). Copy or download it again."
+        ) from error
 
 
 def _softmax(logits):
@@ -299,4 +379,8 @@ def _from_csv(text):
                 return float(cell)
             except ValueError:
                 return cell
-    return [{k: value(v) for k, v in row.items() if v != ""} for row in csv.DictReader(io.StringIO(text))]
+
+    return [
+        {k: value(v) for k, v in row.items() if v != ""}
+        for row in csv.DictReader(io.StringIO(text))
+    ]

@@ -1,4 +1,5 @@
 """WordPiece tokenisation with a BERT vocabulary, by the `tokenizers` library."""
+
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -43,15 +44,21 @@ class Tokenizer:
         ids = {piece: index for index, piece in enumerate(self.vocab)}
         missing = [piece for piece in SPECIAL_PIECES if piece not in ids]
         if missing:
-            raise ValueError(f"A vocabulary must hold {', '.join(SPECIAL_PIECES)}. Missing: {', '.join(missing)}.")
+            raise ValueError(
+                f"A vocabulary must hold {', '.join(SPECIAL_PIECES)}. Missing: {', '.join(missing)}."
+            )
         if len(ids) != len(self.vocab):
             twice = next(piece for index, piece in enumerate(self.vocab) if ids[piece] != index)
             raise ValueError(f"A vocabulary must hold each piece once. Received twice: {twice!r}.")
         self.ids, self.pad_id = ids, ids["[PAD]"]
-        self._engine = _Engine(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+        self._engine = _Engine(
+            models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100)
+        )
         self._engine.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
         self._engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        self._engine.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+        self._engine.post_processor = processors.BertProcessing(
+            ("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"])
+        )
 
     def encode(self, texts, max_length):
         """Encodes strings, or (text_a, text_b) pairs, as [CLS] a [SEP] b [SEP]; the longer text is cut first.
@@ -63,8 +70,13 @@ class Tokenizer:
             list of `Encoding`.
         """
         self._engine.enable_truncation(_checked_length(max_length), strategy="longest_first")
-        texts = [clean(text) if isinstance(text, str) else tuple(map(clean, text)) for text in texts]
-        return [Encoding(e.ids, e.type_ids, bool(e.overflowing)) for e in self._engine.encode_batch(texts)]
+        texts = [
+            clean(text) if isinstance(text, str) else tuple(map(clean, text)) for text in texts
+        ]
+        return [
+            Encoding(e.ids, e.type_ids, bool(e.overflowing))
+            for e in self._engine.encode_batch(texts)
+        ]
 
     def encode_words(self, texts, max_length):
         """Encodes texts whose words are separated by one space, and says where each word starts.
@@ -95,8 +107,9 @@ def read_vocab(path):
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: a vocabulary must be UTF-8 text. Received: {error.reason} at byte {error.start}."
-                         ) from error
+        raise ValueError(
+            f"{path}: a vocabulary must be UTF-8 text. Received: {error.reason} at byte {error.start}."
+        ) from error
     if lines and not lines[-1]:
         lines.pop()
     return [line.rstrip("\r") for line in lines]
@@ -115,20 +128,32 @@ def read_tokenizer(folder):
         vocab = read_vocab(path)
     else:
         stored = read_json(path)
-        model, normalizer = (part if isinstance(part, dict) else {}
-                             for part in (stored.get("model"), stored.get("normalizer")))
+        model, normalizer = (
+            part if isinstance(part, dict) else {}
+            for part in (stored.get("model"), stored.get("normalizer"))
+        )
         kinds = model.get("type"), model.get("continuing_subword_prefix"), normalizer.get("type")
         if kinds != ("WordPiece", "##", "BertNormalizer"):
-            raise ValueError(f"{path}: the tokenizer must be WordPiece, with '##' and BertNormalizer. "
-                             f"Received: {kinds}.")
+            raise ValueError(
+                f"{path}: the tokenizer must be WordPiece, with '##' and BertNormalizer. "
+                f"Received: {kinds}."
+            )
         vocab = model.get("vocab", {})
-        switches = {"do_lower_case": normalizer.get("lowercase"), "strip_accents": normalizer.get("strip_accents"),
-                    "tokenize_chinese_chars": normalizer.get("handle_chinese_chars"), **switches}
+        switches = {
+            "do_lower_case": normalizer.get("lowercase"),
+            "strip_accents": normalizer.get("strip_accents"),
+            "tokenize_chinese_chars": normalizer.get("handle_chinese_chars"),
+            **switches,
+        }
     tokenizer = make_tokenizer(path, vocab, switches.get("do_lower_case"))
     if switches.get("tokenize_chinese_chars") is False or switches.get("strip_accents") not in (
-            None, tokenizer.lowercase):
-        raise ValueError(f"{path}: the tokenizer must split Chinese characters, and strip accents if it lower-cases. "
-                         f"Received: {switches}.")
+        None,
+        tokenizer.lowercase,
+    ):
+        raise ValueError(
+            f"{path}: the tokenizer must split Chinese characters, and strip accents if it lower-cases. "
+            f"Received: {switches}."
+        )
     return tokenizer
 
 
@@ -136,11 +161,15 @@ def make_tokenizer(path, vocab, lowercase=None):
     """A `Tokenizer` of a list, or {piece: id}; if nothing tells, a vocabulary without capital letters is uncased."""
     if isinstance(vocab, dict):
         if sorted(vocab.values()) != list(range(len(vocab))):
-            raise ValueError(f"{path}: a vocabulary must number its pieces from 0 without gaps. "
-                             f"Received: {len(vocab)} pieces up to number {max(vocab.values())}.")
+            raise ValueError(
+                f"{path}: a vocabulary must number its pieces from 0 without gaps. "
+                f"Received: {len(vocab)} pieces up to number {max(vocab.values())}."
+            )
         vocab = sorted(vocab, key=vocab.get)
     if lowercase is None:
-        lowercase = not any(re.search("[A-Z]", piece) for piece in vocab if not re.fullmatch(r"\[.*\]", piece))
+        lowercase = not any(
+            re.search("[A-Z]", piece) for piece in vocab if not re.fullmatch(r"\[.*\]", piece)
+        )
     try:
         return Tokenizer(vocab, lowercase)
     except ValueError as error:
@@ -154,6 +183,8 @@ def clean(text):
 
 def _checked_length(max_length):
     if max_length < 4:
-        raise ValueError(f"`max_length` must leave room for text between [CLS] and [SEP]: at least 4. "
-                         f"Received: {max_length}.")
+        raise ValueError(
+            f"`max_length` must leave room for text between [CLS] and [SEP]: at least 4. "
+            f"Received: {max_length}."
+        )
     return int(max_length)

@@ -1,4 +1,5 @@
 """Data sets: built-in, downloaded, or any folder in the forms that `readers` describes."""
+
 from pathlib import Path
 
 from keras_compress.datasets import apidocs, download, readers
@@ -23,6 +24,7 @@ def load(name, *, task=None, language="en"):
     """
     if name == "assistant":
         from keras_compress.datasets import assistant
+
         return assistant.load(language, task or "classification")
     if name == "apidocs":
         return apidocs.load(task or "classification")
@@ -30,13 +32,19 @@ def load(name, *, task=None, language="en"):
     if str(name) in download.SOURCES and not path.exists():
         path = downloads / name
         if not path.is_dir():
-            raise ValueError(f"`{name}` is not on this machine yet. "
-                             f"Fetch it with: python -m keras_compress data download {name}")
+            raise ValueError(
+                f"`{name}` is not on this machine yet. "
+                f"Fetch it with: python -m keras_compress data download {name}"
+            )
     if not path.exists():
-        raise ValueError(f"A data set must be assistant, apidocs, {', '.join(download.SOURCES)}, or a folder that "
-                         f"exists. Received: {str(name)!r}. Choose one of these, or check the path.")
+        raise ValueError(
+            f"A data set must be assistant, apidocs, {', '.join(download.SOURCES)}, or a folder that "
+            f"exists. Received: {str(name)!r}. Choose one of these, or check the path."
+        )
     data = readers.read_folder(path) if path.is_dir() else readers.read_text(path)
     if task not in (None, data.task):
-        raise ValueError(f"{path}: the data must be for the task {task}. Received: {data.task}. "
-                         "The task follows from columns and labels (see data/README.md).")
+        raise ValueError(
+            f"{path}: the data must be for the task {task}. Received: {data.task}. "
+            "The task follows from columns and labels (see data/README.md)."
+        )
     return data

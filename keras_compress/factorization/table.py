@@ -1,8 +1,9 @@
 """The best narrow word table: truncated SVD (Eckart & Young, 1936), of rows that may count more or less."""
+
 import numpy as np
 
-from keras_compress.training.settings import check_choice, is_whole
 from keras_compress.training.loop import check_not_quantized
+from keras_compress.training.settings import check_choice, is_whole
 
 ROW_WEIGHTS = ("counts", "none")
 
@@ -30,14 +31,23 @@ def check_wide_table(task_model, embedding_size):
     check_not_quantized(task_model)
     config, task = task_model.config, task_model.task
     if not is_whole(embedding_size, 1, config.hidden_size - 1):
-        raise ValueError(f"`embedding_size` must be 1 to {config.hidden_size - 1}, below the hidden size. "
-                         f"Received: {embedding_size!r}.")
-    if config.architecture != "bert" or config.adapter_shapes or config.embedding_norm != "hidden" or task == "mlm":
-        raise ValueError("Only a BERT has a word table to make narrow, as wide as its layers, normalised at that width "
-                         f"and not scoring words. Received: a {config.architecture} with a table of width "
-                         f"{config.table_size} in layers of {config.hidden_size}, `embedding_norm` = "
-                         f"{config.embedding_norm!r}, task {task}. Take the model that this one was made from; of a "
-                         "masked-LM model, load it with the task and labels of your data.")
+        raise ValueError(
+            f"`embedding_size` must be 1 to {config.hidden_size - 1}, below the hidden size. "
+            f"Received: {embedding_size!r}."
+        )
+    if (
+        config.architecture != "bert"
+        or config.adapter_shapes
+        or config.embedding_norm != "hidden"
+        or task == "mlm"
+    ):
+        raise ValueError(
+            "Only a BERT has a word table to make narrow, as wide as its layers, normalised at that width "
+            f"and not scoring words. Received: a {config.architecture} with a table of width "
+            f"{config.table_size} in layers of {config.hidden_size}, `embedding_norm` = "
+            f"{config.embedding_norm!r}, task {task}. Take the model that this one was made from; of a "
+            "masked-LM model, load it with the task and labels of your data."
+        )
 
 
 def factorize_table(table, size, importance=None):
@@ -54,16 +64,25 @@ def factorize_table(table, size, importance=None):
         ValueError: if E is out of range.
     """
     if not 1 <= size <= min(table.shape):
-        raise ValueError(f"`embedding_size` must be 1 to {min(table.shape)}, the smaller side of the word table. "
-                         f"Received: {size}.")
+        raise ValueError(
+            f"`embedding_size` must be 1 to {min(table.shape)}, the smaller side of the word table. "
+            f"Received: {size}."
+        )
     table = table.astype(np.float64)
     rows = table if importance is None else np.sqrt(importance)[:, None] * table
     projection = np.linalg.svd(rows, full_matrices=False)[2][:size]
     narrow = table @ projection.T
-    return narrow.astype(np.float32), projection.astype(np.float32), relative_error(table, narrow @ projection)
+    return (
+        narrow.astype(np.float32),
+        projection.astype(np.float32),
+        relative_error(table, narrow @ projection),
+    )
 
 
 def relative_error(table, found, importance=None):
     """Norm of the rest over norm of the table, squared errors of rows counted as `importance` (V,) says; None: alike."""
-    rest, whole = (np.average(np.square(each).sum(axis=1), weights=importance) for each in (table - found, table))
+    rest, whole = (
+        np.average(np.square(each).sum(axis=1), weights=importance)
+        for each in (table - found, table)
+    )
     return float(np.sqrt(rest / max(whole, 1e-30)))

@@ -14,7 +14,9 @@ Z95 = 1.96
 def evaluate(task_model, split):
     """Measure a model on a labelled split; see `score_predictions` for what comes back."""
     if split is None or split.labels is None:
-        raise ValueError("`split` must have labels to be evaluated. Received: none. Use a labelled dev or test split.")
+        raise ValueError(
+            "`split` must have labels to be evaluated. Received: none. Use a labelled dev or test split."
+        )
     predicted = task_model.predict(split.texts)
     if task_model.task == "tagging":
         predicted = [list(tags) for _, tags in predicted]
@@ -36,12 +38,19 @@ def score_predictions(task, labels, gold, predicted):
         docstring), `confusion` (gold x predicted; tagging: words), `macro_f1` (over classes; tagging: over tags).
     """
     if len(gold) != len(predicted) or len(gold) == 0:
-        raise ValueError(f"`predicted` must hold one prediction per example. Received: {len(predicted)} for "
-                         f"{len(gold)}.")
+        raise ValueError(
+            f"`predicted` must hold one prediction per example. Received: {len(predicted)} for "
+            f"{len(gold)}."
+        )
     if task == "tagging":
         gold_tags = [[labels[label] for label in row] for row in gold]
-        predicted = [(row + ["O"] * len(tags))[:len(tags)] for row, tags in zip(predicted, gold_tags)]
-        metric, scores = "entity_f1", np.array([entity_counts(*pair) for pair in zip(gold_tags, predicted)])
+        predicted = [
+            (row + ["O"] * len(tags))[: len(tags)] for row, tags in zip(predicted, gold_tags)
+        ]
+        metric, scores = (
+            "entity_f1",
+            np.array([entity_counts(*pair) for pair in zip(gold_tags, predicted)]),
+        )
         index = {label: position for position, label in enumerate(labels)}
         words = [index[tag] for row in predicted for tag in row]
         confusion = confusion_matrix(np.concatenate(gold), words, len(labels))
@@ -50,8 +59,16 @@ def score_predictions(task, labels, gold, predicted):
         metric, scores = "accuracy", predicted == np.asarray(gold)
         confusion = confusion_matrix(gold, predicted, len(labels))
     value, se = value_and_error(metric, scores[None])
-    return {"metric": metric, "value": value, "se": se, "n": len(gold), "predictions": predicted, "scores": scores,
-            "confusion": confusion, "macro_f1": float(np.nanmean(class_f1(confusion)))}
+    return {
+        "metric": metric,
+        "value": value,
+        "se": se,
+        "n": len(gold),
+        "predictions": predicted,
+        "scores": scores,
+        "confusion": confusion,
+        "macro_f1": float(np.nanmean(class_f1(confusion))),
+    }
 
 
 def entities(tags):
@@ -113,13 +130,18 @@ def paired_difference(metric, a, b):
         dict: `difference`, `low`, `high`, `se`, `n`, `seed_spread` (standard deviation of the per-seed differences;
         None with one seed, or with two unequal numbers of seeds).
     """
-    a, b = ([np.asarray(s), np.asarray(s)[None]][np.ndim(s) == (1 if metric == "accuracy" else 2)] for s in (a, b))
+    a, b = (
+        [np.asarray(s), np.asarray(s)[None]][np.ndim(s) == (1 if metric == "accuracy" else 2)]
+        for s in (a, b)
+    )
     if a.shape[1:] != b.shape[1:]:
-        raise ValueError(f"`a` and `b` must score the same examples. Received: {a.shape[1]} and {b.shape[1]}.")
+        raise ValueError(
+            f"`a` and `b` must score the same examples. Received: {a.shape[1]} and {b.shape[1]}."
+        )
     by_seed = [values(metric, a), values(metric, b)]
     difference, num_examples = by_seed[0].mean() - by_seed[1].mean(), a.shape[1]
     if metric == "accuracy":
-        error = (a.mean(axis=0) - b.mean(axis=0)).std() / num_examples ** 0.5
+        error = (a.mean(axis=0) - b.mean(axis=0)).std() / num_examples**0.5
         low, high = difference - Z95 * error, difference + Z95 * error
     else:
         resampled = _resampled_f1(a) - _resampled_f1(b)
@@ -127,8 +149,14 @@ def paired_difference(metric, a, b):
     spread = None
     if max(len(a), len(b)) > 1 and (len(a) == len(b) or 1 in (len(a), len(b))):
         spread = float((by_seed[0] - by_seed[1]).std(ddof=1))
-    return {"difference": float(difference), "low": float(low), "high": float(high), "se": float(error),
-            "n": num_examples, "seed_spread": spread}
+    return {
+        "difference": float(difference),
+        "low": float(low),
+        "high": float(high),
+        "se": float(error),
+        "n": num_examples,
+        "seed_spread": spread,
+    }
 
 
 def _resampled_f1(counts):
@@ -144,7 +172,9 @@ def _resampled_f1(counts):
 def agreement(a, b):
     """Share of equal predictions (tagging: of words) of two models, 0-1."""
     if len(a) != len(b):
-        raise ValueError(f"`a` and `b` must predict the same examples. Received: {len(a)} and {len(b)}.")
+        raise ValueError(
+            f"`a` and `b` must predict the same examples. Received: {len(a)} and {len(b)}."
+        )
     if isinstance(a[0], list):
         a, b = ([tag for row in rows for tag in row] for rows in (a, b))
     return float(np.mean(np.asarray(a) == np.asarray(b)))
@@ -172,7 +202,9 @@ def pack_correct(scores):
     if scores.ndim == 1:
         return np.packbits(scores.astype(bool)).tobytes().hex()
     if scores.max(initial=0) > 255:
-        raise ValueError(f"`scores` must hold at most 255 entities per sentence. Received: {scores.max()}.")
+        raise ValueError(
+            f"`scores` must hold at most 255 entities per sentence. Received: {scores.max()}."
+        )
     return scores.astype(np.uint8).tobytes().hex()
 
 

@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from keras_compress.measure.accuracy import score_predictions
 from keras_compress.experiment.report import model_row
+from keras_compress.measure.accuracy import score_predictions
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 
@@ -32,7 +32,13 @@ def baselines(dataset):
 def majority(dataset):
     """Always the most frequent class of the training split."""
     label = int(np.argmax(np.bincount(dataset.train.labels)))
-    return _measured("majority", dataset, np.full(len(dataset.test.texts), label), 1, f"always {dataset.labels[label]}")
+    return _measured(
+        "majority",
+        dataset,
+        np.full(len(dataset.test.texts), label),
+        1,
+        f"always {dataset.labels[label]}",
+    )
 
 
 def most_frequent_tags(dataset):
@@ -48,20 +54,30 @@ def most_frequent_tags(dataset):
 
 def tfidf(dataset):
     """TF-IDF and a linear support vector machine."""
-    from sklearn.svm import LinearSVC   # scikit-learn takes a second to import, and only training needs it
+    from sklearn.svm import (
+        LinearSVC,
+    )  # scikit-learn takes a second to import, and only training needs it
 
     features, grams = _features(dataset)
     train = features(dataset.train.texts)
     best = None
     for penalty in PENALTIES if dataset.dev else (1.0,):
         machine = LinearSVC(C=penalty, random_state=0).fit(train, dataset.train.labels)
-        hits = np.mean(machine.predict(features(dataset.dev.texts)) == dataset.dev.labels) if dataset.dev else 0.0
+        hits = (
+            np.mean(machine.predict(features(dataset.dev.texts)) == dataset.dev.labels)
+            if dataset.dev
+            else 0.0
+        )
         if best is None or hits > best[0]:
             best = hits, penalty, machine
     hits, penalty, machine = best
-    choice = f"{grams}, C = {penalty}" + (f" (dev accuracy {hits:.3f})" if dataset.dev else " (no dev split)")
+    choice = f"{grams}, C = {penalty}" + (
+        f" (dev accuracy {hits:.3f})" if dataset.dev else " (no dev split)"
+    )
     predicted = machine.predict(features(dataset.test.texts))
-    return _measured("tfidf", dataset, predicted, machine.coef_.size + machine.intercept_.size, choice)
+    return _measured(
+        "tfidf", dataset, predicted, machine.coef_.size + machine.intercept_.size, choice
+    )
 
 
 def _features(dataset):
@@ -70,10 +86,14 @@ def _features(dataset):
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     matching = dataset.task == "matching"
-    texts = [side for pair in dataset.train.texts for side in pair] if matching else dataset.train.texts
+    texts = (
+        [side for pair in dataset.train.texts for side in pair] if matching else dataset.train.texts
+    )
     if _has_spaces(texts):
         grams = "word 1-2 grams"
-        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+        vectorizer = TfidfVectorizer(
+            ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"
+        )
     else:
         grams = "character 1-3 grams"
         vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)
@@ -85,9 +105,13 @@ def _features(dataset):
         a, b = (vectorizer.transform(side) for side in zip(*pairs))
         products, common = a.multiply(b), a.sign().multiply(b.sign()).sum(axis=1)
         sizes = [side.sign().sum(axis=1) for side in (a, b)]
-        shape = [products.sum(axis=1), 2 * common / np.maximum(sizes[0] + sizes[1], 1),
-                 np.minimum(*sizes) / np.maximum(np.maximum(*sizes), 1)]
+        shape = [
+            products.sum(axis=1),
+            2 * common / np.maximum(sizes[0] + sizes[1], 1),
+            np.minimum(*sizes) / np.maximum(np.maximum(*sizes), 1),
+        ]
         return sparse.hstack([a, b, products, abs(a - b), np.column_stack(shape)], format="csr")
+
     return pair_features, grams + " of pairs"
 
 
@@ -99,6 +123,13 @@ def _has_spaces(texts):
 
 def _measured(name, dataset, predicted, num_parameters, choice):
     result = score_predictions(dataset.task, dataset.labels, dataset.test.labels, predicted)
-    row = model_row(name=name, parameters=num_parameters, metric=result["metric"], accuracy=result["value"],
-                    accuracy_se=result["se"], num_examples=result["n"], seeds=[0])
+    row = model_row(
+        name=name,
+        parameters=num_parameters,
+        metric=result["metric"],
+        accuracy=result["value"],
+        accuracy_se=result["se"],
+        num_examples=result["n"],
+        seeds=[0],
+    )
     return row, {**result, "choice": choice}

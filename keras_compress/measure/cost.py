@@ -26,17 +26,24 @@ def encoder_parameters(config):
     hidden, inner = config.hidden_size, config.intermediate_size
     if config.architecture == "bilstm":
         return sum(8 * (width + inner + 1) * inner for width in _widths(config))
-    sizes = {"attention": 4 * (hidden * hidden + hidden) + 2 * hidden,
-             "ffn": (hidden * inner + inner) + (inner * hidden + hidden) + 2 * hidden}
-    return sum(size * len({config.owner(layer, part) for layer in range(config.num_layers)})
-               for part, size in sizes.items())
+    sizes = {
+        "attention": 4 * (hidden * hidden + hidden) + 2 * hidden,
+        "ffn": (hidden * inner + inner) + (inner * hidden + hidden) + 2 * hidden,
+    }
+    return sum(
+        size * len({config.owner(layer, part) for layer in range(config.num_layers)})
+        for part, size in sizes.items()
+    )
 
 
 def parameters(config, num_labels=0, task="classification"):
     """All parameters of a BERT; `num_labels` = 0 leaves out the classifier."""
     hidden, table = config.hidden_size, config.table_size
     normed = table if config.embedding_norm == "embedding" else hidden
-    embeddings = config.vocab_size * table + (config.max_position_embeddings + config.type_vocab_size + 2) * normed
+    embeddings = (
+        config.vocab_size * table
+        + (config.max_position_embeddings + config.type_vocab_size + 2) * normed
+    )
     shapes = config.adapter_shapes
     adapter = sum(inputs * outputs // groups + outputs for inputs, outputs, groups in shapes)
     adapter += sum(2 * outputs for _, outputs, _ in shapes[:-1]) if config.adapter == "hgt" else 0
@@ -49,9 +56,14 @@ def flops(config, sequence_length, num_labels=0, task="classification"):
     hidden, inner, n = config.hidden_size, config.intermediate_size, sequence_length
     times = n if task == "tagging" else 1
     if config.architecture == "bilstm":
-        return (sum(16 * n * (width + inner) * inner for width in _widths(config)) + 4 * inner * num_labels * times)
+        return (
+            sum(16 * n * (width + inner) * inner for width in _widths(config))
+            + 4 * inner * num_labels * times
+        )
     layer = 8 * n * hidden * hidden + 4 * n * n * hidden + 4 * n * hidden * inner
-    adapter = sum(2 * n * inputs * outputs // groups for inputs, outputs, groups in config.adapter_shapes)
+    adapter = sum(
+        2 * n * inputs * outputs // groups for inputs, outputs, groups in config.adapter_shapes
+    )
     pooler = 2 * hidden * hidden if _has_pooler(config, task) else 0
     return adapter + config.num_layers * layer + pooler + 2 * hidden * num_labels * times
 
@@ -68,4 +80,8 @@ def _has_pooler(config, task):
 def file_bytes(path):
     """Bytes on disk of a file, or of all files in a folder."""
     path = Path(path)
-    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+    return sum(
+        file.stat().st_size
+        for file in ([path] if path.is_file() else path.rglob("*"))
+        if file.is_file()
+    )

@@ -9,6 +9,7 @@ Departures
     N-grams may overlap, and reach from one segment into the next; they begin so often that 15 % of the words are masked
     all the same.
 """
+
 import numpy as np
 
 from keras_compress.backend import tf
@@ -32,16 +33,19 @@ def mask_words(inputs, words, tokenizer, seed, share=0.15, ngram=1):
     """
     ids = inputs["input_word_ids"]
     draw = tf.random.stateless_uniform((3 + (ngram > 1), *tf.unstack(tf.shape(ids))), seed)
-    hit = begins = draw[0] < begin_rate(share, ngram)                      # (batch, seq): column k is word number k
+    hit = begins = draw[0] < begin_rate(share, ngram)  # (batch, seq): column k is word number k
     if ngram > 1:
         lengths = draw_lengths(draw[3], ngram)
-        for place in range(1, ngram):                                      # words that an n-gram begun earlier reaches
+        for place in range(1, ngram):  # words that an n-gram begun earlier reaches
             reaches = begins & (lengths > place)
-            hit |= tf.pad(reaches, [[0, 0], [place, 0]])[:, :tf.shape(ids)[1]]
+            hit |= tf.pad(reaches, [[0, 0], [place, 0]])[:, : tf.shape(ids)[1]]
     chosen = tf.gather(hit, tf.maximum(words, 0), batch_dims=1) & (words >= 0)
     random_ids = tf.cast(draw[2] * len(tokenizer.vocab), ids.dtype)
-    changed = tf.where(draw[1] < MASKED, tokenizer.ids["[MASK]"],
-                       tf.where(draw[1] < MASKED + RANDOM, random_ids, ids))
+    changed = tf.where(
+        draw[1] < MASKED,
+        tokenizer.ids["[MASK]"],
+        tf.where(draw[1] < MASKED + RANDOM, random_ids, ids),
+    )
     return {**inputs, "input_word_ids": tf.where(chosen, changed, ids)}, tf.where(chosen, ids, -1)
 
 
@@ -59,7 +63,7 @@ def draw_lengths(uniform, ngram):
 
 def begin_rate(share, ngram):
     """Chance that an n-gram begins at a word, so that a word is masked with chance `share`."""
-    longer = 1 - np.cumsum([0, *length_probabilities(ngram)[:-1]])         # P(n > k), k = 0 .. N - 1
+    longer = 1 - np.cumsum([0, *length_probabilities(ngram)[:-1]])  # P(n > k), k = 0 .. N - 1
     rates = np.linspace(0, share, 100_001)
     masked = 1 - np.prod([1 - rates * chance for chance in longer], axis=0)
     return float(rates[min(np.searchsorted(masked, share), len(rates) - 1)])
@@ -67,7 +71,9 @@ def begin_rate(share, ngram):
 
 def each_word(inputs, tokenizer):
     """The number of the word that each piece is part of, ## pieces going on with one; [CLS], [SEP], padding -1."""
-    goes_on = tf.gather(tf.constant([piece.startswith("##") for piece in tokenizer.vocab]), inputs["input_word_ids"])
+    goes_on = tf.gather(
+        tf.constant([piece.startswith("##") for piece in tokenizer.vocab]), inputs["input_word_ids"]
+    )
     numbers = tf.cumsum(tf.cast(~goes_on, tf.int32), axis=1) - 1
     return tf.where(each_piece(inputs, tokenizer) < 0, -1, numbers)
 
@@ -75,12 +81,18 @@ def each_word(inputs, tokenizer):
 def each_piece(inputs, tokenizer):
     """Every piece as a word of its own; [CLS], [SEP] and padding as -1. int32 (batch, seq)."""
     ids = inputs["input_word_ids"]
-    special = (ids == tokenizer.ids["[CLS]"]) | (ids == tokenizer.ids["[SEP]"]) | (inputs["input_mask"] == 0)
+    special = (
+        (ids == tokenizer.ids["[CLS]"])
+        | (ids == tokenizer.ids["[SEP]"])
+        | (inputs["input_mask"] == 0)
+    )
     return tf.where(special, -1, tf.range(tf.shape(ids)[1])[None])
 
 
 def check_mask_piece(tokenizer):
     """Raises ValueError unless the vocabulary has [MASK]."""
     if "[MASK]" not in tokenizer.ids:
-        raise ValueError("Masked-LM needs the piece [MASK] in the vocabulary. It is missing: take the vocab.txt of a "
-                         "BERT.")
+        raise ValueError(
+            "Masked-LM needs the piece [MASK] in the vocabulary. It is missing: take the vocab.txt of a "
+            "BERT."
+        )

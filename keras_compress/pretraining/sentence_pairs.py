@@ -13,6 +13,7 @@ Departures
     A pair that is too long is cut at the end of its longer segment by the tokenizer, not at random ends.
     The other document's B is one of its own segments B, so that `nsp` and `sop` differ in nothing but the task.
 """
+
 import itertools
 import logging
 
@@ -40,20 +41,24 @@ def sentence_pairs(dataset, tokenizer, max_length, sentence_task="sop", seed=0):
     """
     check_choice("sentence_task", sentence_task, ("sop", "nsp", "none"))
     if dataset.task != "unlabelled":
-        raise ValueError("Sentence pairs are made of running text. Received: "
-                         f"{dataset.task} data ({dataset.name}), whose texts have no order. Take apidocs, or a text "
-                         "file with one sentence a line and an empty line between documents.")
+        raise ValueError(
+            "Sentence pairs are made of running text. Received: "
+            f"{dataset.task} data ({dataset.name}), whose texts have no order. Take apidocs, or a text "
+            "file with one sentence a line and an empty line between documents."
+        )
     splits = {}
     for place, name in enumerate(("train", "dev")):
         split, random = getattr(dataset, name), np.random.default_rng([seed, place])
         found = segments(split, tokenizer, max_length, random) if split else []
         enough = len({document for document, _, _ in found}) > (sentence_task == "nsp")
         if not enough and name == "train":
-            raise ValueError("A corpus must have sentences to order: documents of two sentences or more, for nsp two "
-                             f"such documents. Received: {dataset.name}, {len(split.texts)} sentences in "
-                             f"{len({*split.labels})} documents, {len(found)} pairs of segments of {max_length} pieces "
-                             "at most. Write one sentence a line, and an empty line only where a document ends; if "
-                             "sentences fill a text alone, raise `max_length`.")
+            raise ValueError(
+                "A corpus must have sentences to order: documents of two sentences or more, for nsp two "
+                f"such documents. Received: {dataset.name}, {len(split.texts)} sentences in "
+                f"{len({*split.labels})} documents, {len(found)} pairs of segments of {max_length} pieces "
+                "at most. Write one sentence a line, and an empty line only where a document ends; if "
+                "sentences fill a text alone, raise `max_length`."
+            )
         splits[name] = change(found, sentence_task, random) if enough else None
     return Dataset(dataset.name, "matching", LABELS, **splits)
 
@@ -65,23 +70,34 @@ def by_length(pairs, tokenizer, max_length):
     """
     from sklearn.tree import DecisionTreeClassifier
 
-    lengths = [np.array([(encoding.type_ids.count(0), encoding.type_ids.count(1)) for encoding in tokenizer.encode(
-        split.texts, max_length)]) for split in (pairs.train, pairs.dev)]
-    tree = DecisionTreeClassifier(min_samples_leaf=max(1, min(100, len(lengths[0]) // 4)), random_state=0)
+    lengths = [
+        np.array(
+            [
+                (encoding.type_ids.count(0), encoding.type_ids.count(1))
+                for encoding in tokenizer.encode(split.texts, max_length)
+            ]
+        )
+        for split in (pairs.train, pairs.dev)
+    ]
+    tree = DecisionTreeClassifier(
+        min_samples_leaf=max(1, min(100, len(lengths[0]) // 4)), random_state=0
+    )
     return float(tree.fit(lengths[0], pairs.train.labels).score(lengths[1], pairs.dev.labels))
 
 
 def segments(split, tokenizer, max_length, random):
     """[(document, A, B)], A and B neighbouring texts of one or more sentences each."""
     lengths = [len(encoding.ids) - 2 for encoding in tokenizer.encode(split.texts, max_length)]
-    room, found, skipped = max_length - 3, [], 0                      # for [CLS] and two [SEP]
+    room, found, skipped = max_length - 3, [], 0  # for [CLS] and two [SEP]
     rows = zip(split.labels, split.texts, lengths)
     for document, sentences in itertools.groupby(rows, key=lambda row: row[0]):
         chunk, size, target = [], 0, None
         sentences = [(text, length) for _, text, length in sentences]
         for place, (text, length) in enumerate(sentences, start=1):
             if target is None:
-                target = random.integers(min(2, room), room + 1) if random.random() < SHORTER else room
+                target = (
+                    random.integers(min(2, room), room + 1) if random.random() < SHORTER else room
+                )
             chunk.append(text)
             size += length
             if size >= target or place == len(sentences):
@@ -90,7 +106,9 @@ def segments(split, tokenizer, max_length, random):
                     found.append((document, " ".join(chunk[:cut]), " ".join(chunk[cut:])))
                 skipped += len(chunk) == 1
                 chunk, size, target = [], 0, None
-    log.info("sentence pairs: %d; left out, since they stood alone: %d sentences", len(found), skipped)
+    log.info(
+        "sentence pairs: %d; left out, since they stood alone: %d sentences", len(found), skipped
+    )
     return found
 
 

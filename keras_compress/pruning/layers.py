@@ -7,6 +7,7 @@ Departures
     From a pre-trained model this is the usual "first K layers" baseline; from a fine-tuned one it keeps the
     head and what the layers have learned.
 """
+
 from keras_compress.bert.layer_maps import select_layers
 from keras_compress.training.loop import Training, finetune
 
@@ -23,5 +24,7 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=3, 
     kept = select_layers(task_model.config.num_layers, num_layers, how)
     with training.scope():
         small = task_model.keep_layers(kept, seed=seed)
-    small.history.append({"method": "layers", "seed": seed, "num_layers": num_layers, "how": how, "kept": kept})
+    small.history.append(
+        {"method": "layers", "seed": seed, "num_layers": num_layers, "how": how, "kept": kept}
+    )
     return finetune(small, dataset, seed=seed, training=training, in_place=True)

@@ -10,6 +10,7 @@ that hardly anything becomes [UNK]. What that costs depends on how much of the v
 on dev (MiniLM, no tuning) SST-2 loses 0.2 points, `assistant`, whose dev has held-out words, 7.2 (data/results). No
 rate of [UNK] tells of that, since characters are always there: look at how many texts of dev are cut otherwise.
 """
+
 import logging
 import re
 import unicodedata
@@ -17,15 +18,19 @@ import unicodedata
 import numpy as np
 
 from keras_compress.bert.tokenizer import SPECIAL_PIECES, Tokenizer
-from keras_compress.training.settings import is_whole
 from keras_compress.training.loop import Training, check_fit, check_not_quantized, finetune
+from keras_compress.training.settings import is_whole
 
 log = logging.getLogger(__name__)
 
 
 def scripts_of(piece):
     """Names of the scripts of a piece's letters: {"LATIN"}, {"CJK"}, .. (first word of the Unicode name)."""
-    return {unicodedata.name(c, "?").split(" ")[0].split("-")[0] for c in piece.removeprefix("##") if c.isalpha()}
+    return {
+        unicodedata.name(c, "?").split(" ")[0].split("-")[0]
+        for c in piece.removeprefix("##")
+        if c.isalpha()
+    }
 
 
 def choose_pieces(vocab, counts, min_count=1, scripts=None, keep=()):
@@ -42,16 +47,23 @@ def choose_pieces(vocab, counts, min_count=1, scripts=None, keep=()):
     Raises:
         ValueError: if `scripts` or `keep` names what the vocabulary does not have.
     """
-    known = {"scripts": {script for piece in vocab for script in scripts_of(piece)}, "keep": {*vocab}}
+    known = {
+        "scripts": {script for piece in vocab for script in scripts_of(piece)},
+        "keep": {*vocab},
+    }
     for name, value in (("scripts", () if scripts is None else scripts), ("keep", keep)):
         listed = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
         unknown = [one for one in value if one not in known[name]] if listed else value
         if unknown or not listed:
             some = f" It has {', '.join(sorted(known[name])[:40])}." if name == "scripts" else ""
-            raise ValueError(f"`{name}` must be a list of {'scripts' if some else 'pieces'} that the vocabulary has. "
-                             f"Received: {unknown!r}.{some}")
+            raise ValueError(
+                f"`{name}` must be a list of {'scripts' if some else 'pieces'} that the vocabulary has. "
+                f"Received: {unknown!r}.{some}"
+            )
     if not is_whole(min_count, 0):
-        raise ValueError(f"`min_count` must be a whole number of 0 or more. Received: {min_count!r}.")
+        raise ValueError(
+            f"`min_count` must be a whole number of 0 or more. Received: {min_count!r}."
+        )
     always = {*SPECIAL_PIECES, "[MASK]", *keep}
 
     def stays(piece, count):
@@ -59,6 +71,7 @@ def choose_pieces(vocab, counts, min_count=1, scripts=None, keep=()):
             return True
         allowed = scripts is None or scripts_of(piece) <= {*scripts}
         return allowed and (len(piece.removeprefix("##")) == 1 or min_count == 0)
+
     chosen = {piece for piece, count in zip(vocab, counts) if stays(piece, count)}
     chosen |= {form for piece in chosen for c in letters(piece) for form in (c, f"##{c}")}
     return np.array([index for index, piece in enumerate(vocab) if piece in chosen])
@@ -82,30 +95,54 @@ def slice_vocabulary(task_model, kept, *, seed=0):
     whole = task_model.tokenizer.ids
     vocab = [task_model.tokenizer.vocab[index] for index in kept if 0 <= index < len(whole)]
     needed = [*SPECIAL_PIECES, *(["[MASK]"] if task_model.task == "mlm" else [])]
-    needed += sorted({form for piece in vocab for c in letters(piece) for form in (c, f"##{c}") if form in whole})
+    needed += sorted(
+        {form for piece in vocab for c in letters(piece) for form in (c, f"##{c}") if form in whole}
+    )
     lost = sorted({*needed} - {*vocab})
     if lost or len(vocab) != len(kept) or list(kept) != sorted({*kept}):
-        raise ValueError(f"A pruned vocabulary must hold {', '.join(SPECIAL_PIECES)}, the single characters of all "
-                         f"that it holds, and each piece once, in the old order. Received: {len(kept)} ids of {len(vocab)} "
-                         f"pieces, missing: {', '.join(lost[:20]) or 'none'}. Choose them with `choose_pieces`.")
+        raise ValueError(
+            f"A pruned vocabulary must hold {', '.join(SPECIAL_PIECES)}, the single characters of all "
+            f"that it holds, and each piece once, in the old order. Received: {len(kept)} ids of {len(vocab)} "
+            f"pieces, missing: {', '.join(lost[:20]) or 'none'}. Choose them with `choose_pieces`."
+        )
     weights = task_model.weights()
     for name in ("word_embeddings/embeddings", "mlm_bias/bias"):
         if name in weights:
             weights[name] = weights[name][kept]
-    return task_model.rebuilt(task_model.config.replace(vocab_size=len(vocab)), weights, seed=seed,
-                              tokenizer=Tokenizer(vocab, task_model.tokenizer.lowercase))
+    return task_model.rebuilt(
+        task_model.config.replace(vocab_size=len(vocab)),
+        weights,
+        seed=seed,
+        tokenizer=Tokenizer(vocab, task_model.tokenizer.lowercase),
+    )
 
 
 def cut_otherwise(before, after, dataset, split="dev"):
     """Share of a split's texts that a pruned tokenizer cuts into other pieces, 0-1."""
     texts = getattr(dataset, split).texts
-    pieces = ([[tokenizer.vocab[index] for index in encoding.ids] for encoding in (
-        tokenizer.encode_words if dataset.task == "tagging" else tokenizer.encode)(texts, 512)]
-        for tokenizer in (before, after))
+    pieces = (
+        [
+            [tokenizer.vocab[index] for index in encoding.ids]
+            for encoding in (
+                tokenizer.encode_words if dataset.task == "tagging" else tokenizer.encode
+            )(texts, 512)
+        ]
+        for tokenizer in (before, after)
+    )
     return float(np.mean([old != new for old, new in zip(*pieces)]))
 
 
-def compress(task_model, dataset, *, seed=0, training=Training(), min_count=1, scripts=None, keep=(), tune=False):
+def compress(
+    task_model,
+    dataset,
+    *,
+    seed=0,
+    training=Training(),
+    min_count=1,
+    scripts=None,
+    keep=(),
+    tune=False,
+):
     """Drops word pieces that the training texts do not use.
 
     Args:
@@ -129,10 +166,27 @@ def compress(task_model, dataset, *, seed=0, training=Training(), min_count=1, s
     split = "dev" if dataset.dev else "train"
     unknown = [dataset.unknown_rate(model.tokenizer, split) for model in (task_model, small)]
     changed = cut_otherwise(task_model.tokenizer, small.tokenizer, dataset, split)
-    log.info("vocabulary: %d of %d pieces stay; %s: %.1f %% of the texts are cut otherwise, unknown pieces %.3f %% -> "
-             "%.3f %%", len(kept), len(counts), split, *(100 * rate for rate in (changed, *unknown)))
-    small.history.append({"method": "vocabulary", "seed": seed, "pieces_before": len(counts), "pieces": len(kept),
-                          "min_count": min_count, "scripts": scripts and list(scripts), "keep": list(keep),
-                          "looked_at": split, "unknown_before": unknown[0], "unknown": unknown[1],
-                          "cut_otherwise": changed})
+    log.info(
+        "vocabulary: %d of %d pieces stay; %s: %.1f %% of the texts are cut otherwise, unknown pieces %.3f %% -> "
+        "%.3f %%",
+        len(kept),
+        len(counts),
+        split,
+        *(100 * rate for rate in (changed, *unknown)),
+    )
+    small.history.append(
+        {
+            "method": "vocabulary",
+            "seed": seed,
+            "pieces_before": len(counts),
+            "pieces": len(kept),
+            "min_count": min_count,
+            "scripts": scripts and list(scripts),
+            "keep": list(keep),
+            "looked_at": split,
+            "unknown_before": unknown[0],
+            "unknown": unknown[1],
+            "cut_otherwise": changed,
+        }
+    )
     return finetune(small, dataset, seed=seed, training=training) if tune else small

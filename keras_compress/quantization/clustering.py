@@ -8,12 +8,13 @@ Through TF-MOT (`cluster_weights`). Clustered are the kernels of all Dense layer
 A .tflite file stores every weight in full, with no table of centroids: neither the file nor the time gets smaller. Only
 a compressed file does (`gzip_bytes` of an export), because few values repeat often.
 """
+
 import tensorflow_model_optimization as tfmot
 
 from keras_compress.bert.task_model import weights_of
+from keras_compress.bert.wrapping import check_bert, wrapped
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.training.loop import Training, adamw, check_fit, fit, task_loss
-from keras_compress.bert.wrapping import check_bert, wrapped
 
 clustering = tfmot.clustering.keras
 
@@ -31,22 +32,41 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_clusters=1
     """
     check_fit(task_model, dataset)
     if num_clusters < 2 or training.patience is not None:
-        raise ValueError("`num_clusters` must be 2 or more, and `patience` none: the centroids belong to the last "
-                         f"update. Received: {num_clusters} and {training.patience}.")
+        raise ValueError(
+            "`num_clusters` must be 2 or more, and `patience` none: the centroids belong to the last "
+            f"update. Received: {num_clusters} and {training.patience}."
+        )
     check_bert(task_model)
     num_steps = training.num_steps(len(dataset.train.texts))
     with training.scope():
         copy = task_model.clone(seed=seed)
         start = clustering.CentroidInitialization.KMEANS_PLUS_PLUS
-        clustered = wrapped(copy.model, lambda layer: clustering.cluster_weights(layer, num_clusters, start))
+        clustered = wrapped(
+            copy.model, lambda layer: clustering.cluster_weights(layer, num_clusters, start)
+        )
         clustered.compile(adamw(training, num_steps), task_loss(copy.task), jit_compile=False)
-    copy.history.append({"method": "clustering", "seed": seed, "num_clusters": num_clusters,
-                         "training": training.settings()})
+    copy.history.append(
+        {
+            "method": "clustering",
+            "seed": seed,
+            "num_clusters": num_clusters,
+            "training": training.settings(),
+        }
+    )
 
     def stripped():
         """The plain model, its kernels set to their centroids."""
-        return copy.rebuilt(copy.config, weights_of(clustering.strip_clustering(clustered)), seed=seed)
+        return copy.rebuilt(
+            copy.config, weights_of(clustering.strip_clustering(clustered)), seed=seed
+        )
 
-    copy.curve += fit(clustered, copy, dataset, training, seed=seed, stage="clustering",
-                      measure=lambda: evaluate(stripped(), dataset.dev)["value"])
+    copy.curve += fit(
+        clustered,
+        copy,
+        dataset,
+        training,
+        seed=seed,
+        stage="clustering",
+        measure=lambda: evaluate(stripped(), dataset.dev)["value"],
+    )
     return stripped()

@@ -26,10 +26,11 @@ Departures
 Put it last in a chain: methods that change a model's shape expect weights that are free.
 Training is a simulation, slower than without, and saved models are as large as before: only the exported file is small.
 """
+
 from keras_compress.backend import keras, tf
 from keras_compress.bert.fake_quant import fake_quantize, has_row_scales, largest, table_bits
-from keras_compress.training.loop import Training, adamw, check_fit, fit, task_loss
 from keras_compress.bert.wrapping import check_bert
+from keras_compress.training.loop import Training, adamw, check_fit, fit, task_loss
 
 BITS = {"static": (8, 4), "dynamic": (8, 4, 2)}
 
@@ -43,7 +44,9 @@ def quantized(task_model, settings, *, seed=0):
         `TaskModel`.
     """
     weights = task_model.weights()
-    return task_model.rebuilt(task_model.config.replace(quantization=settings), weights, only=weights, seed=seed)
+    return task_model.rebuilt(
+        task_model.config.replace(quantization=settings), weights, only=weights, seed=seed
+    )
 
 
 def bake(task_model, *, seed=0):
@@ -57,7 +60,9 @@ def bake(task_model, *, seed=0):
         axis, bits = 0, settings["bits"]
         if name == "word_embeddings/embeddings":
             axis, bits = -1 if has_row_scales(settings) else None, table_bits(bits)
-        elif not name.endswith("/kernel") or weight.ndim != 2:                # an adapter's group products stay float
+        elif (
+            not name.endswith("/kernel") or weight.ndim != 2
+        ):  # an adapter's group products stay float
             continue
         weights[name] = fake_quantize(tf.constant(weight), largest(weight, axis), bits).numpy()
     return task_model.rebuilt(task_model.config.replace(quantization=None), weights, seed=seed)
@@ -72,8 +77,17 @@ class TellStep(keras.callbacks.Callback):
                 layer.optimizer_step.assign(tf.cast(self.model.optimizer.iterations, tf.int32))
 
 
-def compress(task_model, dataset, *, seed=0, training=Training(), bits=8, activations="static", decay=0.99,
-             start_step=10):
+def compress(
+    task_model,
+    dataset,
+    *,
+    seed=0,
+    training=Training(),
+    bits=8,
+    activations="static",
+    decay=0.99,
+    start_step=10,
+):
     """Fine-tunes a model while it computes with quantised numbers.
 
     Args:
@@ -90,19 +104,33 @@ def compress(task_model, dataset, *, seed=0, training=Training(), bits=8, activa
     check_fit(task_model, dataset)
     num_steps = training.num_steps(len(dataset.train.texts))
     if activations not in BITS or bits not in BITS[activations]:
-        raise ValueError("`activations` and `bits` must be static with 8 or 4, or dynamic with 8, 4 or 2. "
-                         f"Received: {activations!r} and {bits!r}.")
+        raise ValueError(
+            "`activations` and `bits` must be static with 8 or 4, or dynamic with 8, 4 or 2. "
+            f"Received: {activations!r} and {bits!r}."
+        )
     if activations == "static" and not (0.0 <= decay < 1.0 and 0 <= start_step < num_steps):
-        raise ValueError(f"`decay` must be in [0, 1), `start_step` 0 to {num_steps - 1}, before the last update. "
-                         f"Received: {decay} and {start_step}.")
+        raise ValueError(
+            f"`decay` must be in [0, 1), `start_step` 0 to {num_steps - 1}, before the last update. "
+            f"Received: {decay} and {start_step}."
+        )
     check_bert(task_model)
-    if activations == "static" and task_model.config.adapter_shapes and task_model.config.adapter == "hgt":
-        raise ValueError("An adapter with groups cannot be exported with fixed ranges. Received: adapter 'hgt' and "
-                         "activations = 'static'. Fold it first (`define` with folded=True), or take 'dynamic'.")
+    if (
+        activations == "static"
+        and task_model.config.adapter_shapes
+        and task_model.config.adapter == "hgt"
+    ):
+        raise ValueError(
+            "An adapter with groups cannot be exported with fixed ranges. Received: adapter 'hgt' and "
+            "activations = 'static'. Fold it first (`define` with folded=True), or take 'dynamic'."
+        )
     settings = {"bits": bits, "activations": activations, "decay": decay, "start_step": start_step}
     with training.scope():
         tuned = quantized(task_model, settings, seed=seed)
         tuned.model.compile(adamw(training, num_steps), task_loss(tuned.task), jit_compile=False)
-    tuned.history.append({"method": "q8bert", "seed": seed, **settings, "training": training.settings()})
-    tuned.curve += fit(tuned.model, tuned, dataset, training, seed=seed, stage="q8bert", callbacks=[TellStep()])
+    tuned.history.append(
+        {"method": "q8bert", "seed": seed, **settings, "training": training.settings()}
+    )
+    tuned.curve += fit(
+        tuned.model, tuned, dataset, training, seed=seed, stage="q8bert", callbacks=[TellStep()]
+    )
     return tuned if activations == "static" else bake(tuned, seed=seed)

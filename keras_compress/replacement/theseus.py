@@ -24,14 +24,23 @@ Departures
     so that some are seen once more often than others. Dropout is active in both branches while training, as theirs is.
     The last stage trains everything; `train_head_last=False` trains the successor layers alone, as the authors do.
 """
+
 import math
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import LayerStore, embed, make_inputs, task_head, transformer_layer
-from keras_compress.bert.layers import AttentionBias, register
 from keras_compress.bert.layer_maps import check_multiple
+from keras_compress.bert.layers import AttentionBias, register
+from keras_compress.training.loop import (
+    AdamW,
+    adamw,
+    check_fit,
+    check_trained,
+    finetune,
+    fit,
+    task_loss,
+)
 from keras_compress.training.settings import Training, check_choice
-from keras_compress.training.loop import AdamW, adamw, check_fit, check_trained, finetune, fit, task_loss
 
 GATES, GRANULARITIES = ("bernoulli", "uniform", "anneal"), ("batch", "sample")
 SCHEDULES, STARTS = ("constant", "linear", "cosine"), ("own", "bottom")
@@ -53,21 +62,25 @@ class ModuleMix(keras.layers.Layer):
         rate: chance of the successor. step: number of the update. Both not trainable; set from outside.
     """
 
-    def __init__(self, predecessor, successor, index, gate="bernoulli", granularity="batch", seed=0, **kwargs):
+    def __init__(
+        self, predecessor, successor, index, gate="bernoulli", granularity="batch", seed=0, **kwargs
+    ):
         super().__init__(**kwargs)
         check_choice("gate", gate, GATES)
         check_choice("granularity", granularity, GRANULARITIES)
         self.predecessor, self.successor = predecessor, successor
         self.index, self.gate, self.granularity, self.seed = index, gate, granularity, seed
         self.rate = self.add_weight(name="rate", shape=(), initializer="zeros", trainable=False)
-        self.step = self.add_weight(name="step", shape=(), dtype="int64", initializer="zeros", trainable=False)
+        self.step = self.add_weight(
+            name="step", shape=(), dtype="int64", initializer="zeros", trainable=False
+        )
 
     def draw(self, shape=()):
         """r_i of the current step: bool of `shape` for Bernoulli gates, else float."""
         if self.gate == "anneal":
             return tf.fill(shape, self.rate)
         seed = tf.stack([self.seed * 1000 + self.index, self.step])
-        if self.granularity == "sample":                                # each replica has texts of its own
+        if self.granularity == "sample":  # each replica has texts of its own
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             seed = tf.random.experimental.stateless_fold_in(seed, replica)
         uniform = tf.random.stateless_uniform(shape, seed=seed)
@@ -78,23 +91,32 @@ class ModuleMix(keras.layers.Layer):
     def call(self, inputs, training=None):
         if not training:
             return self.successor(inputs, training=False)
-        replaced = lambda: self.successor(inputs, training=True)      # noqa: E731
-        kept = lambda: self.predecessor(inputs, training=True)        # noqa: E731
+        replaced = lambda: self.successor(inputs, training=True)  # noqa: E731
+        kept = lambda: self.predecessor(inputs, training=True)  # noqa: E731
         if self.gate == "bernoulli" and self.granularity == "batch":
-            return tf.cond(self.draw(), replaced, kept)                # Sec. 3.1, r_i in {0, 1}
+            return tf.cond(self.draw(), replaced, kept)  # Sec. 3.1, r_i in {0, 1}
         r = self.draw((tf.shape(inputs[0])[0], 1, 1) if self.granularity == "sample" else ())
         if self.gate == "bernoulli":
             return tf.where(r, replaced(), kept())
-        return r * replaced() + (1.0 - r) * kept()                     # Sec. 3.1
+        return r * replaced() + (1.0 - r) * kept()  # Sec. 3.1
 
     def get_config(self):
-        return {**super().get_config(), "index": self.index, "gate": self.gate, "granularity": self.granularity,
-                "seed": self.seed, "predecessor": keras.saving.serialize_keras_object(self.predecessor),
-                "successor": keras.saving.serialize_keras_object(self.successor)}
+        return {
+            **super().get_config(),
+            "index": self.index,
+            "gate": self.gate,
+            "granularity": self.granularity,
+            "seed": self.seed,
+            "predecessor": keras.saving.serialize_keras_object(self.predecessor),
+            "successor": keras.saving.serialize_keras_object(self.successor),
+        }
 
     @classmethod
     def from_config(cls, config):
-        modules = {name: keras.saving.deserialize_keras_object(config[name]) for name in ("predecessor", "successor")}
+        modules = {
+            name: keras.saving.deserialize_keras_object(config[name])
+            for name in ("predecessor", "successor")
+        }
         return cls(**{**config, **modules})
 
 
@@ -107,7 +129,9 @@ class DrawnAdamW(keras.optimizers.AdamW):
 
     def follow(self, mixes):
         """Ties every weight of the successors to the draw of its module."""
-        self.draws = {self._var_key(v): mix.draw for mix in mixes for v in mix.successor.trainable_variables}
+        self.draws = {
+            self._var_key(v): mix.draw for mix in mixes for v in mix.successor.trainable_variables
+        }
 
     def _apply_weight_decay(self, variables):
         """Decay is part of `update_step` here, since it depends on the draw."""
@@ -117,7 +141,10 @@ class DrawnAdamW(keras.optimizers.AdamW):
         key, gradient = self._var_key(variable), tf.convert_to_tensor(gradient)
         m, v = self._momentums[self._index_dict[key]], self._velocities[self._index_dict[key]]
         drawn = tf.cast(self.draws[key](), variable.dtype)
-        t, rate = tf.cast(self.iterations + 1, variable.dtype), tf.cast(self.learning_rate, variable.dtype)
+        t, rate = (
+            tf.cast(self.iterations + 1, variable.dtype),
+            tf.cast(self.learning_rate, variable.dtype),
+        )
         decay = self.weight_decay if self._use_weight_decay(variable) else 0.0
         m.assign_add(drawn * (1.0 - self.beta_1) * (gradient - m))
         v.assign_add(drawn * (1.0 - self.beta_2) * (tf.square(gradient) - v))
@@ -138,7 +165,9 @@ def linear_rate(base, k):
 
 def cosine_rate(base, steps):
     """From `base` to 1 in `steps` updates along half a cosine."""
-    return lambda step: base + (1.0 - base) * 0.5 * (1.0 - math.cos(math.pi * min(step / steps, 1.0)))
+    return lambda step: (
+        base + (1.0 - base) * 0.5 * (1.0 - math.cos(math.pi * min(step / steps, 1.0)))
+    )
 
 
 class ReplacingRate(keras.callbacks.Callback):
@@ -176,19 +205,33 @@ def check_module_map(module_map, num_layers):
         modules = [[*module] for module in module_map]
     except TypeError:
         modules = []
-    if [] in modules or repr(sum(modules, [])) != repr(whole):                              # True is no layer
-        raise ValueError(f"`module_map` must be lists that hold every layer from 0 to {num_layers - 1} once, in order, "
-                         f"none of them empty. Received: {module_map}. For example {[whole[:1], whole[1:]]}.")
+    if [] in modules or repr(sum(modules, [])) != repr(whole):  # True is no layer
+        raise ValueError(
+            f"`module_map` must be lists that hold every layer from 0 to {num_layers - 1} once, in order, "
+            f"none of them empty. Received: {module_map}. For example {[whole[:1], whole[1:]]}."
+        )
     return modules
 
 
 def check_layers(depth, *, num_layers=NUM_LAYERS, module_map=None, **_):
     """How many layers the successor has. Raises ValueError if modules cannot cover a predecessor of `depth` layers."""
-    return len(even_modules(depth, num_layers) if module_map is None else check_module_map(module_map, depth))
+    return len(
+        even_modules(depth, num_layers)
+        if module_map is None
+        else check_module_map(module_map, depth)
+    )
 
 
-def build_theseus(predecessor, successor, module_map, *, embeddings="shared", gate="bernoulli", granularity="batch",
-                  seed=0):
+def build_theseus(
+    predecessor,
+    successor,
+    module_map,
+    *,
+    embeddings="shared",
+    gate="bernoulli",
+    granularity="batch",
+    seed=0,
+):
     """Builds the model that trains: embeddings, M mixed modules, head, on the layers of the two models.
 
     Args:
@@ -212,12 +255,26 @@ def build_theseus(predecessor, successor, module_map, *, embeddings="shared", ga
     else:
         for layer in successor.model.layers:
             layer.trainable |= "embeddings" in layer.name
-        mixes.append(ModuleMix(_embedding_module(theirs), _embedding_module(ours), -1, name="mix_embeddings",
-                               **mix_settings))
+        mixes.append(
+            ModuleMix(
+                _embedding_module(theirs),
+                _embedding_module(ours),
+                -1,
+                name="mix_embeddings",
+                **mix_settings,
+            )
+        )
         x = mixes[-1](ids)
     for index, layers in enumerate(module_map):
-        mixes.append(ModuleMix(_module(theirs, layers), _module(ours, [index]), index, name=f"mix_{index}",
-                               **mix_settings))
+        mixes.append(
+            ModuleMix(
+                _module(theirs, layers),
+                _module(ours, [index]),
+                index,
+                name=f"mix_{index}",
+                **mix_settings,
+            )
+        )
         x = mixes[-1]([x, bias])
     _, logits = task_head(ours, successor.task, len(successor.labels), x, inputs["input_mask"])
     return keras.Model(inputs, logits, name="theseus"), mixes
@@ -237,9 +294,24 @@ def _embedding_module(get):
     return keras.Model(ids, embed(get, *ids))
 
 
-def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=NUM_LAYERS, module_map=None,
-             schedule="linear", rate=0.3, full_at=0.7, start="own", gate="bernoulli", granularity="batch",
-             embeddings="shared", train_head_last=True, finetune_share=0.4):
+def compress(
+    task_model,
+    dataset,
+    *,
+    seed=0,
+    training=Training(),
+    num_layers=NUM_LAYERS,
+    module_map=None,
+    schedule="linear",
+    rate=0.3,
+    full_at=0.7,
+    start="own",
+    gate="bernoulli",
+    granularity="batch",
+    embeddings="shared",
+    train_head_last=True,
+    finetune_share=0.4,
+):
     """Compresses a fine-tuned model by module replacing, then fine-tunes the successor.
 
     Args:
@@ -265,37 +337,85 @@ def compress(task_model, dataset, *, seed=0, training=Training(), num_layers=NUM
     check_choice("schedule", schedule, SCHEDULES)
     check_choice("start", start, STARTS)
     if not (0.0 <= rate <= 1.0 and 0.0 < full_at <= 1.0 and 0.0 <= finetune_share < 1.0):
-        raise ValueError("`rate` must be in [0, 1], `full_at` in (0, 1], `finetune_share` in [0, 1). "
-                         f"Received: {rate}, {full_at}, {finetune_share}.")
+        raise ValueError(
+            "`rate` must be in [0, 1], `full_at` in (0, 1], `finetune_share` in [0, 1). "
+            f"Received: {rate}, {full_at}, {finetune_share}."
+        )
     depth = task_model.config.num_layers
-    module_map = even_modules(depth, num_layers) if module_map is None else check_module_map(module_map, depth)
+    module_map = (
+        even_modules(depth, num_layers)
+        if module_map is None
+        else check_module_map(module_map, depth)
+    )
     if num_layers not in (len(module_map), NUM_LAYERS):
-        raise ValueError("`num_layers` must be the number of modules in `module_map`. "
-                         f"Received: {num_layers} and {len(module_map)}. Leave it out.")
+        raise ValueError(
+            "`num_layers` must be the number of modules in `module_map`. "
+            f"Received: {num_layers} and {len(module_map)}. Leave it out."
+        )
     kept = [module[-1] for module in module_map] if start == "own" else range(len(module_map))
     total = training.num_steps(len(dataset.train.texts))
     num_finetune = min(round(finetune_share * total), total - 1)
     num_replacing = total - num_finetune
     full_step = max(1, round(full_at * num_replacing))
-    schedules = {"constant": constant_rate(rate, full_step), "linear": linear_rate(rate, (1.0 - rate) / full_step),
-                 "cosine": cosine_rate(rate, full_step)}
+    schedules = {
+        "constant": constant_rate(rate, full_step),
+        "linear": linear_rate(rate, (1.0 - rate) / full_step),
+        "cosine": cosine_rate(rate, full_step),
+    }
     with training.scope():
         successor = task_model.keep_layers(kept, seed=seed)
-        mixed, mixes = build_theseus(task_model.clone(seed=seed + 1), successor, module_map, embeddings=embeddings,
-                                     gate=gate, granularity=granularity, seed=seed)
+        mixed, mixes = build_theseus(
+            task_model.clone(seed=seed + 1),
+            successor,
+            module_map,
+            embeddings=embeddings,
+            gate=gate,
+            granularity=granularity,
+            seed=seed,
+        )
         drawn_alone = gate == "bernoulli" and granularity == "batch"
         optimizer = adamw(training, total, DrawnAdamW if drawn_alone else AdamW)
         if drawn_alone:
             optimizer.follow(mixes)
         mixed.compile(optimizer, task_loss(successor.task), jit_compile=False)
-    replacing = training.replace(patience=None)            # while old modules help, dev says little: never stop early
-    successor.curve += fit(mixed, successor, dataset, replacing, seed=seed, stage="replace", num_steps=num_replacing,
-                           callbacks=[ReplacingRate(mixes, schedules[schedule])])
-    successor.history.append({"method": "theseus", "seed": seed, "training": training.settings(),
-                              "module_map": module_map, "schedule": schedule, "rate": rate, "full_at": full_at,
-                              "start": start, "gate": gate, "granularity": granularity, "embeddings": embeddings,
-                              "train_head_last": train_head_last, "finetune_share": finetune_share})
+    replacing = training.replace(
+        patience=None
+    )  # while old modules help, dev says little: never stop early
+    successor.curve += fit(
+        mixed,
+        successor,
+        dataset,
+        replacing,
+        seed=seed,
+        stage="replace",
+        num_steps=num_replacing,
+        callbacks=[ReplacingRate(mixes, schedules[schedule])],
+    )
+    successor.history.append(
+        {
+            "method": "theseus",
+            "seed": seed,
+            "training": training.settings(),
+            "module_map": module_map,
+            "schedule": schedule,
+            "rate": rate,
+            "full_at": full_at,
+            "start": start,
+            "gate": gate,
+            "granularity": granularity,
+            "embeddings": embeddings,
+            "train_head_last": train_head_last,
+            "finetune_share": finetune_share,
+        }
+    )
     if not num_finetune:
-        return successor.clone()                                       # off the mixed model, and trainable again
-    return finetune(successor, dataset, seed=seed, training=training, num_steps=num_finetune, first_step=num_replacing,
-                    only=None if train_head_last else "layer_")
+        return successor.clone()  # off the mixed model, and trainable again
+    return finetune(
+        successor,
+        dataset,
+        seed=seed,
+        training=training,
+        num_steps=num_finetune,
+        first_step=num_replacing,
+        only=None if train_head_last else "layer_",
+    )

@@ -1,4 +1,5 @@
 """Checkpoints of a training stage: weights, optimizer, random generators and the loop's own state, as one."""
+
 import json
 import logging
 
@@ -24,15 +25,21 @@ class Saver:
         if folder:
             claim_folder(folder, asked())
             # Keras leaves dropout's generators out of checkpoints; they are part of where a run stands.
-            generators = [layer._random_generator._generator for layer in model.submodules
-                          if isinstance(layer, keras.layers.Dropout)]
-            checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, generators=generators,
-                                             state=self.packed)
+            generators = [
+                layer._random_generator._generator
+                for layer in model.submodules
+                if isinstance(layer, keras.layers.Dropout)
+            ]
+            checkpoint = tf.train.Checkpoint(
+                model=model, optimizer=model.optimizer, generators=generators, state=self.packed
+            )
             self.manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
 
     def restore(self):
         if self.manager and self.manager.latest_checkpoint:
-            self.manager.checkpoint.restore(self.manager.latest_checkpoint).assert_existing_objects_matched()
+            self.manager.checkpoint.restore(
+                self.manager.latest_checkpoint
+            ).assert_existing_objects_matched()
             self.state.update(json.loads(self.packed.numpy()))
             log.info("resumed from %s", self.manager.latest_checkpoint)
 
@@ -44,9 +51,15 @@ class Saver:
     def save_best(self, task_model):
         self.best = task_model.weights()
         if self.manager:
-            task_model.save(f"{self.manager.directory}/best-{self.state['best_step']}", overwrite=True)
+            task_model.save(
+                f"{self.manager.directory}/best-{self.state['best_step']}", overwrite=True
+            )
 
     def restore_best(self, task_model):
         if self.best is None:
-            self.best = type(task_model).load(f"{self.manager.directory}/best-{self.state['best_step']}").weights()
+            self.best = (
+                type(task_model)
+                .load(f"{self.manager.directory}/best-{self.state['best_step']}")
+                .weights()
+            )
         task_model.set_weights(self.best)

@@ -14,14 +14,23 @@ Departures
     Losses over tokens are means over real tokens: padding counts nowhere.
     No mean squared error of logits, which is what the soft term tends to for large T (lesson 02 shows it).
 """
+
 import logging
 import math
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.checkpoints import load_for, with_head
-from keras_compress.training.teacher_cache import cache_outputs
+from keras_compress.training.loop import (
+    adamw,
+    check_length,
+    check_not_quantized,
+    check_trained,
+    finetune,
+    fit,
+    stream,
+)
 from keras_compress.training.settings import check_choice
-from keras_compress.training.loop import adamw, check_length, check_not_quantized, check_trained, finetune, fit, stream
+from keras_compress.training.teacher_cache import cache_outputs
 
 log = logging.getLogger(__name__)
 KINDS = ("kl", "ce")
@@ -55,7 +64,10 @@ class Distiller(keras.Model):
 
     def train_step(self, data):
         inputs, labels = data
-        teacher = {name: tf.stop_gradient(value) for name, value in self._teacher(inputs["teacher"]).items()}
+        teacher = {
+            name: tf.stop_gradient(value)
+            for name, value in self._teacher(inputs["teacher"]).items()
+        }
         with tf.GradientTape() as tape:
             student = self.student(inputs["student"], training=True)
             losses = self._objective(teacher, student, labels, inputs["student"]["input_mask"])
@@ -67,8 +79,24 @@ class Distiller(keras.Model):
         return {name: mean.result() for name, mean in self.means.items()}
 
 
-def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, student_outputs, training, seed, stage,
-            num_steps, first_step=0, projections=(), batches=None, measure=None):
+def distill(
+    teacher,
+    student,
+    dataset,
+    objective,
+    weights,
+    *,
+    teacher_outputs,
+    student_outputs,
+    training,
+    seed,
+    stage,
+    num_steps,
+    first_step=0,
+    projections=(),
+    batches=None,
+    measure=None,
+):
     """Trains a student in place.
 
     Args:
@@ -88,39 +116,75 @@ def distill(teacher, student, dataset, objective, weights, *, teacher_outputs, s
     check_length(teacher, training)
     if not same:
         unknown = dataset.unknown_rate(student.tokenizer, "train", training.max_length)
-        log.log(logging.WARNING if unknown > 0.1 else logging.INFO, "the student's vocabulary is another one than the "
-                "teacher's; %.1f %% of the pieces of its training texts are unknown to it", 100 * unknown)
+        log.log(
+            logging.WARNING if unknown > 0.1 else logging.INFO,
+            "the student's vocabulary is another one than the "
+            "teacher's; %.1f %% of the pieces of its training texts are unknown to it",
+            100 * unknown,
+        )
     if batches and training.cache_teacher:
-        raise ValueError("`cache_teacher` needs the same texts in every epoch. Received: texts that are masked anew. "
-                         "Leave it out.")
+        raise ValueError(
+            "`cache_teacher` needs the same texts in every epoch. Received: texts that are masked anew. "
+            "Leave it out."
+        )
     cached = None
     with training.scope():
-        frozen, learning = (names if isinstance(names, keras.Model) else outputs(model, names)
-                            for model, names in ((teacher, teacher_outputs), (student, student_outputs)))
-        model = Distiller(lambda inputs: inputs if training.cache_teacher else frozen(inputs, training=False), learning,
-                          objective, weights, projections)
+        frozen, learning = (
+            names if isinstance(names, keras.Model) else outputs(model, names)
+            for model, names in ((teacher, teacher_outputs), (student, student_outputs))
+        )
+        model = Distiller(
+            lambda inputs: inputs if training.cache_teacher else frozen(inputs, training=False),
+            learning,
+            objective,
+            weights,
+            projections,
+        )
         model.compile(adamw(training, num_steps), jit_compile=False)
-    batches = batches or (lambda first, last: stream(dataset, student.tokenizer, training, seed, first, last))
+    batches = batches or (
+        lambda first, last: stream(dataset, student.tokenizer, training, seed, first, last)
+    )
 
     def paired(first, last):
         nonlocal cached
         first, last = first + first_step, last + first_step
         ours = batches(first, last)
-        if training.cache_teacher:                # a finished stage asks for no batches; a resumed one makes the same
-            cached = cached or cache_outputs(frozen, dataset, teacher.tokenizer, student.tokenizer, training, seed,
-                                             first_step, first_step + num_steps)
+        if (
+            training.cache_teacher
+        ):  # a finished stage asks for no batches; a resumed one makes the same
+            cached = cached or cache_outputs(
+                frozen,
+                dataset,
+                teacher.tokenizer,
+                student.tokenizer,
+                training,
+                seed,
+                first_step,
+                first_step + num_steps,
+            )
             theirs = cached(first, last)
         elif same:
             return ours.map(lambda inputs, labels: ({"student": inputs, "teacher": inputs}, labels))
         else:
-            theirs = stream(dataset, teacher.tokenizer, training, seed, first, last, order_by=student.tokenizer) \
-                .map(lambda inputs, labels: inputs)
+            theirs = stream(
+                dataset, teacher.tokenizer, training, seed, first, last, order_by=student.tokenizer
+            ).map(lambda inputs, labels: inputs)
         return tf.data.Dataset.zip((ours, theirs)).map(
-            lambda batch, theirs: ({"student": batch[0], "teacher": theirs}, batch[1]))
+            lambda batch, theirs: ({"student": batch[0], "teacher": theirs}, batch[1])
+        )
 
-    return fit(model, student, dataset, training.replace(cache_teacher=False), seed=seed, stage=stage,
-               num_steps=num_steps, batches=paired, measure=measure,
-               asked=[teacher.history, student.history[-1:], weights, first_step])
+    return fit(
+        model,
+        student,
+        dataset,
+        training.replace(cache_teacher=False),
+        seed=seed,
+        stage=stage,
+        num_steps=num_steps,
+        batches=paired,
+        measure=measure,
+        asked=[teacher.history, student.history[-1:], weights, first_step],
+    )
 
 
 def recovered(teacher, student, dataset, recover, temperature, *, seed, training):
@@ -140,15 +204,36 @@ def recovered(teacher, student, dataset, recover, temperature, *, seed, training
         check_pair(teacher, student)
 
         def objective(teacher, student, labels, mask):
-            return {"soft": soft_target_loss(teacher["logits"], student["logits"], temperature, mask=labels >= 0),
-                    "label": label_loss(labels, student["logits"])}
+            return {
+                "soft": soft_target_loss(
+                    teacher["logits"], student["logits"], temperature, mask=labels >= 0
+                ),
+                "label": label_loss(labels, student["logits"]),
+            }
 
         num_steps = training.num_steps(len(dataset.train.texts))
-        student.history.append({"method": "distill", "seed": seed, "num_steps": num_steps, "temperature": temperature,
-                                "training": training.settings()})
-        student.curve += distill(teacher, student, dataset, objective, {"soft": 0.5, "label": 0.5}, training=training,
-                                 teacher_outputs=["logits"], student_outputs=["logits"], seed=seed, stage="distill",
-                                 num_steps=num_steps)
+        student.history.append(
+            {
+                "method": "distill",
+                "seed": seed,
+                "num_steps": num_steps,
+                "temperature": temperature,
+                "training": training.settings(),
+            }
+        )
+        student.curve += distill(
+            teacher,
+            student,
+            dataset,
+            objective,
+            {"soft": 0.5, "label": 0.5},
+            training=training,
+            teacher_outputs=["logits"],
+            student_outputs=["logits"],
+            seed=seed,
+            stage="distill",
+            num_steps=num_steps,
+        )
     return student
 
 
@@ -180,7 +265,10 @@ def outputs(task_model, names):
 
 def same_pieces(teacher, student):
     """Whether both models cut a text into the same pieces."""
-    return all(getattr(teacher.tokenizer, name) == getattr(student.tokenizer, name) for name in ("vocab", "lowercase"))
+    return all(
+        getattr(teacher.tokenizer, name) == getattr(student.tokenizer, name)
+        for name in ("vocab", "lowercase")
+    )
 
 
 def start_student(teacher, student, layers, seed):
@@ -199,21 +287,30 @@ def start_student(teacher, student, layers, seed):
     """
     if student is None:
         return teacher.keep_layers(layers, seed=seed)
-    if not hasattr(student, "tokenizer"):                          # the head of a saved model may be for other labels
+    if not hasattr(student, "tokenizer"):  # the head of a saved model may be for other labels
         student = load_for(student, teacher.task, teacher.labels, seed=seed)
     student = with_head(student, teacher.task, teacher.labels, seed=seed)
     depth = student.config.num_layers
-    if student.config.architecture != "bert" or depth == len(layers):    # shared layers go on sharing their weights
+    if student.config.architecture != "bert" or depth == len(
+        layers
+    ):  # shared layers go on sharing their weights
         return student
     if depth < len(layers):
-        raise ValueError(f"`student` must have `num_layers` layers or more. Received: {depth} and {len(layers)}. Set "
-                         f"num_layers={depth}, or give a deeper one.")
-    log.warning("warning: of the %d layers of `student` the bottom %d are kept, as `num_layers` asks for",
-                depth, len(layers))
+        raise ValueError(
+            f"`student` must have `num_layers` layers or more. Received: {depth} and {len(layers)}. Set "
+            f"num_layers={depth}, or give a deeper one."
+        )
+    log.warning(
+        "warning: of the %d layers of `student` the bottom %d are kept, as `num_layers` asks for",
+        depth,
+        len(layers),
+    )
     return student.keep_layers(range(len(layers)), seed=seed)
 
 
-def soft_target_loss(teacher_logits, student_logits, temperature=1.0, kind="kl", reduction="batchmean", mask=None):
+def soft_target_loss(
+    teacher_logits, student_logits, temperature=1.0, kind="kl", reduction="batchmean", mask=None
+):
     """How far the student's answers are from the teacher's, softened by a temperature.
 
     Args:
@@ -230,9 +327,13 @@ def soft_target_loss(teacher_logits, student_logits, temperature=1.0, kind="kl",
     """
     check_soft_targets(temperature, kind, reduction)
     teacher, student = tf.stop_gradient(teacher_logits) / temperature, student_logits / temperature
-    values = -temperature**2 * tf.reduce_sum(tf.nn.softmax(teacher) * tf.nn.log_softmax(student), axis=-1)
+    values = -(temperature**2) * tf.reduce_sum(
+        tf.nn.softmax(teacher) * tf.nn.log_softmax(student), axis=-1
+    )
     if kind == "kl":
-        values += temperature**2 * tf.reduce_sum(tf.nn.softmax(teacher) * tf.nn.log_softmax(teacher), axis=-1)
+        values += temperature**2 * tf.reduce_sum(
+            tf.nn.softmax(teacher) * tf.nn.log_softmax(teacher), axis=-1
+        )
     value = masked_mean(values, mask)
     return value / student_logits.shape[-1] if reduction == "mean" else value
 
@@ -243,7 +344,9 @@ def check_soft_targets(temperature, kind="kl", reduction="batchmean"):
         raise ValueError(f"`temperature` must be positive. Received: {temperature}.")
     check_choice("kind", kind, KINDS)
     if reduction not in ("batchmean", "mean"):
-        raise ValueError(f"The reduction of the soft targets must be batchmean or mean. Received: {reduction!r}.")
+        raise ValueError(
+            f"The reduction of the soft targets must be batchmean or mean. Received: {reduction!r}."
+        )
 
 
 def label_loss(labels, logits):
@@ -254,7 +357,9 @@ def label_loss(labels, logits):
 
 def cosine_loss(teacher, student, mask=None):
     """1 - cosine of the angle between vectors, mean over those that count. (..., hidden) twice -> scalar in [0, 2]."""
-    cosine = tf.reduce_sum(tf.math.l2_normalize(teacher, -1) * tf.math.l2_normalize(student, -1), axis=-1)
+    cosine = tf.reduce_sum(
+        tf.math.l2_normalize(teacher, -1) * tf.math.l2_normalize(student, -1), axis=-1
+    )
     return masked_mean(1.0 - cosine, mask)
 
 
@@ -278,23 +383,33 @@ def check_pair(teacher, student, *, inside=False, same_hidden=False, same_heads=
     for model in (teacher, student):
         check_not_quantized(model)
     if (teacher.task, teacher.labels) != (student.task, student.labels):
-        raise ValueError("Teacher and student must have one task and the same labels. Received: "
-                         f"{teacher.task} {list(teacher.labels)[:8]} and {student.task} {list(student.labels)[:8]}.")
+        raise ValueError(
+            "Teacher and student must have one task and the same labels. Received: "
+            f"{teacher.task} {list(teacher.labels)[:8]} and {student.task} {list(student.labels)[:8]}."
+        )
     ours, theirs = student.config, teacher.config
     inside = inside or same_hidden or same_heads
     if inside and (ours.architecture, theirs.architecture) != ("bert", "bert"):
-        raise ValueError("Hidden states and attention can be compared between two BERTs only. Received: "
-                         f"{theirs.architecture} and {ours.architecture}. Take losses on the logits alone (distilbert "
-                         "with cosine_weight=0).")
+        raise ValueError(
+            "Hidden states and attention can be compared between two BERTs only. Received: "
+            f"{theirs.architecture} and {ours.architecture}. Take losses on the logits alone (distilbert "
+            "with cosine_weight=0)."
+        )
     if (inside or teacher.task in ("tagging", "mlm")) and not same_pieces(teacher, student):
-        raise ValueError("Tokens can be compared one by one only if both models cut texts alike. Received: "
-                         f"{len(teacher.tokenizer.vocab)} and {len(student.tokenizer.vocab)} pieces, lowercase "
-                         f"{teacher.tokenizer.lowercase} and {student.tokenizer.lowercase}. For whole texts losses on "
-                         "the logits alone will do (distilbert with cosine_weight=0).")
+        raise ValueError(
+            "Tokens can be compared one by one only if both models cut texts alike. Received: "
+            f"{len(teacher.tokenizer.vocab)} and {len(student.tokenizer.vocab)} pieces, lowercase "
+            f"{teacher.tokenizer.lowercase} and {student.tokenizer.lowercase}. For whole texts losses on "
+            "the logits alone will do (distilbert with cosine_weight=0)."
+        )
     if same_hidden and ours.hidden_size != theirs.hidden_size:
-        raise ValueError("`hidden_size` of teacher and student must be equal for this method. Received: "
-                         f"{theirs.hidden_size} and {ours.hidden_size}. Choose tinybert, which learns a projection.")
+        raise ValueError(
+            "`hidden_size` of teacher and student must be equal for this method. Received: "
+            f"{theirs.hidden_size} and {ours.hidden_size}. Choose tinybert, which learns a projection."
+        )
     if same_heads and ours.num_heads != theirs.num_heads:
-        raise ValueError("`num_heads` of teacher and student must be equal, since attention is compared head by head. "
-                         f"Received: {theirs.num_heads} and {ours.num_heads}. Leave out the attention loss, or choose "
-                         f"{theirs.num_heads} heads.")
+        raise ValueError(
+            "`num_heads` of teacher and student must be equal, since attention is compared head by head. "
+            f"Received: {theirs.num_heads} and {ours.num_heads}. Leave out the attention loss, or choose "
+            f"{theirs.num_heads} heads."
+        )

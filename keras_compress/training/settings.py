@@ -1,4 +1,5 @@
 """`Training`: how a model is trained. Apart from training.py, so that reading it does not import TensorFlow."""
+
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -57,9 +58,13 @@ class Training:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be 0 or more. Received: {getattr(self, name)!r}.")
         if self.patience is not None and not self.evaluations:
-            raise ValueError("`patience` needs `evaluations` on dev. Received: none of them. Leave one out.")
+            raise ValueError(
+                "`patience` needs `evaluations` on dev. Received: none of them. Leave one out."
+            )
         if self.patience is not None and not (isinstance(self.patience, int) and self.patience > 0):
-            raise ValueError(f"`patience` must be a whole number of 1 or more, or none. Received: {self.patience!r}.")
+            raise ValueError(
+                f"`patience` must be a whole number of 1 or more, or none. Received: {self.patience!r}."
+            )
         if not 0 <= self.warmup < 1:
             raise ValueError(f"`warmup` must be in [0, 1). Received: {self.warmup!r}.")
         if self.strategy not in ("none", "mirrored"):
@@ -80,4 +85,8 @@ class Training:
 
     def settings(self):
         """What belongs into a model's history: everything but where the files went."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("folder", "checkpoint_every")}
+        return {
+            k: v
+            for k, v in dataclasses.asdict(self).items()
+            if k not in ("folder", "checkpoint_every")
+        }

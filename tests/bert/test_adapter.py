@@ -41,14 +41,18 @@ def test_a_group_reads_no_other_group_s_inputs():
     with tf.GradientTape() as tape:
         tape.watch(x)
         y = layer(x)
-    blocks = tape.jacobian(y, x).numpy()[0, :, 0].reshape(3, 2, 3, 2)            # group out, out, group in, in
+    blocks = (
+        tape.jacobian(y, x).numpy()[0, :, 0].reshape(3, 2, 3, 2)
+    )  # group out, out, group in, in
     for out in range(3):
         for into in range(3):
             assert blocks[out, :, into].any() == (out == into)
 
 
 def test_mix_by_hand():
-    np.testing.assert_array_equal(GroupMix(2)(tf.constant([[1, 2, 3, 4]]), tf.constant([[5, 6]])), [[1, 2, 5, 3, 4, 6]])
+    np.testing.assert_array_equal(
+        GroupMix(2)(tf.constant([[1, 2, 3, 4]]), tf.constant([[5, 6]])), [[1, 2, 5, 3, 4, 6]]
+    )
 
 
 def test_groups_and_widths():
@@ -65,16 +69,22 @@ def test_parameters_of_the_specification():
     config = BertConfig(vocab_size=21128, embedding_size=128)
     wide = config.replace(embedding_size=None)
     table = parameters(config) - parameters(wide) + 21128 * 768
-    assert table == 21128 * 128 + 128 * 768 + 768 == 2_803_456                              # instead of 16.2 million
+    assert table == 21128 * 128 + 128 * 768 + 768 == 2_803_456  # instead of 16.2 million
 
 
 @pytest.mark.parametrize("adapter", ["linear", "mlp", "hgt"])
 def test_a_model_has_as_many_parameters_as_the_formula_says(adapter):
     model = adapted(adapter)
     assert model.model.count_params() == parameters(model.config, num_labels=3)
-    assert flops(model.config, 4) - flops(model.config.replace(embedding_size=None), 4) == 2 * 4 * sum(
-        int(np.prod(v.shape)) for layer in model.model.layers if layer.name.startswith("embedding_")
-        for v in layer.trainable_weights if "kernel" in v.name)
+    assert flops(model.config, 4) - flops(
+        model.config.replace(embedding_size=None), 4
+    ) == 2 * 4 * sum(
+        int(np.prod(v.shape))
+        for layer in model.model.layers
+        if layer.name.startswith("embedding_")
+        for v in layer.trainable_weights
+        if "kernel" in v.name
+    )
 
 
 def test_save_load_and_export(tmp_path):
@@ -85,11 +95,24 @@ def test_save_load_and_export(tmp_path):
     assert export(model, tmp_path, ("float32",), sequence_length=12)[0]["max_dlogit"] < 1e-4
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: BertConfig(embedding_size=60, adapter="hgt"), "`embedding_size` of an hgt .* multiple of 8.*Received: 60"),
-    (lambda: BertConfig(embedding_size=64, adapter="cubic"), "`adapter` must be one of linear, mlp, hgt"),
-    (lambda: GroupLinear(6, 4).build((None, 8)), "`groups` must divide .* Received: 4, 8 and 6"),
-    (lambda: GroupLinear(8, 4).build((None, 6)), "Received: 4, 6 and 8")])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: BertConfig(embedding_size=60, adapter="hgt"),
+            "`embedding_size` of an hgt .* multiple of 8.*Received: 60",
+        ),
+        (
+            lambda: BertConfig(embedding_size=64, adapter="cubic"),
+            "`adapter` must be one of linear, mlp, hgt",
+        ),
+        (
+            lambda: GroupLinear(6, 4).build((None, 8)),
+            "`groups` must divide .* Received: 4, 8 and 6",
+        ),
+        (lambda: GroupLinear(8, 4).build((None, 6)), "Received: 4, 6 and 8"),
+    ],
+)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -6,10 +6,18 @@ import pytest
 from keras_compress.backend import keras, tf
 from keras_compress.bert import layers as L
 
-ARGUMENTS = {"PositionEmbedding": {"max_length": 5, "initializer": keras.initializers.TruncatedNormal(seed=3)},
-             "LayerNorm": {"epsilon": 1e-7}, "AttentionScores": {"num_heads": 2},
-             "WordEmbedding": {"input_dim": 5, "output_dim": 2}}
-LAYERS = [cls for _, cls in inspect.getmembers(L, inspect.isclass) if issubclass(cls, keras.layers.Layer)]
+ARGUMENTS = {
+    "PositionEmbedding": {
+        "max_length": 5,
+        "initializer": keras.initializers.TruncatedNormal(seed=3),
+    },
+    "LayerNorm": {"epsilon": 1e-7},
+    "AttentionScores": {"num_heads": 2},
+    "WordEmbedding": {"input_dim": 5, "output_dim": 2},
+}
+LAYERS = [
+    cls for _, cls in inspect.getmembers(L, inspect.isclass) if issubclass(cls, keras.layers.Layer)
+]
 
 
 @pytest.mark.parametrize("cls", LAYERS, ids=lambda cls: cls.__name__)
@@ -18,12 +26,18 @@ def test_config_round_trip(cls):
     assert keras.utils.get_registered_name(cls) == f"keras_compress>{cls.__name__}"
     again = keras.layers.deserialize(keras.layers.serialize(layer))
     assert type(again) is cls and again.get_config() == layer.get_config()
-    own = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"} if "__init__" in vars(cls) else set()
+    own = (
+        set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
+        if "__init__" in vars(cls)
+        else set()
+    )
     assert own <= set(layer.get_config())
 
 
 def test_attention_bias_by_hand():
-    np.testing.assert_array_equal(L.AttentionBias()(tf.constant([[1, 1, 0]])), [[[[0.0, 0.0, -1e4]]]])
+    np.testing.assert_array_equal(
+        L.AttentionBias()(tf.constant([[1, 1, 0]])), [[[[0.0, 0.0, -1e4]]]]
+    )
 
 
 def test_position_embedding_by_hand():
@@ -40,11 +54,16 @@ def test_layer_norm_by_hand():
     layer.set_weights([np.array([2.0, 3.0]), np.array([10.0, 20.0])])
     # Mean 2, variance 1: (1, 3) -> (-1, 1) -> (2 * -1 + 10, 3 * 1 + 20)
     np.testing.assert_allclose(layer(tf.constant([[1.0, 3.0]])), [[8.0, 23.0]], rtol=1e-6)
-    np.testing.assert_allclose(layer(tf.constant([[5.0, 5.0]])), [[10.0, 20.0]])   # variance 0 divides nothing by 0
+    np.testing.assert_allclose(
+        layer(tf.constant([[5.0, 5.0]])), [[10.0, 20.0]]
+    )  # variance 0 divides nothing by 0
 
 
 def test_attention_scores_by_hand():
-    query, key = tf.constant([[[1.0, 2.0, 3.0, 4.0]]]), tf.constant([[[1.0, 1.0, 0.0, 2.0], [0.0, 1.0, 1.0, 0.0]]])
+    query, key = (
+        tf.constant([[[1.0, 2.0, 3.0, 4.0]]]),
+        tf.constant([[[1.0, 1.0, 0.0, 2.0], [0.0, 1.0, 1.0, 0.0]]]),
+    )
     # Two heads of size 2: (1, 2).(1, 1) = 3, (1, 2).(0, 1) = 2; (3, 4).(0, 2) = 8, (3, 4).(1, 0) = 3; over sqrt(2)
     expected = np.array([[[[3.0, 2.0]], [[8.0, 3.0]]]]) / np.sqrt(2.0)
     np.testing.assert_allclose(L.AttentionScores(2)(query, key), expected, rtol=1e-6)
@@ -61,7 +80,7 @@ def test_attention_probs_by_hand():
 
 
 def test_attention_context_by_hand():
-    probs = tf.constant([[[[0.25, 0.75]], [[1.0, 0.0]]]])                    # 2 heads, 1 query, 2 keys
+    probs = tf.constant([[[[0.25, 0.75]], [[1.0, 0.0]]]])  # 2 heads, 1 query, 2 keys
     value = tf.constant([[[4.0, 8.0, 1.0, 2.0], [0.0, 4.0, 9.0, 9.0]]])
     # Head 1: .25 (4, 8) + .75 (0, 4) = (1, 5); head 2: (1, 2)
     np.testing.assert_allclose(L.AttentionContext()([probs, value]), [[[1.0, 5.0, 1.0, 2.0]]])

@@ -7,7 +7,14 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import Tokenizer
 from tests.bert import tiny
 
-FILES = {"config.json", "model.safetensors", "vocab.txt", "labels.txt", "metrics.json", "history.csv"}
+FILES = {
+    "config.json",
+    "model.safetensors",
+    "vocab.txt",
+    "labels.txt",
+    "metrics.json",
+    "history.csv",
+}
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +22,7 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "model"
     model = tiny.model(pooling="cls", num_layers=1)
     model.history = [{"method": "load", "source": "x", "left_out": ["a"], "seed": 0}]
-    model.curve = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "note": "last, \"best\""}]
+    model.curve = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "note": 'last, "best"'}]
     model.metrics = {"accuracy": 0.75}
     model.save(folder)
     return model, folder
@@ -44,8 +51,12 @@ def test_predict_gives_probabilities_in_the_order_of_the_texts():
 
 def test_a_model_whose_answers_are_not_finite_does_not_predict():
     broken = tiny.model()
-    broken.set_weights({"classifier/bias": np.full(3, np.nan, np.float32)}, only=["classifier/bias"])
-    with pytest.raises(ValueError, match="answers must be finite numbers. Received: NaN or infinity"):
+    broken.set_weights(
+        {"classifier/bias": np.full(3, np.nan, np.float32)}, only=["classifier/bias"]
+    )
+    with pytest.raises(
+        ValueError, match="answers must be finite numbers. Received: NaN or infinity"
+    ):
         broken.predict(tiny.TEXTS)
 
 
@@ -60,12 +71,14 @@ def test_predict_of_words():
     texts = ["the unbelievable cats \u200b sat", "我 听 音 乐", "the " * 30 + "cat", ""]
     found = model.predict(texts)
     assert [words for words, _ in found] == [text.split(" ") for text in texts]
-    assert all(len(words) == len(labels) and set(labels) <= set(model.labels) for words, labels in found)
+    assert all(
+        len(words) == len(labels) and set(labels) <= set(model.labels) for words, labels in found
+    )
     # A word's label is that of its first piece: [CLS] the un ##believ ##able cat ##s sat
     logits = model.forward(model.tokenizer.encode_words(texts[:1], 16))[0]
     best = [model.labels[k] for k in logits.argmax(-1)]
     assert found[0][1] == [best[1], best[2], best[5], "O", best[7]]
-    assert found[2][1][14:] == ["O"] * 17                             # 16 positions leave room for 14 words
+    assert found[2][1][14:] == ["O"] * 17  # 16 positions leave room for 14 words
 
 
 def test_predict_says_what_it_cuts_off():
@@ -86,7 +99,9 @@ def test_pad():
     np.testing.assert_array_equal(inputs["input_mask"], [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     np.testing.assert_array_equal(inputs["input_type_ids"], [[0, 0, 0, 1, 1], [0, 0, 0, 0, 0]])
     assert all(x.dtype == np.int32 for x in inputs.values())
-    assert model.pad(model.tokenizer.encode(["a"], 16), 8)["input_mask"].tolist() == [[1, 1, 1, 0, 0, 0, 0, 0]]
+    assert model.pad(model.tokenizer.encode(["a"], 16), 8)["input_mask"].tolist() == [
+        [1, 1, 1, 0, 0, 0, 0, 0]
+    ]
 
 
 def test_save_and_load(saved):
@@ -103,18 +118,22 @@ def test_nothing_saved_is_a_pickle(saved):
     for file in saved[1].iterdir():
         content = file.read_bytes()
         if file.name == "model.safetensors":
-            assert json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
+            assert json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         else:
             assert "\x00" not in content.decode("utf-8")
 
 
 def test_labels_and_pieces_survive_the_files(tmp_path):
-    labels = ("a, b", " two  words ", "标签", "\"quoted\"", "\u2028", "0")
+    labels = ("a, b", " two  words ", "标签", '"quoted"', "\u2028", "0")
     vocab = [*tiny.VOCAB[:-2], "\u2028", "\u00a0"]
-    model = TaskModel(tiny.config(num_layers=1), Tokenizer(vocab, lowercase=False), "classification", labels)
+    model = TaskModel(
+        tiny.config(num_layers=1), Tokenizer(vocab, lowercase=False), "classification", labels
+    )
     model.save(tmp_path / "m")
     again = TaskModel.load(tmp_path / "m")
-    assert again.labels == labels and again.tokenizer.vocab == vocab and not again.tokenizer.lowercase
+    assert (
+        again.labels == labels and again.tokenizer.vocab == vocab and not again.tokenizer.lowercase
+    )
 
 
 def test_save_refuses_an_occupied_folder(saved, tmp_path):
@@ -142,22 +161,46 @@ def edited(folder, **changes):
     (folder / "config.json").write_text(json.dumps(stored))
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]),
-     "model.safetensors: not a whole safetensors file"),
-    (lambda f: (f / "model.safetensors").write_bytes(b""), "model.safetensors: not a whole safetensors file"),
-    (lambda f: (f / "config.json").write_text("{"), "config.json: not valid JSON"),
-    (lambda f: (f / "metrics.json").write_text("[]"), "metrics.json: must hold a JSON object. Received: list"),
-    (lambda f: (f / "vocab.txt").write_text("\n".join(tiny.VOCAB[:-1])), "must have `vocab_size` pieces. Received: 31"),
-    (lambda f: (f / "labels.txt").write_text("a\nb\n"), r"`classifier/kernel` must have shape \(8, 2\).*\(8, 3\)"),
-    (lambda f: (f / "labels.txt").write_text("a\na\nb\n"), "Labels must be two or more different names"),
-    (lambda f: edited(f, keras_compress=99), "`keras_compress` must be 1. Received: 99"),
-    (lambda f: edited(f, task="mlm"), "A masked-LM model has no labels"),
-    (lambda f: edited(f, task="x"), "`task` must be one of .* Received: 'x'"),
-    (lambda f: edited(f, config={**tiny.config(pooling="cls").to_dict(), "num_layers": 2}),
-     "must hold `layer_1_query/kernel`. It is missing"),
-    (lambda f: edited(f, config={"bottleneck": 3}), r"Received: \['bottleneck'\]"),
-])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (
+            lambda f: (f / "model.safetensors").write_bytes(
+                (f / "model.safetensors").read_bytes()[:-9]
+            ),
+            "model.safetensors: not a whole safetensors file",
+        ),
+        (
+            lambda f: (f / "model.safetensors").write_bytes(b""),
+            "model.safetensors: not a whole safetensors file",
+        ),
+        (lambda f: (f / "config.json").write_text("{"), "config.json: not valid JSON"),
+        (
+            lambda f: (f / "metrics.json").write_text("[]"),
+            "metrics.json: must hold a JSON object. Received: list",
+        ),
+        (
+            lambda f: (f / "vocab.txt").write_text("\n".join(tiny.VOCAB[:-1])),
+            "must have `vocab_size` pieces. Received: 31",
+        ),
+        (
+            lambda f: (f / "labels.txt").write_text("a\nb\n"),
+            r"`classifier/kernel` must have shape \(8, 2\).*\(8, 3\)",
+        ),
+        (
+            lambda f: (f / "labels.txt").write_text("a\na\nb\n"),
+            "Labels must be two or more different names",
+        ),
+        (lambda f: edited(f, keras_compress=99), "`keras_compress` must be 1. Received: 99"),
+        (lambda f: edited(f, task="mlm"), "A masked-LM model has no labels"),
+        (lambda f: edited(f, task="x"), "`task` must be one of .* Received: 'x'"),
+        (
+            lambda f: edited(f, config={**tiny.config(pooling="cls").to_dict(), "num_layers": 2}),
+            "must hold `layer_1_query/kernel`. It is missing",
+        ),
+        (lambda f: edited(f, config={"bottleneck": 3}), r"Received: \['bottleneck'\]"),
+    ],
+)
 def test_load_refuses_a_damaged_folder(saved, tmp_path, damage, message):
     folder = copied(saved[1], tmp_path)
     damage(folder)
@@ -166,10 +209,23 @@ def test_load_refuses_a_damaged_folder(saved, tmp_path, damage, message):
     assert str(folder) in str(error.value)
 
 
-@pytest.mark.parametrize("labels", [("a",), ("a", "a"), ("a", ""), ("a", "b\nc"), ("a", "b\rc"),
-                                    ("a\0b", "a\0c"), ("a", "\ud800")])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("a",),
+        ("a", "a"),
+        ("a", ""),
+        ("a", "b\nc"),
+        ("a", "b\rc"),
+        ("a\0b", "a\0c"),
+        ("a", "\ud800"),
+    ],
+)
 def test_bad_labels(labels):
-    with pytest.raises(ValueError, match="Labels must be two or more different names of one line each, .* Received: "):
+    with pytest.raises(
+        ValueError,
+        match="Labels must be two or more different names of one line each, .* Received: ",
+    ):
         TaskModel(tiny.config(), tiny.tokenizer(), "classification", labels)
 
 
@@ -193,8 +249,11 @@ def test_clone_is_equal_and_independent():
 def test_keep_layers_is_the_model_with_the_others_as_identity():
     model = tiny.model()
     # x + 0, normalised once more (gamma 1, beta 0), is x: a layer whose two outputs are 0 does nothing.
-    identity = {name: np.zeros_like(w) for name, w in model.weights().items()
-                if name.startswith(("layer_0_attention_output", "layer_0_output/"))}
+    identity = {
+        name: np.zeros_like(w)
+        for name, w in model.weights().items()
+        if name.startswith(("layer_0_attention_output", "layer_0_output/"))
+    }
     whole = model.clone()
     whole.set_weights(identity, only=identity)
     np.testing.assert_allclose(logits(model.keep_layers([1])), logits(whole), atol=1e-6)
@@ -222,7 +281,13 @@ def test_set_weights_names_what_does_not_fit():
 
 
 def test_only_a_bert_has_layers_to_choose_from():
-    model = TaskModel(tiny.config(architecture="bilstm", num_layers=1, pooling="mean"), tiny.tokenizer(), "classification",
-                      tiny.LABELS["classification"])
-    with pytest.raises(ValueError, match="Only a BERT has layers to choose from. Received: a bilstm"):
+    model = TaskModel(
+        tiny.config(architecture="bilstm", num_layers=1, pooling="mean"),
+        tiny.tokenizer(),
+        "classification",
+        tiny.LABELS["classification"],
+    )
+    with pytest.raises(
+        ValueError, match="Only a BERT has layers to choose from. Received: a bilstm"
+    ):
         model.keep_layers([0])

@@ -12,14 +12,36 @@ def minilm_vocab():
 
 
 ALIKE = [
-    "The quick brown fox, doesn't jump!", "Unbelievably café-style naïveté: 12.5% (or $3)…", "state-of-the-art U.S.A.",
-    "我想听音乐。今天天气怎么样？", "用Python写一个iPhone的App，version 2.0", "打开WiFi,谢谢!", "한국어 ひらがな カタカナ ｶﾅ",
-    "ÀÉÎ ñ ß Ĳ ﬁ İstanbul Σίσυφος", "Привет, мир", "１２３ ＡＢＣ", "\U00020000 〇 々", "§ ¶ © ™ ° ± ^ ` ~ |", "", " ",
-    "a\tb\nc\r\nd\x0be\u2028f", "a\u00a0b\u3000c", "tail \u200b zero\u200bwidth \ufeff soft\u00adhyphen", "\x00a\x07",
-    "emoji 😀 👍🏽 👩‍👩‍👧", "x" * 100, "x" * 201, "[CLS] and [MASK] typed by a user", "\ufffd", "a\u0300b क्षि"]
+    "The quick brown fox, doesn't jump!",
+    "Unbelievably café-style naïveté: 12.5% (or $3)…",
+    "state-of-the-art U.S.A.",
+    "我想听音乐。今天天气怎么样？",
+    "用Python写一个iPhone的App，version 2.0",
+    "打开WiFi,谢谢!",
+    "한국어 ひらがな カタカナ ｶﾅ",
+    "ÀÉÎ ñ ß Ĳ ﬁ İstanbul Σίσυφος",
+    "Привет, мир",
+    "１２３ ＡＢＣ",
+    "\U00020000 〇 々",
+    "§ ¶ © ™ ° ± ^ ` ~ |",
+    "",
+    " ",
+    "a\tb\nc\r\nd\x0be\u2028f",
+    "a\u00a0b\u3000c",
+    "tail \u200b zero\u200bwidth \ufeff soft\u00adhyphen",
+    "\x00a\x07",
+    "emoji 😀 👍🏽 👩‍👩‍👧",
+    "x" * 100,
+    "x" * 201,
+    "[CLS] and [MASK] typed by a user",
+    "\ufffd",
+    "a\u0300b क्षि",
+]
 # Facts, not faults: where BERT's own limits (100 characters a word) and clean-up (private use) differ from bert4keras'.
-DIFFERENT = {"x" * 101: (["[UNK]"], ["xx"] + ["##xx"] * 49 + ["##x"]),
-             "a \ue000 b": (["a", "b"], ["a", "[UNK]", "b"])}
+DIFFERENT = {
+    "x" * 101: (["[UNK]"], ["xx"] + ["##xx"] * 49 + ["##x"]),
+    "a \ue000 b": (["a", "b"], ["a", "[UNK]", "b"]),
+}
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
@@ -44,7 +66,17 @@ def test_pieces_by_hand():
     def pieces(text, tokenizer=ours):
         return [tokenizer.vocab[i] for i in tokenizer.encode([text], 16)[0].ids[1:-1]]
 
-    assert pieces("The CATS, unbelievable Café!") == ["the", "cat", "##s", ",", "un", "##believ", "##able", "cafe", "!"]
+    assert pieces("The CATS, unbelievable Café!") == [
+        "the",
+        "cat",
+        "##s",
+        ",",
+        "un",
+        "##believ",
+        "##able",
+        "cafe",
+        "!",
+    ]
     assert pieces("我a你 zebra") == ["我", "a", "你", "[UNK]"]
     assert pieces("The café", tiny.tokenizer(lowercase=False)) == ["[UNK]", "[UNK]"]
 
@@ -55,7 +87,11 @@ def test_pairs_and_truncation():
     one, pair, cut = ours.encode(["a cat", ("a", "cat cat"), ("a a", "cat cat cat cat cat")], 7)
     assert one == ([cls, a, cat, sep], [0] * 4, False)
     assert pair == ([cls, a, sep, cat, cat, sep], [0, 0, 0, 1, 1, 1], False)
-    assert cut == ([cls, a, a, sep, cat, cat, sep], [0, 0, 0, 0, 1, 1, 1], True)         # the longer one is cut
+    assert cut == (
+        [cls, a, a, sep, cat, cat, sep],
+        [0, 0, 0, 0, 1, 1, 1],
+        True,
+    )  # the longer one is cut
     assert ours.encode(["a " * 50], 5)[0] == ([cls, a, a, a, sep], [0] * 5, True)
     with pytest.raises(ValueError, match="`max_length` must leave room .* Received: 3"):
         ours.encode(["a"], 3)
@@ -73,16 +109,33 @@ def test_word_starts():
 
 
 def test_any_string_is_encoded():
-    odd = ["", "\ud800 lone \udfff", "\x00", "\U0010ffff", "a" * 100_000, "我" * 1000, "\u202eabc", "👩‍👩‍👧‍👦"]
+    odd = [
+        "",
+        "\ud800 lone \udfff",
+        "\x00",
+        "\U0010ffff",
+        "a" * 100_000,
+        "我" * 1000,
+        "\u202eabc",
+        "👩‍👩‍👧‍👦",
+    ]
     ours = tiny.tokenizer()
     assert ours.encode(["\ud800cat\udfff"], 16) == ours.encode(["cat"], 16)
     assert [e.truncated for e in ours.encode(odd, 16)] == [False] * 5 + [True, False, False]
-    assert len(ours.encode_words(odd, 16)) == len(ours.encode([(text, text) for text in odd], 16)) == len(odd)
+    assert (
+        len(ours.encode_words(odd, 16))
+        == len(ours.encode([(text, text) for text in odd], 16))
+        == len(odd)
+    )
 
 
-@pytest.mark.parametrize("vocab, message", [
-    (["[PAD]", "[UNK]", "[CLS]", "a"], r"must hold .PAD., .*Missing: \[SEP\]"),
-    ([*tiny.VOCAB, "cat"], "each piece once. Received twice: 'cat'")])
+@pytest.mark.parametrize(
+    "vocab, message",
+    [
+        (["[PAD]", "[UNK]", "[CLS]", "a"], r"must hold .PAD., .*Missing: \[SEP\]"),
+        ([*tiny.VOCAB, "cat"], "each piece once. Received twice: 'cat'"),
+    ],
+)
 def test_bad_vocabulary(vocab, message):
     with pytest.raises(ValueError, match=message):
         Tokenizer(vocab)
@@ -92,8 +145,10 @@ def test_vocabulary_files(tmp_path):
     path = tmp_path / "vocab.txt"
     tiny.tokenizer().save(path)
     assert read_vocab(path) == tiny.VOCAB
-    path.write_bytes("\r\n".join(tiny.VOCAB).encode())                # Windows line ends, no last one
+    path.write_bytes("\r\n".join(tiny.VOCAB).encode())  # Windows line ends, no last one
     assert read_vocab(path) == tiny.VOCAB
     path.write_bytes(b"[PAD]\n\xff\xfe\n")
-    with pytest.raises(ValueError, match="vocab.txt: a vocabulary must be UTF-8 text. Received: .* at byte 6"):
+    with pytest.raises(
+        ValueError, match="vocab.txt: a vocabulary must be UTF-8 text. Received: .* at byte 6"
+    ):
         read_vocab(path)

@@ -32,8 +32,13 @@ def hash_of(language, task):
 
 def expand(template):
     """Every text that the alternatives of a template can give, without commas and marks."""
-    parts = [part.split("|") if place % 2 else [part] for place, part in enumerate(re.split(r"\(([^()]*)\)", template))]
-    return {re.sub(r"[\s,，!]+", " ", "".join(choice)).strip() for choice in itertools.product(*parts)}
+    parts = [
+        part.split("|") if place % 2 else [part]
+        for place, part in enumerate(re.split(r"\(([^()]*)\)", template))
+    ]
+    return {
+        re.sub(r"[\s,，!]+", " ", "".join(choice)).strip() for choice in itertools.product(*parts)
+    }
 
 
 def padded(text):
@@ -46,9 +51,13 @@ def test_content_is_pinned(language, task):
 
 
 def test_another_process_makes_the_same_without_tensorflow():
-    code = ("import sys; from keras_compress.datasets import assistant; texts = assistant.load().train.texts;"
-            "assert 'tensorflow' not in sys.modules; print(texts[0], texts[-1], sep='\\n')")
-    lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    code = (
+        "import sys; from keras_compress.datasets import assistant; texts = assistant.load().train.texts;"
+        "assert 'tensorflow' not in sys.modules; print(texts[0], texts[-1], sep='\\n')"
+    )
+    lines = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     texts = assistant.load().train.texts
     assert lines == [texts[0], texts[-1]]
 
@@ -79,10 +88,14 @@ def test_splits_share_no_template(language):
 def test_held_out_words_occur_in_their_split_only(language):
     grammar, utterances = assistant.grammar(language), assistant.utterances(language)
     texts = {split: [padded(said.text) for said in utterances[split]] for split in SPLITS}
-    counts = lambda split, word: sum(word in text for text in texts[split])      # noqa: E731
+    counts = lambda split, word: sum(word in text for text in texts[split])  # noqa: E731
     for split, other in (("dev", "test"), ("test", "dev")):
-        lexicon = {re.sub(r"\s*\{\w+\}\s*", "", words) for entry in grammar["lexicon"].values()
-                   for value in entry.get(split, []) for words in expand(value)}
+        lexicon = {
+            re.sub(r"\s*\{\w+\}\s*", "", words)
+            for entry in grammar["lexicon"].values()
+            for value in entry.get(split, [])
+            for words in expand(value)
+        }
         assert len(lexicon) > 40
         for word in map(padded, lexicon | set(grammar["held_out"][split])):
             assert counts("train", word) == counts(other, word) == 0, word
@@ -94,12 +107,28 @@ def test_every_frame_and_template_is_well_formed():
         grammar = assistant.grammar(language)
         for frames in grammar["frames"].values():
             assert list(frames) == [kind for kind in assistant.FRAME_SHARES if kind != "plain"]
-            roles = {kind: {"".join(sorted(role + fix for role, _, fix in assistant.ROLE.findall(frame)))
-                            for frame in frames[kind]} for kind in frames}
-            assert roles == {"polite": {"1"}, "order": {"12"}, "negation": {"1x"}, "correction": {"1x"},
-                             "fix": {"1fix"}, "nested": {"12x"}}
-        slots = {name for intent in grammar["intents"].values() for split in SPLITS for template in intent[split]
-                 for name in assistant.SLOT.findall(template)}
+            roles = {
+                kind: {
+                    "".join(sorted(role + fix for role, _, fix in assistant.ROLE.findall(frame)))
+                    for frame in frames[kind]
+                }
+                for kind in frames
+            }
+            assert roles == {
+                "polite": {"1"},
+                "order": {"12"},
+                "negation": {"1x"},
+                "correction": {"1x"},
+                "fix": {"1fix"},
+                "nested": {"12x"},
+            }
+        slots = {
+            name
+            for intent in grammar["intents"].values()
+            for split in SPLITS
+            for template in intent[split]
+            for name in assistant.SLOT.findall(template)
+        }
         assert all("tag" in grammar["lexicon"][name] for name in slots)
 
 
@@ -110,8 +139,10 @@ def test_label_is_what_is_carried_out_first():
     pieces = speaker.fill("{2}, but first {1}", {"1": alarm, "2": light})
     said = assistant.Utterance(pieces, [alarm, light], None, "")
     assert said.text == "turn the hall lights on, but first set an alarm for noon"
-    assert said.words_and_tags("en") == ("turn the hall lights on , but first set an alarm for noon",
-                                         ["O"] * 12 + ["B-time"])
+    assert said.words_and_tags("en") == (
+        "turn the hall lights on , but first set an alarm for noon",
+        ["O"] * 12 + ["B-time"],
+    )
 
 
 def test_correction_of_a_slot_tags_the_right_value_only():
@@ -130,8 +161,12 @@ def test_tags_are_bio_and_one_per_word(language):
         for text, labels in zip(*getattr(dataset, split)):
             tags = [dataset.labels[label] for label in labels]
             assert len(text.split(" ")) == len(tags) and "" not in text.split(" ")
-            assert all(tag[0] != "I" or before[1:] == tag[1:] for before, tag in zip(["O", *tags], tags))
-    used = {label for split in SPLITS for labels in getattr(dataset, split).labels for label in labels}
+            assert all(
+                tag[0] != "I" or before[1:] == tag[1:] for before, tag in zip(["O", *tags], tags)
+            )
+    used = {
+        label for split in SPLITS for labels in getattr(dataset, split).labels for label in labels
+    }
     assert used == set(range(len(dataset.labels)))
 
 
@@ -141,11 +176,19 @@ def test_pairs_are_balanced_and_share_nothing_across_splits(language):
     assert [len(getattr(dataset, split).texts) for split in SPLITS] == [4000, 800, 1200]
     texts = [text for split in SPLITS for pair in getattr(dataset, split).texts for text in pair]
     assert len(set(texts)) == len(texts)
-    assert all(sum(getattr(dataset, split).labels) * 2 == len(getattr(dataset, split).labels) for split in SPLITS)
+    assert all(
+        sum(getattr(dataset, split).labels) * 2 == len(getattr(dataset, split).labels)
+        for split in SPLITS
+    )
 
 
-@pytest.mark.parametrize("arguments, message", [(("fr",), "`language` must .*Received: 'fr'. Choose en or zh."),
-                                                (("en", "parsing"), "`task` must .*Received: 'parsing'. Choose")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("fr",), "`language` must .*Received: 'fr'. Choose en or zh."),
+        (("en", "parsing"), "`task` must .*Received: 'parsing'. Choose"),
+    ],
+)
 def test_unknown_language_or_task(arguments, message):
     with pytest.raises(ValueError, match=message):
         assistant.load(*arguments)

@@ -1,4 +1,5 @@
 """Batches: order, padding, labels; a small tokenizer with the real one's interface counts characters as pieces."""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -16,26 +17,42 @@ class Encoding(NamedTuple):
 
 class Letters:
     """Every character is a piece, 1 = [CLS], 2 = [SEP]; counts how often it is asked."""
+
     pad_id, calls = 0, 0
 
     def encode(self, texts, max_length):
         self.calls += 1
         rows = [[text] if isinstance(text, str) else text for text in texts]
-        rows = [([1] + [ord(c) for c in row[0]] + [2], [ord(c) for c in "".join(row[1:])]) for row in rows]
-        return [Encoding((a + b)[:max_length], ([0] * len(a) + [1] * len(b))[:max_length],
-                         truncated=len(a + b) > max_length) for a, b in rows]
+        rows = [
+            ([1] + [ord(c) for c in row[0]] + [2], [ord(c) for c in "".join(row[1:])])
+            for row in rows
+        ]
+        return [
+            Encoding(
+                (a + b)[:max_length],
+                ([0] * len(a) + [1] * len(b))[:max_length],
+                truncated=len(a + b) > max_length,
+            )
+            for a, b in rows
+        ]
 
     def encode_words(self, texts, max_length):
         found = []
-        for text, row in zip(texts, self.encode([text.replace(" ", "") for text in texts], max_length)):
+        for text, row in zip(
+            texts, self.encode([text.replace(" ", "") for text in texts], max_length)
+        ):
             starts = np.cumsum([1] + [len(word) for word in text.split(" ")])[:-1]
-            found.append(row._replace(word_starts=[s if s < max_length else -1 for s in starts.tolist()]))
+            found.append(
+                row._replace(word_starts=[s if s < max_length else -1 for s in starts.tolist()])
+            )
         return found
 
 
 def words(number, seed=0):
     random = np.random.default_rng(seed)
-    return Split(["x" * n for n in random.integers(1, 40, number)], random.integers(0, 3, number).tolist())
+    return Split(
+        ["x" * n for n in random.integers(1, 40, number)], random.integers(0, 3, number).tolist()
+    )
 
 
 def make(split, task="classification"):
@@ -43,13 +60,19 @@ def make(split, task="classification"):
 
 
 def collect(data):
-    return [({name: value.numpy() for name, value in inputs.items()}, labels.numpy()) for inputs, labels in data]
+    return [
+        ({name: value.numpy() for name, value in inputs.items()}, labels.numpy())
+        for inputs, labels in data
+    ]
 
 
 def test_evaluation_batches_by_hand():
-    (inputs, labels), = collect(make(words(4)).batches("dev", Letters(), 8, 16))
+    ((inputs, labels),) = collect(make(words(4)).batches("dev", Letters(), 8, 16))
     # "abc" is [CLS] a b c [SEP]: 5 pieces, padded to 8, the next multiple of 4
-    assert inputs["input_word_ids"].tolist() == [[1, 97, 98, 99, 2, 0, 0, 0], [1, 100, 2, 0, 0, 0, 0, 0]]
+    assert inputs["input_word_ids"].tolist() == [
+        [1, 97, 98, 99, 2, 0, 0, 0],
+        [1, 100, 2, 0, 0, 0, 0, 0],
+    ]
     assert inputs["input_mask"].tolist() == [[1] * 5 + [0] * 3, [1] * 3 + [0] * 5]
     assert not inputs["input_type_ids"].any() and labels.tolist() == [2, 0]
     assert {value.dtype for value in [*inputs.values(), labels]} == {np.dtype("int32")}
@@ -63,17 +86,19 @@ def test_element_spec_leaves_batch_and_length_open():
 
 def test_pairs_get_type_ids():
     data = make(Split([("ab", "c")], [1]), "matching")
-    (inputs, labels), = collect(data.batches("train", Letters(), 2, 16))
-    assert inputs["input_type_ids"].tolist() == [[0, 0, 0, 0, 1, 0, 0, 0]] and labels.tolist() == [1]
+    ((inputs, labels),) = collect(data.batches("train", Letters(), 2, 16))
+    assert inputs["input_type_ids"].tolist() == [[0, 0, 0, 0, 1, 0, 0, 0]] and labels.tolist() == [
+        1
+    ]
 
 
 def test_tagging_labels_fall_on_the_first_piece_only():
     data = make(Split(["ab c def", "a"], [[1, 0, 2], [2]]), "tagging")
     with pytest.warns(UserWarning, match="1 of 2 train texts are longer than 4 pieces"):
-        (_, short), = collect(data.batches("train", Letters(), 2, 4))
-    (_, labels), = collect(data.batches("train", Letters(), 2, 16))
+        ((_, short),) = collect(data.batches("train", Letters(), 2, 4))
+    ((_, labels),) = collect(data.batches("train", Letters(), 2, 16))
     assert labels.tolist() == [[-1, 1, -1, 0, 2, -1, -1, -1], [-1, 2, -1, -1, -1, -1, -1, -1]]
-    assert short.tolist() == [[-1, 1, -1, 0], [-1, 2, -1, -1]]         # the third word was cut off
+    assert short.tolist() == [[-1, 1, -1, 0], [-1, 2, -1, -1]]  # the third word was cut off
 
 
 @pytest.mark.parametrize("number", [1, 8, 9, 700])
@@ -103,8 +128,12 @@ def test_bucketing_saves_padding():
     def padded(batches):
         return sum(len(batch) * lengths[batch].max() for batch in batches)
 
-    assert padded(batch_order(lengths, 16, shuffle_seed=0)) < 1.1 * lengths.sum() < 1.5 * lengths.sum() \
+    assert (
+        padded(batch_order(lengths, 16, shuffle_seed=0))
+        < 1.1 * lengths.sum()
+        < 1.5 * lengths.sum()
         < padded(batch_order(lengths, 16))
+    )
 
 
 def test_two_vocabularies_see_the_same_texts_when_they_share_the_order():
@@ -117,7 +146,9 @@ def test_two_vocabularies_see_the_same_texts_when_they_share_the_order():
     second = collect(data.batches("train", student, 8, 64, shuffle_seed=1, order_by=teacher))
     for (a, labels_a), (b, labels_b) in zip(first, second, strict=True):
         np.testing.assert_array_equal(labels_a, labels_b)
-        np.testing.assert_array_equal((a["input_mask"].sum(-1) - 1) // 2, b["input_mask"].sum(-1) - 2)
+        np.testing.assert_array_equal(
+            (a["input_mask"].sum(-1) - 1) // 2, b["input_mask"].sum(-1) - 2
+        )
 
 
 def test_later_epochs_do_not_tokenise_again():

@@ -1,4 +1,5 @@
 """Download against a server on the loopback interface: whole, resumed, cut off, wrong, missing."""
+
 import http.server
 import threading
 
@@ -28,7 +29,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        self.wfile.write(content[start:self.cut])
+        self.wfile.write(content[start : self.cut])
 
     def log_message(self, *args):
         pass
@@ -43,8 +44,13 @@ def server(monkeypatch):
     for split, text in FILES.items():
         rows = [[line[0], " ".join(line[2:].split())] for line in text.splitlines()]
         files[f"data/x.{split}"] = (split, len(rows), module._rows_hash(rows))
-    monkeypatch.setitem(module.SOURCES, "sst2", Source("who/what/commit", files, ("negative", "positive"),
-                                                       "label\ttext", module._sst2, "Free."))
+    monkeypatch.setitem(
+        module.SOURCES,
+        "sst2",
+        Source(
+            "who/what/commit", files, ("negative", "positive"), "label\ttext", module._sst2, "Free."
+        ),
+    )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
@@ -55,10 +61,14 @@ def test_download_gives_a_folder_that_reads(tmp_path, server):
     folder = download("sst2", tmp_path, server)
     data = read_folder(folder)
     assert folder == tmp_path / "sst2" and data.labels == ("negative", "positive")
-    assert data.train.texts == ["a good film", "a bad film", "fine"] and data.train.labels == [1, 0, 1]
+    assert data.train.texts == ["a good film", "a bad film", "fine"] and data.train.labels == [
+        1,
+        0,
+        1,
+    ]
     assert "who/what/commit" in (folder / "SOURCE.md").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["sst2"]
-    assert download("sst2", tmp_path, "http://127.0.0.1:9") == folder                # there already: no request
+    assert download("sst2", tmp_path, "http://127.0.0.1:9") == folder  # there already: no request
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -86,7 +96,7 @@ def test_wrong_content_is_refused_and_removed(tmp_path, server, content):
     assert not (tmp_path / "sst2").exists()
     Handler.files["x.dev"] = good
     read_folder(download("sst2", tmp_path, server))
-    assert [name for name, _ in Handler.seen].count("x.train") == 1                  # what was right was kept
+    assert [name for name, _ in Handler.seen].count("x.train") == 1  # what was right was kept
 
 
 def test_errors(tmp_path, server):
@@ -100,14 +110,22 @@ def test_errors(tmp_path, server):
 
 def test_lines_of_the_three_sources():
     assert module._sst2("1 a film . 1") == ["1", "a film . 1"]
-    assert module._mrpc("1\t702876\t702977\tHe said \"yes\".\tYes.") == ["1", 'He said "yes".', "Yes."]
+    assert module._mrpc('1\t702876\t702977\tHe said "yes".\tYes.') == [
+        "1",
+        'He said "yes".',
+        "Yes.",
+    ]
     assert module._mrpc("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String") is None
     assert module._tnews("以色列\tnews_military") == ["9", "以色列"]
 
 
 def test_hold_out_is_deterministic_and_takes_texts_that_occur_once():
-    rows = [["0", f"text {i % 90}"] for i in range(100)]                             # texts 0-9 occur twice
+    rows = [["0", f"text {i % 90}"] for i in range(100)]  # texts 0-9 occur twice
     train, test = module._hold_out(rows, 20)
-    assert len(train) == 80 and len(test) == 20 and not {tuple(row) for row in train} & {tuple(row) for row in test}
+    assert (
+        len(train) == 80
+        and len(test) == 20
+        and not {tuple(row) for row in train} & {tuple(row) for row in test}
+    )
     assert not {f"text {i}" for i in range(10)} & {row[1] for row in test}
-    assert module._hold_out(rows[::-1], 20) == (train, test)                         # whatever the order in the file
+    assert module._hold_out(rows[::-1], 20) == (train, test)  # whatever the order in the file

@@ -1,4 +1,5 @@
 """`datasets.load`: names, folders, files, and the errors."""
+
 import subprocess
 import sys
 
@@ -16,11 +17,17 @@ def folder(tmp_path):
 
 
 def test_a_folder_a_file_and_a_downloaded_set(folder, monkeypatch, tmp_path_factory):
-    assert datasets.load(folder).task == datasets.load(str(folder), task="classification").task == "classification"
+    assert (
+        datasets.load(folder).task
+        == datasets.load(str(folder), task="classification").task
+        == "classification"
+    )
     assert datasets.load(folder / "labels.txt").task == "unlabelled"
     data = tmp_path_factory.mktemp("data")
     monkeypatch.setattr(datasets, "DATA_FOLDER", data)
-    with pytest.raises(ValueError, match="not on this machine yet.*python -m keras_compress data download sst2"):
+    with pytest.raises(
+        ValueError, match="not on this machine yet.*python -m keras_compress data download sst2"
+    ):
         datasets.load("sst2")
     (data / "downloads").mkdir()
     folder.rename(data / "downloads" / "sst2")
@@ -30,7 +37,9 @@ def test_a_folder_a_file_and_a_downloaded_set(folder, monkeypatch, tmp_path_fact
 def test_errors(folder):
     with pytest.raises(ValueError, match="the task matching. Received: classification"):
         datasets.load(folder, task="matching")
-    with pytest.raises(ValueError, match="assistant, apidocs, sst2, mrpc, tnews, or a folder.*Received: 'nothing'"):
+    with pytest.raises(
+        ValueError, match="assistant, apidocs, sst2, mrpc, tnews, or a folder.*Received: 'nothing'"
+    ):
         datasets.load("nothing")
 
 

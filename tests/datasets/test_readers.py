@@ -1,4 +1,5 @@
 """Every form that is read, and every error with file and line."""
+
 import json
 import warnings
 
@@ -7,12 +8,19 @@ import pytest
 from keras_compress.datasets.dataset import Split
 from keras_compress.datasets.readers import DataError, read_folder, read_text
 
-GOOD = {"train.tsv": "label\ttext\n0\tlights on\n1\tlights off\n", "dev.tsv": "label\ttext\n1\tdark please\n",
-        "test.tsv": "label\ttext\n0\tbright please\n", "labels.txt": "on\noff\n"}
+GOOD = {
+    "train.tsv": "label\ttext\n0\tlights on\n1\tlights off\n",
+    "dev.tsv": "label\ttext\n1\tdark please\n",
+    "test.tsv": "label\ttext\n0\tbright please\n",
+    "labels.txt": "on\noff\n",
+}
 
 
 def folder(path, **changes):
-    for name, content in {**GOOD, **{key.replace("_", "."): value for key, value in changes.items()}}.items():
+    for name, content in {
+        **GOOD,
+        **{key.replace("_", "."): value for key, value in changes.items()},
+    }.items():
         if content is not None:
             (path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
@@ -27,18 +35,30 @@ def read(path, **changes):
 def test_the_project_form(tmp_path):
     data = read(tmp_path)
     assert (data.name, data.task, data.labels) == (tmp_path.name, "classification", ("on", "off"))
-    assert data.train == Split(["lights on", "lights off"], [0, 1]) and data.test == Split(["bright please"], [0])
+    assert data.train == Split(["lights on", "lights off"], [0, 1]) and data.test == Split(
+        ["bright please"], [0]
+    )
 
 
 def test_names_as_labels_bom_windows_line_ends_and_empty_lines(tmp_path):
-    data = read(tmp_path, train_tsv=b"\xef\xbb\xbflabel\ttext\r\non\tlights on\r\n\r\noff\t\"quoted, \r\n",
-                dev_tsv="label\ttext\noff\tx\n", test_tsv="label\ttext\non\ty\n", labels_txt="on\r\noff\r\n\r\n")
+    data = read(
+        tmp_path,
+        train_tsv=b'\xef\xbb\xbflabel\ttext\r\non\tlights on\r\n\r\noff\t"quoted, \r\n',
+        dev_tsv="label\ttext\noff\tx\n",
+        test_tsv="label\ttext\non\ty\n",
+        labels_txt="on\r\noff\r\n\r\n",
+    )
     assert data.train == Split(["lights on", '"quoted, '], [0, 1])
 
 
 def test_one_name_among_the_labels_means_that_all_are_names(tmp_path):
-    data = read(tmp_path, labels_txt="2\n1\nmany\n", train_tsv="label\ttext\n2\ta\nmany\tb\n",
-                dev_tsv="label\ttext\n1\tc\n", test_tsv="label\ttext\n2\td\n")
+    data = read(
+        tmp_path,
+        labels_txt="2\n1\nmany\n",
+        train_tsv="label\ttext\n2\ta\nmany\tb\n",
+        dev_tsv="label\ttext\n1\tc\n",
+        test_tsv="label\ttext\n2\td\n",
+    )
     assert data.train.labels == [0, 2] and data.dev.labels == [1] and data.test.labels == [0]
 
 
@@ -50,48 +70,88 @@ def test_numbers_that_could_also_be_names_are_line_numbers_and_said_so(tmp_path)
 
 def test_pairs(tmp_path):
     pair = "text_b\tlabel\ttext_a\nb\t1\ta\n"
-    data = read(tmp_path, train_tsv=pair, dev_tsv=pair.replace("b\t1", "c\t0"), test_tsv=pair.replace("b\t1", "d\t0"))
+    data = read(
+        tmp_path,
+        train_tsv=pair,
+        dev_tsv=pair.replace("b\t1", "c\t0"),
+        test_tsv=pair.replace("b\t1", "d\t0"),
+    )
     assert data.task == "matching" and data.train == Split([("a", "b")], [1])
 
 
 def test_tagging(tmp_path):
-    changes = {"train_tsv": "label\ttext\nO B-time I-time\twake at seven\n", "labels_txt": "O\nB-time\nI-time\n",
-               "dev_tsv": "label\ttext\nO O\tgo on\n", "test_tsv": "label\ttext\nO\t好\n"}
+    changes = {
+        "train_tsv": "label\ttext\nO B-time I-time\twake at seven\n",
+        "labels_txt": "O\nB-time\nI-time\n",
+        "dev_tsv": "label\ttext\nO O\tgo on\n",
+        "test_tsv": "label\ttext\nO\t好\n",
+    }
     data = read(tmp_path, **changes)
     assert data.task == "tagging" and data.train == Split(["wake at seven"], [[0, 1, 2]])
-    for text, label, message in (("wake at", "O O O", "2 tokens and 3 tags"),
-                                 ("wake  at", "O O O", "exactly one space"),
-                                 ("wake at", "O B-place", "Received: 'B-place'. Known: 'O, B-time, I-time'")):
+    for text, label, message in (
+        ("wake at", "O O O", "2 tokens and 3 tags"),
+        ("wake  at", "O O O", "exactly one space"),
+        ("wake at", "O B-place", "Received: 'B-place'. Known: 'O, B-time, I-time'"),
+    ):
         with pytest.raises(DataError, match=rf"dev\.tsv:2: .*{message}"):
             read(tmp_path, **{**changes, "dev_tsv": f"label\ttext\n{label}\t{text}\n"})
 
 
 def test_clue_json_lines(tmp_path):
-    rows = [{"label": "102", "label_desc": "news_b", "sentence": "江疏影", "keywords": ""},
-            {"label": "101", "label_desc": "news_a", "sentence": "甜甜圈\\自拍"}]
+    rows = [
+        {"label": "102", "label_desc": "news_b", "sentence": "江疏影", "keywords": ""},
+        {"label": "101", "label_desc": "news_a", "sentence": "甜甜圈\\自拍"},
+    ]
     train, dev = ("\n".join(json.dumps(row) for row in part) + "\n" for part in (rows, rows[1:]))
     with pytest.warns(UserWarning) as caught:
-        data = read_folder(folder(tmp_path, train_json=train, dev_json=dev, test_json='{"id": 0, "sentence": "好"}',
-                                  train_tsv=None, dev_tsv=None, test_tsv=None, labels_txt=None))
+        data = read_folder(
+            folder(
+                tmp_path,
+                train_json=train,
+                dev_json=dev,
+                test_json='{"id": 0, "sentence": "好"}',
+                train_tsv=None,
+                dev_tsv=None,
+                test_tsv=None,
+                labels_txt=None,
+            )
+        )
     messages = " ".join(str(warning.message) for warning in caught)
     assert "no labels.txt; the 2 sorted labels of train are the names: 'news_a, news_b'" in messages
-    assert "no labelled test file" in messages and "1 of 1 dev texts also occur in train" in messages
+    assert (
+        "no labelled test file" in messages and "1 of 1 dev texts also occur in train" in messages
+    )
     assert data.labels == ("news_a", "news_b") and data.test is None
     assert data.train == Split(["江疏影", "甜甜圈\\自拍"], [1, 0])
 
 
 @pytest.mark.filterwarnings("ignore:.*(also occur|no labelled)")
-@pytest.mark.parametrize("header, row, text, task", [
-    ("sentence\tlabel", "a \"quote\t{}", 'a "quote', "classification"),
-    ("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "{}\t1\t2\ta\tb", ("a", "b"), "matching"),
-    ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "1\t2\t3\ta\tb\t{}", ("a", "b"), "matching"),
-    ("index\tquestion\tsentence\tlabel", "0\ta\tb\t{}", ("a", "b"), "matching"),
-    ("index\tsentence1\tsentence2\tlabel", "0\ta\tb\t{}", ("a", "b"), "matching")])
+@pytest.mark.parametrize(
+    "header, row, text, task",
+    [
+        ("sentence\tlabel", 'a "quote\t{}', 'a "quote', "classification"),
+        ("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "{}\t1\t2\ta\tb", ("a", "b"), "matching"),
+        (
+            "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
+            "1\t2\t3\ta\tb\t{}",
+            ("a", "b"),
+            "matching",
+        ),
+        ("index\tquestion\tsentence\tlabel", "0\ta\tb\t{}", ("a", "b"), "matching"),
+        ("index\tsentence1\tsentence2\tlabel", "0\ta\tb\t{}", ("a", "b"), "matching"),
+    ],
+)
 def test_glue_headers(tmp_path, header, row, text, task):
     train = f"{header}\n{row.format(1)}\n{row.format(0)}\n"
     with pytest.warns(UserWarning, match="no labels.txt"):
-        data = read_folder(folder(tmp_path, train_tsv=train, dev_tsv=train, test_tsv=None, labels_txt=None))
-    assert data.task == task and data.train == Split([text, text], [1, 0]) and data.labels == ("0", "1")
+        data = read_folder(
+            folder(tmp_path, train_tsv=train, dev_tsv=train, test_tsv=None, labels_txt=None)
+        )
+    assert (
+        data.task == task
+        and data.train == Split([text, text], [1, 0])
+        and data.labels == ("0", "1")
+    )
 
 
 def test_duplicates_are_counted_and_kept(tmp_path):
@@ -100,37 +160,65 @@ def test_duplicates_are_counted_and_kept(tmp_path):
     assert len(data.test.texts) == 2
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"train_tsv": "lable\ttext\n0\tx\n"}, r"train\.tsv:2: columns must be .* Received: 'lable, text'"),
-    ({"train_tsv": "label\ttext\ttext\n0\tx\ty\n"}, r"train\.tsv:1: column names must differ"),
-    ({"train_tsv": "label\ttext\n0\tx\n1\tx\ty\n"}, r"train\.tsv:3: a row must have 2 fields.*Received: 3"),
-    ({"dev_tsv": "label\ttext\n0 x\n"}, r"dev\.tsv:2: a row must have 2 fields.*Received: 1"),
-    ({"dev_tsv": "label\ttext\n2\tx\n"}, r"dev\.tsv:2: a label must be .*Received: '2'\. Known: 'on, off'"),
-    ({"dev_tsv": "label\ttext\nOn\tx\n"}, r"dev\.tsv:2: a label must be .*Received: 'On'"),
-    ({"dev_tsv": "label\ttext\n0\t \n"}, r"dev\.tsv:2: a text must be .* not empty"),
-    ({"dev_tsv": b"label\ttext\n0\tx\n0\tcaf\xe9\n"}, r"dev\.tsv:3: text must be UTF-8\. Received: b'\\xe9' at byte 5"),
-    ({"dev_tsv": b"label\ttext\n0\tx\0y\n"}, r"dev\.tsv:2: a line must not hold NUL bytes"),
-    ({"dev_tsv": "label\ttext\n".encode("utf-16")}, r"dev\.tsv:1: .*UTF-8"),
-    ({"dev_tsv": ""}, r"dev\.tsv:1: a data file must hold examples. Received: an empty file"),
-    ({"dev_tsv": "label\ttext\n"}, r"dev\.tsv:1: a data file must hold examples"),
-    ({"dev_tsv": b"label\ttext\n0\t" + b"x" * 10_000_000}, r"dev\.tsv:2: a line must not be longer"),
-    ({"dev_tsv": None}, "a data set must have a dev file"),
-    ({"dev_tsv": "label\ttext_a\ttext_b\n0\tx\ty\n"}, r"dev\.tsv:1: every split must have the columns of train"),
-    ({"labels_txt": "on\non\n"}, "at least two names, all different"),
-    ({"labels_txt": "on\n"}, "at least two names"),
-    ({"labels_txt": ""}, "at least two names"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"train_tsv": "lable\ttext\n0\tx\n"},
+            r"train\.tsv:2: columns must be .* Received: 'lable, text'",
+        ),
+        ({"train_tsv": "label\ttext\ttext\n0\tx\ty\n"}, r"train\.tsv:1: column names must differ"),
+        (
+            {"train_tsv": "label\ttext\n0\tx\n1\tx\ty\n"},
+            r"train\.tsv:3: a row must have 2 fields.*Received: 3",
+        ),
+        ({"dev_tsv": "label\ttext\n0 x\n"}, r"dev\.tsv:2: a row must have 2 fields.*Received: 1"),
+        (
+            {"dev_tsv": "label\ttext\n2\tx\n"},
+            r"dev\.tsv:2: a label must be .*Received: '2'\. Known: 'on, off'",
+        ),
+        ({"dev_tsv": "label\ttext\nOn\tx\n"}, r"dev\.tsv:2: a label must be .*Received: 'On'"),
+        ({"dev_tsv": "label\ttext\n0\t \n"}, r"dev\.tsv:2: a text must be .* not empty"),
+        (
+            {"dev_tsv": b"label\ttext\n0\tx\n0\tcaf\xe9\n"},
+            r"dev\.tsv:3: text must be UTF-8\. Received: b'\\xe9' at byte 5",
+        ),
+        ({"dev_tsv": b"label\ttext\n0\tx\0y\n"}, r"dev\.tsv:2: a line must not hold NUL bytes"),
+        ({"dev_tsv": "label\ttext\n".encode("utf-16")}, r"dev\.tsv:1: .*UTF-8"),
+        ({"dev_tsv": ""}, r"dev\.tsv:1: a data file must hold examples. Received: an empty file"),
+        ({"dev_tsv": "label\ttext\n"}, r"dev\.tsv:1: a data file must hold examples"),
+        (
+            {"dev_tsv": b"label\ttext\n0\t" + b"x" * 10_000_000},
+            r"dev\.tsv:2: a line must not be longer",
+        ),
+        ({"dev_tsv": None}, "a data set must have a dev file"),
+        (
+            {"dev_tsv": "label\ttext_a\ttext_b\n0\tx\ty\n"},
+            r"dev\.tsv:1: every split must have the columns of train",
+        ),
+        ({"labels_txt": "on\non\n"}, "at least two names, all different"),
+        ({"labels_txt": "on\n"}, "at least two names"),
+        ({"labels_txt": ""}, "at least two names"),
+    ],
+)
 def test_errors_name_file_and_line(tmp_path, changes, message):
     with pytest.raises(DataError, match=message) as caught:
         read(tmp_path, **changes)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 
-@pytest.mark.parametrize("line, message", [
-    ("[1]", "must be one JSON object"), ('{"label": 0,', "must be one JSON object"), ("[" * 100_000, "JSON object"),
-    ('{"label": 0, "sentence": 5}', "a text must be a string"),
-    ('{"label": 0, "sentence": "\\ud800"}', "valid characters"),
-    ('{"label": 0}', "columns must be"), ('{"label": 0, "sentence1": "a", "sentence2": "b"}', "same keys")])
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("[1]", "must be one JSON object"),
+        ('{"label": 0,', "must be one JSON object"),
+        ("[" * 100_000, "JSON object"),
+        ('{"label": 0, "sentence": 5}', "a text must be a string"),
+        ('{"label": 0, "sentence": "\\ud800"}', "valid characters"),
+        ('{"label": 0}', "columns must be"),
+        ('{"label": 0, "sentence1": "a", "sentence2": "b"}', "same keys"),
+    ],
+)
 def test_json_errors(tmp_path, line, message):
     good = '{"label": 0, "sentence": "a"}\n'
     with pytest.raises(DataError, match=rf"train\.jsonl.*{message}"):

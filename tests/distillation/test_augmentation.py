@@ -53,11 +53,20 @@ def test_candidates_are_whole_words_other_than_the_word_itself(mlm):
 
 
 def test_candidates_are_the_models_best_guesses_at_the_mask(mlm):
-    (first, last, words), = A.Candidates(mlm, number=4)(["the cat on"])[0]
+    ((first, last, words),) = A.Candidates(mlm, number=4)(["the cat on"])[0]
     ids = tiny.tokenizer().encode(["the cat on"], 16)[0].ids
-    shown = [tiny.tokenizer().ids["[MASK]"] if piece == tiny.tokenizer().ids["cat"] else piece for piece in ids]
-    inputs = {"input_word_ids": [shown], "input_mask": [[1] * len(ids)], "input_type_ids": [[0] * len(ids)]}
-    logits = mlm.model({k: tf.constant(v) for k, v in inputs.items()})[0, ids.index(tiny.tokenizer().ids["cat"])]
+    shown = [
+        tiny.tokenizer().ids["[MASK]"] if piece == tiny.tokenizer().ids["cat"] else piece
+        for piece in ids
+    ]
+    inputs = {
+        "input_word_ids": [shown],
+        "input_mask": [[1] * len(ids)],
+        "input_type_ids": [[0] * len(ids)],
+    }
+    logits = mlm.model({k: tf.constant(v) for k, v in inputs.items()})[
+        0, ids.index(tiny.tokenizer().ids["cat"])
+    ]
     best = [tiny.VOCAB[i] for i in np.argsort(-logits.numpy())[:4]]
     assert words == [word for word in best if word.isalpha() and word != "cat"]
 
@@ -67,15 +76,25 @@ def test_the_pair_shows_the_text_itself(mlm):
     encoding = tiny.tokenizer().encode_words(["the cat"], 16)[0]
     (shown, place) = find._shown(encoding, 2)
     pieces = [tiny.VOCAB[i] for i in shown.ids]
-    assert pieces == "[CLS] the [MASK] [SEP] the cat [SEP]".split() and shown.type_ids == [0] * 4 + [1] * 3 and place == 2
+    assert (
+        pieces == "[CLS] the [MASK] [SEP] the cat [SEP]".split()
+        and shown.type_ids == [0] * 4 + [1] * 3
+        and place == 2
+    )
 
 
 def test_split_words_take_the_nearest_vectors(mlm):
-    vectors = {"unbelievable": np.array([1.0, 0.0]), "amazing": np.array([2.0, 0.1]), "dull": np.array([-1.0, 0.0])}
+    vectors = {
+        "unbelievable": np.array([1.0, 0.0]),
+        "amazing": np.array([2.0, 0.1]),
+        "dull": np.array([-1.0, 0.0]),
+    }
     find = A.Candidates(mlm, number=1, vectors=vectors)
     (_, _, words), *_ = find(["unbelievable"])[0]
     assert words == ["amazing"]
-    assert A.Candidates(mlm, vectors={"dull": np.ones(2)})(["unbelievable"]) == [[]]      # not among the vectors
+    assert A.Candidates(mlm, vectors={"dull": np.ones(2)})(["unbelievable"]) == [
+        []
+    ]  # not among the vectors
 
 
 def test_split_words_without_a_file_use_the_word_table(mlm):
@@ -112,12 +131,21 @@ def test_augmented(task, mlm):
     more = A.augmented(plain, mlm, copies=3, chance=0.9)
     assert len(more.train.texts) > len(plain.train.texts) and more.dev == plain.dev
     place = [more.train.texts.index(text) for text in plain.train.texts]
-    assert place == sorted(place)                                                  # a text comes before its copies
+    assert place == sorted(place)  # a text comes before its copies
     if task == "tagging":
         assert all(len(text.split(" ")) == len(tags) for text, tags in zip(*more.train))
-    made = A.augment(plain.train.texts, mlm, copies=3, chance=0.9, pattern=A.TAGGED if task == "tagging" else None)
-    assert list(zip(*more.train)) == [(one, label) for text, label, new in zip(*plain.train, made)
-                                      for one in [text, *map(type(text), new)]]    # a copy has its text's label
+    made = A.augment(
+        plain.train.texts,
+        mlm,
+        copies=3,
+        chance=0.9,
+        pattern=A.TAGGED if task == "tagging" else None,
+    )
+    assert list(zip(*more.train)) == [
+        (one, label)
+        for text, label, new in zip(*plain.train, made)
+        for one in [text, *map(type(text), new)]
+    ]  # a copy has its text's label
 
 
 def test_chinese_words_are_characters_or_what_stands_between_spaces():
@@ -131,7 +159,7 @@ def test_a_stopped_run_goes_on(mlm, tmp_path):
     whole = A.augmented(plain, mlm, copies=4, folder=tmp_path / "a", seed=1)
     file = next((tmp_path / "a").glob("*.jsonl"))
     lines = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(b"".join(lines[:5]) + lines[5][:3])                           # killed in the middle of a line
+    file.write_bytes(b"".join(lines[:5]) + lines[5][:3])  # killed in the middle of a line
     again = A.augmented(plain, mlm, copies=4, folder=tmp_path / "a", seed=1)
     assert again.train == whole.train and file.read_bytes() == b"".join(lines)
 
@@ -139,8 +167,11 @@ def test_a_stopped_run_goes_on(mlm, tmp_path):
 def test_it_goes_on_in_the_same_chunks(mlm, monkeypatch):
     seen, call = [], A.Candidates.__call__
     monkeypatch.setattr(A, "CHUNK", 4)
-    monkeypatch.setattr(A.Candidates, "__call__", lambda self, fields, pattern: (
-        seen.append(fields), call(self, fields, pattern))[1])
+    monkeypatch.setattr(
+        A.Candidates,
+        "__call__",
+        lambda self, fields, pattern: (seen.append(fields), call(self, fields, pattern))[1],
+    )
     texts = data().train.texts
     whole, chunks = list(A.augment(texts, mlm, copies=2)), seen[:]
     del seen[:]
@@ -156,20 +187,35 @@ def test_copies_made_with_other_settings_are_not_taken(mlm, tmp_path):
 
 def test_a_damaged_line_and_a_model_without_a_masked_lm_head_are_named(mlm, tmp_path):
     A.augmented(data(), mlm, copies=2, folder=tmp_path)
-    path, = tmp_path.glob("*.jsonl")
+    (path,) = tmp_path.glob("*.jsonl")
     path.write_text('["a"\n' + path.read_text())
     with pytest.raises(ValueError, match="a line is damaged.*Remove the file"):
         A.augmented(data(), mlm, copies=2, folder=tmp_path)
     tiny.model().save(tmp_path / "classifier")
-    with pytest.raises(ValueError, match="needs a masked-LM model. Received: a classification model. Train its head"):
+    with pytest.raises(
+        ValueError,
+        match="needs a masked-LM model. Received: a classification model. Train its head",
+    ):
         A.augmented(data(), tmp_path / "classifier", copies=2)
 
 
-@pytest.mark.parametrize("content, message", [
-    ("cat 1 2\ndog 1\n", ":2: a line must hold a word and 2 numbers in UTF-8. Received: b'dog 1"), ("cat 1 x\n", ":1: a line"),
-    ("cat 1 nan\n", ":1:"), ("", "It is empty"), (None, "No such file.*Give the path"), ("a 1 2\nb 1 2 3\n", ":2: a line"),
-    ("cat 1\ndog 2 3\n", ":2: a line"), ("cat 1 2\ndog 1e-3 2 3\n", ":2: a line"),
-    (b"cat 1 2\n\xff 1 2\n", ":2: a line must hold a word and 2 numbers in UTF-8")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (
+            "cat 1 2\ndog 1\n",
+            ":2: a line must hold a word and 2 numbers in UTF-8. Received: b'dog 1",
+        ),
+        ("cat 1 x\n", ":1: a line"),
+        ("cat 1 nan\n", ":1:"),
+        ("", "It is empty"),
+        (None, "No such file.*Give the path"),
+        ("a 1 2\nb 1 2 3\n", ":2: a line"),
+        ("cat 1\ndog 2 3\n", ":2: a line"),
+        ("cat 1 2\ndog 1e-3 2 3\n", ":2: a line"),
+        (b"cat 1 2\n\xff 1 2\n", ":2: a line must hold a word and 2 numbers in UTF-8"),
+    ],
+)
 def test_bad_vectors(content, message, tmp_path):
     path = tmp_path / "glove.txt"
     if content is not None:
@@ -179,16 +225,24 @@ def test_bad_vectors(content, message, tmp_path):
 
 
 def test_good_vectors(tmp_path):
-    (tmp_path / "v.txt").write_text("2 3\ncat 1 2 3\ndog 0 0 1\n")                   # with word2vec's header
+    (tmp_path / "v.txt").write_text("2 3\ncat 1 2 3\ndog 0 0 1\n")  # with word2vec's header
     found = A.read_vectors(tmp_path / "v.txt")
-    (tmp_path / "w.txt").write_text("\ufeffthe 1 2\n. . . 3 -4\n\n", encoding="utf-8")      # as in glove.840B
-    assert {word: vector.tolist() for word, vector in A.read_vectors(tmp_path / "w.txt").items()} == {
-        "the": [1, 2], ". . .": [3, -4]}
+    (tmp_path / "w.txt").write_text(
+        "\ufeffthe 1 2\n. . . 3 -4\n\n", encoding="utf-8"
+    )  # as in glove.840B
+    assert {
+        word: vector.tolist() for word, vector in A.read_vectors(tmp_path / "w.txt").items()
+    } == {"the": [1, 2], ". . .": [3, -4]}
     assert list(found) == ["cat", "dog"] and found["cat"].tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("model, settings, message", [
-    (tiny.model, {}, "needs a masked-LM model. Received: a classification"), (masked_lm, {"context": "triple"}, "`context` must")])
+@pytest.mark.parametrize(
+    "model, settings, message",
+    [
+        (tiny.model, {}, "needs a masked-LM model. Received: a classification"),
+        (masked_lm, {"context": "triple"}, "`context` must"),
+    ],
+)
 def test_errors(model, settings, message):
     with pytest.raises(ValueError, match=message):
         A.Candidates(model(), **settings)

@@ -1,4 +1,5 @@
 """The study of word tables and shared layers, with its own steps on tiny data; only the export is a stand-in."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -19,8 +20,17 @@ def test_predecessor_is_that_of_the_other_studies_and_all_recover_alike(name):
     first, theirs = ({**recipe["training"], **recipe["steps"][0]} for recipe in (ours, others))
     assert first == theirs
     for step in ours["steps"][1:]:
-        assert step["from"] == "predecessor" and not {*step} & {"epochs", "batch_size", "max_length", "evaluations"}
-        told = {"weighted-distilled-128": "distil", "weighted-untrained-128": "none", "shared-distilled": "distil"}
+        assert step["from"] == "predecessor" and not {*step} & {
+            "epochs",
+            "batch_size",
+            "max_length",
+            "evaluations",
+        }
+        told = {
+            "weighted-distilled-128": "distil",
+            "weighted-untrained-128": "none",
+            "shared-distilled": "distil",
+        }
         assert step.get("recover", "finetune") == told.get(step["name"], "finetune")
 
 
@@ -29,17 +39,32 @@ def test_what_is_not_trained_has_one_seed_and_no_learning_rate():
     study = _Study(recipe, data(), recipe["learning_rates"], None, None)
     steps = {step["name"]: step for step in recipe["steps"]}
     assert study.grid(steps["vocabulary"]) is None and study.seed(steps["vocabulary"], 2) == 0
-    assert study.grid(steps["vocabulary-tuned"]) == [5e-5, 2e-4] and study.seed(steps["vocabulary-tuned"], 2) == 2
+    assert (
+        study.grid(steps["vocabulary-tuned"]) == [5e-5, 2e-4]
+        and study.seed(steps["vocabulary-tuned"], 2) == 2
+    )
 
 
 def stand_ins(patch):
     """An export whose files weigh four bytes a parameter, and a benchmark of files that take a millisecond."""
+
     def export(model, folder, **settings):
-        return [{"format": name, "path": name, "bytes": 4 * model.model.count_params()} for name in ("float32", "int8")]
+        return [
+            {"format": name, "path": name, "bytes": 4 * model.model.count_params()}
+            for name in ("float32", "int8")
+        ]
 
     def benchmark(*paths):
-        return [{"latency_ms_p50": 1.0, "device": "a phone", "threads": 1, "sequence_length": 16, "runs": 1}
-                for _ in paths]
+        return [
+            {
+                "latency_ms_p50": 1.0,
+                "device": "a phone",
+                "threads": 1,
+                "sequence_length": 16,
+                "runs": 1,
+            }
+            for _ in paths
+        ]
 
     patch.setattr("mobile_export.convert.export", export)
     patch.setattr("mobile_export.benchmark.benchmark", benchmark)
@@ -57,16 +82,28 @@ def made(tmp_path_factory):
         step["from"] = str(place / "bert") if step["from"] == "minilm" else step["from"]
     with pytest.MonkeyPatch.context() as patch:
         stand_ins(patch)
-        cells, costs = run_study(recipe, data=[str(place / "one")], seeds=[0], only=ONLY, fixed_lr=True,
-                                 weights=place / "weights", results=place / "results")
+        cells, costs = run_study(
+            recipe,
+            data=[str(place / "one")],
+            seeds=[0],
+            only=ONLY,
+            fixed_lr=True,
+            weights=place / "weights",
+            results=place / "results",
+        )
     models = {name: TaskModel.load(next(place.glob(f"weights/one-{name}-0-*"))) for name in ONLY}
-    return SimpleNamespace(cells={cell["method"]: cell for cell in cells}, costs=costs, models=models)
+    return SimpleNamespace(
+        cells={cell["method"]: cell for cell in cells}, costs=costs, models=models
+    )
 
 
 def test_cells_and_models(made):
     models, cells = made.models, made.cells
     assert {*cells} == {*ONLY, "majority", "tfidf"}
-    assert models["factorised-64"].config.table_size == 8 and models["factorised-64"].history[-1]["num_steps"] == 3
+    assert (
+        models["factorised-64"].config.table_size == 8
+        and models["factorised-64"].history[-1]["num_steps"] == 3
+    )
     assert models["vocabulary"].history[-1]["method"] == "vocabulary"
     assert models["vocabulary"].history[-1]["min_count"] == 2
     assert models["vocabulary"].config.vocab_size < models["factorised-64"].config.vocab_size
@@ -74,7 +111,14 @@ def test_cells_and_models(made):
 
 def test_the_size_of_a_vocabulary_belongs_to_its_data(made):
     assert {*made.costs} == {"factorised-64", "one-vocabulary"}
-    assert made.costs["one-vocabulary"]["float32"]["bytes"] == 4 * made.cells["vocabulary"]["parameters"]
+    assert (
+        made.costs["one-vocabulary"]["float32"]["bytes"]
+        == 4 * made.cells["vocabulary"]["parameters"]
+    )
     made.costs["one-vocabulary"]["float32"]["bytes"] = 7.7e6
-    row = next(line for line in study_table(made.cells.values(), made.costs).splitlines() if "| vocabulary |" in line)
+    row = next(
+        line
+        for line in study_table(made.cells.values(), made.costs).splitlines()
+        if "| vocabulary |" in line
+    )
     assert "| 7.7 / " in row

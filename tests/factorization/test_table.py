@@ -32,10 +32,12 @@ def test_the_error_is_the_rest_and_the_tail_and_falls_to_nothing(shape):
         assert narrow.shape == (shape[0], size) and projection.shape == (size, shape[1])
         assert narrow.dtype == projection.dtype == np.float32 and isinstance(error, float)
         assert error == pytest.approx(relative(whole - narrow @ projection, whole), abs=1e-5)
-        assert error == pytest.approx(np.sqrt((values[size:] ** 2).sum() / (values ** 2).sum()), abs=1e-5)
+        assert error == pytest.approx(
+            np.sqrt((values[size:] ** 2).sum() / (values**2).sum()), abs=1e-5
+        )
         errors.append(error)
     assert errors == sorted(errors, reverse=True) and errors[0] > 0.3 and errors[-1] < 1e-9
-    np.testing.assert_allclose(narrow @ projection, whole, atol=1e-4)                       # exact at full rank
+    np.testing.assert_allclose(narrow @ projection, whole, atol=1e-4)  # exact at full rank
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -45,8 +47,12 @@ def test_no_other_factors_of_that_rank_come_nearer(shape, size):
     whole = table(shape)
     narrow, projection, error = factorize_table(whole, size)
     random = np.random.default_rng(1)
-    others = [random.normal(size=projection.shape) for _ in range(50)]                      # anywhere, and close by
-    others += [projection + step * random.normal(size=projection.shape) for step in (1e-3, 1e-2, 1e-1) for _ in range(50)]
+    others = [random.normal(size=projection.shape) for _ in range(50)]  # anywhere, and close by
+    others += [
+        projection + step * random.normal(size=projection.shape)
+        for step in (1e-3, 1e-2, 1e-1)
+        for _ in range(50)
+    ]
     found = [relative(whole - whole @ np.linalg.pinv(other) @ other, whole) for other in others]
     assert min(found) >= error - 1e-6 and max(found) > error + 1e-3
 
@@ -83,8 +89,12 @@ def test_rows_that_count_more_lose_less():
     plain, weighted = (narrow @ projection for narrow, projection, _ in results)
     errors = [((whole - found) ** 2).sum(axis=1) for found in (plain, weighted)]
     assert errors[1][:3].sum() < 0.8 * errors[0][:3].sum() and errors[1].sum() > errors[0].sum()
-    assert weights @ errors[1] < weights @ errors[0]                               # Eckart and Young, of the weighted table
-    np.testing.assert_allclose(results[1][2], np.sqrt(errors[1].sum() / (whole ** 2).sum()), rtol=1e-5)
+    assert weights @ errors[1] < weights @ errors[0]  # Eckart and Young, of the weighted table
+    np.testing.assert_allclose(
+        results[1][2], np.sqrt(errors[1].sum() / (whole**2).sum()), rtol=1e-5
+    )
     for alike in (np.zeros(40), np.full(40, 7)):
-        np.testing.assert_allclose(np.matmul(*factorize_table(whole, 4, importance(alike))[:2]), plain, atol=1e-5)
+        np.testing.assert_allclose(
+            np.matmul(*factorize_table(whole, 4, importance(alike))[:2]), plain, atol=1e-5
+        )
     np.testing.assert_allclose(np.matmul(*factorize_table(whole, 8, weights)[:2]), whole, atol=1e-5)

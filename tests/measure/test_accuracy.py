@@ -13,11 +13,13 @@ def split(texts, labels):
 
 
 def test_accuracy_and_standard_error_by_hand():
-    probabilities = np.array([[.9, .1], [.2, .8], [.6, .4], [.3, .7]], np.float32)
-    model = SimpleNamespace(task="classification", labels=["a", "b"], predict=lambda texts: probabilities)
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], np.float32)
+    model = SimpleNamespace(
+        task="classification", labels=["a", "b"], predict=lambda texts: probabilities
+    )
     result = accuracy.evaluate(model, split(["t"] * 4, [0, 1, 1, 1]))
-    assert (result["metric"], result["value"], result["n"]) == ("accuracy", .75, 4)
-    assert result["se"] == pytest.approx((.75 * .25 / 4) ** .5)
+    assert (result["metric"], result["value"], result["n"]) == ("accuracy", 0.75, 4)
+    assert result["se"] == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
     assert result["predictions"].tolist() == [0, 1, 0, 1]
     assert result["confusion"].tolist() == [[1, 0], [1, 2]]
     # F1 of a: 2*1 / (2 + 1) = 2/3; of b: 2*2 / (2 + 3) = 4/5
@@ -28,13 +30,18 @@ def test_macro_f1_leaves_out_a_class_that_never_occurs():
     assert accuracy.score_predictions("classification", "abc", [0, 1], [0, 1])["macro_f1"] == 1
 
 
-@pytest.mark.parametrize("tags, expected", [
-    ("O B-X I-X O", {("X", 1, 3)}),
-    ("B-X B-X", {("X", 0, 1), ("X", 1, 2)}),
-    ("I-X I-X", {("X", 0, 2)}),                              # conlleval: I without B starts an entity
-    ("B-X I-Y I-Y", {("X", 0, 1), ("Y", 1, 3)}),             # and so does I of another type
-    ("O I-X O I-X", {("X", 1, 2), ("X", 3, 4)}),
-    ("O O", set()), ("", set())])
+@pytest.mark.parametrize(
+    "tags, expected",
+    [
+        ("O B-X I-X O", {("X", 1, 3)}),
+        ("B-X B-X", {("X", 0, 1), ("X", 1, 2)}),
+        ("I-X I-X", {("X", 0, 2)}),  # conlleval: I without B starts an entity
+        ("B-X I-Y I-Y", {("X", 0, 1), ("Y", 1, 3)}),  # and so does I of another type
+        ("O I-X O I-X", {("X", 1, 2), ("X", 3, 4)}),
+        ("O O", set()),
+        ("", set()),
+    ],
+)
 def test_entities_follow_conlleval(tags, expected):
     assert accuracy.entities(tags.split()) == expected
 
@@ -50,61 +57,73 @@ def test_entity_f1_by_hand():
     assert result["predictions"][1] == ["O"]
     assert result["confusion"].sum() == 5
     # the 4 equally likely resamples have F1 1/2, 2/5, 2/5 and 0: standard deviation .1923
-    assert result["se"] == pytest.approx(np.std([.5, .4, .4, 0]), abs=.02)
+    assert result["se"] == pytest.approx(np.std([0.5, 0.4, 0.4, 0]), abs=0.02)
 
 
 def test_paired_difference_by_hand():
     # differences 1, 0, 0, -1, 1: mean .2, standard deviation sqrt(3/5 - .04) = .7483, se .3347
     a, b = np.array([1, 1, 0, 0, 1], bool), np.array([0, 1, 0, 1, 0], bool)
     result = accuracy.paired_difference("accuracy", a, b)
-    assert result["difference"] == pytest.approx(.2) and result["n"] == 5 and result["seed_spread"] is None
-    assert result["se"] == pytest.approx(.33466, abs=1e-5)
-    assert (result["low"], result["high"]) == pytest.approx((.2 - 1.96 * .33466, .2 + 1.96 * .33466), abs=1e-4)
+    assert (
+        result["difference"] == pytest.approx(0.2)
+        and result["n"] == 5
+        and result["seed_spread"] is None
+    )
+    assert result["se"] == pytest.approx(0.33466, abs=1e-5)
+    assert (result["low"], result["high"]) == pytest.approx(
+        (0.2 - 1.96 * 0.33466, 0.2 + 1.96 * 0.33466), abs=1e-4
+    )
 
 
 def test_paired_difference_averages_seeds_per_example_first():
     a, b = np.array([[1, 1, 0, 0], [1, 0, 0, 0]], bool), np.array([[0, 0, 0, 1]], bool)
     result = accuracy.paired_difference("accuracy", a, b)
     # per example 1, .5, 0, -1; per seed .5 - .25 and .25 - .25, standard deviation .25 / sqrt 2
-    assert result["difference"] == .125
-    assert result["se"] == pytest.approx(np.std([1, .5, 0, -1]) / 2)
-    assert result["seed_spread"] == pytest.approx(.25 / 2 ** .5)
+    assert result["difference"] == 0.125
+    assert result["se"] == pytest.approx(np.std([1, 0.5, 0, -1]) / 2)
+    assert result["seed_spread"] == pytest.approx(0.25 / 2**0.5)
 
 
 def test_paired_bootstrap_of_f1():
     generator = np.random.default_rng(0)
     right = generator.integers(0, 3, 200)
     b = np.stack([right, np.full(200, 2), np.full(200, 2)], axis=1)
-    a = np.minimum(b + [1, 0, 0], 2)                                        # better or equal in every sentence
-    assert accuracy.paired_difference("entity_f1", b, b)["high"] == 0       # identity: the resamples are the same
+    a = np.minimum(b + [1, 0, 0], 2)  # better or equal in every sentence
+    assert (
+        accuracy.paired_difference("entity_f1", b, b)["high"] == 0
+    )  # identity: the resamples are the same
     result = accuracy.paired_difference("entity_f1", a, b)
-    gain = (a[:, 0] - b[:, 0]) / 2                                          # here F1 is the mean of right / 2
+    gain = (a[:, 0] - b[:, 0]) / 2  # here F1 is the mean of right / 2
     assert result["difference"] == pytest.approx(gain.mean())
-    assert result["se"] == pytest.approx(gain.std() / 200 ** .5, rel=.1)
+    assert result["se"] == pytest.approx(gain.std() / 200**0.5, rel=0.1)
     assert result["low"] > 0
-    assert accuracy.paired_difference("entity_f1", np.stack([a, b]), b)["difference"] == pytest.approx(gain.mean() / 2)
+    assert accuracy.paired_difference("entity_f1", np.stack([a, b]), b)[
+        "difference"
+    ] == pytest.approx(gain.mean() / 2)
 
 
 def test_interval_covers_the_truth():
     generator = np.random.default_rng(1)
     covered = 0
     for _ in range(400):
-        a, b = generator.random(300) < .85, generator.random(300) < .80
+        a, b = generator.random(300) < 0.85, generator.random(300) < 0.80
         result = accuracy.paired_difference("accuracy", a, b)
-        covered += result["low"] <= .05 <= result["high"]
-    assert abs(covered / 400 - .95) < 4 * (.95 * .05 / 400) ** .5
+        covered += result["low"] <= 0.05 <= result["high"]
+    assert abs(covered / 400 - 0.95) < 4 * (0.95 * 0.05 / 400) ** 0.5
 
 
 def test_agreement():
-    assert accuracy.agreement(np.array([0, 1, 2, 1]), np.array([0, 1, 1, 1])) == .75
+    assert accuracy.agreement(np.array([0, 1, 2, 1]), np.array([0, 1, 1, 1])) == 0.75
     assert accuracy.agreement([["O", "B-X"], ["O"]], [["O", "O"], ["O"]]) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 1500])
 def test_scores_survive_packing(n):
     generator = np.random.default_rng(n)
-    correct, counts = generator.random(n) < .5, generator.integers(0, 256, (n, 3))
-    np.testing.assert_array_equal(accuracy.unpack_correct(accuracy.pack_correct(correct), n), correct)
+    correct, counts = generator.random(n) < 0.5, generator.integers(0, 256, (n, 3))
+    np.testing.assert_array_equal(
+        accuracy.unpack_correct(accuracy.pack_correct(correct), n), correct
+    )
     np.testing.assert_array_equal(accuracy.unpack_correct(accuracy.pack_correct(counts), n), counts)
 
 

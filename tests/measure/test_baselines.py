@@ -5,20 +5,35 @@ from keras_compress.measure import baselines
 
 
 def dataset(task, labels, train, dev, test):
-    splits = {name: rows and SimpleNamespace(texts=[row[0] for row in rows], labels=[row[1] for row in rows])
-              for name, rows in (("train", train), ("dev", dev), ("test", test))}
+    splits = {
+        name: rows
+        and SimpleNamespace(texts=[row[0] for row in rows], labels=[row[1] for row in rows])
+        for name, rows in (("train", train), ("dev", dev), ("test", test))
+    }
     return SimpleNamespace(name="toy", task=task, labels=labels, **splits)
 
 
 def test_classification():
-    rows = [("turn on the light", 0), ("switch the lamp on", 0), ("the light please", 0), ("wake me at ten", 1),
-            ("set an alarm", 1)]
-    toy = dataset("classification", ("light", "alarm"), rows, rows, [("the light", 0), ("alarm at ten", 1)])
+    rows = [
+        ("turn on the light", 0),
+        ("switch the lamp on", 0),
+        ("the light please", 0),
+        ("wake me at ten", 1),
+        ("set an alarm", 1),
+    ]
+    toy = dataset(
+        "classification", ("light", "alarm"), rows, rows, [("the light", 0), ("alarm at ten", 1)]
+    )
     (majority, guessed), (tfidf, learned) = baselines.baselines(toy)
-    assert (majority["name"], majority["accuracy"], tfidf["name"], tfidf["accuracy"]) == ("majority", .5, "tfidf", 1)
+    assert (majority["name"], majority["accuracy"], tfidf["name"], tfidf["accuracy"]) == (
+        "majority",
+        0.5,
+        "tfidf",
+        1,
+    )
     assert guessed["predictions"].tolist() == [0, 0] and learned["scores"].tolist() == [True, True]
     assert tfidf["num_examples"] == 2 and tfidf["file_bytes"] is None
-    assert "word 1-2 grams, C = 0.03 (dev accuracy" in learned["choice"]     # ties: the smallest
+    assert "word 1-2 grams, C = 0.03 (dev accuracy" in learned["choice"]  # ties: the smallest
     no_dev = dataset("classification", ("light", "alarm"), rows, None, rows)
     assert baselines.tfidf(no_dev)[1]["choice"] == "word 1-2 grams, C = 1.0 (no dev split)"
 
@@ -31,21 +46,28 @@ def test_chinese_uses_characters():
 
 
 def test_matching_sees_whether_two_texts_are_alike():
-    words = "red green blue cold warm small large old new far near round flat empty full open".split()
+    words = (
+        "red green blue cold warm small large old new far near round flat empty full open".split()
+    )
     generator, rows = random.Random(0), []
     for position in range(400):
         four = generator.sample(words, 4)
-        rows.append(((f"a {four[0]} {four[1]} house", f"the house is {four[0]} {four[1]}"), 1) if position % 2 else
-                    ((f"a {four[0]} {four[1]} house", f"the house is {four[2]} {four[3]}"), 0))
+        rows.append(
+            ((f"a {four[0]} {four[1]} house", f"the house is {four[0]} {four[1]}"), 1)
+            if position % 2
+            else ((f"a {four[0]} {four[1]} house", f"the house is {four[2]} {four[3]}"), 0)
+        )
     toy = dataset("matching", ("different", "same"), rows[:200], rows[200:300], rows[300:])
-    assert baselines.tfidf(toy)[0]["accuracy"] > .95
+    assert baselines.tfidf(toy)[0]["accuracy"] > 0.95
 
 
 def test_tagging_takes_the_most_frequent_tag_of_each_word():
     labels = ("O", "B-city", "I-city")
     train = [("fly to york", [0, 0, 1]), ("new york", [1, 2]), ("york now", [1, 0])]
-    toy = dataset("tagging", labels, train, None, [("new york tomorrow", [1, 2, 0]), ("to york", [0, 1])])
-    (row, result), = baselines.baselines(toy)
+    toy = dataset(
+        "tagging", labels, train, None, [("new york tomorrow", [1, 2, 0]), ("to york", [0, 1])]
+    )
+    ((row, result),) = baselines.baselines(toy)
     assert result["predictions"] == [["B-city", "B-city", "O"], ["O", "B-city"]]
     # one entity of 2 right, 3 predicted: F1 = 2 / 5
-    assert (row["name"], row["metric"], row["accuracy"]) == ("majority", "entity_f1", .4)
+    assert (row["name"], row["metric"], row["accuracy"]) == ("majority", "entity_f1", 0.4)

@@ -8,9 +8,17 @@ def bert(num_layers=12, vocab_size=30522, pooling="pooler"):
     return BertConfig(vocab_size=vocab_size, num_layers=num_layers, pooling=pooling)
 
 
-@pytest.mark.parametrize("num_layers, vocab_size, expected", [
-    (12, 30522, 109_482_240), (6, 30522, 66_955_008), (3, 30522, 45_691_392),
-    (12, 21128, 102_267_648), (6, 21128, 59_740_416), (3, 21128, 38_476_800)])
+@pytest.mark.parametrize(
+    "num_layers, vocab_size, expected",
+    [
+        (12, 30522, 109_482_240),
+        (6, 30522, 66_955_008),
+        (3, 30522, 45_691_392),
+        (12, 21128, 102_267_648),
+        (6, 21128, 59_740_416),
+        (3, 21128, 38_476_800),
+    ],
+)
 def test_parameters_of_published_models(num_layers, vocab_size, expected):
     assert cost.parameters(bert(num_layers, vocab_size)) == expected
 
@@ -19,7 +27,9 @@ def test_encoder_parameters_by_hand():
     # 4 (768^2 + 768) + 768*3072 + 3072 + 3072*768 + 768 + 4*768 = 2,362,368 + 2,362,368 + 2,360,064 + 3,072
     assert cost.encoder_parameters(bert(1)) == 7_087_872
     # pooler 590,592 and two classes 1,538 are not part of it
-    assert cost.parameters(bert(1), 2) - cost.parameters(bert(1, pooling="cls"), 0) == 590_592 + 1_538
+    assert (
+        cost.parameters(bert(1), 2) - cost.parameters(bert(1, pooling="cls"), 0) == 590_592 + 1_538
+    )
 
 
 def test_flops_of_bert_base_by_hand():

@@ -1,4 +1,5 @@
 """Tiny models with lively weights (standard deviation 0.3), and one set of exported files shared by the tests."""
+
 import numpy as np
 import pytest
 
@@ -9,21 +10,35 @@ from keras_compress.datasets.dataset import Split
 from mobile_export.convert import export
 
 LENGTH = 16
-FORMATS = ("float32", "float16", "int8", "int8_per_tensor")                      # those of TFLite's own converter
+FORMATS = ("float32", "float16", "int8", "int8_per_tensor")  # those of TFLite's own converter
 WORDS = [f"w{chr(97 + i)}" for i in range(26)]
-LABELS = {"classification": ("red", "green", "blue"), "matching": ("0", "1"), "tagging": ("O", "B-x", "I-x")}
+LABELS = {
+    "classification": ("red", "green", "blue"),
+    "matching": ("0", "1"),
+    "tagging": ("O", "B-x", "I-x"),
+}
 
 
 def tiny(task="classification", pooling="cls"):
     """2 layers, hidden 32: the smallest whose weights (1,024 values) the converter quantises."""
-    config = BertConfig(vocab_size=30, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=64, pooling=pooling,
-                        max_position_embeddings=24, initializer_range=0.3)
+    config = BertConfig(
+        vocab_size=30,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=4,
+        intermediate_size=64,
+        pooling=pooling,
+        max_position_embeddings=24,
+        initializer_range=0.3,
+    )
     return TaskModel(config, Tokenizer([*SPECIAL_PIECES, *WORDS]), task, LABELS[task], seed=1)
 
 
 def texts(task="classification", number=24):
     random = np.random.default_rng(0)
-    rows = [" ".join(random.choice(WORDS, random.integers(1, 20))) for _ in range(number)]   # some longer than LENGTH
+    rows = [
+        " ".join(random.choice(WORDS, random.integers(1, 20))) for _ in range(number)
+    ]  # some longer than LENGTH
     return [(row[:20], row[-20:]) for row in rows] if task == "matching" else rows
 
 
@@ -31,7 +46,10 @@ def split_of(task_model, number=24):
     """Texts labelled as the model itself sees them at the exported length."""
     found = task_model.predict(texts(task_model.task, number), max_length=LENGTH)
     if task_model.task == "tagging":
-        return Split(texts("tagging", number), [[task_model.labels.index(tag) for tag in tags] for _, tags in found])
+        return Split(
+            texts("tagging", number),
+            [[task_model.labels.index(tag) for tag in tags] for _, tags in found],
+        )
     return Split(texts(task_model.task, number), found.argmax(-1).tolist())
 
 

@@ -1,4 +1,5 @@
 """int8 files of models with narrow, pruned or shared weights, beside the same model without: no drift of their own."""
+
 import functools
 
 import numpy as np
@@ -15,11 +16,18 @@ from mobile_export.convert import export
 from tests.mobile_export.conftest import LABELS, LENGTH
 
 WORDS = [f"{a}{b}" for a in "abcdefghij" for b in "klmnopqrst"]
-MAKERS = {"linear": lambda model: define.compress(model, data(), embedding_size=64, adapter="linear", recover="none"),
-          "hgt": lambda model: moved(define.compress(model, data(), embedding_size=80, adapter="hgt", fit_steps=0,
-                                                     recover="none")),
-          "shared": lambda model: albert.compress(model, data(), sharing="all", recover="none"),
-          "vocabulary": lambda model: vocabulary.compress(model, data())}
+MAKERS = {
+    "linear": lambda model: define.compress(
+        model, data(), embedding_size=64, adapter="linear", recover="none"
+    ),
+    "hgt": lambda model: moved(
+        define.compress(
+            model, data(), embedding_size=80, adapter="hgt", fit_steps=0, recover="none"
+        )
+    ),
+    "shared": lambda model: albert.compress(model, data(), sharing="all", recover="none"),
+    "vocabulary": lambda model: vocabulary.compress(model, data()),
+}
 
 
 @functools.cache
@@ -33,36 +41,66 @@ def data():
 @functools.cache
 def original():
     """2 layers, hidden 96. The smallest kernel of an hgt from a table of width 80 has 1,120 values."""
-    config = BertConfig(vocab_size=len(WORDS) + len(SPECIAL_PIECES), hidden_size=96, num_layers=2, num_heads=4,
-                        intermediate_size=128, pooling="cls", max_position_embeddings=24, initializer_range=0.3)
-    return TaskModel(config, Tokenizer([*SPECIAL_PIECES, *WORDS]), "classification", LABELS["classification"], seed=1)
+    config = BertConfig(
+        vocab_size=len(WORDS) + len(SPECIAL_PIECES),
+        hidden_size=96,
+        num_layers=2,
+        num_heads=4,
+        intermediate_size=128,
+        pooling="cls",
+        max_position_embeddings=24,
+        initializer_range=0.3,
+    )
+    return TaskModel(
+        config,
+        Tokenizer([*SPECIAL_PIECES, *WORDS]),
+        "classification",
+        LABELS["classification"],
+        seed=1,
+    )
 
 
 def moved(model):
     """An hgt starts as the linear adapter; here all its inputs count."""
     random = np.random.default_rng(2)
-    weights = {name: value + 0.1 * random.normal(size=value.shape).astype(np.float32)
-               for name, value in model.weights().items() if name.startswith("embedding_")}
+    weights = {
+        name: value + 0.1 * random.normal(size=value.shape).astype(np.float32)
+        for name, value in model.weights().items()
+        if name.startswith("embedding_")
+    }
     model.set_weights(weights, only=weights)
     return model
 
 
 def int8_file(model, folder):
-    row, = export(model, folder / "int8.tflite", ("int8",), sequence_length=LENGTH,
-                  dev=Split(data().dev.texts, None), allow_drift=True)
+    (row,) = export(
+        model,
+        folder / "int8.tflite",
+        ("int8",),
+        sequence_length=LENGTH,
+        dev=Split(data().dev.texts, None),
+        allow_drift=True,
+    )
     return row
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_int8_is_as_near_to_keras_as_the_same_function_with_a_plain_table_and_layers(name, tmp_path):
+def test_int8_is_as_near_to_keras_as_the_same_function_with_a_plain_table_and_layers(
+    name, tmp_path
+):
     model = MAKERS[name](original())
-    plains = {"shared": lambda model: model.keep_layers(range(2)), "vocabulary": lambda model: original()}
+    plains = {
+        "shared": lambda model: model.keep_layers(range(2)),
+        "vocabulary": lambda model: original(),
+    }
     plain = plains.get(name, define.fold)(model)
     ours, theirs = int8_file(model, tmp_path / "ours"), int8_file(plain, tmp_path / "plain")
     assert ours["drift"] is None and ours["agreement"] > 0.9 and ours["partitions"] == 1
     assert ours["mean_dp"] < 2 * theirs["mean_dp"] + 1e-3
     if name == "hgt":
         tensors = Interpreter(ours["path"]).get_tensor_details()
-        in_int8 = {int(np.prod(tensor["shape"])) for tensor in tensors if tensor["dtype"] == np.int8}
+        in_int8 = {
+            int(np.prod(tensor["shape"])) for tensor in tensors if tensor["dtype"] == np.int8
+        }
         sizes = {inputs * units // groups for inputs, units, groups in model.config.adapter_shapes}
-        assert min(sizes) > 1024 and sizes <= in_int8                       # the converter leaves small ones alone
+        assert min(sizes) > 1024 and sizes <= in_int8  # the converter leaves small ones alone

@@ -23,7 +23,9 @@ def test_facts_of_every_format(facts, folder):
         assert row["path"] == str(path) and row["bytes"] == path.stat().st_size
         assert row["num_examples"] == 24 and row["cls_only"] and row["drift"] is None
         assert 0 <= row["mean_dp"] <= row["max_dp"] < TOLERANCE[name] and row["agreement"] > 0.9
-        assert row["partitions"] == (2 if name == "float16" else 1)     # float16: one of its own unpacks the tables
+        assert row["partitions"] == (
+            2 if name == "float16" else 1
+        )  # float16: one of its own unpacks the tables
     assert facts["float32"]["max_dlogit"] <= 1e-4 and facts["float16"]["max_dlogit"] <= 1e-2
     assert facts["int8"]["bytes"] < facts["float16"]["bytes"] < facts["float32"]["bytes"]
     assert facts["int8"]["accuracy_keras"] == 1.0 and facts["int8"]["metric"] == "accuracy"
@@ -47,7 +49,9 @@ def test_parity_by_signature_name(facts, task_model, name):
 def test_other_tasks(tmp_path, task, pooling):
     task_model = tiny(task, pooling)
     dev = split_of(task_model)
-    row, = export(task_model, tmp_path / "model.tflite", ("int8",), sequence_length=LENGTH, dev=dev)
+    (row,) = export(
+        task_model, tmp_path / "model.tflite", ("int8",), sequence_length=LENGTH, dev=dev
+    )
     assert row["partitions"] == 1 and row["agreement"] > 0.9 and row["accuracy_keras"] == 1.0
     assert row["metric"] == ("entity_f1" if task == "tagging" else "accuracy")
     assert row["cls_only"] == (task == "matching")
@@ -60,7 +64,9 @@ def test_mean_pooling_needs_every_token_and_padding_does_not_count(tmp_path):
     task_model = tiny(pooling="mean")
     with pytest.raises(ValueError, match="reads .CLS. alone"):
         export(task_model, tmp_path, ("float32",), sequence_length=LENGTH, cls_only=True)
-    row, = export(task_model, tmp_path, ("float32",), sequence_length=LENGTH)     # random ids of varied lengths
+    (row,) = export(
+        task_model, tmp_path, ("float32",), sequence_length=LENGTH
+    )  # random ids of varied lengths
     assert not row["cls_only"] and row["partitions"] == 1 and row["accuracy"] is None
     runner = Runner(row["path"])
     inputs = runner.inputs(task_model.tokenizer.encode(["wa wb"], LENGTH)[0])
@@ -71,7 +77,10 @@ def test_mean_pooling_needs_every_token_and_padding_does_not_count(tmp_path):
 
 
 def test_cls_only_is_exact(facts, task_model):
-    full, short = Runner(convert.convert(task_model, "float32", LENGTH)), Runner(facts["float32"]["path"])
+    full, short = (
+        Runner(convert.convert(task_model, "float32", LENGTH)),
+        Runner(facts["float32"]["path"]),
+    )
     encodings = task_model.tokenizer.encode(texts(), LENGTH)
     np.testing.assert_allclose(full.forward(encodings), short.forward(encodings), atol=1e-6)
     assert facts["float32"]["cls_only"]
@@ -80,20 +89,38 @@ def test_cls_only_is_exact(facts, task_model):
 def test_logits_view_is_the_same_file_before_its_softmax(facts, task_model):
     content = open(facts["float32"]["path"], "rb").read()
     view = convert.logits_view(content)
-    assert len(view) == len(content) and sum(a != b for a, b in zip(view, content)) <= 8      # two 32-bit indices
+    assert (
+        len(view) == len(content) and sum(a != b for a, b in zip(view, content)) <= 8
+    )  # two 32-bit indices
     encodings = task_model.tokenizer.encode(texts(), LENGTH)
-    np.testing.assert_allclose(Runner(view).forward(encodings), task_model.forward(encodings), atol=1e-5)
+    np.testing.assert_allclose(
+        Runner(view).forward(encodings), task_model.forward(encodings), atol=1e-5
+    )
 
 
 def test_int8_drift_is_refused_or_marked(tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "convert", functools.cache(convert.convert))
-    drifting = blow_up(tiny(), 1e3)          # the scale of every channel is 1000 / 127: all its other weights become 0
+    drifting = blow_up(
+        tiny(), 1e3
+    )  # the scale of every channel is 1000 / 127: all its other weights become 0
     dev = split_of(drifting, 100)
-    with pytest.raises(ExportError, match=r"int8: mean .dp. must be at most 0.05. Received: 0\.\d+"):
-        export(drifting, tmp_path, ("float32", "int8"), sequence_length=LENGTH, dev=Split(dev.texts, None))
-    assert not list(tmp_path.iterdir())      # the float file, which is good, neither
-    row, = export(drifting, tmp_path, ("int8",), sequence_length=LENGTH, dev=dev, allow_drift=True)
-    assert row["drift"].startswith("dev accuracy must not fall by more than 0.02 beyond its 95 % interval. Received: 1")
+    with pytest.raises(
+        ExportError, match=r"int8: mean .dp. must be at most 0.05. Received: 0\.\d+"
+    ):
+        export(
+            drifting,
+            tmp_path,
+            ("float32", "int8"),
+            sequence_length=LENGTH,
+            dev=Split(dev.texts, None),
+        )
+    assert not list(tmp_path.iterdir())  # the float file, which is good, neither
+    (row,) = export(
+        drifting, tmp_path, ("int8",), sequence_length=LENGTH, dev=dev, allow_drift=True
+    )
+    assert row["drift"].startswith(
+        "dev accuracy must not fall by more than 0.02 beyond its 95 % interval. Received: 1"
+    )
     assert (tmp_path / "int8.tflite").is_file()
 
 
@@ -102,7 +129,9 @@ def test_accuracy_rule_by_hand(task_model, facts, monkeypatch, fall, refused):
     # n = 100, k wrong: difference -k/100, its interval ends at -k/100 + 1.96 sqrt(k/100 (1 - k/100) / 100).
     # k = 5: -.05 + .0427 = -.0073; k = 12: -.12 + .0637 = -.0563, below -.02.
     dev = split_of(task_model, 100)
-    wrong = np.eye(3, dtype=np.float32)[[(label + (i < fall)) % 3 for i, label in enumerate(dev.labels)]]
+    wrong = np.eye(3, dtype=np.float32)[
+        [(label + (i < fall)) % 3 for i, label in enumerate(dev.labels)]
+    ]
     monkeypatch.setattr(Runner, "forward", lambda *_: list(wrong))
     monkeypatch.setattr(convert, "MAX_MEAN_DP", 1.0)
     found = convert.compare(task_model, open(facts["int8"]["path"], "rb").read(), "int8", dev)
@@ -112,13 +141,20 @@ def test_accuracy_rule_by_hand(task_model, facts, monkeypatch, fall, refused):
 def test_float_drift_is_refused_even_with_allow_drift(task_model, facts, tmp_path, monkeypatch):
     class Elsewhere(TaskModel):
         def forward(self, encodings, batch_size=64):
-            return [row + np.float32(.01) for row in super().forward(encodings)]      # no probability sees this
+            return [
+                row + np.float32(0.01) for row in super().forward(encodings)
+            ]  # no probability sees this
 
-    elsewhere = Elsewhere(task_model.config, task_model.tokenizer, task_model.task, task_model.labels)
+    elsewhere = Elsewhere(
+        task_model.config, task_model.tokenizer, task_model.task, task_model.labels
+    )
     elsewhere.set_weights(task_model.weights())
     content = open(facts["float32"]["path"], "rb").read()
     monkeypatch.setattr(convert, "convert", lambda *_: content)
-    with pytest.raises(ExportError, match="logits must be within 0.0001 of Keras', as a share of the largest, .* Received: 0.01.* apart"):
+    with pytest.raises(
+        ExportError,
+        match="logits must be within 0.0001 of Keras', as a share of the largest, .* Received: 0.01.* apart",
+    ):
         export(elsewhere, tmp_path, ("float32",), sequence_length=LENGTH, allow_drift=True)
     assert not list(tmp_path.iterdir())
 
@@ -127,15 +163,17 @@ def test_large_logits_may_differ_in_proportion(task_model, tmp_path):
     large = task_model.clone(seed=0)
     weights = task_model.weights()
     large.set_weights({**weights, "classifier/kernel": 1e4 * weights["classifier/kernel"]})
-    row, = export(large, tmp_path, ("float32",), sequence_length=LENGTH)
+    (row,) = export(large, tmp_path, ("float32",), sequence_length=LENGTH)
     assert row["max_dlogit"] > 1e-4
 
 
 def test_operator_that_is_not_built_in_is_refused(tmp_path):
     task_model = tiny()
     layer = task_model.model.get_layer("layer_0_intermediate")
-    layer.activation = lambda x: tf.math.igamma(1.0 + tf.square(x), 1.0)                  # exists as a Flex op only
-    with pytest.raises(ExportError, match="built-in operators alone. Received: Custom ops: Igamma.$"):
+    layer.activation = lambda x: tf.math.igamma(1.0 + tf.square(x), 1.0)  # exists as a Flex op only
+    with pytest.raises(
+        ExportError, match="built-in operators alone. Received: Custom ops: Igamma.$"
+    ):
         export(task_model, tmp_path, ("float32",), sequence_length=LENGTH)
     assert not list(tmp_path.iterdir())
 
@@ -143,20 +181,29 @@ def test_operator_that_is_not_built_in_is_refused(tmp_path):
 def test_non_finite_output_is_refused(facts, task_model, monkeypatch):
     content, broken = open(facts["int8"]["path"], "rb").read(), tiny()
     broken.set_weights({"classifier/bias": np.full(3, np.nan)}, only=["classifier/bias"])
-    with pytest.raises(ExportError, match="int8: outputs must be finite. Received: Keras gives 100 of 100 rows"):
+    with pytest.raises(
+        ExportError, match="int8: outputs must be finite. Received: Keras gives 100 of 100 rows"
+    ):
         convert.compare(broken, content, "int8")
-    monkeypatch.setattr(Runner, "forward", lambda _, encodings: [np.float32([0, np.inf, 0])] * len(encodings))
-    with pytest.raises(ExportError, match="The converted model gives 100 of 100 rows with inf or nan"):
+    monkeypatch.setattr(
+        Runner, "forward", lambda _, encodings: [np.float32([0, np.inf, 0])] * len(encodings)
+    )
+    with pytest.raises(
+        ExportError, match="The converted model gives 100 of 100 rows with inf or nan"
+    ):
         convert.compare(task_model, content, "int8")
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"formats": ("float64",)}, "`formats` must be some of float32.*Received: float64"),
-    ({"formats": ()}, "Received: none"),
-    ({"sequence_length": 25}, "`sequence_length` must be 4 to 24, .* Received: 25"),
-    ({"sequence_length": 3}, "Received: 3"),
-    ({"path": "x.tflite"}, "must be a folder for several formats"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"formats": ("float64",)}, "`formats` must be some of float32.*Received: float64"),
+        ({"formats": ()}, "Received: none"),
+        ({"sequence_length": 25}, "`sequence_length` must be 4 to 24, .* Received: 25"),
+        ({"sequence_length": 3}, "Received: 3"),
+        ({"path": "x.tflite"}, "must be a folder for several formats"),
+    ],
+)
 def test_wrong_arguments(task_model, arguments, message):
     with pytest.raises(ValueError, match=message):
         export(task_model, **{"path": "nowhere", **arguments})

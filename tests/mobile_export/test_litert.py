@@ -14,30 +14,44 @@ def test_inputs_are_set_by_name(facts):
     runner = Runner(facts["float32"]["path"])
     inputs = runner.inputs(Encoding([2, 9, 3, 12, 3], [0, 0, 0, 1, 1]))
     assert {name: row[0, :6].tolist() for name, row in inputs.items()} == {
-        "input_word_ids": [2, 9, 3, 12, 3, 0], "input_mask": [1, 1, 1, 1, 1, 0], "input_type_ids": [0, 0, 0, 1, 1, 0]}
+        "input_word_ids": [2, 9, 3, 12, 3, 0],
+        "input_mask": [1, 1, 1, 1, 1, 0],
+        "input_type_ids": [0, 0, 0, 1, 1, 0],
+    }
     expected = runner.run(inputs)
     np.testing.assert_array_equal(runner.run(dict(reversed(inputs.items()))), expected)
-    swapped = {**inputs, "input_type_ids": inputs["input_mask"], "input_mask": inputs["input_type_ids"]}
+    swapped = {
+        **inputs,
+        "input_type_ids": inputs["input_mask"],
+        "input_mask": inputs["input_type_ids"],
+    }
     assert np.abs(runner.run(swapped) - expected).max() > 1e-4
 
 
 def test_what_it_says_about_the_file(facts):
     runner = Runner(facts["int8"]["path"])
     assert (runner.sequence_length, runner.num_partitions, runner.vocab_size) == (LENGTH, 1, 30)
-    assert {"GATHER", "FULLY_CONNECTED", "SOFTMAX"} <= set(runner.op_names) and "DELEGATE" not in runner.op_names
+    assert {"GATHER", "FULLY_CONNECTED", "SOFTMAX"} <= set(
+        runner.op_names
+    ) and "DELEGATE" not in runner.op_names
 
 
 def test_text_that_does_not_fit(facts):
-    with pytest.raises(ValueError, match="1 to 16 ids .* Received: 17 and 17. Encode with `max_length=16`"):
+    with pytest.raises(
+        ValueError, match="1 to 16 ids .* Received: 17 and 17. Encode with `max_length=16`"
+    ):
         Runner(facts["float32"]["path"]).inputs(Encoding([2] * 17, [0] * 17))
 
 
 def test_missing_or_damaged_file(facts, tmp_path):
     whole = open(facts["float32"]["path"], "rb").read()
     noise = np.random.default_rng(0).bytes(5000)
-    for content, message in [(b"", "0 bytes that do not start like one"), (noise, "do not start"),
-                             (whole[:4] + b"TFL3" + noise, "not a model that this runtime can load"),
-                             (whole[:len(whole) // 2], "not a model that this runtime can load")]:
+    for content, message in [
+        (b"", "0 bytes that do not start like one"),
+        (noise, "do not start"),
+        (whole[:4] + b"TFL3" + noise, "not a model that this runtime can load"),
+        (whole[: len(whole) // 2], "not a model that this runtime can load"),
+    ]:
         path = tmp_path / "model.tflite"
         path.write_bytes(content)
         with pytest.raises(ValueError, match=f"model.tflite: .*{message}"):
@@ -49,7 +63,7 @@ def test_missing_or_damaged_file(facts, tmp_path):
 def test_damage_that_only_running_shows_is_found_when_loading(facts):
     whole, refused = open(facts["float32"]["path"], "rb").read(), 0
     for start in range(0, len(whole), len(whole) // 12):
-        content = whole[:start] + bytes(min(2000, len(whole) - start)) + whole[start + 2000:]
+        content = whole[:start] + bytes(min(2000, len(whole) - start)) + whole[start + 2000 :]
         try:
             runner = Runner(content)
         except ValueError as error:
@@ -60,16 +74,25 @@ def test_damage_that_only_running_shows_is_found_when_loading(facts):
 
 
 def test_runs_without_tensorflow_and_says_when_there_is_no_runtime(facts):
-    script = ("import sys; from mobile_export.litert import Runner\n"
-              "sys.modules.update(dict.fromkeys(sys.argv[2:]))\n"
-              "print(Runner(sys.argv[1]).num_partitions, 'tensorflow' in sys.modules)")
+    script = (
+        "import sys; from mobile_export.litert import Runner\n"
+        "sys.modules.update(dict.fromkeys(sys.argv[2:]))\n"
+        "print(Runner(sys.argv[1]).num_partitions, 'tensorflow' in sys.modules)"
+    )
+
     def run(*without):
         command = [sys.executable, "-c", script, facts["int8"]["path"], *without]
         return subprocess.run(command, capture_output=True, text=True)
+
     assert run().stdout == "1 False\n"
-    assert "pip install ai-edge-litert" in run("ai_edge_litert.interpreter", "tflite_runtime.interpreter").stderr
+    assert (
+        "pip install ai-edge-litert"
+        in run("ai_edge_litert.interpreter", "tflite_runtime.interpreter").stderr
+    )
 
 
 def test_the_arm64_script_makes_its_files_and_reads_them(tmp_path):
     paths = arm64.exported(tmp_path)
-    assert len(paths) == 6 and all(arm64.probabilities(path).shape == (arm64.NUM_TEXTS, 3) for path in paths)
+    assert len(paths) == 6 and all(
+        arm64.probabilities(path).shape == (arm64.NUM_TEXTS, 3) for path in paths
+    )

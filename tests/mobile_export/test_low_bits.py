@@ -1,4 +1,5 @@
 """4- and 2-bit files: what is stored in them, and that they run. Needs ai-edge-quantizer."""
+
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from mobile_export.low_bits import edited
 from tests.mobile_export.conftest import LENGTH, split_of, texts, tiny
 
 pytest.importorskip("ai_edge_quantizer")
-INT4, INT2 = 17, 19                                                       # TensorType of the schema
+INT4, INT2 = 17, 19  # TensorType of the schema
 
 
 def on_grid(task_model, bits):
@@ -37,8 +38,10 @@ def constants(content):
         if tensor.type in (INT4, INT2):
             width = {INT4: 4, INT2: 2}[tensor.type]
             packed = np.array(model.buffers[tensor.buffer].data, np.uint8)
-            values = (packed[:, None] >> np.arange(0, 8, width) & (2**width - 1)).ravel()[:np.prod(tensor.shape)]
-            values = np.where(values >= 2**(width - 1), values.astype(int) - 2**width, values)
+            values = (packed[:, None] >> np.arange(0, 8, width) & (2**width - 1)).ravel()[
+                : np.prod(tensor.shape)
+            ]
+            values = np.where(values >= 2 ** (width - 1), values.astype(int) - 2**width, values)
             found.append((tensor.type, values.reshape(tensor.shape)))
     return model, found
 
@@ -52,7 +55,7 @@ def made(request):
 def test_the_stored_integers_are_those_of_the_model(made):
     bits, model, integers, content = made
     _, stored = constants(content)
-    assert len(stored) == len(integers) == 14                             # 12 kernels, the classifier, the word table
+    assert len(stored) == len(integers) == 14  # 12 kernels, the classifier, the word table
     for name, wanted in integers.items():
         kind = INT4 if bits == 4 or name.startswith("word") else INT2
         wanted = wanted if name.startswith("word") else wanted.T
@@ -62,19 +65,25 @@ def test_the_stored_integers_are_those_of_the_model(made):
 def test_the_file_is_whole_versioned_and_runs_in_one_part(made):
     _, task_model, _, content = made
     model, _ = constants(content)
-    assert all(not buffer.offset for buffer in model.buffers)             # nothing is kept outside the flatbuffer
+    assert all(
+        not buffer.offset for buffer in model.buffers
+    )  # nothing is kept outside the flatbuffer
     versions = {code.builtinCode: code.version for code in model.operatorCodes}
-    assert versions[9] == 12 and 7 in versions                            # FULLY_CONNECTED, EMBEDDING_LOOKUP
+    assert versions[9] == 12 and 7 in versions  # FULLY_CONNECTED, EMBEDDING_LOOKUP
     assert edited(content, lambda model: None)[4:8] == b"TFL3" and content[4:8] == b"TFL3"
     runner = Runner(content)
     assert runner.num_partitions == 1 and runner.vocab_size == 30
     encodings = task_model.tokenizer.encode(texts(), LENGTH)
     expected = tf.nn.softmax(np.stack(task_model.forward(encodings)))
-    np.testing.assert_allclose(runner.forward(encodings), expected, atol=5e-2)       # activations have 8 bits
+    np.testing.assert_allclose(
+        runner.forward(encodings), expected, atol=5e-2
+    )  # activations have 8 bits
 
 
 def test_export_checks_it_and_it_is_smaller(tmp_path):
     model, _ = on_grid(tiny(), 4)
-    int8, int4 = export(model, tmp_path, ("int8", "int4"), sequence_length=LENGTH, dev=split_of(model))
+    int8, int4 = export(
+        model, tmp_path, ("int8", "int4"), sequence_length=LENGTH, dev=split_of(model)
+    )
     assert int4["agreement"] > 0.9 and int4["accuracy_keras"] == 1.0 and int4["drift"] is None
     assert int4["bytes"] < int8["bytes"]

@@ -1,4 +1,5 @@
 """What stands in an exported file beside the graph, read with other tools than those that wrote it."""
+
 import io
 import json
 import zipfile
@@ -25,9 +26,14 @@ def description(content):
     from mediapipe.tasks.metadata import metadata_schema_py_generated as schema
 
     model = Model.GetRootAsModel(content)
-    entry, = (entry for entry in map(model.Metadata, range(model.MetadataLength()))
-              if entry.Name() == b"TFLITE_METADATA")
-    return schema.ModelMetadataT.InitFromPackedBuf(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+    (entry,) = (
+        entry
+        for entry in map(model.Metadata, range(model.MetadataLength()))
+        if entry.Name() == b"TFLITE_METADATA"
+    )
+    return schema.ModelMetadataT.InitFromPackedBuf(
+        model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
+    )
 
 
 @pytest.mark.parametrize("name", ["float32", "int8"])
@@ -36,20 +42,28 @@ def test_vocabulary_labels_and_parity_are_in_the_file(facts, task_model, name):
     assert row["bytes"] == len(content) and row["no_metadata"] is None
     files = packed(content)
     assert files.namelist() == ["vocab.txt", "labels.txt"]
-    assert all(file.compress_type == zipfile.ZIP_STORED for file in files.infolist())      # clients do not inflate
+    assert all(
+        file.compress_type == zipfile.ZIP_STORED for file in files.infolist()
+    )  # clients do not inflate
     assert files.read("vocab.txt").decode() == "\n".join(task_model.tokenizer.vocab) + "\n"
     assert files.read("labels.txt") == b"red\ngreen\nblue\n"
     found = description(content)
     agreement = f"agrees with Keras on {100 * row['agreement']:.1f} % of 24 dev texts, largest |dp| {row['max_dp']:.2g}"
-    accuracy = "" if name == "float32" else f", accuracy {100 * row['accuracy']:.1f} % (Keras 100.0 %)"
+    accuracy = (
+        "" if name == "float32" else f", accuracy {100 * row['accuracy']:.1f} % (Keras 100.0 %)"
+    )
     assert found.description.decode() == f"{name}, {LENGTH} pieces; {agreement}{accuracy}"
-    graph, = found.subgraphMetadata
-    inputs = Runner(content)._interpreter.get_input_details()           # in the graph's order, which the metadata share
+    (graph,) = found.subgraphMetadata
+    inputs = Runner(
+        content
+    )._interpreter.get_input_details()  # in the graph's order, which the metadata share
     names = {"ids": "input_word_ids", "mask": "input_mask", "segment_ids": "input_type_ids"}
-    assert [names[tensor.name.decode()] in graph_input["name"]
-            for tensor, graph_input in zip(graph.inputTensorMetadata, inputs, strict=True)] == [True] * 3
-    labels, = graph.outputTensorMetadata[0].associatedFiles
-    vocab, = graph.inputProcessUnits[0].options.vocabFile
+    assert [
+        names[tensor.name.decode()] in graph_input["name"]
+        for tensor, graph_input in zip(graph.inputTensorMetadata, inputs, strict=True)
+    ] == [True] * 3
+    (labels,) = graph.outputTensorMetadata[0].associatedFiles
+    (vocab,) = graph.inputProcessUnits[0].options.vocabFile
     assert (labels.name, labels.type, vocab.name, vocab.type) == (b"labels.txt", 2, b"vocab.txt", 5)
 
 
@@ -59,7 +73,9 @@ def test_the_model_in_it_stays_as_it_is(task_model, name):
     after = with_metadata(before, task_model, "any")
     assert after == with_metadata(before, task_model, "any")
     encodings = task_model.tokenizer.encode(texts(), LENGTH)
-    np.testing.assert_array_equal(Runner(after).forward(encodings), Runner(before).forward(encodings))
+    np.testing.assert_array_equal(
+        Runner(after).forward(encodings), Runner(before).forward(encodings)
+    )
     assert 0 < len(after) - len(before) < 2500
 
 
@@ -69,7 +85,13 @@ def test_pieces_keep_their_lines_and_labels_their_letters():
     task_model = TaskModel(tiny().config, Tokenizer(pieces), "classification", labels)
     files = packed(with_metadata(convert(task_model, "float32", LENGTH, True), task_model, "any"))
     lines = files.read("vocab.txt").decode().split("\n")
-    assert lines[:26] == pieces[:26] and lines[26:] == ["[piece 26]", "[piece 27]", "[piece 28]", "[piece 29]", ""]
+    assert lines[:26] == pieces[:26] and lines[26:] == [
+        "[piece 26]",
+        "[piece 27]",
+        "[piece 28]",
+        "[piece 29]",
+        "",
+    ]
     assert files.read("labels.txt").decode().split("\n") == [*labels, ""]
 
 
@@ -84,28 +106,45 @@ def test_what_does_not_belong_together_is_refused(task_model, tmp_path):
     short, other = tiny(), tiny()
     short.tokenizer = Tokenizer([*SPECIAL_PIECES, *WORDS[:25]])
     other.labels = ("red", "green")
-    with pytest.raises(ValueError, match=r"with 29 pieces and 3 labels. Received: 30 and outputs of shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"with 29 pieces and 3 labels. Received: 30 and outputs of shape \(3,\)"
+    ):
         with_metadata(content, short, "any")
-    with pytest.raises(ValueError, match=r"with 30 pieces and 2 labels. Received: 30 and outputs of shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"with 30 pieces and 2 labels. Received: 30 and outputs of shape \(3,\)"
+    ):
         with_metadata(content, other, "any")
     with pytest.raises(ValueError, match="exported from this model"):
         export(short, tmp_path, ("int8",), sequence_length=LENGTH)
     assert not list(tmp_path.iterdir())
-    for damaged in (b"", b"\0" * 99, content[:len(content) // 2]):
-        with pytest.raises(ValueError, match="must be a TFLite file|not a model that this runtime can load"):
+    for damaged in (b"", b"\0" * 99, content[: len(content) // 2]):
+        with pytest.raises(
+            ValueError, match="must be a TFLite file|not a model that this runtime can load"
+        ):
             with_metadata(damaged, task_model, "any")
 
 
 @pytest.mark.parametrize("task", ["tagging", "matching"])
 def test_what_no_client_can_run_is_exported_without_and_says_so(task, tmp_path, capsys):
     task_model = tiny(task)
-    row, = export(task_model, tmp_path / "a.tflite", ("float32",), sequence_length=LENGTH)
-    assert row["no_metadata"] == f"MediaPipe's TextClassifier gives one text one label, which {task} is not"
+    (row,) = export(task_model, tmp_path / "a.tflite", ("float32",), sequence_length=LENGTH)
+    assert (
+        row["no_metadata"]
+        == f"MediaPipe's TextClassifier gives one text one label, which {task} is not"
+    )
     content = (tmp_path / "a.tflite").read_bytes()
     assert not zipfile.is_zipfile(io.BytesIO(content)) and b"TFLITE_METADATA" not in content
     task_model.history = [{"method": "finetune"}]
     task_model.save(tmp_path / "model")
-    command = ["export", "--from", str(tmp_path / "model"), "--formats", "float32", "--length", "16"]
+    command = [
+        "export",
+        "--from",
+        str(tmp_path / "model"),
+        "--formats",
+        "float32",
+        "--length",
+        "16",
+    ]
     assert main([*command, "--out", str(tmp_path)]) == 0
     assert f"The .tflite files hold no metadata: {row['no_metadata']}." in capsys.readouterr().out
     assert main([*command, "--out", str(tmp_path / "again"), "--json"]) == 0
@@ -113,7 +152,19 @@ def test_what_no_client_can_run_is_exported_without_and_says_so(task, tmp_path, 
 
 
 def test_neither_have_cased_models_and_loops(task_model):
-    cased = TaskModel(task_model.config, Tokenizer(task_model.tokenizer.vocab, lowercase=False), "classification", "ab")
-    loops = TaskModel(task_model.config.replace(architecture="bilstm"), task_model.tokenizer, "classification", "ab")
+    cased = TaskModel(
+        task_model.config,
+        Tokenizer(task_model.tokenizer.vocab, lowercase=False),
+        "classification",
+        "ab",
+    )
+    loops = TaskModel(
+        task_model.config.replace(architecture="bilstm"),
+        task_model.tokenizer,
+        "classification",
+        "ab",
+    )
     assert no_metadata(task_model) is None
-    assert "lower-cases every text" in no_metadata(cased) and "a bilstm has loops" in no_metadata(loops)
+    assert "lower-cases every text" in no_metadata(cased) and "a bilstm has loops" in no_metadata(
+        loops
+    )

@@ -1,4 +1,5 @@
 """The web page: its server, and, in headless Chromium, that it shows what Python gives and asks nobody else."""
+
 import json
 import shutil
 import subprocess
@@ -15,7 +16,9 @@ from mobile_export import serve
 from mobile_export.convert import export, exported_model
 from tests.mobile_export.conftest import LENGTH, tiny
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 LABELS = ("<i id=evil>red</i>", "green", "蓝")
 TEXTS = ["Wá w\u200bb\u00a0wc\tw\ue000e", "wd, we! <b id=evil>wf</b>", "WZ", " ".join(["wx"] * 40)]
 
@@ -25,14 +28,20 @@ def models(tmp_path_factory):
     """The folder of a run with one model, and the model."""
     task_model = TaskModel(tiny().config, tiny().tokenizer, "classification", LABELS, seed=3)
     folder = tmp_path_factory.mktemp("web")
-    export(task_model, folder / "models" / "a b", ("float32", "int8"), sequence_length=LENGTH, allow_drift=True)
+    export(
+        task_model,
+        folder / "models" / "a b",
+        ("float32", "int8"),
+        sequence_length=LENGTH,
+        allow_drift=True,
+    )
     (folder / "models" / "vocab.txt").write_text("secret", encoding="utf-8")
     (folder / "models" / "bare.tflite").write_bytes(b"\0\0\0\0TFL3, without metadata")
     return folder, task_model
 
 
 def running(web):
-    threading.Thread(target=web.serve_forever, args=(.05,), daemon=True).start()
+    threading.Thread(target=web.serve_forever, args=(0.05,), daemon=True).start()
     return web
 
 
@@ -67,24 +76,45 @@ def test_what_is_served(get, models):
     for model in listed:
         status, kind, body = get("/" + model["path"])
         name = model["name"].removeprefix("a b/") + ".tflite"
-        assert body == (models[0] / "models" / "a b" / name).read_bytes() and len(body) == model["bytes"]
+        assert (
+            body == (models[0] / "models" / "a b" / name).read_bytes()
+            and len(body) == model["bytes"]
+        )
         assert (status, kind) == (200, "application/octet-stream")
-    for path, wanted in (("/", "text/html; charset=utf-8"), ("/app.js", "text/javascript; charset=utf-8"),
-                         ("/style.css?v=1", "text/css; charset=utf-8"),
-                         (f"/{serve.PACKAGE}/text_bundle.mjs", "text/javascript; charset=utf-8"),
-                         (f"/{serve.PACKAGE}/wasm/text.wasm", "application/wasm")):
+    for path, wanted in (
+        ("/", "text/html; charset=utf-8"),
+        ("/app.js", "text/javascript; charset=utf-8"),
+        ("/style.css?v=1", "text/css; charset=utf-8"),
+        (f"/{serve.PACKAGE}/text_bundle.mjs", "text/javascript; charset=utf-8"),
+        (f"/{serve.PACKAGE}/wasm/text.wasm", "application/wasm"),
+    ):
         assert get(path)[:2] == (200, wanted)
 
 
-@pytest.mark.parametrize("path", [
-    "/../secret.js", "/%2e%2e/secret.js", "/..%2fsecret.js", "//etc/passwd", "/files/../../../secret.js", "/%00",
-    "/files/models/vocab.txt", "/files/models/bare.tflite", "/files/", f"/{serve.PACKAGE}/README.md", "/package.json"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../secret.js",
+        "/%2e%2e/secret.js",
+        "/..%2fsecret.js",
+        "//etc/passwd",
+        "/files/../../../secret.js",
+        "/%00",
+        "/files/models/vocab.txt",
+        "/files/models/bare.tflite",
+        "/files/",
+        f"/{serve.PACKAGE}/README.md",
+        "/package.json",
+    ],
+)
 def test_nothing_else_is_served(get, path):
     assert get(path)[0] == 404
 
 
 def test_other_sites_cannot_ask(get):
-    assert get("/models.json", Host="a.site.example")[0] == 403           # a name that was made to mean this machine
+    assert (
+        get("/models.json", Host="a.site.example")[0] == 403
+    )  # a name that was made to mean this machine
 
 
 def test_a_file_that_has_gone_is_not_found(get):
@@ -98,9 +128,14 @@ def test_only_this_machine_and_clear_refusals(get, models, tmp_path):
         assert host == "127.0.0.1"
         with pytest.raises(ValueError, match=f"`port` must be free. Received: {port} .*--port"):
             serve.server(models[0], port)
-        with pytest.raises(ValueError, match="`port` must be 0 to 65535. Received: 99999. Choose another"):
+        with pytest.raises(
+            ValueError, match="`port` must be 0 to 65535. Received: 99999. Choose another"
+        ):
             serve.server(models[0], 99999)
-    with pytest.raises(ValueError, match="must hold classifiers as .tflite files with metadata. Received: .*nothing"):
+    with pytest.raises(
+        ValueError,
+        match="must hold classifiers as .tflite files with metadata. Received: .*nothing",
+    ):
         serve.server(tmp_path / "nothing")
     shutil.rmtree(serve.WEB / "node_modules")
     with pytest.raises(ValueError, match="needs its node modules: .* run `npm ci` in "):
@@ -108,7 +143,12 @@ def test_only_this_machine_and_clear_refusals(get, models, tmp_path):
 
 
 def test_what_is_ignored_is_not_in_the_repository():
-    found = subprocess.run(["git", "ls-files", "-ci", "--exclude-standard"], cwd=serve.WEB, capture_output=True, text=True)
+    found = subprocess.run(
+        ["git", "ls-files", "-ci", "--exclude-standard"],
+        cwd=serve.WEB,
+        capture_output=True,
+        text=True,
+    )
     if found.returncode:
         pytest.skip("not a git clone")
     assert found.stdout == ""
@@ -117,8 +157,15 @@ def test_what_is_ignored_is_not_in_the_repository():
 def test_the_lockfile_names_no_registry():
     folder = Path(serve.__file__).parent / "web"
     packages = json.loads((folder / "package-lock.json").read_text(encoding="utf-8"))["packages"]
-    assert packages.keys() == {"", "node_modules/@mediapipe/tasks-text", "node_modules/playwright-core"}
-    assert all(("integrity" in package and "resolved" not in package) or not name for name, package in packages.items())
+    assert packages.keys() == {
+        "",
+        "node_modules/@mediapipe/tasks-text",
+        "node_modules/playwright-core",
+    }
+    assert all(
+        ("integrity" in package and "resolved" not in package) or not name
+        for name, package in packages.items()
+    )
     assert "innerHTML" not in (folder / "app.js").read_text(encoding="utf-8")
 
 
@@ -130,10 +177,17 @@ def browse(folder, texts, **asked):
         pytest.skip("needs node modules: npm ci in mobile_export/web")
     with running(serve.server(folder, 0)) as web:
         address = "http://{}:{}/".format(*web.server_address)
-        asked = {"address": address, "web": str(serve.WEB), "chromium": CHROMIUM, "texts": texts,
-                 **asked}
+        asked = {
+            "address": address,
+            "web": str(serve.WEB),
+            "chromium": CHROMIUM,
+            "texts": texts,
+            **asked,
+        }
         driver = Path(__file__).parent / "drive_page.mjs"
-        found = subprocess.run(["node", driver, json.dumps(asked)], capture_output=True, text=True, timeout=240)
+        found = subprocess.run(
+            ["node", driver, json.dumps(asked)], capture_output=True, text=True, timeout=240
+        )
         web.shutdown()
     assert found.returncode == 0, found.stderr
     return address, json.loads(found.stdout)
@@ -142,22 +196,36 @@ def browse(folder, texts, **asked):
 def test_the_page_shows_what_python_gives(models):
     folder, task_model = models
     address, page = browse(folder, TEXTS)
-    assert page["errors"] == [] and page["markup"] == 0 and page["overflow"] <= 0 and page["chinese"].startswith("两个模型")
+    assert (
+        page["errors"] == []
+        and page["markup"] == 0
+        and page["overflow"] <= 0
+        and page["chinese"].startswith("两个模型")
+    )
     assert all(request.startswith(address) for request in page["requests"])
-    assert page["blocked"] and not any(request.startswith(address) for request in page["blocked"])    # MediaPipe's own
+    assert page["blocked"] and not any(
+        request.startswith(address) for request in page["blocked"]
+    )  # MediaPipe's own
     for place, name, tolerance in ((0, "float32", 1e-5), (1, "int8", 2e-2)):
         path = folder / "models" / "a b" / f"{name}.tflite"
         expected = exported_model(path, task_model).predict(TEXTS)
         for shown, probabilities in zip(page["shown"], expected):
             panel = shown["models"][place]
-            assert panel["name"] == f"a b/{name}" and panel["size"] == f"{path.stat().st_size / 1e6:.1f} MB"
+            assert (
+                panel["name"] == f"a b/{name}"
+                and panel["size"] == f"{path.stat().st_size / 1e6:.1f} MB"
+            )
             scores = dict(panel["scores"])
             assert scores.keys() == {*LABELS} and panel["median"].endswith(" ms")
-            np.testing.assert_allclose([scores[label] for label in LABELS], probabilities, atol=tolerance)
+            np.testing.assert_allclose(
+                [scores[label] for label in LABELS], probabilities, atol=tolerance
+            )
             assert [score for _, score in panel["scores"]] == sorted(scores.values(), reverse=True)
     for shown in page["shown"]:
         first, second = (panel["scores"][0][0] for panel in shown["models"])
-        assert shown["verdict"] == ("Both models say the same." if first == second else "The models disagree.")
+        assert shown["verdict"] == (
+            "Both models say the same." if first == second else "The models disagree."
+        )
 
 
 def test_a_file_that_does_not_load_is_said_on_the_page(models, tmp_path):
@@ -166,9 +234,13 @@ def test_a_file_that_does_not_load_is_said_on_the_page(models, tmp_path):
         archive.writestr("vocab.txt", "x")
     _, page = browse(tmp_path, ["wa"])
     left, right = page["shown"][0]["models"]
-    assert left["scores"] and right["name"] == "broken" and right["state"].startswith("This file does not load: ")
+    assert (
+        left["scores"]
+        and right["name"] == "broken"
+        and right["state"].startswith("This file does not load: ")
+    )
     assert right["scores"] == [] and page["shown"][0]["verdict"] == ""
-    _, page = browse(tmp_path, ["wa"], change="broken")          # while the first model is still on its way
+    _, page = browse(tmp_path, ["wa"], change="broken")  # while the first model is still on its way
     for panel in page["shown"][0]["models"]:
         assert panel["name"] == "broken" and panel["scores"] == []
         assert panel["state"].startswith("This file does not load: ")

@@ -4,27 +4,38 @@ import numpy as np
 import pytest
 
 from keras_compress.backend import tf
+from keras_compress.bert.fake_quant import largest, quantize
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation import distilbert
 from keras_compress.factorization import define
 from keras_compress.quantization import q8bert
-from keras_compress.bert.fake_quant import largest, quantize
 from keras_compress.replacement import theseus
 from keras_compress.training.loop import Training
 from mobile_export.convert import convert, export
 from mobile_export.litert import Runner
 from tests.bert import tiny
-from tests.training.test_distill import bilstm
 from tests.replacement.test_theseus import data, inputs_of
+from tests.training.test_distill import bilstm
 
-TRAINING = Training(epochs=2, batch_size=4, max_length=16, learning_rate=1e-3, warmup=0.0, evaluations=1)
+TRAINING = Training(
+    epochs=2, batch_size=4, max_length=16, learning_rate=1e-3, warmup=0.0, evaluations=1
+)
 STATIC = {"bits": 8, "activations": "static", "decay": 0.9, "start_step": 0}
-WIDE = {"num_layers": 1, "hidden_size": 32, "intermediate_size": 64, "initializer_range": 0.3, "dropout": 0.0,
-        "attention_dropout": 0.0, "pooling": "cls"}   # kernels of 1,024 values: the converter quantises no smaller ones
+WIDE = {
+    "num_layers": 1,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "initializer_range": 0.3,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "pooling": "cls",
+}  # kernels of 1,024 values: the converter quantises no smaller ones
 
 
 def compress(model, **settings):
-    return q8bert.compress(model, data(), training=TRAINING, **{"start_step": 2, "decay": 0.9, **settings})
+    return q8bert.compress(
+        model, data(), training=TRAINING, **{"start_step": 2, "decay": 0.9, **settings}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +54,11 @@ def operators(content):
     kinds = {t["index"]: t["dtype"].__name__ for t in interpreter.get_tensor_details()}
     found = collections.defaultdict(list)
     for op in interpreter._get_ops_details():
-        places = [*op["inputs"][:2], op["outputs"][0]] if op["op_name"] == "FULLY_CONNECTED" else op["outputs"][:1]
+        places = (
+            [*op["inputs"][:2], op["outputs"][0]]
+            if op["op_name"] == "FULLY_CONNECTED"
+            else op["outputs"][:1]
+        )
         found[op["op_name"]].append(tuple(kinds[index] for index in places))
     return found
 
@@ -54,25 +69,38 @@ def content(static):
     return convert(static, "int8", 16, True)
 
 
-@pytest.mark.parametrize("changes, count", [
-    ({"num_layers": 2, "sharing": "all"}, 12),
-    ({"embedding_size": 32, "hidden_size": 64, "adapter": "mlp"}, 8),
-    ({"embedding_size": 16, "pooling": "pooler", "activation": "gelu_tanh"}, 8)])
+@pytest.mark.parametrize(
+    "changes, count",
+    [
+        ({"num_layers": 2, "sharing": "all"}, 12),
+        ({"embedding_size": 32, "hidden_size": 64, "adapter": "mlp"}, 8),
+        ({"embedding_size": 16, "pooling": "pooler", "activation": "gelu_tanh"}, 8),
+    ],
+)
 def test_every_product_of_the_encoder_is_int8_and_norms_and_softmax_are_float(changes, count):
     model = tiny.model(**{**WIDE, **changes})
     small = q8bert.quantized(model, STATIC)
     names = [layer.name for layer in small.model.layers]
-    assert names.count("layer_0_query") == 1 and "layer_1_query" not in names       # shared ones stay one
+    assert (
+        names.count("layer_0_query") == 1 and "layer_1_query" not in names
+    )  # shared ones stay one
     assert {name for name in small.weights() if not name.endswith("_range")} == set(model.weights())
-    small.model(inputs_of(small), training=True)                                    # collects ranges
+    small.model(inputs_of(small), training=True)  # collects ranges
     found = operators(convert(small, "int8", 16, True))
-    assert collections.Counter(found["FULLY_CONNECTED"]) == {("int8", "int8", "int8"): count, ("float32",) * 3: 1}
+    assert collections.Counter(found["FULLY_CONNECTED"]) == {
+        ("int8", "int8", "int8"): count,
+        ("float32",) * 3: 1,
+    }
     assert {*found["SOFTMAX"], *found["RSQRT"], *found["SQUARED_DIFFERENCE"]} == {("float32",)}
 
 
 def test_the_file_computes_as_the_trained_model_does(static, content, tmp_path):
-    facts, = export(static, tmp_path, ("int8",), sequence_length=16, dev=data().dev)
-    assert facts["agreement"] == 1.0 and facts["mean_dp"] < 2e-3 and facts["accuracy"] == facts["accuracy_keras"]
+    (facts,) = export(static, tmp_path, ("int8",), sequence_length=16, dev=data().dev)
+    assert (
+        facts["agreement"] == 1.0
+        and facts["mean_dp"] < 2e-3
+        and facts["accuracy"] == facts["accuracy_keras"]
+    )
     assert facts["gzip_bytes"] < facts["bytes"] == (tmp_path / "int8.tflite").stat().st_size
     kinds = collections.Counter(operators(content)["FULLY_CONNECTED"])
     assert kinds == {("int8", "int8", "int8"): 6, ("float32",) * 3: 1}
@@ -86,8 +114,10 @@ def test_static_weights_of_four_bits_are_stored_in_half_the_bytes(source, conten
     small = q8bert.quantized(source, {**STATIC, "bits": 4})
     small.model(inputs_of(small), training=True)
     packed = convert(small, "int8", 16, True)
-    kernels = sum(weight.size for name, weight in source.weights().items() if name.endswith("/kernel"))
-    assert ("int8",) * 3 in operators(packed)["FULLY_CONNECTED"]                    # what the interpreter unpacks to
+    kernels = sum(
+        weight.size for name, weight in source.weights().items() if name.endswith("/kernel")
+    )
+    assert ("int8",) * 3 in operators(packed)["FULLY_CONNECTED"]  # what the interpreter unpacks to
     assert len(content) - len(packed) > 0.45 * kernels
 
 
@@ -98,10 +128,16 @@ def test_training_moves_weights_and_ranges_and_leaves_the_source(source, static)
     assert static.config == source.config.replace(quantization={**STATIC, "start_step": 2})
     for name, value in before.items():
         moved = np.abs(after[name] - value).max() > 1e-6
-        assert moved or name.endswith("key/bias"), name       # softmax takes the same shift of all keys out again
+        assert moved or name.endswith("key/bias"), (
+            name
+        )  # softmax takes the same shift of all keys out again
     ranges = {name: value for name, value in after.items() if name not in before}
     assert ranges and all(name.endswith("_range") and value > 0 for name, value in ranges.items())
-    assert static.history[-1]["method"] == "q8bert" and static.history[-1]["bits"] == 8 and len(static.curve) > 0
+    assert (
+        static.history[-1]["method"] == "q8bert"
+        and static.history[-1]["bits"] == 8
+        and len(static.curve) > 0
+    )
 
 
 def test_save_and_load(static, tmp_path):
@@ -109,13 +145,24 @@ def test_save_and_load(static, tmp_path):
     again = TaskModel.load(tmp_path / "m")
     assert again.config == static.config and again.weights().keys() == static.weights().keys()
     np.testing.assert_array_equal(again.predict(tiny.TEXTS), static.predict(tiny.TEXTS))
-    assert np.abs(again.predict(tiny.TEXTS) - again.rebuilt(again.config.replace(quantization=None), again.weights())
-                  .predict(tiny.TEXTS)).max() > 1e-5                      # it does quantise
+    assert (
+        np.abs(
+            again.predict(tiny.TEXTS)
+            - again.rebuilt(again.config.replace(quantization=None), again.weights()).predict(
+                tiny.TEXTS
+            )
+        ).max()
+        > 1e-5
+    )  # it does quantise
     assert len(again.features(["hidden_states"]).output["hidden_states"]) == 2
 
 
 def test_steps_are_told(static):
-    assert {int(layer.optimizer_step) for layer in static.model.layers if hasattr(layer, "optimizer_step")} == {5}
+    assert {
+        int(layer.optimizer_step)
+        for layer in static.model.layers
+        if hasattr(layer, "optimizer_step")
+    } == {5}
 
 
 @pytest.mark.parametrize("bits, adapter", [(4, None), (2, None), (2, "mlp"), (2, "hgt")])
@@ -125,9 +172,15 @@ def test_baked_weights_compute_what_training_computed(source, bits, adapter):
     free = q8bert.quantized(source, {**STATIC, "activations": "dynamic", "bits": bits})
     plain = q8bert.bake(free)
     assert plain.config == source.config and plain.weights().keys() == source.weights().keys()
-    np.testing.assert_allclose(plain.model(inputs_of(plain)), free.model(inputs_of(free)), atol=1e-6)
+    np.testing.assert_allclose(
+        plain.model(inputs_of(plain)), free.model(inputs_of(free)), atol=1e-6
+    )
     kernel = plain.weights()["layer_0_query/kernel"]
-    assert max(len(np.unique(column)) for column in kernel.T) <= 2**bits - 1 < len(np.unique(kernel)) * 32
+    assert (
+        max(len(np.unique(column)) for column in kernel.T)
+        <= 2**bits - 1
+        < len(np.unique(kernel)) * 32
+    )
     assert np.abs(kernel - source.weights()["layer_0_query/kernel"]).max() > 0
 
 
@@ -135,26 +188,40 @@ def test_the_stored_integers_are_the_trained_ones(source):
     """8 bits, one scale per output, by TensorFlow's converter; 4 and 2 bits: tests/mobile_export/test_low_bits.py."""
     small = compress(source, activations="dynamic")
     stored, weights = stored_integers(convert(small, "int8", 16, True)), small.weights()
-    for name in [name for name, weight in weights.items() if name.endswith("/kernel") and weight.size >= 1024]:
+    for name in [
+        name for name, weight in weights.items() if name.endswith("/kernel") and weight.size >= 1024
+    ]:
         assert holds(stored, quantize(weights[name], largest(weights[name], 0)).numpy().T), name
 
 
 def stored_integers(content):
     """All int8 constants of a file, as arrays."""
     interpreter = Runner(content)._interpreter
-    return [interpreter.get_tensor(t["index"]) for t in interpreter.get_tensor_details()
-            if t["dtype"] == np.int8 and len(t["shape"]) == 2 and t["quantization_parameters"]["scales"].size]
+    return [
+        interpreter.get_tensor(t["index"])
+        for t in interpreter.get_tensor_details()
+        if t["dtype"] == np.int8
+        and len(t["shape"]) == 2
+        and t["quantization_parameters"]["scales"].size
+    ]
 
 
 def holds(arrays, wanted):
     return any(array.shape == wanted.shape and np.array_equal(array, wanted) for array in arrays)
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"bits": 2}, "static with 8 or 4, or dynamic with 8, 4 or 2. Received: 'static' and 2"),
-    ({"activations": "none"}, "Received: 'none' and 8"),
-    ({"decay": 1.0}, r"`decay` must be in \[0, 1\), `start_step` 0 to 5, .* Received: 1.0 and 2"),
-    ({"start_step": 6}, "Received: 0.9 and 6")])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"bits": 2}, "static with 8 or 4, or dynamic with 8, 4 or 2. Received: 'static' and 2"),
+        ({"activations": "none"}, "Received: 'none' and 8"),
+        (
+            {"decay": 1.0},
+            r"`decay` must be in \[0, 1\), `start_step` 0 to 5, .* Received: 1.0 and 2",
+        ),
+        ({"start_step": 6}, "Received: 0.9 and 6"),
+    ],
+)
 def test_errors_of_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         compress(tiny.shared(), **settings)
@@ -163,14 +230,27 @@ def test_errors_of_settings(settings, message):
 def test_errors_of_models(static, tmp_path):
     with pytest.raises(ValueError, match="Received: a bilstm"):
         compress(bilstm())
-    with pytest.raises(ValueError, match="Received: adapter 'hgt' and activations = 'static'. Fold it first"):
+    with pytest.raises(
+        ValueError, match="Received: adapter 'hgt' and activations = 'static'. Fold it first"
+    ):
         compress(tiny.model(**WIDE, embedding_size=16, adapter="hgt"))
-    for method, settings in ((q8bert, {}), (define, {}), (theseus, {"num_layers": 1}), (distilbert, {"num_layers": 1})):
-        with pytest.raises(ValueError, match="the last of a chain. Received: quantization = {'bits': 8"):
+    for method, settings in (
+        (q8bert, {}),
+        (define, {}),
+        (theseus, {"num_layers": 1}),
+        (distilbert, {"num_layers": 1}),
+    ):
+        with pytest.raises(
+            ValueError, match="the last of a chain. Received: quantization = {'bits': 8"
+        ):
             method.compress(static, data(), training=TRAINING, **settings)
-    with pytest.raises(ValueError, match="exported as int8 and int8_per_tensor alone. Received: float32"):
+    with pytest.raises(
+        ValueError, match="exported as int8 and int8_per_tensor alone. Received: float32"
+    ):
         export(static, tmp_path, ("float32",), sequence_length=16)
-    with pytest.raises(ValueError, match="`quantization` must be none or have bits, activations, decay, start_step"):
+    with pytest.raises(
+        ValueError, match="`quantization` must be none or have bits, activations, decay, start_step"
+    ):
         tiny.config(quantization={"bits": 8})
 
 

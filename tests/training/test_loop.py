@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_compress.training import loop as T
 from keras_compress.backend import tf
 from keras_compress.datasets.dataset import Dataset, Split
+from keras_compress.training import loop as T
 from keras_compress.training.settings import Training
 from tests.bert import tiny
 
@@ -18,16 +18,29 @@ SMALL = Training(epochs=2, batch_size=4, max_length=16, learning_rate=1e-2, eval
 
 
 def data(n=12, dev_labels=None):
-    texts = [f"{a} {b} {c}" for a in ("the", "a") for b in ("cat", "dog", "mat") for c in ("sat", "on", "x")][:n]
+    texts = [
+        f"{a} {b} {c}"
+        for a in ("the", "a")
+        for b in ("cat", "dog", "mat")
+        for c in ("sat", "on", "x")
+    ][:n]
     labels = [k % 3 for k in range(n)]
-    return Dataset("tiny", "classification", tiny.LABELS["classification"], Split(texts, labels),
-                   Split(texts, dev_labels or labels), Split(texts, labels))
+    return Dataset(
+        "tiny",
+        "classification",
+        tiny.LABELS["classification"],
+        Split(texts, labels),
+        Split(texts, dev_labels or labels),
+        Split(texts, labels),
+    )
 
 
 def test_warm_up_and_linear_decay_by_hand():
     schedule = T.WarmUpLinear(peak=1.0, warmup_steps=4, num_steps=10)
     # Up by quarters: 1/4 .. 4/4, then (10 - t) / 6: t = 4 -> 1, t = 7 -> 1/2, t = 10 -> 0, and 0 beyond.
-    np.testing.assert_allclose([schedule(t) for t in (0, 1, 3, 4, 7, 10, 12)], [0.25, 0.5, 1.0, 1.0, 0.5, 0.0, 0.0])
+    np.testing.assert_allclose(
+        [schedule(t) for t in (0, 1, 3, 4, 7, 10, 12)], [0.25, 0.5, 1.0, 1.0, 0.5, 0.0, 0.0]
+    )
     assert T.WarmUpLinear.from_config(schedule.get_config()).get_config() == schedule.get_config()
     assert float(T.WarmUpLinear(0.5, 0, 10)(0)) == 0.5
 
@@ -38,13 +51,15 @@ def test_decay_spares_biases_and_normalisation():
     before = model.weights()
     optimizer.apply_gradients([(tf.zeros_like(v), v) for v in model.model.trainable_variables])
     for name, after in model.weights().items():
-        factor = 1.0 if name.endswith(("bias", "beta", "gamma")) else 1.0 - 0.1 * 0.5      # decoupled: w - lr * decay * w
+        factor = (
+            1.0 if name.endswith(("bias", "beta", "gamma")) else 1.0 - 0.1 * 0.5
+        )  # decoupled: w - lr * decay * w
         np.testing.assert_allclose(after, factor * before[name], rtol=1e-6, err_msg=name)
 
 
 def test_gradients_are_clipped_by_their_global_norm():
     optimizer = T.adamw(Training(clip_norm=1.0), 10)
-    clipped = optimizer._clip_gradients([tf.constant([3.0]), tf.constant([4.0])])    # norm 5 -> 1
+    clipped = optimizer._clip_gradients([tf.constant([3.0]), tf.constant([4.0])])  # norm 5 -> 1
     np.testing.assert_allclose([float(g[0]) for g in clipped], [0.6, 0.8], rtol=1e-6)
 
 
@@ -59,13 +74,24 @@ def test_task_loss_by_hand():
 
 def test_stream_is_one_run_through_the_epochs_wherever_it_is_cut():
     dataset, tokenizer = data(10), tiny.tokenizer()
-    whole = [tuple(labels) for _, labels in T.stream(dataset, tokenizer, SMALL, 3, 0, 7).as_numpy_iterator()]
-    assert [len(labels) for labels in whole].count(2) == 2 and len(whole) == 7      # 10 texts: batches of 4, 4 and 2
+    whole = [
+        tuple(labels)
+        for _, labels in T.stream(dataset, tokenizer, SMALL, 3, 0, 7).as_numpy_iterator()
+    ]
+    assert [len(labels) for labels in whole].count(2) == 2 and len(
+        whole
+    ) == 7  # 10 texts: batches of 4, 4 and 2
     for cut in (1, 3, 5):
-        parts = [tuple(labels) for first, last in ((0, cut), (cut, 7))
-                 for _, labels in T.stream(dataset, tokenizer, SMALL, 3, first, last).as_numpy_iterator()]
+        parts = [
+            tuple(labels)
+            for first, last in ((0, cut), (cut, 7))
+            for _, labels in T.stream(dataset, tokenizer, SMALL, 3, first, last).as_numpy_iterator()
+        ]
         assert parts == whole
-    other = [tuple(labels) for _, labels in T.stream(dataset, tokenizer, SMALL, 4, 0, 7).as_numpy_iterator()]
+    other = [
+        tuple(labels)
+        for _, labels in T.stream(dataset, tokenizer, SMALL, 4, 0, 7).as_numpy_iterator()
+    ]
     assert other != whole
 
 
@@ -77,20 +103,29 @@ def test_finetune_learns_and_leaves_its_input_alone(tmp_path):
     assert tuned.curve[-1]["dev"] == 1.0 and tuned.curve[-1]["loss"] < tuned.curve[0]["loss"] / 2
     assert tuned.curve[-1]["step"] == 90
     assert sum("dev" in row for row in tuned.curve) == 2
-    assert tuned.history[-1]["training"]["epochs"] == 30 and "folder" not in tuned.history[-1]["training"]
-    assert list((tmp_path / "finetune" / "log").iterdir())                         # TensorBoard's file
+    assert (
+        tuned.history[-1]["training"]["epochs"] == 30
+        and "folder" not in tuned.history[-1]["training"]
+    )
+    assert list((tmp_path / "finetune" / "log").iterdir())  # TensorBoard's file
 
 
 def test_only_trains_only():
     model = tiny.model()
     before = model.weights()
     tuned = T.finetune(model, data(), training=SMALL, only="classifier")
-    moved = {name for name, value in tuned.weights().items() if not np.array_equal(before[name], value)}
-    assert moved == {"classifier/kernel", "classifier/bias"} and all(layer.trainable for layer in tuned.model.layers)
+    moved = {
+        name for name, value in tuned.weights().items() if not np.array_equal(before[name], value)
+    }
+    assert moved == {"classifier/kernel", "classifier/bias"} and all(
+        layer.trainable for layer in tuned.model.layers
+    )
 
 
 def test_early_stopping_goes_back_to_the_best_weights(tmp_path):
-    dataset = data(dev_labels=[2 - k % 3 for k in range(12)])       # dev contradicts train: it can only get worse
+    dataset = data(
+        dev_labels=[2 - k % 3 for k in range(12)]
+    )  # dev contradicts train: it can only get worse
     training = SMALL.replace(epochs=40, evaluations=20, patience=3, folder=str(tmp_path))
     tuned = T.finetune(tiny.model(), dataset, training=training)
     dev = [row["dev"] for row in tuned.curve if "dev" in row]
@@ -102,26 +137,46 @@ def test_early_stopping_goes_back_to_the_best_weights(tmp_path):
 def test_a_folder_of_another_run_is_refused(tmp_path):
     model, training = tiny.model(), SMALL.replace(epochs=1, folder=str(tmp_path))
     tuned = T.finetune(model, data(), training=training)
-    np.testing.assert_equal(T.finetune(model, data(), training=training).weights(), tuned.weights())     # goes on
-    for other, dataset, changes in ((model, data(), {"seed": 1}), (model, data(n=11), {}), (tuned, data(), {}),
-                                    (model, data(), {"only": "classifier"}), (model, data(), {"num_steps": 5}),
-                                    (model, data(), {"training": training.replace(learning_rate=2e-2)})):
-        with pytest.raises(ValueError, match="finetune holds the checkpoints of another command.*another folder"):
+    np.testing.assert_equal(
+        T.finetune(model, data(), training=training).weights(), tuned.weights()
+    )  # goes on
+    for other, dataset, changes in (
+        (model, data(), {"seed": 1}),
+        (model, data(n=11), {}),
+        (tuned, data(), {}),
+        (model, data(), {"only": "classifier"}),
+        (model, data(), {"num_steps": 5}),
+        (model, data(), {"training": training.replace(learning_rate=2e-2)}),
+    ):
+        with pytest.raises(
+            ValueError, match="finetune holds the checkpoints of another command.*another folder"
+        ):
             T.finetune(other, dataset, **{"training": training, **changes})
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():
     model = tiny.model()
-    model.set_weights({"classifier/bias": np.array([np.nan, 0, 0], np.float32)}, only=["classifier/bias"])
-    with pytest.raises(ValueError, match="must stay finite.*loss = nan at update 1 of stage finetune"):
+    model.set_weights(
+        {"classifier/bias": np.array([np.nan, 0, 0], np.float32)}, only=["classifier/bias"]
+    )
+    with pytest.raises(
+        ValueError, match="must stay finite.*loss = nan at update 1 of stage finetune"
+    ):
         T.finetune(model, data(), training=SMALL)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"epochs": 0}, "`epochs` must be positive. Received: 0"), ({"warmup": 1.0}, "`warmup` must be in"),
-    ({"epochs": float("inf")}, "`epochs` must be positive"), ({"weight_decay": -1.0}, "`weight_decay` must be 0 or more"),
-    ({"evaluations": -1}, "`evaluations` must be 0"), ({"patience": 2, "evaluations": 0}, "`patience` needs `evaluations`"),
-    ({"strategy": "tpu"}, "`strategy` must be none or mirrored")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"epochs": 0}, "`epochs` must be positive. Received: 0"),
+        ({"warmup": 1.0}, "`warmup` must be in"),
+        ({"epochs": float("inf")}, "`epochs` must be positive"),
+        ({"weight_decay": -1.0}, "`weight_decay` must be 0 or more"),
+        ({"evaluations": -1}, "`evaluations` must be 0"),
+        ({"patience": 2, "evaluations": 0}, "`patience` needs `evaluations`"),
+        ({"strategy": "tpu"}, "`strategy` must be none or mirrored"),
+    ],
+)
 def test_settings_are_checked(change, message):
     with pytest.raises(ValueError, match=message):
         Training(**change)
@@ -161,8 +216,14 @@ for name, compress, settings in (("theseus", theseus.compress, {"num_layers": 1}
 
 def run_script(*arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-    return subprocess.run([sys.executable, "-c", SCRIPT, *map(str, arguments)], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 def test_runs_killed_three_times_end_with_the_bits_of_those_that_were_not(tmp_path):
@@ -174,7 +235,9 @@ def test_runs_killed_three_times_end_with_the_bits_of_those_that_were_not(tmp_pa
     # answers (2 are kept); the last 5 and 5 of masked-LM (4 are kept).
     for kill_at, finished in ((9, 0), (18, 1), (10, 2)):
         killed = run_script(tmp_path / "killed", kill_at)
-        assert killed.returncode == -9 and len([*tmp_path.glob("killed/*/small")]) == finished, killed.stderr[-2000:]
+        assert killed.returncode == -9 and len([*tmp_path.glob("killed/*/small")]) == finished, (
+            killed.stderr[-2000:]
+        )
     resumed = run_script(tmp_path / "killed", -1)
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     for name in ("theseus", "tinybert", "mlm"):
@@ -212,8 +275,14 @@ for name, (compress, dataset, settings) in methods.items():
 
 def test_two_devices_train_as_one():
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-    done = subprocess.run([sys.executable, "-c", MIRRORED], cwd=ROOT, env=environment, capture_output=True, text=True,
-                          timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", MIRRORED],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [json.loads(line) for line in done.stdout.strip().split("\n")[-2:]]
     assert [row["name"] for row in rows] == ["theseus", "tinybert"]

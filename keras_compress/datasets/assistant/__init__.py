@@ -4,6 +4,7 @@ The grammars are `en.toml` and `zh.toml`; the rules of what a label means are in
 utterance has a list of commands that are carried out, in order. Its class is the intent of the first of them, its
 tags are the slots of the first, and two utterances match if their lists are equal.
 """
+
 import functools
 import random
 import re
@@ -16,8 +17,15 @@ from keras_compress.datasets.dataset import Dataset, Split
 LANGUAGES = ("en", "zh")
 NUM_TEXTS = {"train": 5000, "dev": 1000, "test": 1500}
 NUM_PAIRS = {"train": 4000, "dev": 800, "test": 1200}
-FRAME_SHARES = {"plain": 0.25, "polite": 0.1, "order": 0.25, "negation": 0.15, "correction": 0.1, "fix": 0.05,
-                "nested": 0.1}
+FRAME_SHARES = {
+    "plain": 0.25,
+    "polite": 0.1,
+    "order": 0.25,
+    "negation": 0.15,
+    "correction": 0.1,
+    "fix": 0.05,
+    "nested": 0.1,
+}
 ROLE = re.compile(r"\{([12x])([!~]?)\}|\{(fix)\}")
 SLOT = re.compile(r"\{(\w+)\}")
 CHOICE = re.compile(r"\(([^()]*)\)")
@@ -25,20 +33,23 @@ CHOICE = re.compile(r"\(([^()]*)\)")
 
 class Command(NamedTuple):
     """What the assistant is asked to do: equal commands have equal `intent` and `slots`, whatever the wording."""
+
     intent: str
-    slots: dict             # lexicon entry -> words
-    template: str           # the wording
+    slots: dict  # lexicon entry -> words
+    template: str  # the wording
 
 
 class Utterance(NamedTuple):
-    pieces: list            # (text, tag or None)
-    commands: list          # carried out, in this order
-    withdrawn: Command      # said, but not carried out; or None
+    pieces: list  # (text, tag or None)
+    commands: list  # carried out, in this order
+    withdrawn: Command  # said, but not carried out; or None
     frame: str
 
     @property
     def text(self):
-        return re.sub(r"\s+([,.])", r"\1", " ".join("".join(text for text, _ in self.pieces).split()))
+        return re.sub(
+            r"\s+([,.])", r"\1", " ".join("".join(text for text, _ in self.pieces).split())
+        )
 
     def words_and_tags(self, language):
         """Words separated by one space (Chinese: characters) and as many BIO tags."""
@@ -46,14 +57,19 @@ class Utterance(NamedTuple):
         for text, tag in self.pieces:
             found = re.findall(r"\w[\w'-]*|[^\w\s]" if language == "en" else r"\S", text)
             words += found
-            tags += ["O" if tag is None else ("I-" if place else "B-") + tag for place in range(len(found))]
+            tags += [
+                "O" if tag is None else ("I-" if place else "B-") + tag
+                for place in range(len(found))
+            ]
         return " ".join(words), tags
 
 
 @functools.cache
 def grammar(language):
     """The parsed TOML file: `frames`, `intents` and `lexicon`; see the comments at its top."""
-    return tomllib.loads(resources.files(__name__).joinpath(f"{language}.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(
+        resources.files(__name__).joinpath(f"{language}.toml").read_text(encoding="utf-8")
+    )
 
 
 def load(language="en", task="classification"):
@@ -67,11 +83,15 @@ def load(language="en", task="classification"):
     """
     makers = {"classification": _intents, "tagging": _tags, "matching": _pairs}
     if language not in LANGUAGES:
-        raise ValueError(f"`language` must be a language of the assistant data. Received: {language!r}. "
-                         f"Choose {' or '.join(LANGUAGES)}.")
+        raise ValueError(
+            f"`language` must be a language of the assistant data. Received: {language!r}. "
+            f"Choose {' or '.join(LANGUAGES)}."
+        )
     if task not in makers:
-        raise ValueError(f"`task` must be a task of the assistant data. Received: {task!r}. "
-                         f"Choose {', '.join(makers)}.")
+        raise ValueError(
+            f"`task` must be a task of the assistant data. Received: {task!r}. "
+            f"Choose {', '.join(makers)}."
+        )
     labels, splits = makers[task](language)
     return Dataset(f"assistant-{language}", task, labels, *splits)
 
@@ -93,16 +113,29 @@ def utterances(language):
 
 def _intents(language):
     labels = tuple(grammar(language)["intents"])
-    return labels, [Split([said.text for said in split], [labels.index(said.commands[0].intent) for said in split])
-                    for split in utterances(language).values()]
+    return labels, [
+        Split(
+            [said.text for said in split], [labels.index(said.commands[0].intent) for said in split]
+        )
+        for split in utterances(language).values()
+    ]
 
 
 def _tags(language):
-    names = sorted({entry["tag"] for entry in grammar(language)["lexicon"].values() if "tag" in entry})
+    names = sorted(
+        {entry["tag"] for entry in grammar(language)["lexicon"].values() if "tag" in entry}
+    )
     labels = ("O", *(prefix + name for name in names for prefix in ("B-", "I-")))
-    rows = [[said.words_and_tags(language) for said in split] for split in utterances(language).values()]
-    return labels, [Split([words for words, _ in split], [[labels.index(tag) for tag in tags] for _, tags in split])
-                    for split in rows]
+    rows = [
+        [said.words_and_tags(language) for said in split] for split in utterances(language).values()
+    ]
+    return labels, [
+        Split(
+            [words for words, _ in split],
+            [[labels.index(tag) for tag in tags] for _, tags in split],
+        )
+        for split in rows
+    ]
 
 
 @functools.cache
@@ -151,10 +184,15 @@ class Speaker:
 
         Returns None if `like` cannot be said with the templates of `intent`.
         """
-        templates = [template for template in self.grammar["intents"][intent][self.split]
-                     if whole or not template.startswith("!")]
+        templates = [
+            template
+            for template in self.grammar["intents"][intent][self.split]
+            if whole or not template.startswith("!")
+        ]
         if like:
-            templates = [template for template in templates if set(_slots(template)) == set(like.slots)]
+            templates = [
+                template for template in templates if set(_slots(template)) == set(like.slots)
+            ]
             others = [template for template in templates if template != like.template]
             templates = others if others and self.random.random() < 0.8 else templates
             return like._replace(template=self.pick(templates)) if templates else None
@@ -174,11 +212,19 @@ class Speaker:
                 continue
             for role in sorted(kinds):
                 like = wanted.get(role)
-                chosen = like.intent if like else intent if intent and not said else self.intent(role, said)
+                chosen = (
+                    like.intent
+                    if like
+                    else intent
+                    if intent and not said
+                    else self.intent(role, said)
+                )
                 said[role] = self.command(chosen, kinds[role] == "!", like)
                 if not said[role]:
                     break
-            if said[role] and ("{fix}" not in frame or _last_slot(said["1"]) in self.grammar["fixable"]):
+            if said[role] and (
+                "{fix}" not in frame or _last_slot(said["1"]) in self.grammar["fixable"]
+            ):
                 commands = [said[role] for role in "12" if role in said]
                 return Utterance(self.fill(frame, said), commands, said.get("x"), frame)
         return None
@@ -190,23 +236,29 @@ class Speaker:
             point -= share
             if point < 0:
                 break
-        return "{1!}" if kind == "plain" else self.choose(self.pick(self.grammar["frames"][self.split][kind]))
+        return (
+            "{1!}"
+            if kind == "plain"
+            else self.choose(self.pick(self.grammar["frames"][self.split][kind]))
+        )
 
     def intent(self, role, said):
         """An intent for one more command. A second one is from another family (light_*, heat_*): both make sense."""
         kind = (lambda intent: intent) if role == "x" else (lambda intent: intent.split("_")[0])
         taken = {kind(command.intent) for command in said.values()}
-        return self.pick([intent for intent in self.grammar["intents"] if kind(intent) not in taken])
+        return self.pick(
+            [intent for intent in self.grammar["intents"] if kind(intent) not in taken]
+        )
 
     def fill(self, frame, said):
         """[(text, tag or None)]: only the slots of the command that is carried out first are tagged."""
         pieces, end = [], 0
         for match in ROLE.finditer(frame):
-            pieces.append((frame[end:match.start()], None))
+            pieces.append((frame[end : match.start()], None))
             end = match.end()
             role, kind, fix = match.groups()
             command = said[role or "1"]
-            if fix:                                                # the right value of the slot
+            if fix:  # the right value of the slot
                 pieces.append(self.slot(command, _last_slot(command)))
                 continue
             for place, part in enumerate(SLOT.split(self.choose(command.template.lstrip("!")))):
@@ -215,7 +267,9 @@ class Speaker:
                 elif kind == "~" and part == _last_slot(command):  # a wrong value
                     pieces.append((self.draw(part, other_than=command.slots[part]), None))
                 else:
-                    pieces.append(self.slot(command, part) if role == "1" else (command.slots[part], None))
+                    pieces.append(
+                        self.slot(command, part) if role == "1" else (command.slots[part], None)
+                    )
         return [*pieces, (frame[end:], None)]
 
     def slot(self, command, name):
@@ -240,8 +294,14 @@ class Speaker:
         elif change == "withdrawn" and first.withdrawn:
             commands[place], withdrawn = first.withdrawn, command
         elif change == "number":
-            commands = commands[:1] if len(commands) == 2 else [*commands, *filter(None, [first.withdrawn])]
-        return None if commands == first.commands else self.say(commands=commands, withdrawn=withdrawn)
+            commands = (
+                commands[:1]
+                if len(commands) == 2
+                else [*commands, *filter(None, [first.withdrawn])]
+            )
+        return (
+            None if commands == first.commands else self.say(commands=commands, withdrawn=withdrawn)
+        )
 
 
 @functools.cache

@@ -1,4 +1,5 @@
 """Google's checkpoints and bert4keras' models and files: equal to bert4keras, and every way to be broken."""
+
 import json
 import shutil
 import subprocess
@@ -12,14 +13,24 @@ from keras_compress.bert import checkpoints as weights
 from keras_compress.bert.task_model import TaskModel
 from tests.bert import tiny
 
-GOOGLE_CONFIG = {"vocab_size": len(tiny.VOCAB), "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
-                 "intermediate_size": 12, "max_position_embeddings": 16, "type_vocab_size": 2, "hidden_act": "gelu",
-                 "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-pytestmark = pytest.mark.filterwarnings("ignore:The initializer TruncatedNormal")      # bert4keras' own
+GOOGLE_CONFIG = {
+    "vocab_size": len(tiny.VOCAB),
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+    "max_position_embeddings": 16,
+    "type_vocab_size": 2,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
+pytestmark = pytest.mark.filterwarnings("ignore:The initializer TruncatedNormal")  # bert4keras' own
 TASK = {"task": "classification", "labels": ("a", "b", "c")}
 
 
 # --- Google's checkpoints ---
+
 
 def write_checkpoint(prefix, shapes):
     """Random variables, and a step counter, by TensorFlow's own Saver of version 1."""
@@ -37,17 +48,28 @@ def write_checkpoint(prefix, shapes):
 def google(tmp_path_factory):
     """A checkpoint under Google's variable names, written by TensorFlow's own Saver."""
     folder = tmp_path_factory.mktemp("google")
-    shapes = {"bert/embeddings/word_embeddings": (len(tiny.VOCAB), 8), "bert/embeddings/token_type_embeddings": (2, 8),
-              "bert/embeddings/position_embeddings": (16, 8), "bert/pooler/dense/kernel": (8, 8),
-              "bert/pooler/dense/bias": (8,), "cls/predictions/output_bias": (len(tiny.VOCAB),),
-              "cls/seq_relationship/output_weights": (2, 8), "bert/pooler/dense/bias/adam_m": (8,)}
+    shapes = {
+        "bert/embeddings/word_embeddings": (len(tiny.VOCAB), 8),
+        "bert/embeddings/token_type_embeddings": (2, 8),
+        "bert/embeddings/position_embeddings": (16, 8),
+        "bert/pooler/dense/kernel": (8, 8),
+        "bert/pooler/dense/bias": (8,),
+        "cls/predictions/output_bias": (len(tiny.VOCAB),),
+        "cls/seq_relationship/output_weights": (2, 8),
+        "bert/pooler/dense/bias/adam_m": (8,),
+    }
     norms = ["bert/embeddings"]
     for i in range(2):
         prefix = f"bert/encoder/layer_{i}/"
         norms += [prefix + "attention/output", prefix + "output"]
-        for name, shape in (("attention/self/query", (8, 8)), ("attention/self/key", (8, 8)),
-                            ("attention/self/value", (8, 8)), ("attention/output/dense", (8, 8)),
-                            ("intermediate/dense", (8, 12)), ("output/dense", (12, 8))):
+        for name, shape in (
+            ("attention/self/query", (8, 8)),
+            ("attention/self/key", (8, 8)),
+            ("attention/self/value", (8, 8)),
+            ("attention/output/dense", (8, 8)),
+            ("intermediate/dense", (8, 12)),
+            ("output/dense", (12, 8)),
+        ):
             shapes |= {f"{prefix}{name}/kernel": shape, f"{prefix}{name}/bias": shape[1:]}
     shapes |= {f"{name}/LayerNorm/{kind}": (8,) for name in norms for kind in ("beta", "gamma")}
     write_checkpoint(folder / "bert_model.ckpt", shapes)
@@ -58,6 +80,7 @@ def google(tmp_path_factory):
 
 def theirs(folder, checkpoint="bert_model.ckpt", **settings):
     from bert4keras.models import build_transformer_model
+
     checkpoint = checkpoint and str(folder / checkpoint)
     return build_transformer_model(str(folder / "bert_config.json"), checkpoint, **settings)
 
@@ -68,7 +91,11 @@ def both(model, reference, name):
     ours = model.features([name])(inputs)[name]
     ours = ours[-1] if name == "hidden_states" else ours
     found = reference([inputs["input_word_ids"], inputs["input_type_ids"]])
-    return np.abs((ours - found).numpy()[inputs["input_mask"] == 1 if name == "hidden_states" else slice(None)]).max()
+    return np.abs(
+        (ours - found).numpy()[
+            inputs["input_mask"] == 1 if name == "hidden_states" else slice(None)
+        ]
+    ).max()
 
 
 def test_google_checkpoint_equals_bert4keras(google):
@@ -77,8 +104,12 @@ def test_google_checkpoint_equals_bert4keras(google):
     assert both(model, theirs(google, with_pool=True), "pooled") < 1e-5
     assert model.config.pooling == "pooler" and model.tokenizer.lowercase
     assert model.history[0]["loaded"] == 5 + 16 * 2 + 2
-    assert model.history[0]["left_out"] == ["bert/pooler/dense/bias/adam_m", "cls/seq_relationship/output_weights",
-                                            "global_step", "mlm_bias/bias"]
+    assert model.history[0]["left_out"] == [
+        "bert/pooler/dense/bias/adam_m",
+        "cls/seq_relationship/output_weights",
+        "global_step",
+        "mlm_bias/bias",
+    ]
 
 
 def test_google_checkpoint_for_tagging(google):
@@ -86,18 +117,44 @@ def test_google_checkpoint_for_tagging(google):
     assert model.config.pooling == "cls" and "pooler/kernel" in model.history[0]["left_out"]
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda f: (f / "bert_config.json").unlink(), "must come with bert_config.json or config.json"),
-    (lambda f: (f / "vocab.txt").unlink(), "must come with tokenizer.json or vocab.txt"),
-    (lambda f: (f / "bert_config.json").write_text(json.dumps(GOOGLE_CONFIG | {"num_hidden_layers": 3})),
-     "must hold `layer_2_query/kernel`. It is missing"),
-    (lambda f: (f / "bert_config.json").write_text(json.dumps(GOOGLE_CONFIG | {"intermediate_size": 16})),
-     r"`layer_0_intermediate/kernel` must have shape \(8, 16\). Received: \(8, 12\)"),
-    (lambda f: (f / "bert_model.ckpt.data-00000-of-00001").write_bytes(b"x" * 500), "ckpt: not a whole TensorFlow"),
-    (lambda f: (f / "bert_model.ckpt.data-00000-of-00001").unlink(), "bert_model.ckpt: not a whole TensorFlow check"),
-    (lambda f: (f / "bert_model.ckpt.index").write_bytes(b"x" * 50), "bert_model.ckpt: not a whole TensorFlow check"),
-    (lambda f: shutil.copy(f / "bert_model.ckpt.index", f / "b.ckpt.index"), "a folder must hold one checkpoint"),
-])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (
+            lambda f: (f / "bert_config.json").unlink(),
+            "must come with bert_config.json or config.json",
+        ),
+        (lambda f: (f / "vocab.txt").unlink(), "must come with tokenizer.json or vocab.txt"),
+        (
+            lambda f: (f / "bert_config.json").write_text(
+                json.dumps(GOOGLE_CONFIG | {"num_hidden_layers": 3})
+            ),
+            "must hold `layer_2_query/kernel`. It is missing",
+        ),
+        (
+            lambda f: (f / "bert_config.json").write_text(
+                json.dumps(GOOGLE_CONFIG | {"intermediate_size": 16})
+            ),
+            r"`layer_0_intermediate/kernel` must have shape \(8, 16\). Received: \(8, 12\)",
+        ),
+        (
+            lambda f: (f / "bert_model.ckpt.data-00000-of-00001").write_bytes(b"x" * 500),
+            "ckpt: not a whole TensorFlow",
+        ),
+        (
+            lambda f: (f / "bert_model.ckpt.data-00000-of-00001").unlink(),
+            "bert_model.ckpt: not a whole TensorFlow check",
+        ),
+        (
+            lambda f: (f / "bert_model.ckpt.index").write_bytes(b"x" * 50),
+            "bert_model.ckpt: not a whole TensorFlow check",
+        ),
+        (
+            lambda f: shutil.copy(f / "bert_model.ckpt.index", f / "b.ckpt.index"),
+            "a folder must hold one checkpoint",
+        ),
+    ],
+)
 def test_damaged_google_folder(google, tmp_path, damage, message):
     copy = tmp_path / "copy"
     shutil.copytree(google, copy)
@@ -109,27 +166,52 @@ def test_damaged_google_folder(google, tmp_path, damage, message):
 
 # --- Google's ALBERT ---
 
-ALBERT_CONFIG = {**GOOGLE_CONFIG, "num_hidden_layers": 3, "embedding_size": 4, "num_hidden_groups": 1,
-                 "inner_group_num": 1, "net_structure_type": 0, "gap_size": 0, "num_memory_blocks": 0}
+ALBERT_CONFIG = {
+    **GOOGLE_CONFIG,
+    "num_hidden_layers": 3,
+    "embedding_size": 4,
+    "num_hidden_groups": 1,
+    "inner_group_num": 1,
+    "net_structure_type": 0,
+    "gap_size": 0,
+    "num_memory_blocks": 0,
+}
 
 
 @pytest.fixture(scope="module")
 def google_albert(tmp_path_factory):
     """The same for an ALBERT: one layer's weights for all, word, position and type tables of width 4."""
     folder = tmp_path_factory.mktemp("albert")
-    shapes = {"bert/embeddings/word_embeddings": (len(tiny.VOCAB), 4), "bert/embeddings/token_type_embeddings": (2, 4),
-              "bert/embeddings/position_embeddings": (16, 4), "bert/encoder/embedding_hidden_mapping_in/kernel": (4, 8),
-              "bert/encoder/embedding_hidden_mapping_in/bias": (8,), "bert/pooler/dense/kernel": (8, 8),
-              "bert/pooler/dense/bias": (8,), "cls/predictions/output_bias": (len(tiny.VOCAB),),
-              "cls/predictions/transform/dense/kernel": (8, 4), "cls/predictions/transform/dense/bias": (4,),
-              "cls/seq_relationship/output_weights": (2, 8), "cls/seq_relationship/output_bias": (2,)}
+    shapes = {
+        "bert/embeddings/word_embeddings": (len(tiny.VOCAB), 4),
+        "bert/embeddings/token_type_embeddings": (2, 4),
+        "bert/embeddings/position_embeddings": (16, 4),
+        "bert/encoder/embedding_hidden_mapping_in/kernel": (4, 8),
+        "bert/encoder/embedding_hidden_mapping_in/bias": (8,),
+        "bert/pooler/dense/kernel": (8, 8),
+        "bert/pooler/dense/bias": (8,),
+        "cls/predictions/output_bias": (len(tiny.VOCAB),),
+        "cls/predictions/transform/dense/kernel": (8, 4),
+        "cls/predictions/transform/dense/bias": (4,),
+        "cls/seq_relationship/output_weights": (2, 8),
+        "cls/seq_relationship/output_bias": (2,),
+    }
     prefix = "bert/encoder/transformer/group_0/inner_group_0/"
-    for name, shape in (("attention_1/self/query", (8, 8)), ("attention_1/self/key", (8, 8)),
-                        ("attention_1/self/value", (8, 8)), ("attention_1/output/dense", (8, 8)),
-                        ("ffn_1/intermediate/dense", (8, 12)), ("ffn_1/intermediate/output/dense", (12, 8))):
+    for name, shape in (
+        ("attention_1/self/query", (8, 8)),
+        ("attention_1/self/key", (8, 8)),
+        ("attention_1/self/value", (8, 8)),
+        ("attention_1/output/dense", (8, 8)),
+        ("ffn_1/intermediate/dense", (8, 12)),
+        ("ffn_1/intermediate/output/dense", (12, 8)),
+    ):
         shapes |= {f"{prefix}{name}/kernel": shape, f"{prefix}{name}/bias": shape[1:]}
-    for name, width in (("bert/embeddings/LayerNorm", 4), ("cls/predictions/transform/LayerNorm", 4),
-                        (prefix + "LayerNorm", 8), (prefix + "LayerNorm_1", 8)):
+    for name, width in (
+        ("bert/embeddings/LayerNorm", 4),
+        ("cls/predictions/transform/LayerNorm", 4),
+        (prefix + "LayerNorm", 8),
+        (prefix + "LayerNorm_1", 8),
+    ):
         shapes |= {f"{name}/{kind}": (width,) for kind in ("beta", "gamma")}
     write_checkpoint(folder / "model.ckpt-best", shapes)
     (folder / "albert_config.json").write_text(json.dumps(ALBERT_CONFIG))
@@ -141,24 +223,45 @@ def their_albert(folder, model="albert", gelu="tanh", **settings):
     """bert4keras' own ALBERT, with the GELU of Google's ALBERT code."""
     from bert4keras.backend import set_gelu
     from bert4keras.models import build_transformer_model
+
     set_gelu(gelu)
     try:
-        return build_transformer_model(str(folder / "albert_config.json"), str(folder / "model.ckpt-best"), model=model,
-                                       **settings)
+        return build_transformer_model(
+            str(folder / "albert_config.json"),
+            str(folder / "model.ckpt-best"),
+            model=model,
+            **settings,
+        )
     finally:
-        set_gelu("erf")                                                  # bert4keras' default
+        set_gelu("erf")  # bert4keras' default
 
 
 def test_google_albert_equals_bert4keras(google_albert):
     model = weights.load(google_albert, **TASK)
     assert both(model, their_albert(google_albert), "hidden_states") < 1e-5
     assert both(model, their_albert(google_albert, with_pool=True), "pooled") < 1e-5
-    assert (model.config.table_size, model.config.embedding_norm, model.config.sharing) == (4, "embedding", "all")
-    assert model.history[0]["loaded"] == 7 + 16 + 2                      # the three layers are one
+    assert (model.config.table_size, model.config.embedding_norm, model.config.sharing) == (
+        4,
+        "embedding",
+        "all",
+    )
+    assert model.history[0]["loaded"] == 7 + 16 + 2  # the three layers are one
     assert [name.split("/")[0] for name in model.history[0]["left_out"]] == (
-        ["cls", "cls", "global_step", "mlm_bias", "mlm_norm", "mlm_norm", "mlm_transform", "mlm_transform"])
+        [
+            "cls",
+            "cls",
+            "global_step",
+            "mlm_bias",
+            "mlm_norm",
+            "mlm_norm",
+            "mlm_transform",
+            "mlm_transform",
+        ]
+    )
     wrong = model.clone()
-    wrong.set_weights({"embedding_projection/bias": np.ones(8, np.float32)}, only=["embedding_projection/bias"])
+    wrong.set_weights(
+        {"embedding_projection/bias": np.ones(8, np.float32)}, only=["embedding_projection/bias"]
+    )
     assert both(wrong, their_albert(google_albert), "hidden_states") > 1e-3
     assert model.config.activation == "gelu_tanh"
     assert both(model, their_albert(google_albert, gelu="erf"), "hidden_states") > 1e-5
@@ -168,8 +271,12 @@ def test_google_albert_s_masked_lm_head_equals_bert4keras(google_albert):
     ours = weights.load(google_albert, task="mlm", labels=())
     inputs = ours.pad(ours.tokenizer.encode(tiny.TEXTS, 16))
     real = inputs["input_mask"] == 1
-    found = their_albert(google_albert, with_mlm=True)([inputs["input_word_ids"], inputs["input_type_ids"]]).numpy()
-    np.testing.assert_allclose(tf.nn.softmax(ours.model(inputs)).numpy()[real], found[real], atol=1e-5)
+    found = their_albert(google_albert, with_mlm=True)(
+        [inputs["input_word_ids"], inputs["input_type_ids"]]
+    ).numpy()
+    np.testing.assert_allclose(
+        tf.nn.softmax(ours.model(inputs)).numpy()[real], found[real], atol=1e-5
+    )
 
 
 def test_an_albert_file_of_bert4keras(google_albert, tmp_path):
@@ -188,13 +295,28 @@ def test_an_unshared_albert_of_bert4keras_in_memory(google_albert):
     assert model.config.sharing == "none" and both(model, unshared, "hidden_states") < 1e-5
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda f: (f / "vocab.txt").rename(f / "30k-clean.vocab"), "must be WordPiece, a vocab.txt. Received: Sentence"),
-    (lambda f: (f / "vocab.txt").unlink(), "must come with tokenizer.json or vocab.txt"),
-    (lambda f: (f / "albert_config.json").write_text(json.dumps(ALBERT_CONFIG | {"num_hidden_groups": 3})),
-     "must share one layer with all .* Received: `num_hidden_groups` = 3, `inner_group_num` = 1"),
-    (lambda f: (f / "albert_config.json").write_text(json.dumps(ALBERT_CONFIG | {"inner_group_num": 2})),
-     "`inner_group_num` = 2")])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (
+            lambda f: (f / "vocab.txt").rename(f / "30k-clean.vocab"),
+            "must be WordPiece, a vocab.txt. Received: Sentence",
+        ),
+        (lambda f: (f / "vocab.txt").unlink(), "must come with tokenizer.json or vocab.txt"),
+        (
+            lambda f: (f / "albert_config.json").write_text(
+                json.dumps(ALBERT_CONFIG | {"num_hidden_groups": 3})
+            ),
+            "must share one layer with all .* Received: `num_hidden_groups` = 3, `inner_group_num` = 1",
+        ),
+        (
+            lambda f: (f / "albert_config.json").write_text(
+                json.dumps(ALBERT_CONFIG | {"inner_group_num": 2})
+            ),
+            "`inner_group_num` = 2",
+        ),
+    ],
+)
 def test_an_albert_that_cannot_be_read(google_albert, tmp_path, damage, message):
     copy = tmp_path / "copy"
     shutil.copytree(google_albert, copy)
@@ -206,12 +328,15 @@ def test_an_albert_that_cannot_be_read(google_albert, tmp_path, damage, message)
 
 # --- bert4keras models and their files ---
 
+
 @pytest.fixture(scope="module")
 def classifier(google):
     """What users of bert4keras build: [CLS] by a Lambda layer, one Dense with softmax."""
     bert = theirs(google)
     first = keras.layers.Lambda(lambda x: x[:, 0], name="CLS-token")(bert.output)
-    probabilities = keras.layers.Dense(3, activation="softmax", kernel_initializer="orthogonal")(first)
+    probabilities = keras.layers.Dense(3, activation="softmax", kernel_initializer="orthogonal")(
+        first
+    )
     return keras.Model(bert.input, probabilities)
 
 
@@ -223,22 +348,37 @@ def probabilities_alike(model, reference):
 
 def test_bert4keras_model_in_memory(google, classifier):
     from bert4keras.tokenizers import Tokenizer as TheirTokenizer
+
     with pytest.raises(ValueError, match="must come with nowhere.txt"):
         weights.from_bert4keras(classifier, google / "nowhere.txt", **TASK)
-    for tokenizer in (google / "vocab.txt", TheirTokenizer(str(google / "vocab.txt"), do_lower_case=True)):
+    for tokenizer in (
+        google / "vocab.txt",
+        TheirTokenizer(str(google / "vocab.txt"), do_lower_case=True),
+    ):
         model = weights.from_bert4keras(classifier, tokenizer, **TASK)
         assert model.config.pooling == "cls" and probabilities_alike(model, classifier) < 1e-5
         assert model.history[0]["loaded"] == 5 + 16 * 2 + 2 and model.history[0]["left_out"] == []
 
 
 def test_bert4keras_head_must_fit(google, classifier):
-    with pytest.raises(ValueError, match=r"must have one Dense of width 2, .* Received: \{'dense.*': 3\}"):
+    with pytest.raises(
+        ValueError, match=r"must have one Dense of width 2, .* Received: \{'dense.*': 3\}"
+    ):
         weights.from_bert4keras(classifier, tiny.tokenizer(), "classification", ("a", "b"))
-    model = weights.from_bert4keras(classifier, tiny.tokenizer(), "classification", ("a", "b"), new_head=True)
-    assert len(model.history[0]["left_out"]) == 1 and model.history[0]["left_out"][0].startswith("dense")
+    model = weights.from_bert4keras(
+        classifier, tiny.tokenizer(), "classification", ("a", "b"), new_head=True
+    )
+    assert len(model.history[0]["left_out"]) == 1 and model.history[0]["left_out"][0].startswith(
+        "dense"
+    )
     bare = weights.from_bert4keras(theirs(google, None, with_mlm=True), tiny.tokenizer(), **TASK)
     assert [name.split("/")[0] for name in bare.history[0]["left_out"]] == [
-        "mlm_bias", "mlm_norm", "mlm_norm", "mlm_transform", "mlm_transform"]
+        "mlm_bias",
+        "mlm_norm",
+        "mlm_norm",
+        "mlm_transform",
+        "mlm_transform",
+    ]
     assert bare.history[0]["new"] == ["classifier/bias", "classifier/kernel"]
 
 
@@ -249,13 +389,19 @@ def test_the_masked_lm_head_equals_bert4keras(google):
     inputs = ours.pad(ours.tokenizer.encode(tiny.TEXTS, 16))
     real = inputs["input_mask"] == 1
     probs = model([inputs["input_word_ids"], inputs["input_type_ids"]]).numpy()
-    np.testing.assert_allclose(tf.nn.softmax(ours.model(inputs)).numpy()[real], probs[real], atol=1e-5)
+    np.testing.assert_allclose(
+        tf.nn.softmax(ours.model(inputs)).numpy()[real], probs[real], atol=1e-5
+    )
 
 
 def test_other_bert4keras_models_are_refused(google):
-    with pytest.raises(ValueError, match="plain BERT encoder of bert4keras. Received: one without Embedding-Norm, "):
+    with pytest.raises(
+        ValueError, match="plain BERT encoder of bert4keras. Received: one without Embedding-Norm, "
+    ):
         weights.from_bert4keras(tiny.shared().model, tiny.tokenizer(), **TASK)
-    with pytest.raises(ValueError, match="plain BERT encoder .* Received: one with Attention-UniLM-Mask"):
+    with pytest.raises(
+        ValueError, match="plain BERT encoder .* Received: one with Attention-UniLM-Mask"
+    ):
         weights.from_bert4keras(theirs(google, None, application="unilm"), tiny.tokenizer(), **TASK)
     with pytest.raises(ValueError, match="the pooler's tanh. Received: gelu_erf and linear"):
         weights.from_bert4keras(theirs(google, None, with_pool="linear"), tiny.tokenizer(), **TASK)
@@ -272,14 +418,22 @@ def test_bert4keras_file(google, classifier, tmp_path, name):
         classifier.save_weights(tmp_path / name, save_format="h5")
     model = weights.load(tmp_path / name, **TASK)
     assert probabilities_alike(model, classifier) < 1e-5
-    assert model.history[0] == {"method": "load", "source": name, "loaded": 5 + 16 * 2 + 2, "new": [], "left_out": [],
-                                "seed": 0}
+    assert model.history[0] == {
+        "method": "load",
+        "source": name,
+        "loaded": 5 + 16 * 2 + 2,
+        "new": [],
+        "left_out": [],
+        "seed": 0,
+    }
     with pytest.raises(ValueError, match=f"{name}: the model must have one Dense of width 2"):
         weights.load(tmp_path / name, task="classification", labels=("a", "b"))
     with pytest.raises(ValueError, match="`task` and `labels` must be given"):
         weights.load(tmp_path / name)
     (tmp_path / "bert_config.json").unlink()
-    with pytest.raises(ValueError, match="the weights must come with bert_config.json or config.json"):
+    with pytest.raises(
+        ValueError, match="the weights must come with bert_config.json or config.json"
+    ):
         weights.load(tmp_path / name, **TASK)
 
 
@@ -290,7 +444,9 @@ def test_damaged_bert4keras_file(classifier, tmp_path):
     with pytest.raises(ValueError, match="best.h5: not a whole HDF5 file"):
         weights.load(path, **TASK)
     classifier.save_weights(tmp_path / "new.weights.h5")
-    with pytest.raises(ValueError, match="new.weights.h5: bert4keras weights must be HDF5 with layers by name"):
+    with pytest.raises(
+        ValueError, match="new.weights.h5: bert4keras weights must be HDF5 with layers by name"
+    ):
         weights.load(tmp_path / "new.weights.h5", **TASK)
 
 
@@ -303,7 +459,9 @@ def test_a_loaded_model_is_saved_and_loaded(google, tmp_path):
 
 
 def test_bert4keras_has_keras_2_even_after_tf_mot():
-    code = ("import keras_compress.backend, tensorflow_model_optimization, bert4keras.backend as theirs; "
-            "print(theirs.K.__file__)")
+    code = (
+        "import keras_compress.backend, tensorflow_model_optimization, bert4keras.backend as theirs; "
+        "print(theirs.K.__file__)"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "tf_keras" in found.stdout, found.stdout
