@@ -1,4 +1,5 @@
 """MiniLM, Hugging Face folders and our own: equal to what wrote them, and every way in which one can be broken."""
+
 import json
 import pickle
 import shutil
@@ -12,38 +13,51 @@ from safetensors.numpy import load_file, save_file
 from keras_compress.bert import checkpoints as weights
 from tests.bert import tiny
 
-HERE = Path(__file__).parent
-FINE_TUNED = HERE / "huggingface"           # written by transformers 5: tokenizer.json, no vocab.txt
+HERE = Path(__file__).parents[1]
+FINE_TUNED = HERE / "huggingface"  # written by transformers 5: tokenizer.json, no vocab.txt
 TASK = {"task": "classification", "labels": ("a", "b", "c")}
 
 
 # --- the installed MiniLM ---
+
 
 def test_minilm_equals_the_stored_reference(minilm):
     reference = json.loads((HERE / "minilm_reference.json").read_text(encoding="utf-8"))
     features, worst = minilm.features(["hidden_states", "pooled"]), 0.0
     for text in reference["texts"]:
         given = tuple(text["text"]) if isinstance(text["text"], list) else text["text"]
-        encoding, = minilm.tokenizer.encode([given], 64)
+        (encoding,) = minilm.tokenizer.encode([given], 64)
         assert (encoding.ids, encoding.type_ids) == (text["ids"], text["type_ids"])
         inputs = minilm.pad([encoding], len(encoding.ids) + 3)
         found = features(inputs)
         for ours, theirs in zip(found["hidden_states"], text["hidden_states"], strict=True):
             ours = ours.numpy()[0][np.ix_(text["positions"], reference["components"])]
             worst = max(worst, np.abs(ours - theirs).max())
-        worst = max(worst, np.abs(found["pooled"].numpy()[0, reference["components"]] - text["mean"]).max())
+        worst = max(
+            worst, np.abs(found["pooled"].numpy()[0, reference["components"]] - text["mean"]).max()
+        )
     assert worst < 1e-5
 
 
 def test_minilm_is_counted(minilm):
-    assert (minilm.config.num_layers, minilm.config.hidden_size, minilm.config.pooling) == (6, 384, "mean")
-    step, = minilm.history
-    assert step == {"method": "load", "source": "minilm", "loaded": 5 + 16 * 6, "seed": 0,
-                    "new": ["classifier/bias", "classifier/kernel"],
-                    "left_out": ["embeddings.position_ids", "pooler/bias", "pooler/kernel"]}
+    assert (minilm.config.num_layers, minilm.config.hidden_size, minilm.config.pooling) == (
+        6,
+        384,
+        "mean",
+    )
+    (step,) = minilm.history
+    assert step == {
+        "method": "load",
+        "source": "minilm",
+        "loaded": 5 + 16 * 6,
+        "seed": 0,
+        "new": ["classifier/bias", "classifier/kernel"],
+        "left_out": ["embeddings.position_ids", "pooler/bias", "pooler/kernel"],
+    }
 
 
 # --- Hugging Face folders ---
+
 
 def folder_of(tmp_path, tensors=None, remove=(), **config):
     """A copy of the fine-tuned folder with some things changed."""
@@ -53,7 +67,10 @@ def folder_of(tmp_path, tensors=None, remove=(), **config):
     published = {name: value for name, value in (published | config).items() if value is not None}
     (copy / "config.json").write_text(json.dumps(published))
     if tensors is not None:
-        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, copy / "model.safetensors")
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in tensors.items()},
+            copy / "model.safetensors",
+        )
     for name in remove:
         (copy / name).unlink()
     return copy
@@ -65,28 +82,47 @@ def stored():
 
 def logits_like_expected(model):
     expected = json.loads((FINE_TUNED / "expected.json").read_text(encoding="utf-8"))
-    encodings = model.tokenizer.encode([x if isinstance(x, str) else tuple(x) for x in expected["texts"]], 16)
+    encodings = model.tokenizer.encode(
+        [x if isinstance(x, str) else tuple(x) for x in expected["texts"]], 16
+    )
     assert [e.ids for e in encodings] == expected["ids"]
     return np.abs(np.stack(model.forward(encodings)) - expected["logits"]).max()
 
 
 def test_fine_tuned_classifier_equals_transformers():
     model = weights.load(FINE_TUNED)
-    assert (model.task, model.labels, model.config.pooling) == ("classification", ("neg", "neu", "pos"), "pooler")
+    assert (model.task, model.labels, model.config.pooling) == (
+        "classification",
+        ("neg", "neu", "pos"),
+        "pooler",
+    )
     assert logits_like_expected(model) < 1e-5
-    assert model.history == [{"method": "load", "source": "huggingface", "loaded": 5 + 16 + 4, "new": [],
-                              "left_out": [], "seed": 0}]
+    assert model.history == [
+        {
+            "method": "load",
+            "source": "huggingface",
+            "loaded": 5 + 16 + 4,
+            "new": [],
+            "left_out": [],
+            "seed": 0,
+        }
+    ]
 
 
 def test_the_same_head_matches_pairs(tmp_path):
     model = weights.load(FINE_TUNED, task="matching")
     assert model.task == "matching" and logits_like_expected(model) < 1e-5
-    with pytest.raises(ValueError, match="task must be the one asked for. Received: 'classification', asked for 'tag"):
+    with pytest.raises(
+        ValueError,
+        match="task must be the one asked for. Received: 'classification', asked for 'tag",
+    ):
         weights.load(FINE_TUNED, task="tagging")
 
 
 def test_labels_of_a_fine_tuned_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"labels must be the one asked for. Received: \('neg', 'neu', 'pos'\)"):
+    with pytest.raises(
+        ValueError, match=r"labels must be the one asked for. Received: \('neg', 'neu', 'pos'\)"
+    ):
         weights.load(FINE_TUNED, labels=["a", "b", "c"])
     unnamed = folder_of(tmp_path, id2label=None, label2id=None)
     assert weights.load(unnamed).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
@@ -95,7 +131,12 @@ def test_labels_of_a_fine_tuned_folder(tmp_path):
         weights.load(unnamed, labels=["a", "b"])
     model = weights.load(unnamed, task="tagging", labels=["O", "B"], new_head=True)
     assert model.history[0]["new"] == ["classifier/bias", "classifier/kernel"]
-    assert model.history[0]["left_out"] == ["classifier/bias", "classifier/kernel", "pooler/bias", "pooler/kernel"]
+    assert model.history[0]["left_out"] == [
+        "classifier/bias",
+        "classifier/kernel",
+        "pooler/bias",
+        "pooler/kernel",
+    ]
 
 
 def test_token_classifier(tmp_path):
@@ -103,7 +144,11 @@ def test_token_classifier(tmp_path):
     tensors = {name: w for name, w in stored().items() if "pooler" not in name}
     folder = folder_of(tmp_path, tensors, architectures=["BertForTokenClassification"])
     model = weights.load(folder)
-    assert (model.task, model.config.pooling, model.history[0]["loaded"]) == ("tagging", "cls", 5 + 16 + 2)
+    assert (model.task, model.config.pooling, model.history[0]["loaded"]) == (
+        "tagging",
+        "cls",
+        5 + 16 + 2,
+    )
     whole = weights.load(FINE_TUNED)
     encodings = model.tokenizer.encode(["the cats sat"], 16)
     hidden = whole.features(["hidden_states"])(whole.pad(encodings))["hidden_states"][-1].numpy()[0]
@@ -112,50 +157,77 @@ def test_token_classifier(tmp_path):
 
 
 def test_other_heads_are_left_out_by_name(tmp_path):
-    tensors = stored() | {"cls.predictions.bias": np.zeros(20, np.float32),
-                          "bert.embeddings.position_ids": np.arange(16)}
+    tensors = stored() | {
+        "cls.predictions.bias": np.zeros(20, np.float32),
+        "bert.embeddings.position_ids": np.arange(16),
+    }
     folder = folder_of(tmp_path, tensors, architectures=["BertForMultipleChoice"])
-    with pytest.raises(ValueError, match="`task` and `labels` must be given where the weights do not tell"):
+    with pytest.raises(
+        ValueError, match="`task` and `labels` must be given where the weights do not tell"
+    ):
         weights.load(folder)
     history = weights.load(folder, **TASK).history[0]
-    assert history["new"] == ["classifier/bias", "classifier/kernel"] and history["loaded"] == 5 + 16 + 2
-    assert history["left_out"] == ["bert.embeddings.position_ids", "classifier/bias", "classifier/kernel",
-                                   "mlm_bias/bias"]
+    assert (
+        history["new"] == ["classifier/bias", "classifier/kernel"]
+        and history["loaded"] == 5 + 16 + 2
+    )
+    assert history["left_out"] == [
+        "bert.embeddings.position_ids",
+        "classifier/bias",
+        "classifier/kernel",
+        "mlm_bias/bias",
+    ]
 
 
 def test_shards_half_precision_and_old_names(tmp_path):
-    tensors = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"):
-               w.astype(ml_dtypes.bfloat16 if "query" in name else np.float16) for name, w in stored().items()}
+    tensors = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): w.astype(ml_dtypes.bfloat16 if "query" in name else np.float16)
+        for name, w in stored().items()
+    }
     folder = folder_of(tmp_path, remove=["model.safetensors"])
     names = sorted(tensors)
-    shards = {"model-00001-of-00002.safetensors": names[:20], "model-00002-of-00002.safetensors": names[20:]}
+    shards = {
+        "model-00001-of-00002.safetensors": names[:20],
+        "model-00002-of-00002.safetensors": names[20:],
+    }
     for shard, inside in shards.items():
         save_file({name: tensors[name] for name in inside}, folder / shard)
-    (folder / "model.safetensors.index.json").write_text(json.dumps(
-        {"weight_map": {name: shard for shard, inside in shards.items() for name in inside}}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps(
+            {"weight_map": {name: shard for shard, inside in shards.items() for name in inside}}
+        )
+    )
     model = weights.load(folder)
     assert 1e-6 < logits_like_expected(model) < 0.1
     assert all(w.dtype == np.float32 for w in model.weights().values())
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(ValueError, match="copy: the weights must come with model-00002-of-00002.safetensors"):
+    with pytest.raises(
+        ValueError, match="copy: the weights must come with model-00002-of-00002.safetensors"
+    ):
         weights.load(folder)
 
 
 def test_vocabulary_files(tmp_path):
     model = weights.load(FINE_TUNED)
     folder = folder_of(tmp_path, remove=["tokenizer.json", "tokenizer_config.json"])
-    with pytest.raises(ValueError, match="copy: the weights must come with tokenizer.json or vocab.txt"):
+    with pytest.raises(
+        ValueError, match="copy: the weights must come with tokenizer.json or vocab.txt"
+    ):
         weights.load(folder)
     (folder / "vocab.txt").write_text("\n".join(model.tokenizer.vocab) + "\n", encoding="utf-8")
-    assert weights.load(folder).tokenizer.lowercase                      # no capital letter in it: uncased
+    assert weights.load(folder).tokenizer.lowercase  # no capital letter in it: uncased
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     assert not weights.load(folder).tokenizer.lowercase
     (folder / "tokenizer_config.json").write_text('{"tokenize_chinese_chars": false}')
     with pytest.raises(ValueError, match="vocab.txt: the tokenizer must split Chinese characters"):
         weights.load(folder)
-    (folder / "tokenizer_config.json").write_text('{}')
+    (folder / "tokenizer_config.json").write_text("{}")
     (folder / "vocab.txt").write_text("\n".join(model.tokenizer.vocab[:-1]), encoding="utf-8")
-    with pytest.raises(ValueError, match="copy: The vocabulary must have `vocab_size` pieces. Received: 19 pieces"):
+    with pytest.raises(
+        ValueError, match="copy: The vocabulary must have `vocab_size` pieces. Received: 19 pieces"
+    ):
         weights.load(folder)
     (folder / "vocab.txt").write_text("a\nb\n", encoding="utf-8")
     with pytest.raises(ValueError, match="vocab.txt: A vocabulary must hold .PAD."):
@@ -164,12 +236,21 @@ def test_vocabulary_files(tmp_path):
     assert not cased.lowercase
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda t: t["model"].update(type="BPE"), r"tokenizer.json: the tokenizer must be WordPiece.*Received: \('BPE'"),
-    (lambda t: t.update(normalizer={"type": "Lowercase"}), "BertNormalizer. Received"),
-    (lambda t: t["model"]["vocab"].update({"!": 99}), "tokenizer.json: a vocabulary must number its pieces from 0"),
-    (lambda t: t["model"].update(continuing_subword_prefix="_"), "with '##'"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda t: t["model"].update(type="BPE"),
+            r"tokenizer.json: the tokenizer must be WordPiece.*Received: \('BPE'",
+        ),
+        (lambda t: t.update(normalizer={"type": "Lowercase"}), "BertNormalizer. Received"),
+        (
+            lambda t: t["model"]["vocab"].update({"!": 99}),
+            "tokenizer.json: a vocabulary must number its pieces from 0",
+        ),
+        (lambda t: t["model"].update(continuing_subword_prefix="_"), "with '##'"),
+    ],
+)
 def test_other_tokenizers_are_refused(tmp_path, change, message):
     folder = folder_of(tmp_path, remove=["tokenizer_config.json"])
     tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -182,17 +263,47 @@ def test_other_tokenizers_are_refused(tmp_path, change, message):
         weights.read_tokenizer(folder)
 
 
-@pytest.mark.parametrize("config, message", [
-    ({"problem_type": "multi_label_classification"}, "config.json: the classifier must choose one of .*multi_label"),
-    ({"problem_type": "regression"}, "`problem_type` = 'regression'. Load the encoder alone: `new_head`"),
-    ({"model_type": "distilbert"}, "config.json: The checkpoint must be a BERT. Received: `model_type` = 'distilbert'"),
-    ({"num_hidden_layers": 2}, "copy: The weights must hold `layer_1_query/kernel`. It is missing"),
-    ({"intermediate_size": 13}, r"`layer_0_intermediate/kernel` must have shape \(8, 13\). Received: \(8, 12\)"),
-    ({"max_position_embeddings": 8}, r"`position_embeddings/embeddings` must have shape \(8, 8\). Received: \(16, 8\)"),
-    ({"vocab_size": 23}, "The vocabulary must have `vocab_size` pieces. Received: 20 pieces and a table of 23 rows"),
-    ({"id2label": {"0": "a", "1": "a", "2": "b"}}, "copy: Labels must be two or more different names"),
-    ({"id2label": {"0": "a\nb", "1": "c", "2": "d"}}, "copy: Labels must be two or more different names of one line"),
-])
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (
+            {"problem_type": "multi_label_classification"},
+            "config.json: the classifier must choose one of .*multi_label",
+        ),
+        (
+            {"problem_type": "regression"},
+            "`problem_type` = 'regression'. Load the encoder alone: `new_head`",
+        ),
+        (
+            {"model_type": "distilbert"},
+            "config.json: The checkpoint must be a BERT. Received: `model_type` = 'distilbert'",
+        ),
+        (
+            {"num_hidden_layers": 2},
+            "copy: The weights must hold `layer_1_query/kernel`. It is missing",
+        ),
+        (
+            {"intermediate_size": 13},
+            r"`layer_0_intermediate/kernel` must have shape \(8, 13\). Received: \(8, 12\)",
+        ),
+        (
+            {"max_position_embeddings": 8},
+            r"`position_embeddings/embeddings` must have shape \(8, 8\). Received: \(16, 8\)",
+        ),
+        (
+            {"vocab_size": 23},
+            "The vocabulary must have `vocab_size` pieces. Received: 20 pieces and a table of 23 rows",
+        ),
+        (
+            {"id2label": {"0": "a", "1": "a", "2": "b"}},
+            "copy: Labels must be two or more different names",
+        ),
+        (
+            {"id2label": {"0": "a\nb", "1": "c", "2": "d"}},
+            "copy: Labels must be two or more different names of one line",
+        ),
+    ],
+)
 def test_configs_that_do_not_fit(tmp_path, config, message):
     folder = folder_of(tmp_path, **config)
     with pytest.raises(ValueError, match=message) as error:
@@ -211,12 +322,16 @@ def test_regression_is_refused(tmp_path):
 
 def test_tensors_that_do_not_fit(tmp_path):
     name = "bert.encoder.layer.0.output.dense.weight"
-    with pytest.raises(ValueError, match=r"copy: `layer_0_output/kernel` must hold floating .* Received: int8"):
+    with pytest.raises(
+        ValueError, match=r"copy: `layer_0_output/kernel` must hold floating .* Received: int8"
+    ):
         weights.load(folder_of(tmp_path, stored() | {name: np.zeros((8, 12), np.int8)}))
     shutil.rmtree(tmp_path / "copy")
     tensors = stored()
     del tensors["classifier.bias"]
-    with pytest.raises(ValueError, match="copy: The weights must hold `classifier/bias`. It is missing"):
+    with pytest.raises(
+        ValueError, match="copy: The weights must hold `classifier/bias`. It is missing"
+    ):
         weights.load(folder_of(tmp_path, tensors))
 
 
@@ -239,19 +354,27 @@ def test_a_pickle_is_refused_unopened(tmp_path, monkeypatch):
     folder = folder_of(tmp_path, remove=["model.safetensors"])
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap()))
     for source in (folder, folder / "pytorch_model.bin"):
-        with pytest.raises(ValueError, match="a pickle, which can run code .* safe_serialization=True"):
+        with pytest.raises(
+            ValueError, match="a pickle, which can run code .* safe_serialization=True"
+        ):
             weights.load(source)
     assert not Path("trapped").exists()
 
 
 def test_unknown_sources_name_the_choices(tmp_path):
     (tmp_path / "empty").mkdir()
-    for source, why in (("minilmm", "minilmm, which does not exist"), (tmp_path / "empty", "holds none of these")):
-        with pytest.raises(ValueError, match=f"must be minilm, a model folder .*bert4keras .h5 file. .*{why}"):
+    for source, why in (
+        ("minilmm", "minilmm, which does not exist"),
+        (tmp_path / "empty", "holds none of these"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"must be minilm, a model folder .*bert4keras .h5 file. .*{why}"
+        ):
             weights.load(source, **TASK)
 
 
 # --- our own folder ---
+
 
 def test_own_folder(tmp_path):
     model = tiny.shared()
@@ -261,13 +384,24 @@ def test_own_folder(tmp_path):
     for wanted in ({"task": "matching"}, {"labels": ("a", "b")}):
         with pytest.raises(ValueError, match="must be the one asked for.*or load with `new_head`"):
             weights.load(tmp_path / "m", **wanted)
-    headless = weights.load(tmp_path / "m", task="matching", labels=("a", "b"), new_head=True, seed=3)
-    assert headless.history[0]["left_out"] == headless.history[0]["new"] == ["classifier/bias", "classifier/kernel"]
-    np.testing.assert_array_equal(headless.weights()["pooler/kernel"], model.weights()["pooler/kernel"])
+    headless = weights.load(
+        tmp_path / "m", task="matching", labels=("a", "b"), new_head=True, seed=3
+    )
+    assert (
+        headless.history[0]["left_out"]
+        == headless.history[0]["new"]
+        == ["classifier/bias", "classifier/kernel"]
+    )
+    np.testing.assert_array_equal(
+        headless.weights()["pooler/kernel"], model.weights()["pooler/kernel"]
+    )
 
 
 def test_another_pooling_needs_a_new_head(tmp_path):
     tiny.model(pooling="cls").save(tmp_path / "m")
-    with pytest.raises(ValueError, match="`pooling` of a model with a trained head must be its own, 'cls'. Received: 'mean'"):
+    with pytest.raises(
+        ValueError,
+        match="`pooling` of a model with a trained head must be its own, 'cls'. Received: 'mean'",
+    ):
         weights.load(tmp_path / "m", pooling="mean")
     assert weights.load(tmp_path / "m", pooling="cls").config.pooling == "cls"
