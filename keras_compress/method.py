@@ -202,11 +202,7 @@ def _plain(value):
 
 def check_input(declared, task_model, dataset, training):
     """Raises ValueError unless a method can start from this model on these data."""
-    if task_model.config.quantization:
-        raise ValueError(
-            "A model that quantises while it computes must be the last of a chain. Received: "
-            f"quantization = {task_model.config.quantization}. Start from the model that it was made of."
-        )
+    check_not_quantized(task_model)
     if declared.bert and task_model.config.architecture != "bert":
         raise ValueError(
             f"{declared.name} needs a BERT. Received: a {task_model.config.architecture}. Start from a BERT."
@@ -225,6 +221,15 @@ def check_input(declared, task_model, dataset, training):
         raise ValueError(
             f"`max_length` must be at most {longest}, the positions that the model has. "
             f"Received: {training.max_length}. Lower it: what is longer will be cut off."
+        )
+
+
+def check_not_quantized(task_model):
+    """Raises ValueError if a model quantises while it computes: its weights are not free to change."""
+    if task_model.config.quantization:
+        raise ValueError(
+            "A model that quantises while it computes must be the last of a chain. Received: "
+            f"quantization = {task_model.config.quantization}. Start from the model that it was made of."
         )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a training stage: weights, optimizer, random generators and the loop's own state, as one."""
+"""Checkpoints of a training stage: weights, optimizer, random generators and the loop's state together."""
 
 import json
 import logging
@@ -13,17 +13,16 @@ class Saver:
     """Writes and reads the checkpoints of one stage.
 
     Args:
-        folder: None: keeps the best weights in memory, and nothing else.
-        model: the compiled `keras.Model` that trains. state: dict, the loop's own state; read in place.
-        asked: () -> what the checkpoints depend on, as JSON has it; those of something else are refused.
+        folder: None keeps the best weights in memory, and nothing else.
+        model: the compiled `keras.Model` that trains. state: dict, the loop's own; read in place.
+        made_from: what the checkpoints depend on, as JSON has it; those of something else are refused.
     """
 
-    def __init__(self, folder, model, state, asked):
-        self.state, self.best = state, None
+    def __init__(self, folder, model, state, made_from):
+        self.state, self.best, self.manager = state, None, None
         self.packed = tf.Variable("", dtype=tf.string)
-        self.manager = None
         if folder:
-            claim_folder(folder, asked())
+            claim_folder(folder, made_from)
             # Keras leaves dropout's generators out of checkpoints; they are part of where a run stands.
             generators = [
                 layer._random_generator._generator
@@ -37,9 +36,8 @@ class Saver:
 
     def restore(self):
         if self.manager and self.manager.latest_checkpoint:
-            self.manager.checkpoint.restore(
-                self.manager.latest_checkpoint
-            ).assert_existing_objects_matched()
+            status = self.manager.checkpoint.restore(self.manager.latest_checkpoint)
+            status.assert_existing_objects_matched()
             self.state.update(json.loads(self.packed.numpy()))
             log.info("resumed from %s", self.manager.latest_checkpoint)
 
@@ -51,15 +49,12 @@ class Saver:
     def save_best(self, task_model):
         self.best = task_model.weights()
         if self.manager:
-            task_model.save(
-                f"{self.manager.directory}/best-{self.state['best_step']}", overwrite=True
-            )
+            task_model.save(self._best_folder(), overwrite=True)
 
     def restore_best(self, task_model):
         if self.best is None:
-            self.best = (
-                type(task_model)
-                .load(f"{self.manager.directory}/best-{self.state['best_step']}")
-                .weights()
-            )
+            self.best = type(task_model).load(self._best_folder()).weights()
         task_model.set_weights(self.best)
+
+    def _best_folder(self):
+        return f"{self.manager.directory}/best-{self.state['best_step']}"

@@ -1,74 +1,52 @@
-"""`Training`: how a model is trained. Apart from training.py, so that reading it does not import TensorFlow."""
+"""`Training`: how a model is trained. It imports no TensorFlow, so that recipes are read quickly."""
 
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from pydantic import Field
 
-def check_choice(name, value, choices):
-    """Raises ValueError unless a setting is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {value!r}.")
-
-
-def is_whole(value, low, high=math.inf):
-    """Whether a setting is a whole number in [low, high]; True and 3.0 are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+from keras_compress.method import BelowOne, Count, NotNegative, Positive, Whole, check_fields
 
 
 @dataclass(frozen=True)
 class Training:
-    """Settings of a training run.
+    """Settings of a training run. Their kinds and ranges are checked; texts are for `--help`."""
 
-    Attributes:
-        epochs: passes over the training texts; may be a fraction. Methods with several stages split them.
-        batch_size: texts per update. max_length: longest text in pieces; the rest is cut off and counted.
-        learning_rate: peak; reached after `warmup` (a share of all updates), then linearly down to 0.
-        weight_decay: decoupled; none on biases and normalisation. clip_norm: global gradient norm.
-        patience: stop after so many evaluations without a better dev metric, and go back to the best weights;
-            None = train to the end and keep the last.
-        evaluations: how often dev, where there is one, is looked at in each stage, the end included; 0 = never.
-        checkpoint_every: updates between checkpoints. folder: where checkpoints and the TensorBoard log go;
-            None = neither is written, and nothing can be resumed. A folder belongs to one run.
-        strategy: "none", or "mirrored": every visible device (with TF_CONFIG set: every worker) takes a share of
-            each batch.
-        cache_teacher: in distillation, run the teacher once per text in each stage and keep its outputs on disk for
-            the stage's later epochs.
-    """
-
-    epochs: float = 3.0
-    batch_size: int = 32
-    max_length: int = 64
-    learning_rate: float = 1e-4
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    patience: int | None = None
-    evaluations: int = 4
-    checkpoint_every: int = 200
-    folder: str | None = None
-    strategy: str = "none"
-    cache_teacher: bool = False
+    epochs: Annotated[Positive, "passes over the training texts; stages of a method share them"] = (
+        3.0
+    )
+    batch_size: Annotated[Count, "texts per update"] = 32
+    max_length: Annotated[
+        Annotated[int, Field(ge=4)], "longest text in pieces; the rest is cut off"
+    ] = 64
+    learning_rate: Annotated[Positive, "peak learning rate; it falls linearly to 0"] = 1e-4
+    warmup: Annotated[BelowOne, "share of the updates in which the learning rate rises"] = 0.1
+    weight_decay: Annotated[NotNegative, "decoupled weight decay; none on biases and norms"] = 0.01
+    clip_norm: Annotated[Positive, "largest global norm of the gradients"] = 1.0
+    patience: Annotated[
+        Count | None,
+        "stop after so many evaluations on dev without a better one, and go back to the best weights",
+    ] = None
+    evaluations: Annotated[Whole, "how often dev is looked at in each stage; 0: never"] = 4
+    checkpoint_every: Annotated[Count, "updates between checkpoints"] = 200
+    folder: Annotated[
+        str | None, "where checkpoints and the TensorBoard log of one run go; None: nowhere"
+    ] = None
+    strategy: Annotated[
+        Literal["none", "mirrored"],
+        "mirrored: all devices (with TF_CONFIG set: all workers) share each batch",
+    ] = "none"
+    cache_teacher: Annotated[
+        bool,
+        "distillation: run the teacher once per text in each stage and keep its outputs on disk",
+    ] = False
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "checkpoint_every"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"`{name}` must be positive. Received: {getattr(self, name)!r}.")
-        for name in ("weight_decay", "evaluations"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"`{name}` must be 0 or more. Received: {getattr(self, name)!r}.")
-        if self.patience is not None and not self.evaluations:
-            raise ValueError(
-                "`patience` needs `evaluations` on dev. Received: none of them. Leave one out."
-            )
-        if self.patience is not None and not (isinstance(self.patience, int) and self.patience > 0):
-            raise ValueError(
-                f"`patience` must be a whole number of 1 or more, or none. Received: {self.patience!r}."
-            )
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"`warmup` must be in [0, 1). Received: {self.warmup!r}.")
-        if self.strategy not in ("none", "mirrored"):
-            raise ValueError(f"`strategy` must be none or mirrored. Received: {self.strategy!r}.")
+        check_fields(self)
+        if self.patience and not self.evaluations:
+            raise ValueError("`patience` needs `evaluations` on dev. Received: 0. Leave one out.")
 
     def replace(self, **changes):
         return dataclasses.replace(self, **changes)
@@ -79,14 +57,14 @@ class Training:
 
     def scope(self):
         """The context in which a method builds and compiles what it trains."""
-        from keras_compress.training.loop import strategy
+        from keras_compress.training.optimizer import strategy
 
         return strategy(self.strategy).scope()
 
     def settings(self):
-        """What belongs into a model's history: everything but where the files went."""
+        """What belongs into a model's history: everything but the folder and the checkpoints."""
         return {
-            k: v
-            for k, v in dataclasses.asdict(self).items()
-            if k not in ("folder", "checkpoint_every")
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in ("folder", "checkpoint_every")
         }

@@ -1,0 +1,47 @@
+"""Fine-tuning: all weights learn a task from its labels. Devlin et al., 2019, arXiv:1810.04805, Sec. 4."""
+
+from keras_compress.backend import keras
+from keras_compress.method import compression
+from keras_compress.training.loop import fit
+from keras_compress.training.optimizer import adamw
+from keras_compress.training.settings import Training
+
+
+def task_loss(task):
+    """Cross-entropy in nats, mean over texts; tagging: over the words' first pieces (labels not -1)."""
+    ignored = -1 if task == "tagging" else None
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignored)
+
+
+@compression(trained_head=False)
+def finetune(task_model, dataset, *, seed=0, training=Training()):
+    """Trains a model on a task. Returns a new `TaskModel`."""
+    return tune(task_model.clone(seed=seed), dataset, seed=seed, training=training)
+
+
+def tune(task_model, dataset, *, seed, training, num_steps=None, first_step=0, only=""):
+    """Trains a model in place, as `finetune` does and as the last stage of a method.
+
+    Args:
+        task_model: `TaskModel` that was made with `seed`, which is dropout's.
+        num_steps: updates; default: what `training` gives for the data. first_step: updates of
+            earlier stages, after which the learning rate goes on.
+        only: train only the layers whose name starts so; default: all.
+    Returns:
+        The same `TaskModel`.
+    """
+    num_steps = num_steps or training.num_steps(len(dataset.train.texts))
+    for layer in task_model.model.layers:
+        layer.trainable = layer.name.startswith(only)
+    optimizer = adamw(training, first_step + num_steps, first_step)
+    task_model.model.compile(optimizer, task_loss(task_model.task), jit_compile=False)
+    task_model.curve += fit(
+        task_model.model,
+        task_model,
+        dataset,
+        training,
+        seed=seed,
+        stage="finetune",
+        num_steps=num_steps,
+    )
+    return task_model
