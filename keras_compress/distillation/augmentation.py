@@ -30,10 +30,9 @@ from tqdm import tqdm
 from keras_compress.backend import tf
 from keras_compress.bert.checkpoints import load_for
 from keras_compress.datasets.dataset import Split
+from keras_compress.method import check_trained
 from keras_compress.pretraining.masked_lm import choosing_model
 from keras_compress.pretraining.masking import check_mask_piece
-from keras_compress.training.loop import check_trained
-from keras_compress.training.settings import check_choice
 
 log = logging.getLogger(__name__)
 CHUNK, ROWS = 64, 64  # texts whose words are looked up together; masked texts per forward pass
@@ -57,7 +56,6 @@ class Candidates:
 
     def __init__(self, mlm, number=15, context="single", vectors=None, max_length=128):
         check_masked_lm(mlm)
-        check_choice("context", context, ("single", "pair"))
         self.tokenizer, self.number, self.context = mlm.tokenizer, number, context
         self.max_length = min(max_length, mlm.config.max_position_embeddings)
         self.mlm, model = mlm, choosing_model(mlm)

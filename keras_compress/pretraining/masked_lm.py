@@ -20,7 +20,9 @@ from keras_compress.bert.layers import register
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.pretraining.masking import check_mask_piece, each_piece, each_word, mask_words
 from keras_compress.pretraining.sentence_pairs import LABELS, by_length, sentence_pairs
-from keras_compress.training.loop import adamw, check_not_quantized, fit, stream
+from keras_compress.method import check_not_quantized
+from keras_compress.training.loop import fit, stream
+from keras_compress.training.optimizer import adamw
 from keras_compress.training.settings import Training, check_choice, is_whole
 
 

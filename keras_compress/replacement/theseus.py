@@ -1,50 +1,50 @@
 """BERT-of-Theseus: compression by progressive module replacing. Xu et al., 2020, arXiv:2002.02925.
 
-A fine-tuned *predecessor* of N layers is cut into M modules. Each has a *successor* module of one layer. In training
-every module is replaced by its successor at random, and the task's own loss teaches the successors to fit in; there
-is no distillation loss. In the end the successors alone are the small model, which is fine-tuned.
+A fine-tuned *predecessor* of N layers is cut into M modules. Each has a *successor* module of one layer.
+In training every module is replaced by its successor at random, and the task's own loss teaches the
+successors to fit in; there is no distillation loss. In the end the successors alone are the small
+model, which is fine-tuned.
 
 Equation map
-    Sec. 3.1   y_{i+1} = r_i * scc_i(y_i) + (1 - r_i) * prd_i(y_i), r_i ~ Bernoulli(p)      ModuleMix.call
-    Sec. 3.1   the draw r_i, one per module and batch                                        ModuleMix.draw
-    Sec. 3.1   only the successors train; embeddings and head are the predecessor's           build_theseus
-    Sec. 3.2   successor fine-tuning                                                          compress, last line
-    Sec. 3.3   p(t) = min(1, k t + b)                                                         linear_rate
-    authors' code   constant rate, 1 from a given step on                                     constant_rate
+    Sec. 3.1   y_{i+1} = r_i * scc_i(y_i) + (1 - r_i) * prd_i(y_i), r_i ~ Bernoulli(p)   ModuleMix.call
+    Sec. 3.1   the draw r_i, one per module and batch                                     ModuleMix.draw
+    Sec. 3.1   only the successors train; embeddings and head are the predecessor's        build_theseus
+    Sec. 3.2   successor fine-tuning                                                       compress, last line
+    Sec. 3.3   p(t) = min(1, k t + b)                                                      linear_rate
+    authors' code   constant rate, 1 from a given step on                                  constant_rate
 Departures
     `rate` is everywhere the chance of the *successor* (some ports use the opposite sense).
-    A successor starts from the last layer of its own module; start="bottom" is the authors' way, the predecessor's
-    first M layers (2 of 6 layers, dev: 4 points less on `assistant`, 2 on SST-2; see data/results/README.md).
-    A batch that does not draw a module leaves its weights and moments alone, as the authors' code does; but Adam's
-    step count, hence its bias correction, goes on for all modules together.
-    Gates the paper does not have, for comparison: "uniform" (r = u^((1-p)/p), u ~ U[0, 1]: mean p, and plain
-    U[0, 1] at p = 0.5), "anneal" (r = p), and one draw per example instead of per batch.
-    One learning-rate schedule with warm-up spans both stages, AdamW's moments start anew in the second; the authors go
-    on in one optimizer run, without warm-up. The last stage goes through the texts from the first epoch's order again,
-    so that some are seen once more often than others. Dropout is active in both branches while training, as theirs is.
-    The last stage trains everything; `train_head_last=False` trains the successor layers alone, as the authors do.
+    A successor starts from the last layer of its own module; start="bottom" is the authors' way, the
+    predecessor's first M layers (2 of 6 layers, dev: 4 points less on `assistant`, 2 on SST-2; see
+    data/results/theseus-study).
+    AdamW moves a module that was not drawn by momentum and decay, since its gradient is zero, not absent.
+    So does the authors' code: their `zero_grad` leaves zeros, too, after a module's first draw.
+    Gates the paper does not have, for comparison: "uniform" (r = u^((1-p)/p), u ~ U[0, 1]: mean p, and
+    plain U[0, 1] at p = 0.5), "anneal" (r = p), and one draw per example instead of per batch.
+    The learning rate has a warm-up and weights decay by .01; the authors have neither. They clip the norm
+    over all parameters, frozen ones included; here it is taken over what trains.
+    A constant rate is 1 after `full_at` of the updates; the authors' default is 1 after the first update.
+    One learning-rate schedule spans both stages, AdamW's moments start anew in the second; the authors go
+    on in one optimizer run. The last stage goes through the texts from the first epoch's order again.
+    Dropout is active in both branches while training, as theirs is.
+    The last stage trains everything; train_head_last=False trains the successor layers alone, as theirs.
 """
 
 import math
+from typing import Literal
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import LayerStore, embed, make_inputs, task_head, transformer_layer
 from keras_compress.bert.layer_maps import check_multiple
 from keras_compress.bert.layers import AttentionBias, register
-from keras_compress.training.loop import (
-    AdamW,
-    adamw,
-    check_fit,
-    check_trained,
-    finetune,
-    fit,
-    task_loss,
-)
-from keras_compress.training.settings import Training, check_choice
+from keras_compress.method import BelowOne, Count, Share, compression, note
+from keras_compress.training.finetune import task_loss, tune
+from keras_compress.training.loop import fit
+from keras_compress.training.optimizer import adamw
+from keras_compress.training.settings import Training
 
-GATES, GRANULARITIES = ("bernoulli", "uniform", "anneal"), ("batch", "sample")
-SCHEDULES, STARTS = ("constant", "linear", "cosine"), ("own", "bottom")
-NUM_LAYERS = 3
+Gate = Literal["bernoulli", "uniform", "anneal"]
+Granularity = Literal["batch", "sample"]
 
 
 @register
@@ -66,8 +66,6 @@ class ModuleMix(keras.layers.Layer):
         self, predecessor, successor, index, gate="bernoulli", granularity="batch", seed=0, **kwargs
     ):
         super().__init__(**kwargs)
-        check_choice("gate", gate, GATES)
-        check_choice("granularity", granularity, GRANULARITIES)
         self.predecessor, self.successor = predecessor, successor
         self.index, self.gate, self.granularity, self.seed = index, gate, granularity, seed
         self.rate = self.add_weight(name="rate", shape=(), initializer="zeros", trainable=False)
@@ -120,39 +118,6 @@ class ModuleMix(keras.layers.Layer):
         return cls(**{**config, **modules})
 
 
-@register
-class DrawnAdamW(keras.optimizers.AdamW):
-    """AdamW that leaves a module that was not drawn alone: its weights, its moments, its decay.
-
-    `tf.cond` gives such a module gradients of zero, not none, and momentum and decay would still move it.
-    """
-
-    def follow(self, mixes):
-        """Ties every weight of the successors to the draw of its module."""
-        self.draws = {
-            self._var_key(v): mix.draw for mix in mixes for v in mix.successor.trainable_variables
-        }
-
-    def _apply_weight_decay(self, variables):
-        """Decay is part of `update_step` here, since it depends on the draw."""
-
-    def update_step(self, gradient, variable):
-        """Loshchilov & Hutter, 2019, Alg. 2, every change times 0 or 1."""
-        key, gradient = self._var_key(variable), tf.convert_to_tensor(gradient)
-        m, v = self._momentums[self._index_dict[key]], self._velocities[self._index_dict[key]]
-        drawn = tf.cast(self.draws[key](), variable.dtype)
-        t, rate = (
-            tf.cast(self.iterations + 1, variable.dtype),
-            tf.cast(self.learning_rate, variable.dtype),
-        )
-        decay = self.weight_decay if self._use_weight_decay(variable) else 0.0
-        m.assign_add(drawn * (1.0 - self.beta_1) * (gradient - m))
-        v.assign_add(drawn * (1.0 - self.beta_2) * (tf.square(gradient) - v))
-        corrected = tf.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t)
-        change = corrected * m / (tf.sqrt(v) + self.epsilon) + decay * variable
-        variable.assign_sub(drawn * rate * change)
-
-
 def constant_rate(rate, steps=None):
     """p(t) = `rate` before step `steps`, then 1; without `steps` always `rate`."""
     return lambda step: 1.0 if steps is not None and step >= steps else rate
@@ -191,35 +156,23 @@ class ReplacingRate(keras.callbacks.Callback):
         logs["replacing_rate"] = float(self.mixes[0].rate.numpy())
 
 
-def even_modules(num_layers, num_modules):
-    """Cuts N layers into M modules of N / M. Raises ValueError if M does not divide N."""
-    check_multiple(num_layers, num_modules, "modules of equal size", "give a `module_map`")
-    size = num_layers // num_modules
-    return [list(range(i * size, (i + 1) * size)) for i in range(num_modules)]
+def cut_into_modules(num_layers, num_modules, module_map=None):
+    """The layers of each module: `module_map`, or M modules of equal size.
 
-
-def check_module_map(module_map, num_layers):
-    """Raises ValueError unless the modules hold every layer once, in order."""
-    whole = list(range(num_layers))
-    try:
-        modules = [[*module] for module in module_map]
-    except TypeError:
-        modules = []
-    if [] in modules or repr(sum(modules, [])) != repr(whole):  # True is no layer
+    Raises:
+        ValueError: if M does not divide N, or the map does not hold every layer once, in order.
+    """
+    if module_map is None:
+        check_multiple(num_layers, num_modules, "modules of equal size", "give a `module_map`")
+        size = num_layers // num_modules
+        return [list(range(i * size, (i + 1) * size)) for i in range(num_modules)]
+    layers = list(range(num_layers))
+    if sum(module_map, []) != layers or [] in module_map or len(module_map) != num_modules:
         raise ValueError(
-            f"`module_map` must be lists that hold every layer from 0 to {num_layers - 1} once, in order, "
-            f"none of them empty. Received: {module_map}. For example {[whole[:1], whole[1:]]}."
+            f"`module_map` must be `num_layers` lists that hold every layer from 0 to {num_layers - 1} once, in "
+            f"order, none empty. Received: {module_map} and {num_modules}. For example [{layers[:1]}, {layers[1:]}]."
         )
-    return modules
-
-
-def check_layers(depth, *, num_layers=NUM_LAYERS, module_map=None, **_):
-    """How many layers the successor has. Raises ValueError if modules cannot cover a predecessor of `depth` layers."""
-    return len(
-        even_modules(depth, num_layers)
-        if module_map is None
-        else check_module_map(module_map, depth)
-    )
+    return module_map
 
 
 def build_theseus(
@@ -241,7 +194,6 @@ def build_theseus(
     Returns:
         (`keras.Model` from the usual inputs to logits, list of `ModuleMix`). The head is the successor's, frozen.
     """
-    check_choice("embeddings", embeddings, ("shared", "separate"))
     ours, theirs = (LayerStore(m.config, existing=m.model.layers) for m in (successor, predecessor))
     predecessor.model.trainable = False
     for layer in successor.model.layers:
@@ -294,128 +246,87 @@ def _embedding_module(get):
     return keras.Model(ids, embed(get, *ids))
 
 
+@compression(bert=True)
 def compress(
     task_model,
     dataset,
     *,
     seed=0,
     training=Training(),
-    num_layers=NUM_LAYERS,
-    module_map=None,
-    schedule="linear",
-    rate=0.3,
-    full_at=0.7,
-    start="own",
-    gate="bernoulli",
-    granularity="batch",
-    embeddings="shared",
-    train_head_last=True,
-    finetune_share=0.4,
+    num_layers: Count | None = None,
+    module_map: list[list[int]] | None = None,
+    schedule: Literal["linear", "constant", "cosine"] = "linear",
+    rate: Share = 0.3,
+    full_at: Share = 0.7,
+    start: Literal["own", "bottom"] = "own",
+    gate: Gate = "bernoulli",
+    granularity: Granularity = "batch",
+    embeddings: Literal["shared", "separate"] = "shared",
+    train_head_last: bool = True,
+    finetune_share: BelowOne = 0.4,
 ):
     """Compresses a fine-tuned model by module replacing, then fine-tunes the successor.
 
     Args:
-        task_model: the predecessor, `TaskModel`; left as it is.
-        training: of both stages together: `finetune_share` of the updates are the last stage's, and one learning-rate
-            schedule spans both.
-        num_layers: layers M of the successor.
-        module_map: list of M lists of layers, in order; default: M modules of equal size. With a map `num_layers` may
-            be left out.
+        task_model: the predecessor, `TaskModel`.
+        training: of both stages together: `finetune_share` of the updates are the last stage's, and one
+            learning-rate schedule spans both.
+        num_layers: layers M of the successor; default: 3, or the length of `module_map`.
+        module_map: list of M lists of layers, in order; default: M modules of equal size.
         schedule: "linear" (Sec. 3.3), "cosine" or "constant". rate: where it starts.
         full_at: share of the replacing stage after which the rate is 1.
-        start: where the successor's layers start: "own": at the last layer of each one's module; "bottom": at the
-            predecessor's bottom M.
+        start: where the successor's layers start: "own": at the last layer of each one's module;
+            "bottom": at the predecessor's bottom M.
         gate, granularity, embeddings: see `ModuleMix` and `build_theseus`.
         train_head_last: whether embeddings and head train in the last stage too.
     Returns:
         `TaskModel` of M layers that holds no weight of the predecessor's layers.
-    Raises:
-        ValueError: if the modules do not cover the predecessor, or a setting is unknown.
     """
-    check_fit(task_model, dataset)
-    check_trained(task_model)
-    check_choice("schedule", schedule, SCHEDULES)
-    check_choice("start", start, STARTS)
-    if not (0.0 <= rate <= 1.0 and 0.0 < full_at <= 1.0 and 0.0 <= finetune_share < 1.0):
-        raise ValueError(
-            "`rate` must be in [0, 1], `full_at` in (0, 1], `finetune_share` in [0, 1). "
-            f"Received: {rate}, {full_at}, {finetune_share}."
-        )
-    depth = task_model.config.num_layers
-    module_map = (
-        even_modules(depth, num_layers)
-        if module_map is None
-        else check_module_map(module_map, depth)
-    )
-    if num_layers not in (len(module_map), NUM_LAYERS):
-        raise ValueError(
-            "`num_layers` must be the number of modules in `module_map`. "
-            f"Received: {num_layers} and {len(module_map)}. Leave it out."
-        )
-    kept = [module[-1] for module in module_map] if start == "own" else range(len(module_map))
+    num_modules = num_layers or (len(module_map) if module_map else 3)
+    modules = cut_into_modules(task_model.config.num_layers, num_modules, module_map)
+    note(num_layers=num_modules, module_map=modules, optimizer="AdamW")
+    kept = [module[-1] for module in modules] if start == "own" else range(num_modules)
     total = training.num_steps(len(dataset.train.texts))
     num_finetune = min(round(finetune_share * total), total - 1)
     num_replacing = total - num_finetune
     full_step = max(1, round(full_at * num_replacing))
-    schedules = {
+    rates = {
         "constant": constant_rate(rate, full_step),
         "linear": linear_rate(rate, (1.0 - rate) / full_step),
         "cosine": cosine_rate(rate, full_step),
     }
-    with training.scope():
-        successor = task_model.keep_layers(kept, seed=seed)
-        mixed, mixes = build_theseus(
-            task_model.clone(seed=seed + 1),
-            successor,
-            module_map,
-            embeddings=embeddings,
-            gate=gate,
-            granularity=granularity,
-            seed=seed,
-        )
-        drawn_alone = gate == "bernoulli" and granularity == "batch"
-        optimizer = adamw(training, total, DrawnAdamW if drawn_alone else AdamW)
-        if drawn_alone:
-            optimizer.follow(mixes)
-        mixed.compile(optimizer, task_loss(successor.task), jit_compile=False)
-    replacing = training.replace(
-        patience=None
-    )  # while old modules help, dev says little: never stop early
+    successor = task_model.keep_layers(kept, seed=seed)
+    mixed, mixes = build_theseus(
+        task_model.clone(seed=seed + 1),
+        successor,
+        modules,
+        embeddings=embeddings,
+        gate=gate,
+        granularity=granularity,
+        seed=seed,
+    )
+    mixed.compile(adamw(training, total), task_loss(successor.task), jit_compile=False)
     successor.curve += fit(
         mixed,
         successor,
         dataset,
-        replacing,
+        training.replace(
+            patience=None
+        ),  # while old modules help, dev says little: never stop early
         seed=seed,
         stage="replace",
         num_steps=num_replacing,
-        callbacks=[ReplacingRate(mixes, schedules[schedule])],
+        callbacks=[ReplacingRate(mixes, rates[schedule])],
     )
-    successor.history.append(
-        {
-            "method": "theseus",
-            "seed": seed,
-            "training": training.settings(),
-            "module_map": module_map,
-            "schedule": schedule,
-            "rate": rate,
-            "full_at": full_at,
-            "start": start,
-            "gate": gate,
-            "granularity": granularity,
-            "embeddings": embeddings,
-            "train_head_last": train_head_last,
-            "finetune_share": finetune_share,
-        }
-    )
+    successor = successor.clone(seed=seed)  # holds no layer of the mixed model any more
     if not num_finetune:
-        return successor.clone()  # off the mixed model, and trainable again
-    return finetune(
+        return successor
+    return tune(
         successor,
         dataset,
         seed=seed,
         training=training,
         num_steps=num_finetune,
         first_step=num_replacing,
-        only=None if train_head_last else "layer_",
+        only="" if train_head_last else "layer_",
     )
