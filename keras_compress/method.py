@@ -47,7 +47,8 @@ class Declaration:
     Attributes:
         name: of the method. data: "labelled" (task and labels of the model), "unlabelled" or "any".
         trained_head: whether the model's head must be trained. bert: whether it must be a BERT.
-        trains: whether the method updates weights, so that seed and learning rate matter.
+        trains: whether the method reads `training`: learning rate, length and the rest.
+        seeded: whether `seed` changes the model.
         settings: {name: default}. models: {name: task that it is loaded for, None for the model's own}.
     """
 
@@ -56,17 +57,18 @@ class Declaration:
     trained_head: bool
     bert: bool
     trains: bool
+    seeded: bool
     settings: dict
     models: dict
 
 
-def compression(*, data="labelled", trained_head=True, bert=False, trains=True):
+def compression(*, data="labelled", trained_head=True, bert=False, trains=True, seeded=None):
     """Makes a function a method: checks its input, runs it, and writes its history entry.
 
     The function runs under `training.scope()`. It may add facts to its entry with `note`.
 
     Args:
-        data, trained_head, bert, trains: see `Declaration`.
+        data, trained_head, bert, trains, seeded: see `Declaration`; `seeded`: by default as `trains`.
     """
 
     def decorate(function):
@@ -85,7 +87,8 @@ def compression(*, data="labelled", trained_head=True, bert=False, trains=True):
             if function.__name__ == "compress"
             else function.__name__
         )
-        declared = Declaration(name, data, trained_head, bert, trains, settings, models)
+        random = trains if seeded is None else seeded
+        declared = Declaration(name, data, trained_head, bert, trains, random, settings, models)
 
         @functools.wraps(function)
         def method(
@@ -252,7 +255,7 @@ def untrained(task_model):
     """The weights of a model's head that were made new when it was loaded and never trained since."""
     new = ()
     for entry in task_model.history:
-        if entry["method"] == "load":
+        if "new" in entry:
             new = entry["new"]
         elif (
             "training" in entry and entry.get("num_answers") != 0

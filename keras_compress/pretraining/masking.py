@@ -4,16 +4,21 @@ Equation map
     15 % of the words; of these 80 % [MASK], 10 % a random piece, 10 % unchanged     mask_words
     P(n) = (1 / n) / sum_{k=1..N} 1 / k, n words in a row                            length_probabilities
 Departures
-    Each word is drawn on its own, so that a text has 15 % masked words on average; the authors draw exactly 15 %.
+    Each word is drawn on its own, so that a text has 15 % masked words on average; the authors draw
+    exactly 15 %.
     Drawn anew in every epoch (as RoBERTa does), not ten times beforehand. No limit of 20 pieces per text.
-    N-grams may overlap, and reach from one segment into the next; they begin so often that 15 % of the words are masked
-    all the same.
+    N-grams may overlap, and reach from one segment into the next. They begin so often that 15 % of the
+    words are masked all the same.
 """
 
+from typing import Annotated
+
 import numpy as np
+from pydantic import Field
 
 from keras_compress.backend import tf
 
+MaskShare = Annotated[float, Field(gt=0, lt=1)]
 MASKED, RANDOM = 0.8, 0.1
 
 
@@ -22,30 +27,28 @@ def mask_words(inputs, words, tokenizer, seed, share=0.15, ngram=1):
 
     Args:
         inputs: dict of int32 (batch, seq), as from `Dataset.batches`.
-        words: int32 (batch, seq): the number of the word that each piece belongs to (a word is drawn as a whole), or -1
-            where nothing may be masked. `each_piece` makes every piece a word.
+        words: int32 (batch, seq): the number of the word that each piece belongs to (a word is drawn
+            as a whole), or -1 where nothing may be masked. `each_piece` makes every piece a word.
         tokenizer: its vocabulary must have [MASK].
-        seed: two ints, or an int32 tensor of two: the draw is a stateless function of it.
+        seed: two integers: the draw is a stateless function of them.
         share: chance of a word. ngram: N, most words in a row that are drawn together.
     Returns:
-        (inputs with changed `input_word_ids`, targets): targets int32 (batch, seq), the true id where one was drawn,
-        -1 elsewhere.
+        (inputs with changed `input_word_ids`, targets): targets int32 (batch, seq), the true id where
+        a piece was drawn, -1 elsewhere.
     """
     ids = inputs["input_word_ids"]
+    seed = tf.stack([tf.cast(number, tf.int64) for number in seed])
     draw = tf.random.stateless_uniform((3 + (ngram > 1), *tf.unstack(tf.shape(ids))), seed)
     hit = begins = draw[0] < begin_rate(share, ngram)  # (batch, seq): column k is word number k
     if ngram > 1:
         lengths = draw_lengths(draw[3], ngram)
-        for place in range(1, ngram):  # words that an n-gram begun earlier reaches
-            reaches = begins & (lengths > place)
-            hit |= tf.pad(reaches, [[0, 0], [place, 0]])[:, : tf.shape(ids)[1]]
+        for distance in range(1, ngram):  # words that an n-gram begun earlier reaches
+            reaches = begins & (lengths > distance)
+            hit |= tf.pad(reaches, [[0, 0], [distance, 0]])[:, : tf.shape(ids)[1]]
     chosen = tf.gather(hit, tf.maximum(words, 0), batch_dims=1) & (words >= 0)
     random_ids = tf.cast(draw[2] * len(tokenizer.vocab), ids.dtype)
-    changed = tf.where(
-        draw[1] < MASKED,
-        tokenizer.ids["[MASK]"],
-        tf.where(draw[1] < MASKED + RANDOM, random_ids, ids),
-    )
+    changed = tf.where(draw[1] < MASKED + RANDOM, random_ids, ids)
+    changed = tf.where(draw[1] < MASKED, tokenizer.ids["[MASK]"], changed)
     return {**inputs, "input_word_ids": tf.where(chosen, changed, ids)}, tf.where(chosen, ids, -1)
 
 
@@ -70,22 +73,17 @@ def begin_rate(share, ngram):
 
 
 def each_word(inputs, tokenizer):
-    """The number of the word that each piece is part of, ## pieces going on with one; [CLS], [SEP], padding -1."""
-    goes_on = tf.gather(
-        tf.constant([piece.startswith("##") for piece in tokenizer.vocab]), inputs["input_word_ids"]
-    )
-    numbers = tf.cumsum(tf.cast(~goes_on, tf.int32), axis=1) - 1
+    """The number of the word that each piece is part of; ## pieces go on with a word. Special pieces: -1."""
+    goes_on = tf.constant([piece.startswith("##") for piece in tokenizer.vocab])
+    begins = ~tf.gather(goes_on, inputs["input_word_ids"])
+    numbers = tf.cumsum(tf.cast(begins, tf.int32), axis=1) - 1
     return tf.where(each_piece(inputs, tokenizer) < 0, -1, numbers)
 
 
 def each_piece(inputs, tokenizer):
     """Every piece as a word of its own; [CLS], [SEP] and padding as -1. int32 (batch, seq)."""
-    ids = inputs["input_word_ids"]
-    special = (
-        (ids == tokenizer.ids["[CLS]"])
-        | (ids == tokenizer.ids["[SEP]"])
-        | (inputs["input_mask"] == 0)
-    )
+    ids, padded = inputs["input_word_ids"], inputs["input_mask"] == 0
+    special = padded | (ids == tokenizer.ids["[CLS]"]) | (ids == tokenizer.ids["[SEP]"])
     return tf.where(special, -1, tf.range(tf.shape(ids)[1])[None])
 
 
@@ -93,6 +91,6 @@ def check_mask_piece(tokenizer):
     """Raises ValueError unless the vocabulary has [MASK]."""
     if "[MASK]" not in tokenizer.ids:
         raise ValueError(
-            "Masked-LM needs the piece [MASK] in the vocabulary. It is missing: take the vocab.txt of a "
-            "BERT."
+            "The vocabulary must have the piece [MASK]. Received: a vocabulary without it. Take the "
+            "vocab.txt of a BERT."
         )
