@@ -50,6 +50,7 @@ class Declaration:
         trains: whether the method reads `training`: learning rate, length and the rest.
         seeded: whether `seed` changes the model.
         settings: {name: default}. models: {name: task that it is loaded for, None for the model's own}.
+    A method's attribute `check` checks settings without running it.
     """
 
     name: str
@@ -90,11 +91,14 @@ def compression(*, data="labelled", trained_head=True, bert=False, trains=True, 
         random = trains if seeded is None else seeded
         declared = Declaration(name, data, trained_head, bert, trains, random, settings, models)
 
+        def check_settings(given):
+            return check(function, {**settings, **given}, f"See `methods {name}`.")
+
         @functools.wraps(function)
         def method(
             task_model, dataset, *, seed=0, training=parameters["training"].default, **given
         ):
-            values = check(function, {**settings, **given}, f"See `methods {name}`.")
+            values = check_settings(given)
             check_input(declared, task_model, dataset, training)
             for setting, task in models.items():
                 if isinstance(values[setting], str):
@@ -116,7 +120,7 @@ def compression(*, data="labelled", trained_head=True, bert=False, trains=True, 
             result.history = [*result.history, entry]
             return result
 
-        method.declared = declared
+        method.declared, method.check = declared, check_settings
         return method
 
     return decorate
@@ -272,6 +276,11 @@ def check_trained(task_model):
             f"The model's head must be trained. Received: a model whose {', '.join(new)} is new. Train it first "
             "with `train`: on the data of its task; for a masked-LM model that is unlabelled text."
         )
+
+
+def compress(name, task_model, dataset, **settings):
+    """Compresses a model with the method of this name; `settings` are `seed`, `training` and its own."""
+    return method(name)(task_model, dataset, **settings)
 
 
 def methods():

@@ -54,7 +54,10 @@ def compress(
             "`patience` must be none: the centroids belong to the last update. "
             f"Received: {training.patience}. Leave it out."
         )
-    copy, start = task_model.clone(seed=seed), clustering_api.CentroidInitialization.KMEANS_PLUS_PLUS
+    copy, start = (
+        task_model.clone(seed=seed),
+        clustering_api.CentroidInitialization.KMEANS_PLUS_PLUS,
+    )
     clustered = wrapped(
         copy.model, lambda layer: clustering_api.cluster_weights(layer, num_clusters, start)
     )
