@@ -4,7 +4,7 @@
 
 Each case below is one call: method(METHOD)(MODEL, DATA, seed=, training=, **settings, **models).
 Left out are MODEL "two", DATA "classification", SEED and what TRAINING says. `then` is a second call:
-"finetune" of the result, or "soft_targets" from MODEL with the result as student.
+"finetune" or "fold" of the result, or "soft_targets" from MODEL with the result as student.
 """
 import argparse
 import contextlib
@@ -153,7 +153,8 @@ CASES = [
      "settings": {"embedding_size": 8, "adapter": "hgt", "fit_steps": 20, "row_weights": "none"},
      "then": "soft_targets"},
     {"name": "define-folded", "method": "define", "model": "wide",
-     "settings": {"embedding_size": 8, "adapter": "mlp", "fit_steps": 20, "folded": True}},
+     "settings": {"embedding_size": 8, "adapter": "mlp", "fit_steps": 20},
+     "then": "fold"},
 
     # quantisation and pruning
     {"name": "q8bert-static-8", "method": "q8bert", "settings": {"start_step": 2, "decay": 0.9}},
@@ -285,8 +286,8 @@ def run_case(case):
         settings = {"seed": SEED, "training": Training(**training)}
         small = method(case["method"])(start, data, **settings, **case.get("settings", {}),
                                        **{name: model_of(model) for name, model in models.items()})
-        if case.get("then") == "finetune":
-            return method("finetune")(small, data, **settings)
+        if case.get("then") in ("finetune", "fold"):
+            return method(case["then"])(small, data, **settings)
         if case.get("then") == "soft_targets":
             return method("soft_targets")(start, data, student=small, **settings)
         return small

@@ -1,0 +1,67 @@
+"""The house: budgets of lines and tokens, the direction of imports, and a quick start without TensorFlow."""
+
+import io
+import subprocess
+import sys
+import time
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Lines after the formatter, docstrings included (DESIGN's two budgets), and tokens of both together.
+LIBRARY = (
+    "method.py backend.py files.py __init__.py bert training pretraining replacement distillation "
+    "factorization quantization pruning"
+).split()
+BUDGETS = {"library": 5_200, "workshop": 4_400}
+TOKENS = 50_000
+
+
+def files():
+    """{"library": [paths], "workshop": [paths]} of all code that is no test and no lesson."""
+    package = ROOT / "keras_compress"
+    every = [*package.rglob("*.py"), *(ROOT / "mobile_export").glob("*.py")]
+    library = [
+        p for p in every if package in p.parents and p.relative_to(package).parts[0] in LIBRARY
+    ]
+    return {"library": library, "workshop": [p for p in every if p not in library]}
+
+
+@pytest.mark.parametrize("room", BUDGETS)
+def test_lines_stay_within_the_budget(room):
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files()[room]}
+    assert sum(lines.values()) <= BUDGETS[room], sorted(lines.values())[-5:]
+
+
+def test_tokens_stay_within_the_budget():
+    count = 0
+    for path in [path for room in files().values() for path in room]:
+        code = io.StringIO(path.read_text(encoding="utf-8"))
+        kinds = (tokenize.NAME, tokenize.OP, tokenize.NUMBER)
+        count += sum(token.type in kinds for token in tokenize.generate_tokens(code.readline))
+    assert count <= TOKENS
+
+
+def test_the_linter_finds_nothing_and_imports_point_one_way():
+    bin_folder = Path(sys.executable).parent
+    for command in (["ruff", "format", "--check"], ["ruff", "check"], ["lint-imports"]):
+        tool = [bin_folder / command[0], *command[1:]]
+        done = subprocess.run(tool, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("what", ["import keras_compress", "--help"])
+def test_a_quick_start_without_tensorflow(what):
+    if what == "--help":
+        code = "from keras_compress.cli import parser; parser().format_help()"
+    else:
+        code = what
+    code += "; import sys; sys.exit('tensorflow' in sys.modules)"
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+        times.append(time.perf_counter() - begin)
+    assert min(times) < 0.5
