@@ -19,8 +19,9 @@ def distill_step():
     from keras_compress.backend import tf
     from keras_compress.datasets.dataset import Dataset, Split
     from keras_compress.distillation.tinybert import attention_loss, hidden_loss, projection
-    from keras_compress.training.distill import Distiller, label_loss, outputs, soft_target_loss
-    from keras_compress.training.loop import adamw
+    from keras_compress.training.distill import Distiller, named_outputs, outputs_read
+    from keras_compress.training.losses import label_loss, masked_mean, soft_label_loss
+    from keras_compress.training.optimizer import adamw
     from keras_compress.training.settings import Training
     from keras_compress.training.teacher_cache import cache_outputs
 
@@ -33,60 +34,40 @@ def distill_step():
     }
     inputs = {k: tf.constant(v, tf.int32) for k, v in inputs.items()}
     labels = tf.constant(random.integers(0, 2, BATCH), tf.int32)
-    inside = projection(384, 384, seed=0)
-    their_states, our_states = (
-        [f"hidden_states/{n}" for n in layers] for layers in ((0, 2, 4, 6), range(4))
-    )
-    their_scores, our_scores = (
-        [f"attention_scores/{n}" for n in layers] for layers in ((1, 3, 5), range(3))
-    )
+    W = projection(384, 384, seed=0)
 
-    def on_answers(theirs, ours, labels, mask):
-        return {
-            "soft": soft_target_loss(theirs["logits"], ours["logits"], 2.0),
-            "label": label_loss(labels, ours["logits"]),
-        }
+    def soft(T, S, labels, mask):
+        return masked_mean(soft_label_loss(T["logits"], S["logits"], 2.0))
 
-    def on_inside(theirs, ours, labels, mask):
-        return {
-            "hidden": tf.add_n(
-                [
-                    hidden_loss(theirs[one], inside(ours[other]), mask)
-                    for one, other in zip(their_states, our_states)
-                ]
-            ),
-            "attn": tf.add_n(
-                [
-                    attention_loss(theirs[one], ours[other], mask)
-                    for one, other in zip(their_scores, our_scores)
-                ]
-            ),
-        }
+    def label(T, S, labels, mask):
+        return label_loss(labels, S["logits"])
 
-    def distiller(ask, objective, names, parts, projections=()):
-        model = Distiller(
-            ask, outputs(student, names), objective, dict.fromkeys(parts, 1.0), projections
-        )
-        model.compile(adamw(Training(), 100), jit_compile=False)
-        return model
+    def hidden(T, S, labels, mask):
+        states = ((T["hidden_states", 2 * m], W(S["hidden_states", m])) for m in range(4))
+        return tf.add_n([hidden_loss(*pair, mask) for pair in states])
+
+    def attn(T, S, labels, mask):
+        scores = ((T["attention_scores", 2 * m + 1], S["attention_scores", m]) for m in range(3))
+        return tf.add_n([attention_loss(*pair, mask) for pair in scores])
 
     kinds = {
-        "logits": (on_answers, ["logits"], ["logits"], ("soft", "label")),
-        "TinyBERT's inside": (
-            on_inside,
-            their_states + their_scores,
-            our_states + our_scores,
-            ("hidden", "attn"),
-            [inside],
-        ),
+        "logits": ({"soft": soft, "label": label}, []),
+        "TinyBERT's inside": ({"hidden": hidden, "attn": attn}, [W]),
     }
-    steps = {"plain": training_step(plain.model, adamw(Training(), 100))}
-    for kind, (objective, theirs, ours, *rest) in kinds.items():
-        asked = outputs(teacher, theirs)
-        forward = tf.function(lambda asked=asked: asked(inputs, training=False))
-        kept = forward()
-        running = distiller(lambda x, asked=asked: asked(x, training=False), objective, ours, *rest)
-        reading = distiller(lambda x: x, objective, ours, *rest)
+    steps, frozen = {"plain": training_step(plain.model, adamw(Training(), 100))}, {}
+    for kind, (losses, layers) in kinds.items():
+        keys, student_keys = outputs_read(losses.values(), teacher, student)
+        frozen[kind] = named_outputs(teacher, keys)
+        forward = tf.function(lambda model=frozen[kind]: model(inputs, training=False))
+
+        def distiller(ask, losses=losses, layers=layers, student_keys=student_keys):
+            learning = named_outputs(student, student_keys)
+            model = Distiller(ask, learning, losses, dict.fromkeys(losses, 1.0), layers)
+            model.compile(adamw(Training(), 100), jit_compile=False)
+            return model
+
+        running = distiller(lambda x, model=frozen[kind]: model(x, training=False))
+        reading, kept = distiller(lambda x: x), forward()
         step = tf.function(
             lambda m=running: m.train_step(({"student": inputs, "teacher": inputs}, labels))["loss"]
         )
@@ -110,10 +91,10 @@ def distill_step():
     )
     training = Training(batch_size=BATCH, max_length=LENGTH)
 
-    def reading_ms(names):
+    def reading_ms(model):
         """Per batch, all from the files of `cache_outputs`."""
         batches = cache_outputs(
-            outputs(teacher, names),
+            model,
             dataset,
             teacher.tokenizer,
             student.tokenizer,
@@ -128,11 +109,9 @@ def distill_step():
         return 1000 * (time.perf_counter() - start) / RUNS
 
     where, found = f"plain student step {ms['plain']:.0f} ms, seq {LENGTH}, batch {BATCH}", []
-    for kind, (_, theirs, *_) in kinds.items():
-        step, teacher_ms, cached, read = (
-            *(ms[kind, part] for part in ("step", "teacher", "cached")),
-            reading_ms(theirs),
-        )
+    for kind in kinds:
+        step, teacher_ms, cached = (ms[kind, part] for part in ("step", "teacher", "cached"))
+        read = reading_ms(frozen[kind])
         found += [
             figure(
                 f"distill_step, {kind}",

@@ -122,7 +122,7 @@ def litert_vs_onnxruntime():
             for kind, name in ((Runner, name), (OnnxRunner, f"onnx_{name}"))
         ]
         inputs = random_inputs(runners[0])
-        times = cpu_ms(*(lambda r=r: r.run(inputs) for r in runners))
+        times = cpu_ms(*(lambda r=r, inputs=inputs: r.run(inputs) for r in runners))
         figures += [
             figure(
                 "litert_vs_onnxruntime" + suffix,

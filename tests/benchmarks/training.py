@@ -25,7 +25,7 @@ def minilm(num_layers=6):
 def training_step(model, optimizer):
     """A function that runs one whole training step on full-length random texts."""
     from keras_compress.backend import tf
-    from keras_compress.training.loop import task_loss
+    from keras_compress.training.finetune import task_loss
 
     random = np.random.default_rng(0)
     inputs = {
@@ -47,20 +47,16 @@ def theseus_step():
 
     A mean, not a median: the work of a step depends on what is drawn, and the draws of the steps timed here differ.
     """
-    from keras_compress.replacement.theseus import DrawnAdamW, build_theseus, even_modules
-    from keras_compress.training.loop import adamw
+    from keras_compress.replacement.theseus import build_theseus, cut_into_modules
+    from keras_compress.training.optimizer import adamw
     from keras_compress.training.settings import Training
 
     predecessor = minilm()
     mixed, mixes = build_theseus(
-        predecessor.clone(), predecessor.keep_layers(range(3)), even_modules(6, 3)
+        predecessor.clone(), predecessor.keep_layers(range(3)), cut_into_modules(6, 3)
     )
-    optimizer = adamw(Training(), 100, DrawnAdamW)
-    optimizer.follow(mixes)
-    theseus, plain = (
-        training_step(mixed, optimizer),
-        training_step(predecessor.model, adamw(Training(), 100)),
-    )
+    theseus = training_step(mixed, adamw(Training(), 100))
+    plain = training_step(predecessor.model, adamw(Training(), 100))
     small = minilm(3)
     three = training_step(small.model, adamw(Training(), 100))
     drawn = iter(range(10_000))
@@ -93,7 +89,7 @@ def training_peak():
     """Share of both cores' sgemm peak that a training step reaches; 3 x the matrix products of the forward pass."""
     from keras_compress.backend import tf
     from keras_compress.measure.cost import flops
-    from keras_compress.training.loop import adamw
+    from keras_compress.training.optimizer import adamw
     from keras_compress.training.settings import Training
 
     model = minilm()
@@ -122,7 +118,8 @@ def bucketing():
     from keras_compress import datasets
     from keras_compress.backend import tf
     from keras_compress.bert.checkpoints import load
-    from keras_compress.training.loop import adamw, task_loss
+    from keras_compress.training.finetune import task_loss
+    from keras_compress.training.optimizer import adamw
     from keras_compress.training.settings import Training
 
     data = datasets.load("apidocs")
