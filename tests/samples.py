@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_compress.datasets.dataset import Dataset, Split
 from tests.bert import tiny
 
 WORDS = "the a sat on un cafe 1 2 x".split()
@@ -46,6 +47,16 @@ def data(folder, task="classification", numbers=(24, 20, 30)):
         )
     (folder / "labels.txt").write_text("\n".join(tiny.LABELS[task]) + "\n", encoding="utf-8")
     return folder
+
+
+def corpus(num_documents=200, sentences=7, dev=True, seed=0):
+    """Running text: documents of sentences of 6 words. No sentence occurs twice, so it tells its own position."""
+    words = "the a cat dog sat on mat un cafe".split()
+    random, texts = np.random.default_rng(seed), {}
+    while len(texts) < num_documents * sentences:
+        texts[" ".join(words[i] for i in random.integers(0, len(words), 6))] = None
+    whole = Split(list(texts), [k // sentences for k in range(len(texts))])
+    return Dataset("prose", "unlabelled", (), whole, whole if dev else None)
 
 
 def model(folder, task="classification", tuned=False, **changes):

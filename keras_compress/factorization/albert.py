@@ -110,19 +110,21 @@ def compress(
     Returns:
         `TaskModel`; its history tells the relative error of the matrix.
     """
-    if sharing == "none" and (embedding_size is None or (num_groups, how) != (1, "mean")):
+    narrows, shares = embedding_size is not None, sharing != "none"
+    if (
+        not (narrows or shares)
+        or (not narrows and row_weights != "counts")
+        or (not shares and (num_groups, how) != (1, "mean"))
+    ):
         raise ValueError(
-            "`embedding_size` or `sharing` must be given; `num_groups` and `how` belong to `sharing`. "
-            f"Received: {embedding_size}, {sharing}, {num_groups} and {how}. Say what to share."
-        )
-    if embedding_size is None and row_weights != "counts":
-        raise ValueError(
-            f"`row_weights` belongs to `embedding_size`. Received: {row_weights}. Leave it out."
+            "`embedding_size` or `sharing` must be given; `row_weights` belongs to the first, `num_groups` "
+            f"and `how` to the second. Received: {embedding_size}, {sharing}, {row_weights}, {num_groups} "
+            f"and {how}. Leave out what does not belong."
         )
     small, error = task_model, None
-    if sharing != "none":
+    if shares:
         small = share_layers(small, sharing, num_groups, how, seed=seed)
-    if embedding_size is not None:
+    if narrows:
         importance = row_importance(row_weights, dataset, task_model.tokenizer)
         small, error = factorize(small, embedding_size, importance, seed=seed)
         log.info("embedding matrix of width %d: relative error %.3f", embedding_size, error)

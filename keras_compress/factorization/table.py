@@ -26,17 +26,17 @@ def row_importance(row_weights, dataset, tokenizer):
 def check_wide_table(task_model, embedding_size):
     """Raises ValueError unless a narrow matrix and a projection can replace a model's embedding matrix."""
     config, task = task_model.config, task_model.task
-    if embedding_size >= config.hidden_size:
-        raise ValueError(
-            f"`embedding_size` must be 1 to {config.hidden_size - 1}, below the hidden size. "
-            f"Received: {embedding_size}. Lower it."
-        )
     if config.adapter_shapes or config.embedding_norm != "hidden" or task == "mlm":
         raise ValueError(
             "The embedding matrix must be as wide as the layers, be normalised at that width, and "
             f"score no words. Received: width {config.table_size} in layers of {config.hidden_size}, "
             f"`embedding_norm` = {config.embedding_norm!r}, task {task}. Take the model that this was "
             "made from; load a masked-LM model with the task and labels of your data."
+        )
+    if embedding_size >= config.hidden_size:
+        raise ValueError(
+            f"`embedding_size` must be below the hidden size, {config.hidden_size}. "
+            f"Received: {embedding_size}. Lower it."
         )
 
 
@@ -51,12 +51,12 @@ def factorize_table(table, size, importance=None):
     Returns:
         (narrow (V, E), projection (E, H), relative error with all rows alike).
     Raises:
-        ValueError: if E is out of range.
+        ValueError: if E is above that.
     """
-    if not 1 <= size <= min(table.shape):
+    if size > min(table.shape):
         raise ValueError(
-            f"`embedding_size` must be 1 to {min(table.shape)}, the smaller side of the embedding "
-            f"matrix. Received: {size}."
+            f"`embedding_size` must be at most {min(table.shape)}, the smaller side of the matrix. "
+            f"Received: {size}. Lower it."
         )
     table = table.astype(np.float64)
     rows = table if importance is None else np.sqrt(importance)[:, None] * table

@@ -74,10 +74,9 @@ def pretrain(
     heads = {  # the curve's columns have these names
         name: keras.layers.Activation("linear", name=name)(scores) for name, scores in heads.items()
     }
-    trained, num_steps = (
-        keras.Model(chosen.input, heads),
-        training.num_steps(len(pairs.train.texts)),
-    )
+    trained = keras.Model(chosen.input, heads)
+    num_pairs = len(pairs.train.texts)
+    num_steps = training.num_steps(num_pairs)
     metrics = {name: "accuracy" for name in heads if name == "sentence"}
     trained.compile(adamw(training, num_steps), losses, jit_compile=False, metrics=metrics)
 
@@ -102,7 +101,7 @@ def pretrain(
         words = {"dev": masked_accuracy(model, as_written, training, mask_share)}
         return {**words, "dev_sentence": sentence_accuracy()} if judge else words
 
-    clock, num_pairs = StepClock(), len(pairs.train.texts)
+    clock = StepClock()
     note(num_steps=num_steps, pairs=num_pairs, parameters=model.model.count_params())
     rows = fit(
         trained,

@@ -20,7 +20,6 @@ import logging
 import numpy as np
 
 from keras_compress.datasets.dataset import Dataset, Split
-from keras_compress.training.settings import check_choice
 
 log = logging.getLogger(__name__)
 LABELS = ("as written", "changed")
@@ -32,34 +31,27 @@ def sentence_pairs(dataset, tokenizer, max_length, sentence_task="sop", seed=0):
 
     Args:
         dataset: unlabelled `Dataset`; its labels number the documents.
-        tokenizer: `Tokenizer` that tells how long a sentence is. max_length: pieces of a pair, special ones included.
+        tokenizer: `Tokenizer` that tells how long a sentence is.
+        max_length: pieces of a pair, special ones included.
         sentence_task: "sop", "nsp" or "none".
     Returns:
         `Dataset` of task "matching" with the labels "as written" and "changed"; dev only if it has pairs.
     Raises:
-        ValueError: if the data are no running text, or hold too few documents of two sentences.
+        ValueError: if the text holds too few documents of two sentences.
     """
-    check_choice("sentence_task", sentence_task, ("sop", "nsp", "none"))
-    if dataset.task != "unlabelled":
-        raise ValueError(
-            "Sentence pairs are made of running text. Received: "
-            f"{dataset.task} data ({dataset.name}), whose texts have no order. Take apidocs, or a text "
-            "file with one sentence a line and an empty line between documents."
-        )
-    splits = {}
-    for place, name in enumerate(("train", "dev")):
-        split, random = getattr(dataset, name), np.random.default_rng([seed, place])
-        found = segments(split, tokenizer, max_length, random) if split else []
-        enough = len({document for document, _, _ in found}) > (sentence_task == "nsp")
-        if not enough and name == "train":
+    splits = {"train": None, "dev": None}
+    for number, name in enumerate(splits):
+        split, random = getattr(dataset, name), np.random.default_rng([seed, number])
+        pairs = segments(split, tokenizer, max_length, random) if split else []
+        if len({document for document, _, _ in pairs}) > (sentence_task == "nsp"):
+            splits[name] = change(pairs, sentence_task, random)
+        elif name == "train":
             raise ValueError(
-                "A corpus must have sentences to order: documents of two sentences or more, for nsp two "
-                f"such documents. Received: {dataset.name}, {len(split.texts)} sentences in "
-                f"{len({*split.labels})} documents, {len(found)} pairs of segments of {max_length} pieces "
-                "at most. Write one sentence a line, and an empty line only where a document ends; if "
-                "sentences fill a text alone, raise `max_length`."
+                "A corpus must have documents of two sentences or more, for nsp two such documents. "
+                f"Received: {dataset.name}, {len(split.texts)} sentences in {len({*split.labels})} "
+                f"documents, {len(pairs)} pairs of {max_length} pieces at most. Write one sentence a line, "
+                "and an empty line where a document ends, or raise `max_length`."
             )
-        splits[name] = change(found, sentence_task, random) if enough else None
     return Dataset(dataset.name, "matching", LABELS, **splits)
 
 
@@ -70,59 +62,52 @@ def by_length(pairs, tokenizer, max_length):
     """
     from sklearn.tree import DecisionTreeClassifier
 
-    lengths = [
-        np.array(
-            [
-                (encoding.type_ids.count(0), encoding.type_ids.count(1))
-                for encoding in tokenizer.encode(split.texts, max_length)
-            ]
-        )
-        for split in (pairs.train, pairs.dev)
-    ]
-    tree = DecisionTreeClassifier(
-        min_samples_leaf=max(1, min(100, len(lengths[0]) // 4)), random_state=0
-    )
-    return float(tree.fit(lengths[0], pairs.train.labels).score(lengths[1], pairs.dev.labels))
+    def lengths(split):
+        encodings = tokenizer.encode(split.texts, max_length)
+        return [[each.type_ids.count(0), each.type_ids.count(1)] for each in encodings]
+
+    train, dev = lengths(pairs.train), lengths(pairs.dev)
+    leaf = max(1, min(100, len(train) // 4))
+    tree = DecisionTreeClassifier(min_samples_leaf=leaf, random_state=0)
+    return float(tree.fit(train, pairs.train.labels).score(dev, pairs.dev.labels))
 
 
 def segments(split, tokenizer, max_length, random):
     """[(document, A, B)], A and B neighbouring texts of one or more sentences each."""
     lengths = [len(encoding.ids) - 2 for encoding in tokenizer.encode(split.texts, max_length)]
-    room, found, skipped = max_length - 3, [], 0  # for [CLS] and two [SEP]
+    room, pairs, alone = max_length - 3, [], 0  # room beside [CLS] and two [SEP]
     rows = zip(split.labels, split.texts, lengths)
-    for document, sentences in itertools.groupby(rows, key=lambda row: row[0]):
-        chunk, size, target = [], 0, None
-        sentences = [(text, length) for _, text, length in sentences]
-        for place, (text, length) in enumerate(sentences, start=1):
-            if target is None:
-                target = (
-                    random.integers(min(2, room), room + 1) if random.random() < SHORTER else room
-                )
+    for document, group in itertools.groupby(rows, key=lambda row: row[0]):
+        sentences, chunk = list(group), []
+        for number, (_, text, length) in enumerate(sentences, start=1):
+            if not chunk:
+                shorter = random.random() < SHORTER
+                size, target = 0, random.integers(min(2, room), room + 1) if shorter else room
             chunk.append(text)
             size += length
-            if size >= target or place == len(sentences):
+            if size >= target or number == len(sentences):
                 if len(chunk) > 1:
                     cut = random.integers(1, len(chunk))
-                    found.append((document, " ".join(chunk[:cut]), " ".join(chunk[cut:])))
-                skipped += len(chunk) == 1
-                chunk, size, target = [], 0, None
+                    pairs.append((document, " ".join(chunk[:cut]), " ".join(chunk[cut:])))
+                alone += len(chunk) == 1
+                chunk = []
     log.info(
-        "sentence pairs: %d; left out, since they stood alone: %d sentences", len(found), skipped
+        "sentence pairs: %d; left out, since they stand alone: %d sentences", len(pairs), alone
     )
-    return found
+    return pairs
 
 
-def change(found, sentence_task, random):
+def change(pairs, sentence_task, random):
     """The pairs, about half of them changed as the task says, as a `Split`."""
-    pairs, labels = [], []
-    for document, a, b in found:
+    texts, labels = [], []
+    for document, a, b in pairs:
         label = int(sentence_task != "none" and random.random() < 0.5)
         if label and sentence_task == "sop":
             a, b = b, a
         elif label:
             other = document
             while other == document:
-                other, _, b = found[random.integers(len(found))]
-        pairs.append((a, b))
+                other, _, b = pairs[random.integers(len(pairs))]
+        texts.append((a, b))
         labels.append(label)
-    return Split(pairs, labels)
+    return Split(texts, labels)

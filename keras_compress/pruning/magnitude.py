@@ -19,12 +19,10 @@ import tensorflow_model_optimization as tfmot
 from keras_compress.backend import tf
 from keras_compress.bert.wrapping import is_inner_dense, wrapped
 from keras_compress.method import BelowOne, Count, Share, compression, note
-from keras_compress.training.finetune import task_loss
-from keras_compress.training.loop import fit
-from keras_compress.training.optimizer import adamw
+from keras_compress.training.finetune import tune
 from keras_compress.training.settings import Training
 
-sparsity_api = tfmot.sparsity.keras
+api = tfmot.sparsity.keras
 
 
 def schedule(num_steps, sparsity, initial_sparsity=0.0, begin=0.0, end=0.75, frequency=50):
@@ -39,7 +37,7 @@ def schedule(num_steps, sparsity, initial_sparsity=0.0, begin=0.0, end=0.75, fre
     frequency = max(1, min(frequency, (last - first) // 10))
     # A mask is made only where frequency divides t - t_0: another t_1 would never bring the last mask.
     last = first + max(1, (last - first) // frequency) * frequency
-    return sparsity_api.PolynomialDecay(
+    return api.PolynomialDecay(
         initial_sparsity, sparsity, first, last, power=3, frequency=frequency
     )
 
@@ -50,7 +48,7 @@ def zeros(task_model):
     return 1.0 - sum(map(np.count_nonzero, kernels)) / sum(map(np.size, kernels))
 
 
-class CountUpdates(sparsity_api.UpdatePruningStep):
+class CountUpdates(api.UpdatePruningStep):
     """Sets TF-MOT's step to the optimizer's. TF-MOT's own count adds each use of a shared layer."""
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -78,20 +76,22 @@ def compress(
     Returns:
         `TaskModel` of the same shape and size; its history tells the share of zeros.
     """
-    if initial_sparsity > sparsity or begin >= end or training.patience is not None:
+    if initial_sparsity > sparsity or begin >= end:
         raise ValueError(
-            "`initial_sparsity` must be at most `sparsity`, `begin` below `end`, and `patience` none, "
-            "since the weights of an earlier update have fewer zeros. Received: "
-            f"{initial_sparsity}, {sparsity}, {begin}, {end} and {training.patience}. Change the first that is not."
+            "`initial_sparsity` must be at most `sparsity`, `begin` below `end`. Received: "
+            f"{initial_sparsity}, {sparsity}, {begin} and {end}. Exchange them."
+        )
+    if training.patience is not None:
+        raise ValueError(
+            "`patience` must be none: the weights of an earlier update have fewer zeros. "
+            f"Received: {training.patience}. Leave it out."
         )
     num_steps = training.num_steps(len(dataset.train.texts))
     decay = schedule(num_steps, sparsity, initial_sparsity, begin, end, frequency)
     small = task_model.clone(seed=seed)
     # The wrappers hold the very layers of `small`: it is what `strip_pruning` would give.
-    pruned = wrapped(small.model, lambda layer: sparsity_api.prune_low_magnitude(layer, decay))
-    pruned.compile(adamw(training, num_steps), task_loss(small.task), jit_compile=False)
-    small.curve += fit(
-        pruned, small, dataset, training, seed=seed, stage="magnitude", callbacks=[CountUpdates()]
-    )
+    pruned = wrapped(small.model, lambda layer: api.prune_low_magnitude(layer, decay))
+    settings = {"model": pruned, "stage": "magnitude", "callbacks": [CountUpdates()]}
+    tune(small, dataset, seed=seed, training=training, **settings)
     note(zeros=zeros(small))
     return small

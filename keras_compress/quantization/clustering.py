@@ -25,12 +25,10 @@ from keras_compress.bert.task_model import weights_of
 from keras_compress.bert.wrapping import wrapped
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.method import compression
-from keras_compress.training.finetune import task_loss
-from keras_compress.training.loop import fit
-from keras_compress.training.optimizer import adamw
+from keras_compress.training.finetune import tune
 from keras_compress.training.settings import Training
 
-clustering_api = tfmot.clustering.keras
+api = tfmot.clustering.keras
 
 
 @compression(trained_head=False, bert=True)
@@ -54,28 +52,14 @@ def compress(
             "`patience` must be none: the centroids belong to the last update. "
             f"Received: {training.patience}. Leave it out."
         )
-    copy, start = (
-        task_model.clone(seed=seed),
-        clustering_api.CentroidInitialization.KMEANS_PLUS_PLUS,
-    )
-    clustered = wrapped(
-        copy.model, lambda layer: clustering_api.cluster_weights(layer, num_clusters, start)
-    )
-    num_steps = training.num_steps(len(dataset.train.texts))
-    clustered.compile(adamw(training, num_steps), task_loss(copy.task), jit_compile=False)
+    copy, start = task_model.clone(seed=seed), api.CentroidInitialization.KMEANS_PLUS_PLUS
+    clustered = wrapped(copy.model, lambda layer: api.cluster_weights(layer, num_clusters, start))
 
     def stripped():
         """The plain model, its kernels set to their centroids."""
-        plain = clustering_api.strip_clustering(clustered)
-        return copy.rebuilt(copy.config, weights_of(plain), seed=seed)
+        return copy.rebuilt(copy.config, weights_of(api.strip_clustering(clustered)), seed=seed)
 
-    copy.curve += fit(
-        clustered,
-        copy,
-        dataset,
-        training,
-        seed=seed,
-        stage="clustering",
-        measure=lambda: evaluate(stripped(), dataset.dev)["value"],
-    )
+    settings = {"model": clustered, "stage": "clustering"}
+    settings["measure"] = lambda: evaluate(stripped(), dataset.dev)["value"]
+    tune(copy, dataset, seed=seed, training=training, **settings)
     return stripped()

@@ -40,9 +40,7 @@ from typing import Literal
 from keras_compress.backend import keras, tf
 from keras_compress.bert.fake_quant import fake_quantize, has_row_scales, largest, table_bits
 from keras_compress.method import BelowOne, Whole, compression
-from keras_compress.training.finetune import task_loss
-from keras_compress.training.loop import fit
-from keras_compress.training.optimizer import adamw
+from keras_compress.training.finetune import tune
 from keras_compress.training.settings import Training
 
 
@@ -120,8 +118,5 @@ def compress(
         )
     settings = {"bits": bits, "activations": activations, "decay": decay, "start_step": start_step}
     tuned = quantized(task_model, settings, seed=seed)
-    tuned.model.compile(adamw(training, num_steps), task_loss(tuned.task), jit_compile=False)
-    tuned.curve += fit(
-        tuned.model, tuned, dataset, training, seed=seed, stage="q8bert", callbacks=[CountUpdates()]
-    )
+    tune(tuned, dataset, seed=seed, training=training, stage="q8bert", callbacks=[CountUpdates()])
     return tuned if static else bake(tuned, seed=seed)

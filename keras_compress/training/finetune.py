@@ -19,29 +19,37 @@ def finetune(task_model, dataset, *, seed=0, training=Training()):
     return tune(task_model.clone(seed=seed), dataset, seed=seed, training=training)
 
 
-def tune(task_model, dataset, *, seed, training, num_steps=None, first_step=0, only=""):
-    """Trains a model in place, as `finetune` does and as the last stage of a method.
+def tune(
+    task_model,
+    dataset,
+    *,
+    seed,
+    training,
+    num_steps=None,
+    first_step=0,
+    only="",
+    model=None,
+    stage="finetune",
+    **settings,
+):
+    """Trains a model in place on the labels, as `finetune` does and as the last stage of a method.
 
     Args:
         task_model: `TaskModel` that was made with `seed`, which is dropout's.
         num_steps: updates; default: what `training` gives for the data. first_step: updates of
             earlier stages, after which the learning rate goes on.
         only: train only the layers whose name starts so; default: all.
+        model: `keras.Model` around the same layers that trains in place of `task_model.model`.
+        stage, settings: see `loop.fit`.
     Returns:
         The same `TaskModel`.
     """
+    model = model or task_model.model
     num_steps = num_steps or training.num_steps(len(dataset.train.texts))
     for layer in task_model.model.layers:
         layer.trainable = layer.name.startswith(only)
     optimizer = adamw(training, first_step + num_steps, first_step)
-    task_model.model.compile(optimizer, task_loss(task_model.task), jit_compile=False)
-    task_model.curve += fit(
-        task_model.model,
-        task_model,
-        dataset,
-        training,
-        seed=seed,
-        stage="finetune",
-        num_steps=num_steps,
-    )
+    model.compile(optimizer, task_loss(task_model.task), jit_compile=False)
+    settings |= {"seed": seed, "stage": stage, "num_steps": num_steps}
+    task_model.curve += fit(model, task_model, dataset, training, **settings)
     return task_model

@@ -5,7 +5,7 @@ from keras_compress.experiment.compare import study_table
 from keras_compress.experiment.recipe import read_recipe
 from keras_compress.experiment.study import run_study
 from tests import samples
-from tests.pretraining.test_sentence_pairs import corpus
+from tests.samples import corpus
 
 SMALL = {
     "hidden_size": 16,

@@ -147,5 +147,5 @@ def test_each_word():
 
 
 def test_a_vocabulary_without_mask_is_refused():
-    with pytest.raises(ValueError, match=r"needs the piece \[MASK\]"):
+    with pytest.raises(ValueError, match=r"must have the piece \[MASK\]"):
         check_mask_piece(Tokenizer([piece for piece in tiny.VOCAB if piece != "[MASK]"]))

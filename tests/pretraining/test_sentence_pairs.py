@@ -4,18 +4,7 @@ import pytest
 from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.pretraining.sentence_pairs import LABELS, by_length, segments, sentence_pairs
 from tests.bert import tiny
-
-WORDS = "the a cat dog sat on mat un cafe".split()
-
-
-def corpus(num_documents=200, sentences=7, dev=True, seed=0):
-    """Sentences of 6 words; each is unlike all others, so that a text tells where it comes from."""
-    random, texts, documents = np.random.default_rng(seed), {}, []
-    while len(texts) < num_documents * sentences:
-        texts[" ".join(WORDS[i] for i in random.integers(0, len(WORDS), 6))] = None
-    documents = [k // sentences for k in range(len(texts))]
-    whole = Split(list(texts), documents)
-    return Dataset("prose", "unlabelled", (), whole, whole if dev else None)
+from tests.samples import corpus
 
 
 def where(text, place):
@@ -112,23 +101,8 @@ def test_pairs_are_a_function_of_the_seed():
 @pytest.mark.parametrize(
     "data, task, message",
     [
-        (corpus(), "order", "`sentence_task` must be one of sop, nsp, none. Received: 'order'"),
-        (
-            Dataset("d", "classification", ("a", "b"), Split(["x"], [0])),
-            "sop",
-            "made of running text. Received: classif",
-        ),
-        (
-            corpus(5, 1),
-            "sop",
-            "must have sentences to order.* Received: prose, 5 sentences in 5 documents, 0 pairs",
-        ),
-        (corpus(5, 1), "none", "must have sentences to order"),
-        (
-            corpus(1, 5),
-            "nsp",
-            "for nsp two such documents. Received: prose, 5 sentences in 1 documents",
-        ),
+        (corpus(5, 1), "none", "5 sentences in 5 documents, 0 pairs of 30 pieces at most"),
+        (corpus(1, 5), "nsp", "for nsp two such documents. Received: prose, 5 sentences in 1 doc"),
     ],
 )
 def test_errors(data, task, message):
@@ -137,7 +111,5 @@ def test_errors(data, task, message):
 
 
 def test_sentences_that_fill_a_text_alone_are_an_error_that_says_so():
-    with pytest.raises(
-        ValueError, match="0 pairs of segments of 8 pieces at most.*raise `max_length`"
-    ):
+    with pytest.raises(ValueError, match="0 pairs of 8 pieces at most.*raise `max_length`"):
         sentence_pairs(corpus(5), tiny.tokenizer(), 8, "sop")
