@@ -288,7 +288,7 @@ def methods():
 
     `family` is the folder; "training" and "pretraining" hold what is used like a method.
     """
-    return {name: (room, about) for name, (room, _, about) in _listed().items()}
+    return {name: (room, about) for name, (room, _, _, about) in _listed().items()}
 
 
 def method(name):
@@ -300,13 +300,12 @@ def method(name):
     known = _listed()
     if name not in known:
         raise ValueError(f"`method` must be one of {', '.join(known)}. Received: {name!r}.")
-    room, path, _ = known[name]
-    module = importlib.import_module(f"keras_compress.{room}.{path.stem}")
-    return getattr(module, name if hasattr(module, name) else "compress")
+    room, path, function, _ = known[name]
+    return getattr(importlib.import_module(f"keras_compress.{room}.{path.stem}"), function)
 
 
 def _listed():
-    """{name: (room, path, first docstring line)}."""
+    """{name: (room, path, function, first docstring line)}."""
     methods = {}
     for room in ROOMS:
         for folder in importlib.import_module(f"keras_compress.{room}").__path__:
@@ -319,6 +318,7 @@ def _listed():
                     ):
                         continue
                     main = node.name == "compress"
-                    about = ast.get_docstring(tree if main else node) or ""
-                    methods[path.stem if main else node.name] = room, path, about.split("\n")[0]
+                    about = (ast.get_docstring(tree if main else node) or "").split("\n")[0]
+                    name = path.stem if main else node.name
+                    methods[name] = room, path, node.name, about
     return methods
