@@ -1,30 +1,37 @@
-"""Latency of exported files, and of the same graph in TensorFlow, on this machine. Only ratios of what is measured in
-one call are fair."""
+"""Latency of exported files, and of the same graph in TensorFlow, on this machine.
+
+Only ratios of what is measured in one call are fair.
+"""
 
 import os
 import platform
+import re
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
+from mobile_export.litert import OUTPUT_NAME
 from mobile_export.ort import open_model
 
 
 def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
-    """Times whole forward passes, one after the other in every round, so that all meet the same disturbances.
+    """Times whole forward passes, one of each per round, so that all meet the same disturbances.
 
     Args:
         paths: .tflite and .onnx files.
-        task_model: the `TaskModel` that the files come from, to time the exported graph in TensorFlow, too: as a
-            tf.function, as a call of the Keras model, and by its `predict`. TensorFlow's threads are chosen before it
-            starts (TF_NUM_INTRAOP_THREADS).
+        task_model: the `TaskModel` that the files come from, to time the exported graph in
+            TensorFlow, too: as a tf.function, as a call of the Keras model, and by its `predict`.
+            TensorFlow's threads are chosen before it starts (TF_NUM_INTRAOP_THREADS).
         num_threads: of XNNPACK and ONNX Runtime.
-        runs, warmup: forward passes of each, counted and not. The inputs are full-length random ids of the
-            vocabulary (the graph is static: neither ids nor length change the work).
+        runs, warmup: forward passes of each, counted and not. The inputs are full-length random ids
+            of the vocabulary (the graph is static: neither ids nor length change the work).
     Returns:
-        list of dicts, one per file: `path`, `latency_ms_p50`, `latency_ms_p90`, `runs`, `device`, `threads`,
-        `sequence_length`; with `task_model` three more, whose `path` is "tf.function", "Keras call", "Keras predict".
+        list of dicts, one per file: `path`, `latency_ms_p50`, `latency_ms_p90`, `runs`, `device`,
+        `threads`, `sequence_length`; with `task_model` three more, whose `path` is "tf.function",
+        "Keras call", "Keras predict".
     Raises:
         ValueError: if a file cannot be loaded, or does not come from the model.
     """
@@ -33,22 +40,16 @@ def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
             f"`runs` and `num_threads` must be 1 or more. Received: {runs} and {num_threads}."
         )
     runners = [open_model(path, num_threads) for path in paths]
-    functions = [lambda r=r, i=random_inputs(r): r.run(i) for r in runners]
-    names, lengths = [str(path) for path in paths], [runner.sequence_length for runner in runners]
-    threads = [num_threads] * len(paths)
+    timed = [
+        (path, num_threads, runner.sequence_length, partial(runner.run, random_inputs(runner)))
+        for path, runner in zip(paths, runners)
+    ]
     if task_model is not None:
-        from mobile_export.convert import check_exported_from
-
-        for path, runner in zip(paths, runners):
-            check_exported_from(task_model, runner, path)
-        in_tensorflow = _in_tensorflow(task_model, random_inputs(runners[0]))
-        names, functions = [*names, *in_tensorflow], [*functions, *in_tensorflow.values()]
-        lengths += lengths[:1] * len(in_tensorflow)
-        threads += [_tensorflow_threads()] * len(in_tensorflow)
-    times = interleave(functions, runs, warmup)
+        timed += _in_tensorflow(task_model, paths, runners)
+    times = interleave([run for *_, run in timed], runs, warmup)
     return [
         {
-            "path": name,
+            "path": str(path),
             "latency_ms_p50": float(np.percentile(ms, 50)),
             "latency_ms_p90": float(np.percentile(ms, 90)),
             "runs": runs,
@@ -56,66 +57,57 @@ def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
             "threads": threads,
             "sequence_length": length,
         }
-        for name, length, threads, ms in zip(names, lengths, threads, times)
+        for (path, threads, length, _), ms in zip(timed, times)
     ]
 
 
-def _in_tensorflow(task_model, inputs):
-    """{name: function that runs the exported graph once on `inputs` and waits for the result}."""
+def _in_tensorflow(task_model, paths, runners):
+    """[(name, threads, sequence length, function that runs the graph once and waits)]."""
     from keras_compress.backend import tf
-    from keras_compress.bert.encoder import can_be_cls_only
-    from mobile_export.convert import exported_graph
+    from mobile_export.graph import exported_graph
+    from mobile_export.parity import check_origin
 
-    model, function = exported_graph(
-        task_model,
-        inputs["input_mask"].shape[1],
-        can_be_cls_only(task_model.config, task_model.task),
-    )
-    tensors = {name: tf.constant(value) for name, value in inputs.items()}
-    return {
-        "tf.function": lambda: next(iter(function(**tensors).values())).numpy(),
-        "Keras call": lambda: tf.nn.softmax(model(tensors, training=False)).numpy(),
-        "Keras predict": lambda: tf.nn.softmax(model.predict(tensors, verbose=0)).numpy(),
-    }
-
-
-def _tensorflow_threads():
-    """Threads of one operation; 0 in its settings stands for all cores."""
-    from keras_compress.backend import tf
-
-    return (
+    for path, runner in zip(paths, runners):
+        check_origin(task_model, runner, path)
+    length = runners[0].sequence_length
+    # Threads of one operation. 0 stands for all cores.
+    threads = (
         tf.config.threading.get_intra_op_parallelism_threads()
         or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
         or os.cpu_count()
     )
+    graph, softmax = exported_graph(task_model, length), tf.nn.softmax
+    ids = {name: tf.constant(value) for name, value in random_inputs(runners[0]).items()}
+    calls = {
+        "tf.function": lambda: graph.function(**ids)[OUTPUT_NAME].numpy(),
+        "Keras call": lambda: softmax(graph.model(ids, training=False)).numpy(),
+        "Keras predict": lambda: softmax(graph.model.predict(ids, verbose=0)).numpy(),
+    }
+    return [(name, threads, length, call) for name, call in calls.items()]
 
 
-def interleave(functions, runs, warmup=0, clock=time.perf_counter):
+def interleave(functions, runs, warmup=0):
     """Milliseconds of each call, round robin: (functions, runs)."""
     times = np.empty((len(functions), warmup + runs))
     for run in range(warmup + runs):
         for row, function in enumerate(functions):
-            start = clock()
+            start = time.perf_counter()
             function()
-            times[row, run] = 1e3 * (clock() - start)
+            times[row, run] = 1e3 * (time.perf_counter() - start)
     return times[:, warmup:]
 
 
 def random_inputs(runner, seed=0):
     """A full-length text of random words."""
-    shape = (1, runner.sequence_length)
-    return {
-        "input_word_ids": np.random.default_rng(seed).integers(
-            0, runner.vocab_size, shape, dtype=np.int32
-        ),
-        "input_mask": np.ones(shape, np.int32),
-        "input_type_ids": np.zeros(shape, np.int32),
-    }
+    length = runner.sequence_length
+    ids = np.random.default_rng(seed).integers(0, runner.vocab_size, length, np.int32)
+    return runner.inputs(SimpleNamespace(ids=ids, type_ids=[0] * length))
 
 
 def device():
-    """The processor's name."""
+    """The system and the processor's name."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{platform.system()} {platform.machine()}, {names[0] if names else platform.processor() or 'unknown'}"
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
+    named = re.search(r"^model name\s*:\s*(.+)", text, re.M)
+    name = named[1] if named else platform.processor() or "unknown"
+    return f"{platform.system()} {platform.machine()}, {name}"

@@ -1,7 +1,7 @@
 """The web page of web/ with the exported models of a folder, served on this machine alone.
 
-A request is looked up in a table of the files that are served, made at the start: its path never reaches the file
-system.
+A request is looked up in a table of the files that are served, made at the start: its path never
+reaches the file system.
 """
 
 import json
@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 WEB = Path(__file__).parent / "web"
 PAGE = ("index.html", "app.js", "style.css")
 PACKAGE = "node_modules/@mediapipe/tasks-text"
+OWN_NAMES = ("127.0.0.1", "localhost")
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -28,7 +29,8 @@ def server(folder, port=8000):
     """A server on 127.0.0.1 that is ready to `serve_forever`; its address is `server_address`.
 
     Args:
-        folder: of a run, or of exported files; .tflite files with metadata (classifiers) are offered on the page.
+        folder: of a run, or of exported files; .tflite files with metadata (classifiers) are offered
+            on the page.
         port: 0 for any that is free.
     Raises:
         ValueError: if the folder holds no such file, node modules are missing, or the port is taken.
@@ -38,9 +40,12 @@ def server(folder, port=8000):
             f"`port` must be 0 to 65535. Received: {port}. Choose another with `--port`."
         )
     folder = Path(folder).resolve()
-    models = [
-        path for path in sorted(folder.rglob("*.tflite")) if zipfile.is_zipfile(path)
-    ]  # metadata end the file
+    # Metadata end in a zip archive.
+    models = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*.tflite"))
+        if zipfile.is_zipfile(path)
+    }
     if not models:
         raise ValueError(
             "The folder must hold classifiers as .tflite files with metadata. Received: "
@@ -48,37 +53,30 @@ def server(folder, port=8000):
         )
     if not (WEB / PACKAGE).is_dir():
         raise ValueError(
-            f"The page needs its node modules: {WEB / 'node_modules'} does not hold them. Install Node.js, "
-            f"then run `npm ci` in {WEB}."
+            f"The page needs its node modules: {WEB / 'node_modules'} does not hold them. Install "
+            f"Node.js, then run `npm ci` in {WEB}."
         )
-    files = {f"/{name}": WEB / name for name in PAGE} | {"/": WEB / "index.html"}
-    files |= {
-        f"/{path.relative_to(WEB).as_posix()}": path
-        for path in (WEB / PACKAGE).rglob("*")
-        if path.suffix in TYPES and path.is_file()
+    package = (WEB / PACKAGE).rglob("*")
+    files = {
+        "/": WEB / "index.html",
+        **{f"/{name}": WEB / name for name in PAGE},
+        **{f"/{p.relative_to(WEB).as_posix()}": p for p in package if p.suffix in TYPES},
+        **{f"/files/{name}": path for name, path in models.items()},
     }
-    listed = []
-    for path in models:
-        name = path.relative_to(folder).as_posix()
-        files[f"/files/{name}"] = path
-        listed.append(
-            {
-                "name": name.removeprefix("models/").removesuffix(".tflite"),
-                "path": f"files/{quote(name)}",
-                "bytes": path.stat().st_size,
-            }
-        )
+    listed = [
+        {
+            "name": name.removeprefix("models/").removesuffix(".tflite"),
+            "path": f"files/{quote(name)}",
+            "bytes": path.stat().st_size,
+        }
+        for name, path in models.items()
+    ]
     content = json.dumps(listed).encode()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            path, port = unquote(urlsplit(self.path).path), self.server.server_port
-            own = (
-                f"127.0.0.1:{port}",
-                f"localhost:{port}",
-                *("127.0.0.1", "localhost") * (port == 80),
-            )
-            if self.headers["Host"] not in own:
+            path = unquote(urlsplit(self.path).path)
+            if self.headers.get("Host", "").partition(":")[0] not in OWN_NAMES:
                 self.send_error(403)  # another site's name that leads to this machine
             elif path == "/models.json":
                 self.answer(content, ".json")
@@ -102,6 +100,5 @@ def server(folder, port=8000):
         return ThreadingHTTPServer(("127.0.0.1", port), Handler)
     except OSError as error:
         raise ValueError(
-            f"`port` must be free. Received: {port} ({error.strerror}). Choose another with "
-            "`--port`."
+            f"`port` must be free. Received: {port} ({error.strerror}). Choose another with `--port`."
         ) from error

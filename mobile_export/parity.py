@@ -1,0 +1,179 @@
+"""Compares an exported file with Keras: probabilities, logits, accuracy, and the rules of drift.
+
+Logits are compared on the very same weights and operators: in a copy of the file, the output is the
+tensor that the softmax reads (`logits_view`).
+"""
+
+import numpy as np
+
+from keras_compress.backend import tf
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tokenizer import Encoding
+from keras_compress.measure.accuracy import evaluate, paired_difference
+from mobile_export.flatbuffer import edited
+from mobile_export.graph import ExportError
+from mobile_export.litert import FILE_IDENTIFIER, unpadded
+from mobile_export.ort import open_model
+
+MAX_MEAN_DP = 0.05
+MAX_FALL = 0.02  # of dev accuracy, beyond the paired 95 % interval
+NUM_PARITY_TEXTS = 200  # float files; others are compared on all dev texts
+
+
+def compare(task_model, content, name, tolerance=None, dev=None):
+    """Runs an exported file and Keras on the same inputs.
+
+    Args:
+        content: bytes of the file. name: for messages. dev: as in `convert.export`.
+        tolerance: largest difference of logits, as a share of the largest logit (of 1, if all are
+            smaller), since rounding errors grow with the values. None: the rules of drift hold.
+    Returns:
+        dict: those facts of `convert.export` that come from running.
+    Raises:
+        ExportError: on what `allow_drift` does not allow.
+    """
+    runner = open_model(content)
+    check_origin(task_model, runner, name)
+    length = runner.sequence_length
+    encodings = parity_encodings(task_model, length, dev)
+    encodings = encodings[: NUM_PARITY_TEXTS if tolerance else None]
+    logits = unpadded(task_model.forward(encodings), encodings)
+    probabilities = runner.forward(encodings)
+    keras_rows, file_rows = (
+        np.vstack(logits),
+        np.vstack(probabilities),
+    )  # (texts or tokens, classes)
+    for who, rows in (("Keras", keras_rows), ("The converted model", file_rows)):
+        num_bad = np.sum(~np.isfinite(rows).all(-1))
+        if num_bad:
+            raise ExportError(
+                f"{name}: outputs must be finite. Received: {who} gives {num_bad} of {len(rows)} rows "
+                "with inf or nan."
+            )
+    dp = np.abs(tf.nn.softmax(keras_rows).numpy() - file_rows).max(-1)
+    tokens = "the tokens of " if task_model.task == "tagging" else ""
+    kind = "random inputs" if dev is None else "dev texts"
+    facts = {
+        "partitions": runner.num_partitions,
+        "num_examples": len(encodings),
+        "compared_on": f"{tokens}{len(encodings)} {kind}",
+        "agreement": float(np.mean(file_rows.argmax(-1) == keras_rows.argmax(-1))),
+        "max_dp": float(dp.max()),
+        "mean_dp": float(dp.mean()),
+        **dict.fromkeys(("max_dlogit", "metric", "accuracy", "accuracy_keras", "drift")),
+    }
+    if tolerance:
+        file_logits = np.vstack(open_model(logits_view(content)).forward(encodings))
+        facts["max_dlogit"] = float(np.abs(file_logits - keras_rows).max())
+        largest = max(1.0, float(np.abs(keras_rows).max()))
+        if not facts["max_dlogit"] <= tolerance * largest:
+            raise ExportError(
+                f"{name}: logits must be within {tolerance:g} of Keras', as a share of the largest, "
+                f"{largest:.3g}. Received: {facts['max_dlogit']:.3g} apart on {len(encodings)} texts."
+            )
+        return facts
+    if facts["mean_dp"] > MAX_MEAN_DP:
+        facts["drift"] = (
+            f"mean |dp| must be at most {MAX_MEAN_DP}. Received: {facts['mean_dp']:.3f}"
+        )
+    if dev is not None and dev.labels is not None:
+        before = evaluate(AtLength(task_model, length, lambda *_: logits), dev)
+        after = evaluate(AtLength(task_model, length, lambda *_: _log(probabilities)), dev)
+        facts["metric"], facts["accuracy"] = after["metric"], after["value"]
+        facts["accuracy_keras"] = before["value"]
+        change = paired_difference(after["metric"], after["scores"], before["scores"])
+        if change["high"] < -MAX_FALL:
+            facts["drift"] = (
+                f"dev {after['metric']} must not fall by more than {MAX_FALL} beyond its 95 % "
+                f"interval. Received: {before['value']:.3f} -> {after['value']:.3f}, interval of the "
+                f"difference {change['low']:.3f} to {change['high']:.3f}"
+            )
+    return facts
+
+
+def in_words(facts):
+    """The figures of `compare` as text."""
+    words = (
+        f"agrees with Keras on {100 * facts['agreement']:.1f} % of {facts['compared_on']}, largest "
+        f"|dp| {facts['max_dp']:.2g}"
+    )
+    if facts["accuracy"] is not None:
+        accuracy, in_keras = 100 * facts["accuracy"], 100 * facts["accuracy_keras"]
+        words += f", {facts['metric']} {accuracy:.1f} % (Keras {in_keras:.1f} %)"
+    return words + (f"; DRIFT: {facts['drift']}" if facts["drift"] else "")
+
+
+class AtLength:
+    """What `evaluate` needs of a model: texts are cut at `sequence_length`; `forward` gives logits."""
+
+    def __init__(self, task_model, sequence_length, forward):
+        self.config = task_model.config.replace(max_position_embeddings=sequence_length)
+        self.tokenizer, self.task = task_model.tokenizer, task_model.task
+        self.labels, self.forward = task_model.labels, forward
+
+    predict = TaskModel.predict  # from text to labels exactly as Keras does it
+
+
+def exported_model(path, task_model, num_threads=1):
+    """An exported file as an object with `predict(texts)`, `task`, `labels`, to be measured.
+
+    Args:
+        task_model: the `TaskModel` that it was exported from. Its tokenizer and labels are used.
+    """
+    runner = open_model(path, num_threads)
+    check_origin(task_model, runner, path)
+    return AtLength(
+        task_model, runner.sequence_length, lambda texts, _: _log(runner.forward(texts))
+    )
+
+
+def check_origin(task_model, runner, name):
+    """Raises ValueError unless a file has this model's outputs and as many word pieces."""
+    shape = (runner.sequence_length,) * (task_model.task == "tagging") + (len(task_model.labels),)
+    num_pieces = len(task_model.tokenizer.vocab)
+    if (runner.output_shape, runner.vocab_size) != (shape, num_pieces):
+        raise ValueError(
+            f"{name}: must be exported from this model, with outputs of shape {shape} and {num_pieces} "
+            f"pieces. Received: {runner.output_shape} and {runner.vocab_size}."
+        )
+
+
+def parity_encodings(task_model, sequence_length, dev=None):
+    """Encoded dev texts; without any, random ids of varied lengths, seeded."""
+    if dev is not None:
+        tokenizer = task_model.tokenizer
+        encode = tokenizer.encode_words if task_model.task == "tagging" else tokenizer.encode
+        return encode(list(dev.texts), sequence_length)
+    random, config = np.random.default_rng(0), task_model.config
+    num_types = min(config.type_vocab_size, 2) or 1
+    return [
+        Encoding(
+            random.integers(0, config.vocab_size, length).tolist(),
+            np.sort(random.integers(0, num_types, length)).tolist(),
+        )
+        for length in random.integers(1, sequence_length + 1, NUM_PARITY_TEXTS // 2)
+    ]
+
+
+def logits_view(content):
+    """A copy of a file that gives the logits under the name of the probabilities."""
+    if content[4:8] == FILE_IDENTIFIER:
+        return edited(content, _output_logits)
+    import onnx
+
+    model = onnx.load_from_string(content)
+    softmax = next(node for node in reversed(model.graph.node) if node.op_type == "Softmax")
+    model.graph.output[0].name = softmax.input[0]
+    return model.SerializeToString()
+
+
+def _output_logits(model):
+    graph = model.subgraphs[0]
+    softmax = next(row for row in graph.operators if row.outputs[0] == graph.outputs[0])
+    (logits,) = softmax.inputs
+    graph.outputs = [logits]
+    model.signatureDefs[0].outputs[0].tensorIndex = logits
+
+
+def _log(rows):
+    return [np.log(np.maximum(row, np.finfo(np.float32).tiny)) for row in rows]
