@@ -660,7 +660,7 @@ for name, model in models.items():
     model.save(f"{folder}/{name}")
     guided = name in ("distilbert-3", "bilstm-distilled")
     rows.append((name, f"{model.model.count_params():,}", f"{cost.encoder_parameters(model.config):,}",
-                 f"{cost.file_bytes(f'{folder}/{name}/model.safetensors') / 1e6:.1f}", f"{flops[name]:,.0f}",
+                 f"{os.path.getsize(f'{folder}/{name}/model.safetensors') / 1e6:.1f}", f"{flops[name]:,.0f}",
                  f"{3 * flops[name] + guided * flops['teacher']:,.0f}"))
 show(("model", "parameters", "of these in layers", "MB", f"Mflops to answer {length} pieces", "Mflops to train"), rows)
 
