@@ -340,7 +340,7 @@ r"""
   lighter*，2019，[arXiv:1910.01108](https://arxiv.org/abs/1910.01108)。损失和起点都在第 2 节。
 - Tang 等：*Distilling Task-Specific Knowledge from BERT into Simple Neural
   Networks*，2019，[arXiv:1903.12136](https://arxiv.org/abs/1903.12136)。
-- `keras_compress/distillation/distilbert.py` 和 `distiller.py`：文件开头的说明把公式和名字一一对应起来，也承认哪里与论
+- `keras_compress/distillation/distilbert.py` 和 `keras_compress/training/distill.py`：文件开头的说明把公式和名字一一对应起来，也承认哪里与论
   文不同。找一找 `stop_gradient`：没有它会怎样？
 - 动手试试：`temperature=1.0` 或 `8.0`、`label_weight=0.0`、`cosine_weight=0.0`、`layers="bottom"`，或者只留两层。运行
   之前先写下你的预测。
