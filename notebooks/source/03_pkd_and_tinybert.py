@@ -31,7 +31,6 @@ from keras_compress.distillation import augmentation, pkd, tinybert
 from keras_compress.measure import accuracy, baselines
 from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE, own_rows
 from keras_compress.experiment.report import markdown_table
-from keras_compress.pretraining.masked_lm import masked_lm
 from keras_compress.pruning import layers as truncation
 from keras_compress.training.loop import Training, finetune
 
@@ -616,6 +615,8 @@ texts (the labels are not used), from where the first stopped.
 """
 
 # %%
+from keras_compress.pretraining.masked_lm import masked_lm
+
 few = {"num_train": 32, "num_dev": 8} if FAST else {"num_train": 3200, "num_dev": 200}
 docs = datasets.load("apidocs", task="unlabelled").subset(**few, seed=SEED)
 own = datasets.Dataset("assistant texts", "unlabelled", (), data.train, data.dev).subset(**few, seed=SEED)
@@ -850,7 +851,7 @@ And what may we *not* say?
 - Jiao, Yin, Shang, Jiang, Chen, Li, Wang, Liu: *TinyBERT: Distilling BERT for Natural Language Understanding*, Findings
   of EMNLP 2020, [arXiv:1909.10351](https://arxiv.org/abs/1909.10351); `keras_compress/distillation/tinybert.py` and
   `augmentation.py`.
-- `keras_compress/distillation/distiller.py`: the engine under both. Which method needs which outputs, and where is it
+- `keras_compress/training/distill.py`: the engine under both. Which method needs which outputs, and where is it
   made sure that the teacher gets no gradient?
 - Try it: `layer_map="last"` for PKD; `beta=0.0`, and you have ordinary distillation; for TinyBERT
   `layer_map="top"`, `losses=("attn",)`, `inside_share=0.0`, or the thin student of Section 3.4 with many more updates.

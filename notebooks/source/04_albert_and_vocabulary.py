@@ -697,7 +697,7 @@ And what may we *not* say?
 
 - Lan, Chen, Goodman, Gimpel, Sharma, Soricut: *ALBERT: A Lite BERT for Self-supervised Learning of Language
   Representations*, ICLR 2020, [arXiv:1909.11942](https://arxiv.org/abs/1909.11942). Section 3.1 is this lesson; its
-  third idea, the order of sentences, is in `keras_compress/pretraining.py`.
+  third idea, the order of sentences, is in `keras_compress/pretraining/masked_lm.py`.
 - Mehta, Koncel-Kedziorski, Rastegari, Hajishirzi: *DeFINE: Deep Factorized Input Token Embeddings for Neural Sequence
   Modeling*, ICLR 2020, [arXiv:1911.12385](https://arxiv.org/abs/1911.12385).
 - `keras_compress/factorization/albert.py` and `keras_compress/pruning/vocabulary.py`: both in little more than 100

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from keras_compress.datasets import download as module
-from keras_compress.datasets.download import DownloadError, Source, download, fetch
+from keras_compress.datasets.download import DownloadError, download, fetch
 from keras_compress.datasets.readers import read_folder
 
 FILES = {"train": "1 a  good film\n0 a bad film\n1 fine\n", "dev": "0 no\n", "test": "1 yes\r\n"}
@@ -40,17 +40,15 @@ def server(monkeypatch):
     Handler.files = {f"x.{split}": text.encode() for split, text in FILES.items()}
     Handler.ranges, Handler.cut, Handler.seen = True, None, []
     monkeypatch.setenv("no_proxy", "*")
-    files = {}
+    source = {**module.SOURCES["sst2"], "origin": "who/what/commit", "files": {}}
     for split, text in FILES.items():
         rows = [[line[0], " ".join(line[2:].split())] for line in text.splitlines()]
-        files[f"data/x.{split}"] = (split, len(rows), module._rows_hash(rows))
-    monkeypatch.setitem(
-        module.SOURCES,
-        "sst2",
-        Source(
-            "who/what/commit", files, ("negative", "positive"), "label\ttext", module._sst2, "Free."
-        ),
-    )
+        source["files"][f"data/x.{split}"] = {
+            "split": split,
+            "rows": len(rows),
+            "sha256": module.rows_hash(rows),
+        }
+    monkeypatch.setitem(module.SOURCES, "sst2", source)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
@@ -108,24 +106,30 @@ def test_errors(tmp_path, server):
         download("imdb", tmp_path)
 
 
-def test_lines_of_the_three_sources():
-    assert module._sst2("1 a film . 1") == ["1", "a film . 1"]
-    assert module._mrpc('1\t702876\t702977\tHe said "yes".\tYes.') == [
-        "1",
-        'He said "yes".',
-        "Yes.",
-    ]
-    assert module._mrpc("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String") is None
-    assert module._tnews("以色列\tnews_military") == ["9", "以色列"]
+@pytest.mark.parametrize(
+    "name, content, rows",
+    [
+        ("sst2", "1 a  film . 1\r\n\r\n0 no\n", [["1", "a film . 1"], ["0", "no"]]),
+        (
+            "mrpc",
+            'Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t70\t71\tHe said "yes".\tYes.',
+            [["1", 'He said "yes".', "Yes."]],
+        ),
+        ("tnews", "\ufeff以色列\tnews_military\n", [["9", "以色列"]]),
+        ("sst2", "<html>", []),
+    ],
+)
+def test_rows_of_the_three_sources(name, content, rows):
+    assert module.read_rows(content.encode(), module.SOURCES[name]) == rows
 
 
 def test_hold_out_is_deterministic_and_takes_texts_that_occur_once():
     rows = [["0", f"text {i % 90}"] for i in range(100)]  # texts 0-9 occur twice
-    train, test = module._hold_out(rows, 20)
+    train, test = module.hold_out(rows, 20)
     assert (
         len(train) == 80
         and len(test) == 20
         and not {tuple(row) for row in train} & {tuple(row) for row in test}
     )
     assert not {f"text {i}" for i in range(10)} & {row[1] for row in test}
-    assert module._hold_out(rows[::-1], 20) == (train, test)  # whatever the order in the file
+    assert module.hold_out(rows[::-1], 20) == (train, test)  # whatever the order in the file

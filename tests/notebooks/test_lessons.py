@@ -12,12 +12,6 @@ LESSONS = build.lessons()
 ALL = [twin for name in LESSONS for twin in (name, f"{name}.zh")]
 
 
-def shape(notebook):
-    """Kinds of cells, code and metadata, and the levels of the headings: what twins have in common."""
-    return [(cell.cell_type, cell.metadata, cell.source if cell.cell_type == "code" else
-             re.findall(r"^#+(?= )", cell.source, re.MULTILINE)) for cell in notebook.cells]
-
-
 def exercises(notebook):
     """[(stub or solution, checks)], in order."""
     cells = [cell for cell in notebook.cells if "nbgrader" in cell.metadata]
@@ -36,19 +30,30 @@ def test_the_lesson_runs_from_a_fresh_kernel(name):
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_the_twin_differs_in_its_prose_alone(name):
-    english, chinese = build.read_source(name), build.read_source(f"{name}.zh")
-    assert shape(english) == shape(chinese)
-    for ours, theirs in zip(english.cells, chinese.cells):
-        if ours.cell_type == "markdown":
-            assert re.search("[\u4e00-\u9fff]", theirs.source)
-            names, same = (set(re.findall(r"`[^`\n]+`|\$[^$\n]+\$", cell.source)) for cell in (ours, theirs))
-            assert names == same
-            points = (re.findall(pattern, cell.source) for pattern, cell in
-                      ((r"Exercise (\d+) \((\d+) points\)", ours), (r"练习 (\d+)（(\d+) 分）", theirs)))
-            assert next(points) == next(points)
-        else:
-            assert not re.search("[\u4e00-\u9fff]", ours.source), "code is English in both"
+def test_the_twin_has_the_same_structure(name):
+    for english, chinese in zip(build.read_source(name).cells, build.read_source(f"{name}.zh").cells, strict=True):
+        texts = english.source, chinese.source
+        if english.cell_type == "code":
+            assert not re.search("[\u4e00-\u9fff]", english.source), "code is English in both"
+            continue
+        assert re.search("[\u4e00-\u9fff]", chinese.source)
+        levels = [re.findall(r"^#+(?= )", text, re.MULTILINE) for text in texts]
+        names = [set(re.findall(r"`[^`\n]+`|\$[^$\n]+\$", text)) for text in texts]
+        assert levels[0] == levels[1] and names[0] == names[1]
+        points = (re.findall(pattern, text) for pattern, text in
+                  zip((r"Exercise (\d+) \((\d+) points\)", r"练习 (\d+)（(\d+) 分）"), texts))
+        assert next(points) == next(points)
+
+
+def test_a_twin_holds_prose_alone(tmp_path, monkeypatch):
+    name = LESSONS[0]
+    for twin in (name, f"{name}.zh"):
+        (tmp_path / f"{twin}.py").write_text((build.SOURCE / f"{twin}.py").read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(build, "SOURCE", tmp_path)
+    with open(tmp_path / f"{name}.zh.py", "a", encoding="utf-8") as file:
+        file.write("\n# %%\nprint()\n")
+    with pytest.raises(ValueError, match="prose cells of the lesson and no other.* and 1 code cells"):
+        build.read_source(f"{name}.zh")
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from keras_compress.datasets.dataset import Dataset, Split
 
 LANGUAGES = ("en", "zh")
+TASKS = ("classification", "tagging", "matching")
 NUM_TEXTS = {"train": 5000, "dev": 1000, "test": 1500}
 NUM_PAIRS = {"train": 4000, "dev": 800, "test": 1200}
 FRAME_SHARES = {
@@ -55,21 +56,17 @@ class Utterance(NamedTuple):
         """Words separated by one space (Chinese: characters) and as many BIO tags."""
         words, tags = [], []
         for text, tag in self.pieces:
-            found = re.findall(r"\w[\w'-]*|[^\w\s]" if language == "en" else r"\S", text)
-            words += found
-            tags += [
-                "O" if tag is None else ("I-" if place else "B-") + tag
-                for place in range(len(found))
-            ]
+            new = re.findall(r"\w[\w'-]*|[^\w\s]" if language == "en" else r"\S", text)
+            words += new
+            tags += [f"{'I' if i else 'B'}-{tag}" if tag else "O" for i in range(len(new))]
         return " ".join(words), tags
 
 
 @functools.cache
 def grammar(language):
     """The parsed TOML file: `frames`, `intents` and `lexicon`; see the comments at its top."""
-    return tomllib.loads(
-        resources.files(__name__).joinpath(f"{language}.toml").read_text(encoding="utf-8")
-    )
+    file = resources.files(__name__).joinpath(f"{language}.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def load(language="en", task="classification"):
@@ -81,19 +78,43 @@ def load(language="en", task="classification"):
     Raises:
         ValueError: if there is no such language or task.
     """
-    makers = {"classification": _intents, "tagging": _tags, "matching": _pairs}
     if language not in LANGUAGES:
         raise ValueError(
             f"`language` must be a language of the assistant data. Received: {language!r}. "
             f"Choose {' or '.join(LANGUAGES)}."
         )
-    if task not in makers:
+    if task not in TASKS:
         raise ValueError(
             f"`task` must be a task of the assistant data. Received: {task!r}. "
-            f"Choose {', '.join(makers)}."
+            f"Choose {', '.join(TASKS)}."
         )
-    labels, splits = makers[task](language)
-    return Dataset(f"assistant-{language}", task, labels, *splits)
+    if task == "matching":
+        labels, splits = ("different", "same"), pairs(language)
+    else:
+        labels, example = (_intent if task == "classification" else _tags)(language)
+        splits = [map(example, split) for split in utterances(language).values()]
+    return Dataset(
+        f"assistant-{language}", task, labels, *(Split(*map(list, zip(*rows))) for rows in splits)
+    )
+
+
+def _intent(language):
+    """The labels, and the function that gives an utterance's text and label."""
+    labels = tuple(grammar(language)["intents"])
+    return labels, lambda said: (said.text, labels.index(said.commands[0].intent))
+
+
+def _tags(language):
+    """The labels, and the function that gives an utterance's words and their labels."""
+    lexicon = grammar(language)["lexicon"].values()
+    names = sorted({entry["tag"] for entry in lexicon if "tag" in entry})
+    labels = ("O", *(prefix + name for name in names for prefix in ("B-", "I-")))
+
+    def example(said):
+        words, tags = said.words_and_tags(language)
+        return words, [labels.index(tag) for tag in tags]
+
+    return labels, example
 
 
 @functools.cache
@@ -111,47 +132,21 @@ def utterances(language):
     return splits
 
 
-def _intents(language):
-    labels = tuple(grammar(language)["intents"])
-    return labels, [
-        Split(
-            [said.text for said in split], [labels.index(said.commands[0].intent) for said in split]
-        )
-        for split in utterances(language).values()
-    ]
-
-
-def _tags(language):
-    names = sorted(
-        {entry["tag"] for entry in grammar(language)["lexicon"].values() if "tag" in entry}
-    )
-    labels = ("O", *(prefix + name for name in names for prefix in ("B-", "I-")))
-    rows = [
-        [said.words_and_tags(language) for said in split] for split in utterances(language).values()
-    ]
-    return labels, [
-        Split(
-            [words for words, _ in split],
-            [[labels.index(tag) for tag in tags] for _, tags in split],
-        )
-        for split in rows
-    ]
-
-
 @functools.cache
-def _pairs(language):
+def pairs(language):
+    """For each split a list of ((text, text), 0 or 1), half of them 1; no text occurs twice."""
     seen, splits = set(), []
     for split, num_pairs in NUM_PAIRS.items():
-        speaker, pairs = Speaker(language, split, salt="matching"), []
-        while len(pairs) < num_pairs:
-            label = len(pairs) % 2
+        speaker, said = Speaker(language, split, salt="matching"), []
+        while len(said) < num_pairs:
+            label = len(said) % 2
             first = speaker.say()
             second = speaker.answer(first, same=label == 1)
             if second and first.text != second.text and seen.isdisjoint({first.text, second.text}):
                 seen |= {first.text, second.text}
-                pairs.append(((first.text, second.text), label))
-        splits.append(Split(*map(list, zip(*speaker.shuffled(pairs)))))
-    return ("different", "same"), splits
+                said.append(((first.text, second.text), label))
+        splits.append(speaker.shuffled(said))
+    return splits
 
 
 class Speaker:
@@ -168,7 +163,7 @@ class Speaker:
         return sorted(items, key=lambda _: self.random.random())
 
     def choose(self, text):
-        """One of each (a|b)."""
+        """The text with (a|b) replaced by one of its alternatives."""
         return CHOICE.sub(lambda choice: self.pick(choice[1].split("|")), text)
 
     def draw(self, name, other_than=None):
@@ -184,20 +179,16 @@ class Speaker:
 
         Returns None if `like` cannot be said with the templates of `intent`.
         """
-        templates = [
-            template
-            for template in self.grammar["intents"][intent][self.split]
-            if whole or not template.startswith("!")
-        ]
-        if like:
-            templates = [
-                template for template in templates if set(_slots(template)) == set(like.slots)
-            ]
-            others = [template for template in templates if template != like.template]
-            templates = others if others and self.random.random() < 0.8 else templates
-            return like._replace(template=self.pick(templates)) if templates else None
-        template = self.pick(templates)
-        return Command(intent, {name: self.draw(name) for name in _slots(template)}, template)
+        templates = self.grammar["intents"][intent][self.split]
+        templates = [text for text in templates if whole or not text.startswith("!")]
+        if not like:
+            template = self.pick(templates)
+            return Command(intent, {name: self.draw(name) for name in _slots(template)}, template)
+        templates = [text for text in templates if set(_slots(text)) == set(like.slots)]
+        others = [text for text in templates if text != like.template]
+        if others and self.random.random() < 0.8:
+            templates = others
+        return like._replace(template=self.pick(templates)) if templates else None
 
     def say(self, intent=None, commands=(), withdrawn=None):
         """An Utterance in a random frame: of `commands` if given, else one whose first command has `intent`.
@@ -208,47 +199,39 @@ class Speaker:
         for _ in range(20):
             frame, said = self.frame(), {}
             kinds = {role: kind for role, kind, _ in ROLE.findall(frame) if role}
-            if commands and not set(wanted) <= set(kinds) <= set(wanted) | {"x"}:
+            if commands and not set(wanted) <= set(kinds) <= {*wanted, "x"}:
                 continue
             for role in sorted(kinds):
                 like = wanted.get(role)
-                chosen = (
-                    like.intent
-                    if like
-                    else intent
-                    if intent and not said
-                    else self.intent(role, said)
-                )
+                if like:
+                    chosen = like.intent
+                else:
+                    chosen = intent if intent and not said else self.intent(role, said)
                 said[role] = self.command(chosen, kinds[role] == "!", like)
                 if not said[role]:
                     break
-            if said[role] and (
-                "{fix}" not in frame or _last_slot(said["1"]) in self.grammar["fixable"]
-            ):
-                commands = [said[role] for role in "12" if role in said]
-                return Utterance(self.fill(frame, said), commands, said.get("x"), frame)
+            else:
+                if "{fix}" not in frame or _last_slot(said["1"]) in self.grammar["fixable"]:
+                    in_order = [said[role] for role in "12" if role in said]
+                    return Utterance(self.fill(frame, said), in_order, said.get("x"), frame)
         return None
 
     def frame(self):
         """One frame of this split; the shares of the kinds are those of FRAME_SHARES."""
         point = self.random.random()
-        for kind, share in FRAME_SHARES.items():
+        for kind, share in FRAME_SHARES.items():  # noqa: B007 (read below)
             point -= share
             if point < 0:
                 break
-        return (
-            "{1!}"
-            if kind == "plain"
-            else self.choose(self.pick(self.grammar["frames"][self.split][kind]))
-        )
+        if kind == "plain":
+            return "{1!}"
+        return self.choose(self.pick(self.grammar["frames"][self.split][kind]))
 
     def intent(self, role, said):
         """An intent for one more command. A second one is from another family (light_*, heat_*): both make sense."""
-        kind = (lambda intent: intent) if role == "x" else (lambda intent: intent.split("_")[0])
-        taken = {kind(command.intent) for command in said.values()}
-        return self.pick(
-            [intent for intent in self.grammar["intents"] if kind(intent) not in taken]
-        )
+        family = (lambda intent: intent) if role == "x" else (lambda intent: intent.split("_")[0])
+        taken = {family(command.intent) for command in said.values()}
+        return self.pick([name for name in self.grammar["intents"] if family(name) not in taken])
 
     def fill(self, frame, said):
         """[(text, tag or None)]: only the slots of the command that is carried out first are tagged."""
@@ -258,22 +241,17 @@ class Speaker:
             end = match.end()
             role, kind, fix = match.groups()
             command = said[role or "1"]
-            if fix:  # the right value of the slot
-                pieces.append(self.slot(command, _last_slot(command)))
-                continue
-            for place, part in enumerate(SLOT.split(self.choose(command.template.lstrip("!")))):
-                if place % 2 == 0:
+            last = _last_slot(command)
+            template = f"{{{last}}}" if fix else command.template.lstrip("!")
+            for i, part in enumerate(SLOT.split(self.choose(template))):
+                if i % 2 == 0:  # words between two slots
                     pieces.append((part, None))
-                elif kind == "~" and part == _last_slot(command):  # a wrong value
+                elif kind == "~" and part == last:  # a wrong value, which {fix} corrects
                     pieces.append((self.draw(part, other_than=command.slots[part]), None))
                 else:
-                    pieces.append(
-                        self.slot(command, part) if role == "1" else (command.slots[part], None)
-                    )
+                    tag = self.grammar["lexicon"][part]["tag"]
+                    pieces.append((command.slots[part], tag if fix or role == "1" else None))
         return [*pieces, (frame[end:], None)]
-
-    def slot(self, command, name):
-        return command.slots[name], self.grammar["lexicon"][name]["tag"]
 
     def answer(self, first, same):
         """An Utterance that asks for the same as `first` in other words, or for something close to it; or None."""
@@ -281,27 +259,25 @@ class Speaker:
             return self.say(commands=first.commands)
         change = self.pick(["order", "slot", "intent", "withdrawn", "number"])
         commands, withdrawn = list(first.commands), None
-        place = int(self.random.random() * len(commands))
-        command = commands[place]
+        i = self.pick(range(len(commands)))
         if change == "order":
             commands.reverse()
-        elif change == "slot" and command.slots:
-            name = self.pick(list(command.slots))
-            words = self.draw(name, other_than=command.slots[name])
-            commands[place] = command._replace(slots={**command.slots, name: words})
+        elif change == "slot" and commands[i].slots:
+            slots = commands[i].slots
+            name = self.pick(list(slots))
+            words = self.draw(name, other_than=slots[name])
+            commands[i] = commands[i]._replace(slots={**slots, name: words})
         elif change == "intent":
-            commands[place] = command._replace(intent=self.intent("x", {"1": command}))
+            commands[i] = commands[i]._replace(intent=self.intent("x", {"1": commands[i]}))
         elif change == "withdrawn" and first.withdrawn:
-            commands[place], withdrawn = first.withdrawn, command
-        elif change == "number":
-            commands = (
-                commands[:1]
-                if len(commands) == 2
-                else [*commands, *filter(None, [first.withdrawn])]
-            )
-        return (
-            None if commands == first.commands else self.say(commands=commands, withdrawn=withdrawn)
-        )
+            commands[i], withdrawn = first.withdrawn, commands[i]
+        elif change == "number" and len(commands) == 2:
+            commands.pop()
+        elif change == "number" and first.withdrawn:
+            commands.append(first.withdrawn)
+        if commands == first.commands:
+            return None
+        return self.say(commands=commands, withdrawn=withdrawn)
 
 
 @functools.cache
