@@ -1,4 +1,7 @@
-"""Adapters from a narrow word table to the encoder's width. Mehta et al., 2020 (DeFINE), arXiv:1911.12385.
+"""The embedding matrix, and maps from a narrow one to the encoder's width. Mehta et al., 2020, arXiv:1911.12385.
+
+A narrow matrix with a linear map is the factorized embedding parameterization (Lan et al., 2020, Sec. 3.1); "hgt" is
+the hierarchical group transformation of DeFINE.
 
 Equation map
     linear   y = x W + b                                                        adapt
@@ -7,13 +10,13 @@ Equation map
     HGT      Y1 = GLT(X), Yl = GLT(mix(X, Y(l-1)))                              adapt, GroupMix
     groups   gl = max(floor(g_max / 2^(l-1)), 1), for 4 layers and g_max 8     config.HGT_GROUPS
 Departures
-    As in the paper's formulas, and unlike the authors' code, no dense layer goes before or after; the last transform
-    has one group, so that it is dense, and reads the table's vector once more. LayerNorm and GELU follow all others; no
-    dropout, since what is fitted is a table, not a text. Widths grow from n to 2 n over all layers but the last.
+    As in the paper's formulas, and unlike the authors' code, no dense layer goes before or after. The last transform
+    has one group, so it is dense; it reads the word vector once more. LayerNorm and GELU follow all others. There is no
+    dropout, since a table is fitted, not a text. Widths grow from n to 2 n over all layers but the last.
 """
 
 from keras_compress.backend import keras, tf
-from keras_compress.bert.layers import LayerNorm, register
+from keras_compress.bert.layers import LayerNorm, WordEmbedding, register
 
 
 def in_groups(x, groups):
@@ -85,6 +88,11 @@ class GroupMix(keras.layers.Layer):
         return {**super().get_config(), "groups": self.groups}
 
 
+def word_table(get):
+    """The embedding matrix as a layer: (batch, seq) -> (batch, seq, embedding)."""
+    return get(WordEmbedding, "word_embeddings", get.config.vocab_size, get.config.table_size)
+
+
 def adapt(get, x):
     """Word vectors at the encoder's width, as `config.adapter` says. (..., embedding) -> (..., hidden).
 
@@ -92,14 +100,14 @@ def adapt(get, x):
     """
     config, y = get.config, x
     shapes = config.adapter_shapes
-    for place, (_, units, groups) in enumerate(shapes[:-1]):
+    for index, (_, units, groups) in enumerate(shapes[:-1]):
         if config.adapter == "mlp":
             y = get(keras.layers.Dense, "embedding_inner", units)(x)
         else:
-            mixed = get(GroupMix, f"embedding_mix_{place}", groups)(x, y) if place else x
-            y = get(GroupLinear, f"embedding_groups_{place}", units, groups)(mixed)
-            y = get(LayerNorm, f"embedding_groups_{place}_norm", config.layer_norm_eps)(y)
-        y = get(keras.layers.Activation, f"embedding_gelu_{place}", "gelu")(y)
+            mixed = get(GroupMix, f"embedding_mix_{index}", groups)(x, y) if index else x
+            y = get(GroupLinear, f"embedding_groups_{index}", units, groups)(mixed)
+            y = get(LayerNorm, f"embedding_groups_{index}_norm", config.layer_norm_eps)(y)
+        y = get(keras.layers.Activation, f"embedding_gelu_{index}", "gelu")(y)
     if len(shapes) > 2:
         y = get(GroupMix, "embedding_mix", 1)(x, y)
     return get(keras.layers.Dense, "embedding_projection", config.hidden_size)(y) if shapes else x

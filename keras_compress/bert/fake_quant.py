@@ -23,7 +23,6 @@ import tensorflow_model_optimization as tfmot
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert import layers as L
-from keras_compress.bert.wrapping import is_inner_dense, wrapped
 
 quantization = tfmot.quantization.keras
 EPSILON = 1e-8  # the smallest range: a tensor of zeros stays zeros
@@ -214,7 +213,7 @@ def is_quantized(layer, settings):
     """Whether a layer of the flat model is quantised (see the module's table)."""
     static = settings["activations"] == "static"
     if isinstance(layer, keras.layers.Dense):
-        return not static or is_inner_dense(layer)
+        return not static or L.is_inner_dense(layer)
     inner = (L.LayerNorm, L.AttentionProbs, L.AttentionContext, keras.layers.Activation)
     return isinstance(layer, L.WordEmbedding) or (static and isinstance(layer, inner))
 
@@ -227,7 +226,7 @@ def quantized_layers(model, settings):
     Returns:
         list of layers; a layer that `model` calls several times is one layer still.
     """
-    annotated = wrapped(
+    annotated = L.wrapped(
         model,
         lambda layer: quantization.quantize_annotate_layer(layer, LayerQuantizers(settings)),
         lambda layer: is_quantized(layer, settings),

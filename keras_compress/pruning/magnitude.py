@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_model_optimization as tfmot
 
 from keras_compress.backend import tf
-from keras_compress.bert.wrapping import check_bert, is_inner_dense, wrapped
+from keras_compress.bert.layers import check_bert, is_inner_dense, wrapped
 from keras_compress.training.loop import Training, adamw, check_fit, fit, task_loss
 
 sparsity_api = tfmot.sparsity.keras

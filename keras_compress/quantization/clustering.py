@@ -11,8 +11,8 @@ a compressed file does (`gzip_bytes` of an export), because few values repeat of
 
 import tensorflow_model_optimization as tfmot
 
+from keras_compress.bert.layers import check_bert, wrapped
 from keras_compress.bert.task_model import weights_of
-from keras_compress.bert.wrapping import check_bert, wrapped
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.training.loop import Training, adamw, check_fit, fit, task_loss
 

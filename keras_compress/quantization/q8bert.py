@@ -29,7 +29,7 @@ Training is a simulation, slower than without, and saved models are as large as 
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.fake_quant import fake_quantize, has_row_scales, largest, table_bits
-from keras_compress.bert.wrapping import check_bert
+from keras_compress.bert.layers import check_bert
 from keras_compress.training.loop import Training, adamw, check_fit, fit, task_loss
 
 BITS = {"static": (8, 4), "dynamic": (8, 4, 2)}

@@ -1,0 +1,35 @@
+"""The same layers by their names in this package, in Hugging Face's files and in bert4keras; {n} is a layer's number."""
+
+TABLE = """
+word_embeddings             embeddings.word_embeddings                      Embedding-Token
+type_embeddings             embeddings.token_type_embeddings                Embedding-Segment
+position_embeddings         embeddings.position_embeddings                  Embedding-Position
+embeddings_norm             embeddings.LayerNorm                            Embedding-Norm
+layer_{n}_query             encoder.layer.{n}.attention.self.query          Transformer-{n}-MultiHeadSelfAttention
+layer_{n}_key               encoder.layer.{n}.attention.self.key            Transformer-{n}-MultiHeadSelfAttention
+layer_{n}_value             encoder.layer.{n}.attention.self.value          Transformer-{n}-MultiHeadSelfAttention
+layer_{n}_attention_output  encoder.layer.{n}.attention.output.dense        Transformer-{n}-MultiHeadSelfAttention
+layer_{n}_attention_norm    encoder.layer.{n}.attention.output.LayerNorm    Transformer-{n}-MultiHeadSelfAttention-Norm
+layer_{n}_intermediate      encoder.layer.{n}.intermediate.dense            Transformer-{n}-FeedForward
+layer_{n}_output            encoder.layer.{n}.output.dense                  Transformer-{n}-FeedForward
+layer_{n}_output_norm       encoder.layer.{n}.output.LayerNorm              Transformer-{n}-FeedForward-Norm
+embedding_projection        -                                               Embedding-Mapping
+pooler                      pooler.dense                                    Pooler-Dense
+mlm_transform               cls.predictions.transform.dense                 MLM-Dense
+mlm_norm                    cls.predictions.transform.LayerNorm             MLM-Norm
+mlm_bias                    cls.predictions                                 MLM-Bias
+classifier                  classifier                                      -
+"""
+_VARIABLES = {"embeddings": ("embeddings",), "norm": ("beta", "gamma"), "bias": ("bias",)}
+
+
+def rows(num_layers):
+    """(name here, Hugging Face's, bert4keras') of every layer; bert4keras has one name for several layers."""
+    for line in TABLE.strip().splitlines():
+        for n in range(num_layers if "{n}" in line else 1):
+            yield line.format(n=n).split()
+
+
+def variables(layer):
+    """A layer's variables by name here, in bert4keras' order."""
+    return _VARIABLES.get(layer.split("_")[-1], ("kernel", "bias"))
