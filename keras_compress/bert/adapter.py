@@ -34,9 +34,7 @@ class GroupLinear(keras.layers.Layer):
     """Group linear transform: equal parts of the last axis, each times a matrix of its own. (..., n) -> (..., units).
 
     Args:
-        units, groups: width of the output and number of parts; n / groups times units / groups numbers each.
-    Raises:
-        ValueError: if n or `units` is not a multiple of `groups`.
+        units, groups: width of the output and number of parts, which divides n and `units`.
     """
 
     def __init__(self, units, groups, kernel_initializer="glorot_uniform", **kwargs):
@@ -45,17 +43,9 @@ class GroupLinear(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, shape):
-        if self.groups < 1 or shape[-1] % self.groups or self.units % self.groups:
-            raise ValueError(
-                "`groups` must divide the widths of input and output. "
-                f"Received: {self.groups}, {shape[-1]} and {self.units}."
-            )
-        self.kernel = self.add_weight(
-            name="kernel",
-            initializer=self.kernel_initializer,
-            shape=(self.groups, shape[-1] // self.groups, self.units // self.groups),
-        )
-        self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
+        parts = self.groups, shape[-1] // self.groups, self.units // self.groups
+        self.kernel = self.add_weight("kernel", parts, initializer=self.kernel_initializer)
+        self.bias = self.add_weight("bias", (self.units,), initializer="zeros")
         super().build(shape)
 
     def call(self, x):  # (..., n)

@@ -34,15 +34,6 @@ def split_name(weight):
     return int(layer), "attention" if rest.split("/")[0] in ATTENTION_PARTS else "ffn", rest
 
 
-_DRAWN = {  # layers with a truncated normal start, and the argument that takes it
-    keras.layers.Dense: "kernel_initializer",
-    GroupLinear: "kernel_initializer",
-    keras.layers.Embedding: "embeddings_initializer",
-    L.WordEmbedding: "embeddings_initializer",
-    L.PositionEmbedding: "initializer",
-}
-
-
 class LayerStore(dict):
     """Layers by name: `store(cls, name, ...)` returns the layer of that name, made at its first use.
 
@@ -57,10 +48,14 @@ class LayerStore(dict):
     def __call__(self, cls, name, *args, **kwargs):
         if name not in self:
             self.seed += 1
-            start = keras.initializers
-            if cls in _DRAWN:
-                normal = start.TruncatedNormal(stddev=self.config.initializer_range, seed=self.seed)
-                kwargs[_DRAWN[cls]] = "zeros" if name in self.loaded else normal
+            start, stddev = keras.initializers, self.config.initializer_range
+            drawn = (
+                "zeros" if name in self.loaded else start.TruncatedNormal(0.0, stddev, self.seed)
+            )
+            if cls in (keras.layers.Dense, GroupLinear):
+                kwargs["kernel_initializer"] = drawn
+            elif issubclass(cls, keras.layers.Embedding):
+                kwargs["embeddings_initializer"] = drawn
             elif cls is keras.layers.LSTM:
                 kwargs["kernel_initializer"] = start.GlorotUniform(self.seed)
                 kwargs["recurrent_initializer"] = start.Orthogonal(seed=self.seed)
@@ -87,7 +82,8 @@ def embed(get, word_ids, type_ids):
     if config.type_vocab_size:
         table = get(keras.layers.Embedding, "type_embeddings", config.type_vocab_size, x.shape[-1])
         x = get(keras.layers.Add, "embeddings_add")([x, table(type_ids)])
-    x = get(L.PositionEmbedding, "position_embeddings", config.max_position_embeddings)(x)
+    positions = config.max_position_embeddings, x.shape[-1]
+    x = get(L.PositionEmbedding, "position_embeddings", *positions)(x)
     x = get(L.LayerNorm, "embeddings_norm", config.layer_norm_eps)(x)
     if config.embedding_norm == "embedding":
         x = adapt(get, x)
@@ -109,8 +105,7 @@ def transformer_layer(get, index, x, bias, cls_only=False):
     Returns:
         (hidden states (batch, seq or 1, hidden), attention scores before mask and softmax (batch, heads, seq, seq)).
     """
-    config, hidden, eps = get.config, get.config.hidden_size, get.config.layer_norm_eps
-    dense, dropout, add = keras.layers.Dense, keras.layers.Dropout, keras.layers.Add
+    config, dense, hidden = get.config, keras.layers.Dense, get.config.hidden_size
     name = f"layer_{config.owner(index, 'attention')}_"
     reader = get(L.FirstTokenKept, "cls_only")(x) if cls_only else x
     query = get(dense, name + "query", hidden)(reader)
@@ -118,19 +113,22 @@ def transformer_layer(get, index, x, bias, cls_only=False):
     value = get(dense, name + "value", hidden)(x)
     scores = get(L.AttentionScores, name + "attention_scores", config.num_heads)(query, key)
     probs = get(L.AttentionProbs, name + "attention_probs")([scores, bias])
-    probs = get(dropout, name + "attention_probs_dropout", config.attention_dropout)(probs)
-    context = get(L.AttentionContext, name + "attention_context")([probs, value])
+    dropout = get(keras.layers.Dropout, name + "attention_probs_dropout", config.attention_dropout)
+    context = get(L.AttentionContext, name + "attention_context")([dropout(probs), value])
     context = get(dense, name + "attention_output", hidden)(context)
-    context = get(dropout, name + "attention_dropout", config.dropout)(context)
-    x = get(add, name + "attention_add")([reader, context])
-    x = get(L.LayerNorm, name + "attention_norm", eps)(x)
+    x = add_and_norm(get, name + "attention", reader, context)
     name = f"layer_{config.owner(index, 'ffn')}_"
     act = activation(config.activation)
     inner = get(dense, name + "intermediate", config.intermediate_size, act)(x)
     inner = get(dense, name + "output", hidden)(inner)
-    inner = get(dropout, name + "output_dropout", config.dropout)(inner)
-    x = get(add, name + "output_add")([x, inner])
-    return get(L.LayerNorm, name + "output_norm", eps)(x), scores
+    return add_and_norm(get, name + "output", x, inner), scores
+
+
+def add_and_norm(get, name, x, y):
+    """LayerNorm(x + dropout(y)). (batch, seq, hidden) twice -> the same."""
+    y = get(keras.layers.Dropout, name + "_dropout", get.config.dropout)(y)
+    y = get(keras.layers.Add, name + "_add")([x, y])
+    return get(L.LayerNorm, name + "_norm", get.config.layer_norm_eps)(y)
 
 
 def pool(get, x, mask):

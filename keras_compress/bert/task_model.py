@@ -2,21 +2,23 @@
 
 import contextlib
 import csv
-import json
 import logging
 import re
 import warnings
+from copy import deepcopy
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
+from scipy.special import softmax
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.config import BertConfig
-from keras_compress.bert.encoder import LayerStore, build, split_name
+from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
-from keras_compress.files import atomic_folder, read_json
+from keras_compress.files import atomic_folder, read_json, write_json
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -44,12 +46,10 @@ class TaskModel:
                 f"and a table of {config.vocab_size} rows. Use the vocab.txt that came with the weights."
             )
         labels = tuple(labels)
+        no_line = re.compile("[\r\n\0\ud800-\udfff]|^$").search
         if task == "mlm" and labels:
             raise ValueError(f"A masked-LM model has no labels. Received: {[*labels[:20]]}.")
-        unlike_a_line = re.compile("[\r\n\0\ud800-\udfff]|^$").search
-        if task != "mlm" and (
-            len({*labels}) < max(2, len(labels)) or any(map(unlike_a_line, labels))
-        ):
+        if task != "mlm" and (len({*labels}) < max(2, len(labels)) or any(map(no_line, labels))):
             raise ValueError(
                 "Labels must be two or more different names of one line each, in characters of UTF-8. "
                 f"Received: {[*labels[:20]]}."
@@ -57,17 +57,17 @@ class TaskModel:
         self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, labels
         self.history, self.curve, self.metrics = [], [], {}
         # Seeds of neighbouring runs must not overlap: a model makes far fewer than 10,000 layers.
-        store = LayerStore(config, 10_000 * seed, layers, {name.split("/")[0] for name in loaded})
-        self._inputs, self._outputs = build(config, task, len(labels), store)
-        self.model = keras.Model(self._inputs, self._outputs["logits"], name=config.architecture)
+        self._build(10_000 * seed, layers, {name.split("/")[0] for name in loaded})
         if config.quantization:
             from keras_compress.bert.fake_quant import quantized_layers  # TF-MOT only if needed
 
-            wrapped = LayerStore(config, existing=quantized_layers(self.model, config.quantization))
-            self._inputs, self._outputs = build(config, task, len(labels), wrapped)
-            self.model = keras.Model(
-                self._inputs, self._outputs["logits"], name=config.architecture
-            )
+            self._build(0, quantized_layers(self.model, config.quantization))
+
+    def _build(self, *store):
+        get = LayerStore(self.config, *store)
+        self._inputs, self._outputs = build(self.config, self.task, len(self.labels), get)
+        name = self.config.architecture
+        self.model = keras.Model(self._inputs, self._outputs["logits"], name=name)
         self._forward = None
 
     @classmethod
@@ -137,8 +137,7 @@ class TaskModel:
         tokenizer = tokenizer or self.tokenizer
         copy = TaskModel(config, tokenizer, self.task, self.labels, seed=seed, loaded=weights)
         copy.set_weights(weights, only)
-        copy.history = [dict(step) for step in self.history]
-        copy.curve = [dict(row) for row in self.curve]
+        copy.history, copy.curve = deepcopy(self.history), deepcopy(self.curve)
         return copy
 
     def keep_layers(self, indices, *, seed=0):
@@ -217,9 +216,8 @@ class TaskModel:
                 "broken; if it was trained just now, lower `learning_rate`."
             )
         if self.task != "tagging":
-            logits = np.reshape(logits, (len(texts), len(self.labels)))
-            exp = np.exp(logits - logits.max(-1, keepdims=True))
-            return (exp / exp.sum(-1, keepdims=True)).astype(np.float32)
+            logits = np.reshape(np.float32(logits), (len(texts), len(self.labels)))
+            return softmax(logits, axis=-1)
         outside, tagged = self.labels.index("O") if "O" in self.labels else 0, []
         for text, encoding, rows in zip(texts, encodings, logits):
             best = rows.argmax(-1)
@@ -246,13 +244,11 @@ class TaskModel:
     def pad(self, encodings, length=None):
         """Encodings as the model's inputs: dict of int32 (n, `length`); default: the longest of them."""
         length = length or max(len(e.ids) for e in encodings)
-        inputs = {name: np.zeros((len(encodings), length), np.int32) for name in self._inputs}
-        inputs["input_word_ids"] += self.tokenizer.pad_id
+        inputs = np.zeros((3, len(encodings), length), np.int32)
+        inputs[0] = self.tokenizer.pad_id
         for row, e in enumerate(encodings):
-            inputs["input_word_ids"][row, : len(e.ids)] = e.ids
-            inputs["input_mask"][row, : len(e.ids)] = 1
-            inputs["input_type_ids"][row, : len(e.ids)] = e.type_ids
-        return inputs
+            inputs[:, row, : len(e.ids)] = e.ids, np.ones_like(e.ids), e.type_ids
+        return dict(zip(INPUT_NAMES, inputs))
 
     def save(self, folder, overwrite=False):
         """Writes the model as a folder of plain files: nothing pickled, no code. All of it or nothing appears.
@@ -271,12 +267,10 @@ class TaskModel:
             (part / "model.safetensors").write_bytes(save(self.weights()))
             self.tokenizer.save(part / "vocab.txt")
             (part / "labels.txt").write_text("".join(f"{x}\n" for x in self.labels), "utf-8")
-            for name, value in (("metrics.json", self.metrics), ("config.json", config)):
-                text = json.dumps(value, indent=1, ensure_ascii=False)
-                (part / name).write_text(text + "\n", "utf-8")
+            write_json(part / "config.json", config)
+            write_json(part / "metrics.json", self.metrics)
             with open(part / "history.csv", "w", encoding="utf-8", newline="") as file:
-                columns = dict.fromkeys(name for row in self.curve for name in row)
-                writer = csv.DictWriter(file, columns)
+                writer = csv.DictWriter(file, dict.fromkeys(chain(*self.curve)))
                 writer.writeheader()
                 writer.writerows(self.curve)
 

@@ -81,14 +81,16 @@ class Tokenizer:
             list of `Encoding` with `word_starts`.
         """
         words = [[clean(word) for word in text.split(" ")] for text in texts]
-        encodings = []
-        for row, e in zip(words, self._encode(words, max_length, is_pretokenized=True)):
-            position = {
-                word: k for k, word in reversed([*enumerate(e.word_ids)])
-            }  # the first piece wins
-            starts = [position.get(word, -1) for word in range(len(row))]
-            encodings.append(Encoding(e.ids, e.type_ids, bool(e.overflowing), starts))
-        return encodings
+        encodings = self._encode(words, max_length, is_pretokenized=True)
+        return [
+            Encoding(
+                e.ids,
+                e.type_ids,
+                bool(e.overflowing),
+                [(e.word_to_tokens(word) or [-1])[0] for word in range(len(row))],
+            )
+            for row, e in zip(words, encodings)
+        ]
 
     def _encode(self, texts, max_length, **settings):
         if max_length < 4:

@@ -13,6 +13,7 @@ memory.
 """
 
 import logging
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
     if is_saved(source) and not new_head:
         saved = TaskModel.load(source)
         if saved.task != "mlm" or task in (None, "mlm"):
-            _agree(task, labels, saved.task, saved.labels)
+            _agree(task, labels and tuple(labels), saved.task, saved.labels)
             if pooling not in (None, saved.config.pooling):
                 raise ValueError(
                     f"`pooling` of a model with a trained head must be its own, {saved.config.pooling!r}. "
@@ -64,8 +65,8 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
                 )
             return saved
     checkpoint = _read(source, None if new_head else len(labels or ()))
-    settings = {"task": task, "labels": labels, "pooling": pooling, "new_head": new_head}
-    return from_checkpoint(checkpoint, str(source), **settings, seed=seed)
+    wanted = {"task": task, "labels": labels, "pooling": pooling, "new_head": new_head}
+    return from_checkpoint(checkpoint, str(source), **wanted, seed=seed)
 
 
 def load_for(source, task, labels, *, seed=0):
@@ -73,7 +74,7 @@ def load_for(source, task, labels, *, seed=0):
     return load(source, seed=seed, **({} if is_saved(source) else {"task": task, "labels": labels}))
 
 
-def from_bert4keras(model, tokenizer, task, labels, *, pooling=None, new_head=False, seed=0):
+def from_bert4keras(model, tokenizer, task, labels, *, new_head=False, **settings):
     """Makes a `TaskModel` of a bert4keras model in memory; arguments as in `load`, and
 
     Args:
@@ -81,8 +82,8 @@ def from_bert4keras(model, tokenizer, task, labels, *, pooling=None, new_head=Fa
         tokenizer: a `Tokenizer`, bert4keras' tokenizer or the path of a vocab.txt.
     """
     checkpoint = bert4keras.read_model(model, tokenizer, None if new_head else len(labels))
-    settings = {"task": task, "labels": labels, "pooling": pooling, "new_head": new_head}
-    return from_checkpoint(checkpoint, "bert4keras", **settings, seed=seed)
+    wanted = {"task": task, "labels": labels, "new_head": new_head}
+    return from_checkpoint(checkpoint, "bert4keras", **wanted, **settings)
 
 
 def from_checkpoint(
@@ -96,8 +97,10 @@ def from_checkpoint(
         known_task = known_labels = None
     if (known_task, task) == ("classification", "matching"):
         known_task = task
-    if labels is not None and known_labels == tuple(f"LABEL_{k}" for k in range(len(labels))):
-        known_labels = tuple(labels)
+    if labels is not None:
+        labels = tuple(labels)
+        if known_labels == tuple(f"LABEL_{k}" for k in range(len(labels))):
+            known_labels = labels
     _agree(task, labels, known_task, known_labels)
     task, labels = task or known_task, known_labels if labels is None else labels
     if task is None or labels is None:
@@ -111,16 +114,15 @@ def from_checkpoint(
     try:
         config = config.replace(pooling=pooling)
         model = TaskModel(config, tokenizer, task, labels, seed=seed, loaded=tensors)
-        wanted, layers = model.weights(), {k.split("/")[0] for k in tensors}
-        new = sorted(
-            k for k in wanted if k.startswith(_MAY_BE_NEW) and k.split("/")[0] not in layers
-        )
-        known = [k for k in wanted if k not in new]
-        model.set_weights({k: _float32(k, tensors[k]) for k in known if k in tensors}, only=known)
+        layers = {k.split("/")[0] for k in tensors}
+        is_new = lambda k: k.startswith(_MAY_BE_NEW) and k.split("/")[0] not in layers
+        new = sorted(filter(is_new, model.weights()))
+        loaded = [k for k in model.weights() if k not in new]
+        model.set_weights({k: _float32(k, tensors[k]) for k in loaded if k in tensors}, loaded)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    left_out = sorted({*left_out, *checkpoint.tensors} - {*known})
-    facts = {"loaded": len(known), "new": new, "left_out": left_out}
+    left_out = sorted({*left_out, *checkpoint.tensors}.difference(loaded))
+    facts = {"loaded": len(loaded), "new": new, "left_out": left_out}
     log.info("%s: %d tensors loaded; new: %s; left out: %s", name, *facts.values())
     model.history = [{"method": "load", "source": Path(name).name, **facts, "seed": seed}]
     return model
@@ -130,11 +132,9 @@ def with_head(task_model, task, labels, *, seed=0):
     """A copy of a model for a task and labels: under a new head, unless the old one is for them already."""
     if (task_model.task, task_model.labels) == (task, tuple(labels)):
         return task_model.clone(seed=seed)
-    checkpoint = Checkpoint(task_model.config, task_model.tokenizer, task_model.weights(), [])
-    model = from_checkpoint(
-        checkpoint, "encoder", task=task, labels=labels, new_head=True, seed=seed
-    )
-    model.history = [dict(step) for step in task_model.history] + model.history
+    wanted = {"task": task, "labels": labels, "new_head": True, "seed": seed}
+    model = from_checkpoint(own.checkpoint(task_model), "encoder", **wanted)
+    model.history = deepcopy(task_model.history) + model.history
     return model
 
 
@@ -172,7 +172,6 @@ def _float32(name, array):
 
 
 def _agree(task, labels, known_task, known_labels):
-    labels = None if labels is None else tuple(labels)
     for name, wanted, known in (("task", task, known_task), ("labels", labels, known_labels)):
         if None not in (wanted, known) and wanted != known:
             raise ValueError(

@@ -16,12 +16,13 @@ from keras_compress.bert.tokenizer import Tokenizer, make_tokenizer, read_vocab
 from keras_compress.files import one_of
 
 _ACTIVATIONS = {"gelu_erf": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
+_NEEDED = ("Embedding-", "Transformer-")
 
 
-def layer_names(num_layers, albert=False):
+def layer_names(config):
     """{bert4keras layer: [names of its weights, in the order of its `get_weights`]}; an ALBERT has one layer for all."""
-    names = {}
-    for layer, _, theirs in rows(1 if albert else num_layers):
+    names, albert = {}, config.sharing == "all"
+    for layer, _, theirs in rows(1 if albert else config.num_layers):
         theirs = theirs.replace("-0-", "-") if albert else theirs
         names.setdefault(theirs, []).extend(f"{layer}/{variable}" for variable in variables(layer))
     return names
@@ -81,8 +82,7 @@ def rename(layers, config, num_labels, source="bert4keras"):
     Raises:
         ValueError: if there are further Dense layers and none can be the classifier.
     """
-    names = layer_names(config.num_layers, config.sharing == "all")
-    tensors, left_out, heads = {}, [], {}
+    names, tensors, heads, left_out = layer_names(config), {}, {}, []
     for layer, arrays in layers.items():
         # dropout's random state is an integer
         arrays = [array for array in arrays if np.issubdtype(array.dtype, np.floating)]
@@ -100,7 +100,7 @@ def rename(layers, config, num_labels, source="bert4keras"):
                 f"{source}: the model must have one Dense of width {num_labels}, the number of labels, on "
                 f"its hidden states. Received: {widths}. Give its labels, or load with `new_head`."
             )
-        ((head, arrays),) = heads.items()
+        head, arrays = heads.popitem()
         tensors |= zip(("classifier/kernel", "classifier/bias"), arrays)
         left_out.remove(head)
     return tensors, left_out
@@ -128,8 +128,7 @@ def _read_h5(path):
 def _config(model):
     layers = {layer.name: layer for layer in model.layers}
     num_layers = sum(name.endswith("-MultiHeadSelfAttention") for name in layers)
-    names = layer_names(max(num_layers, 1)).keys()
-    needed = {name for name in names if name.startswith(("Embedding", "Transformer"))}
+    needed = {name for _, _, name in rows(max(num_layers, 1)) if name.startswith(_NEEDED)}
     missing = sorted(needed - {"Embedding-Mapping"} - layers.keys())
     unlike = ("-Mask", "-Attention-Bias", "-Relative-Position")
     other = [name for name in layers if name.endswith(unlike)]

@@ -45,9 +45,9 @@ def read(source, num_labels=0):
 def _tensors(prefix, config, values):
     from bert4keras.models import ALBERT, BERT
 
-    albert = config.sharing == "all"
-    reader = (ALBERT if albert else BERT)(**{"hidden_act": "gelu", "max_position": None, **values})
-    names, layers = layer_names(config.num_layers, albert), {}
+    kind = ALBERT if config.sharing == "all" else BERT
+    reader = kind(**{"hidden_act": "gelu", "max_position": None, **values})
+    names, layers = layer_names(config), {}
     try:
         left_out = {name for name, _ in tf.train.list_variables(str(prefix))}
         for layer, variables in reader.variable_mapping().items():

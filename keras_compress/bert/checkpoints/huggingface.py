@@ -37,15 +37,13 @@ def read(source, num_labels=0):
     folder = Path(source)
     path, config, values = read_config(folder, "config.json")
     tensors, left_out = rename(_read_shards(folder), config.num_layers)
-    task = next(
-        (_HEADS[name] for name in values.get("architectures") or () if name in _HEADS), None
-    )
-    head = [name for name in tensors if name.startswith("classifier/")]
-    if task is None or num_labels is None:  # another head may be called classifier, too
+    names = values.get("architectures") or ()
+    task, labels = next((_HEADS[name] for name in names if name in _HEADS), None), None
+    if task is None:  # another head may be called classifier, too
+        head = [name for name in tensors if name.startswith("classifier/")]
+        left_out += head
         tensors = {name: array for name, array in tensors.items() if name not in head}
-        return published(config, folder, tensors, left_out + head)
-    labels = None
-    if "classifier/kernel" in tensors:
+    elif num_labels is not None and "classifier/kernel" in tensors:
         labels = _labels(path, values, tensors["classifier/kernel"].shape[-1])
     return published(config, folder, tensors, left_out, task, labels)
 

@@ -21,11 +21,10 @@ def read(source, num_labels=0):
     minilm = huggingface.read(minilm_folder())
     if source == "minilm":
         return minilm._replace(config=minilm.config.replace(pooling="cls"))
-    config = minilm.config.replace(
-        architecture="bilstm", num_layers=1, intermediate_size=256, pooling="mean"
-    )
-    words = {name: minilm.tensors[name] for name in ("word_embeddings/embeddings",)}
-    return minilm._replace(config=config, tensors=words, left_out=[])
+    sizes = {"num_layers": 1, "intermediate_size": 256}
+    config = minilm.config.replace(architecture="bilstm", pooling="mean", **sizes)
+    words = "word_embeddings/embeddings"
+    return minilm._replace(config=config, tensors={words: minilm.tensors[words]}, left_out=[])
 
 
 def minilm_folder():

@@ -1,6 +1,7 @@
-"""The same layers by their names in this package, in Hugging Face's files and in bert4keras; {n} is a layer's number."""
+"""Names in published files and in this package: of a layer and of a config's field."""
 
-TABLE = """
+# here, in Hugging Face's files, in bert4keras; {n} is a layer's number
+LAYERS = """
 word_embeddings             embeddings.word_embeddings                      Embedding-Token
 type_embeddings             embeddings.token_type_embeddings                Embedding-Segment
 position_embeddings         embeddings.position_embeddings                  Embedding-Position
@@ -20,12 +21,28 @@ mlm_norm                    cls.predictions.transform.LayerNorm             MLM-
 mlm_bias                    cls.predictions                                 MLM-Bias
 classifier                  classifier                                      -
 """
+# in Google's bert_config.json and albert_config.json and in Hugging Face's config.json, in `BertConfig`
+FIELDS = """
+vocab_size                    vocab_size
+hidden_size                   hidden_size
+num_hidden_layers             num_layers
+num_attention_heads           num_heads
+intermediate_size             intermediate_size
+max_position_embeddings       max_position_embeddings
+type_vocab_size               type_vocab_size
+hidden_act                    activation
+hidden_dropout_prob           dropout
+attention_probs_dropout_prob  attention_dropout
+initializer_range             initializer_range
+layer_norm_eps                layer_norm_eps
+embedding_size                embedding_size
+"""
 _VARIABLES = {"embeddings": ("embeddings",), "norm": ("beta", "gamma"), "bias": ("bias",)}
 
 
 def rows(num_layers):
     """(name here, Hugging Face's, bert4keras') of every layer; bert4keras has one name for several layers."""
-    for line in TABLE.strip().splitlines():
+    for line in LAYERS.strip().splitlines():
         for n in range(num_layers if "{n}" in line else 1):
             yield line.format(n=n).split()
 

@@ -14,5 +14,9 @@ def recognises(source):
 
 def read(source, num_labels=0):
     """Reads all weights with task and labels. Raises ValueError if the folder is damaged."""
-    model = TaskModel.load(source)
+    return checkpoint(TaskModel.load(source))
+
+
+def checkpoint(model):
+    """A `TaskModel` as a `Checkpoint`."""
     return Checkpoint(model.config, model.tokenizer, model.weights(), [], model.task, model.labels)

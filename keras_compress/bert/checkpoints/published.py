@@ -2,28 +2,13 @@
 
 from typing import NamedTuple
 
+from keras_compress.bert.checkpoints.names import FIELDS
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.tokenizer import Tokenizer, read_tokenizer
 from keras_compress.files import one_of, read_json
 
-# Fields of Google's bert_config.json and albert_config.json and of Hugging Face's config.json, and of `BertConfig`.
-_SIZES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_hidden_layers": "num_layers",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "intermediate_size",
-}
-_FIELDS = _SIZES | {
-    "max_position_embeddings": "max_position_embeddings",
-    "type_vocab_size": "type_vocab_size",
-    "hidden_act": "activation",
-    "hidden_dropout_prob": "dropout",
-    "attention_probs_dropout_prob": "attention_dropout",
-    "initializer_range": "initializer_range",
-    "layer_norm_eps": "layer_norm_eps",
-    "embedding_size": "embedding_size",
-}
+_FIELDS = dict(line.split() for line in FIELDS.strip().splitlines())
+_SIZES = list(_FIELDS)[:5]  # a config must name these
 _GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 _NEEDED = {
     "model_type": ("bert", "The checkpoint must be a BERT"),
