@@ -1,4 +1,7 @@
-"""Adapters from a narrow word table to the encoder's width. Mehta et al., 2020 (DeFINE), arXiv:1911.12385.
+"""The embedding matrix, and maps from a narrow one to the encoder's width. Mehta et al., 2020, arXiv:1911.12385.
+
+A narrow matrix with a linear map is the factorized embedding parameterization (Lan et al., 2020, Sec. 3.1); "hgt" is
+the hierarchical group transformation of DeFINE.
 
 Equation map
     linear   y = x W + b                                                        adapt
@@ -7,13 +10,13 @@ Equation map
     HGT      Y1 = GLT(X), Yl = GLT(mix(X, Y(l-1)))                              adapt, GroupMix
     groups   gl = max(floor(g_max / 2^(l-1)), 1), for 4 layers and g_max 8     config.HGT_GROUPS
 Departures
-    As in the paper's formulas, and unlike the authors' code, no dense layer goes before or after; the last transform
-    has one group, so that it is dense, and reads the table's vector once more. LayerNorm and GELU follow all others; no
-    dropout, since what is fitted is a table, not a text. Widths grow from n to 2 n over all layers but the last.
+    As in the paper's formulas, and unlike the authors' code, no dense layer goes before or after. The last transform
+    has one group, so it is dense; it reads the word vector once more. LayerNorm and GELU follow all others. There is no
+    dropout, since a table is fitted, not a text. Widths grow from n to 2 n over all layers but the last.
 """
 
 from keras_compress.backend import keras, tf
-from keras_compress.bert.layers import LayerNorm, register
+from keras_compress.bert.layers import LayerNorm, WordEmbedding, register
 
 
 def in_groups(x, groups):
@@ -31,9 +34,7 @@ class GroupLinear(keras.layers.Layer):
     """Group linear transform: equal parts of the last axis, each times a matrix of its own. (..., n) -> (..., units).
 
     Args:
-        units, groups: width of the output and number of parts; n / groups times units / groups numbers each.
-    Raises:
-        ValueError: if n or `units` is not a multiple of `groups`.
+        units, groups: width of the output and number of parts, which divides n and `units`.
     """
 
     def __init__(self, units, groups, kernel_initializer="glorot_uniform", **kwargs):
@@ -42,17 +43,9 @@ class GroupLinear(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, shape):
-        if self.groups < 1 or shape[-1] % self.groups or self.units % self.groups:
-            raise ValueError(
-                "`groups` must divide the widths of input and output. "
-                f"Received: {self.groups}, {shape[-1]} and {self.units}."
-            )
-        self.kernel = self.add_weight(
-            name="kernel",
-            initializer=self.kernel_initializer,
-            shape=(self.groups, shape[-1] // self.groups, self.units // self.groups),
-        )
-        self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
+        parts = self.groups, shape[-1] // self.groups, self.units // self.groups
+        self.kernel = self.add_weight("kernel", parts, initializer=self.kernel_initializer)
+        self.bias = self.add_weight("bias", (self.units,), initializer="zeros")
         super().build(shape)
 
     def call(self, x):  # (..., n)
@@ -85,6 +78,11 @@ class GroupMix(keras.layers.Layer):
         return {**super().get_config(), "groups": self.groups}
 
 
+def word_table(get):
+    """The embedding matrix as a layer: (batch, seq) -> (batch, seq, embedding)."""
+    return get(WordEmbedding, "word_embeddings", get.config.vocab_size, get.config.table_size)
+
+
 def adapt(get, x):
     """Word vectors at the encoder's width, as `config.adapter` says. (..., embedding) -> (..., hidden).
 
@@ -92,14 +90,14 @@ def adapt(get, x):
     """
     config, y = get.config, x
     shapes = config.adapter_shapes
-    for place, (_, units, groups) in enumerate(shapes[:-1]):
+    for index, (_, units, groups) in enumerate(shapes[:-1]):
         if config.adapter == "mlp":
             y = get(keras.layers.Dense, "embedding_inner", units)(x)
         else:
-            mixed = get(GroupMix, f"embedding_mix_{place}", groups)(x, y) if place else x
-            y = get(GroupLinear, f"embedding_groups_{place}", units, groups)(mixed)
-            y = get(LayerNorm, f"embedding_groups_{place}_norm", config.layer_norm_eps)(y)
-        y = get(keras.layers.Activation, f"embedding_gelu_{place}", "gelu")(y)
+            mixed = get(GroupMix, f"embedding_mix_{index}", groups)(x, y) if index else x
+            y = get(GroupLinear, f"embedding_groups_{index}", units, groups)(mixed)
+            y = get(LayerNorm, f"embedding_groups_{index}_norm", config.layer_norm_eps)(y)
+        y = get(keras.layers.Activation, f"embedding_gelu_{index}", "gelu")(y)
     if len(shapes) > 2:
         y = get(GroupMix, "embedding_mix", 1)(x, y)
     return get(keras.layers.Dense, "embedding_projection", config.hidden_size)(y) if shapes else x

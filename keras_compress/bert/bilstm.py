@@ -1,64 +1,43 @@
-"""A bidirectional LSTM under the encoder's contract: the smallest student. Tang et al., 2019, arXiv:1903.12136.
+"""A bidirectional LSTM in the encoder's place: the smallest student. Tang et al., 2019, arXiv:1903.12136.
 
 Of a `BertConfig` it takes: `hidden_size`, width of the word vectors; `num_layers`; `intermediate_size`, units per
-direction; `dropout`. It has neither positions nor token types nor attention.
+direction; `dropout`. It has neither positions nor token types nor attention, and its pooling is the mean.
 """
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert import layers as L
+from keras_compress.bert.adapter import word_table
 
 
-def build(config, task, num_labels, get, sequence_length=None, batch_size=None, cls_only=False):
-    """Builds the model; arguments and outputs as `encoder.build`, without `attention_scores`; the mean is pooled."""
-    from keras_compress.bert.encoder import make_inputs, word_table
-
-    if task == "mlm" or cls_only:
+def bilstm(get, task, num_labels, inputs, cls_only=False):
+    """Outputs of the model (see `encoder.build`), without `attention_scores`; hidden states after the first are
+    (batch, seq, 2 units)."""
+    if task == "mlm":
         raise ValueError(
-            "A BiLSTM serves classification, matching and tagging, with mean pooling. "
-            f"Received: task {task!r}, cls_only {cls_only}."
+            "A BiLSTM serves classification, matching and tagging. Received: task 'mlm'. Take a BERT."
         )
-    inputs = make_inputs(sequence_length, batch_size)
-    hidden_states = [
-        get(keras.layers.Dropout, "embeddings_dropout", config.dropout)(
-            word_table(get)(inputs["input_word_ids"])
-        )
-    ]
-    for index in range(config.num_layers):
+    dropout, mask = get.config.dropout, inputs["input_mask"]
+    embedded = get(keras.layers.Dropout, "embeddings_dropout", dropout)
+    hidden_states = [embedded(word_table(get)(inputs["input_word_ids"]))]
+    for index in range(get.config.num_layers):
         both = [
-            _lstm(
-                get,
-                f"lstm_{index}_{way}",
-                hidden_states[-1],
-                inputs["input_mask"],
-                way == "backward",
-            )
-            for way in ("forward", "backward")
+            _lstm(get, f"lstm_{index}_forward", hidden_states[-1], mask),
+            _lstm(get, f"lstm_{index}_backward", hidden_states[-1], mask, go_backwards=True),
         ]
-        hidden_states.append(
-            get(keras.layers.Concatenate, f"lstm_{index}_both")(both)
-        )  # (batch, seq, 2 units)
-    pooled = (
-        None
-        if task == "tagging"
-        else get(L.MaskedMean, "pooled_mean")(hidden_states[-1], inputs["input_mask"])
-    )
-    last = hidden_states[-1] if pooled is None else pooled
-    logits = get(keras.layers.Dense, "classifier", num_labels)(
-        get(keras.layers.Dropout, "classifier_dropout", config.dropout)(last)
-    )
-    outputs = {"hidden_states": hidden_states, "logits": logits}
-    return inputs, outputs if pooled is None else {**outputs, "pooled": pooled}
+        hidden_states.append(get(keras.layers.Concatenate, f"lstm_{index}_both")(both))
+    last, pooled = hidden_states[-1], None
+    if task != "tagging":
+        last = pooled = get(L.MaskedMean, "pooled_mean")(last, mask)
+    classifier = get(keras.layers.Dense, "classifier", num_labels)  # first, as its seed was drawn
+    logits = classifier(get(keras.layers.Dropout, "classifier_dropout", dropout)(last))
+    return {"hidden_states": hidden_states, "pooled": pooled, "logits": logits}
 
 
-def _lstm(get, name, x, mask, backward):
-    x = get(
-        keras.layers.LSTM,
-        name,
-        get.config.intermediate_size,
-        return_sequences=True,
-        go_backwards=backward,
-    )(x, mask=get(AsBool, "as_bool")(mask))
-    return get(Reverse, name + "_reverse")(x) if backward else x
+def _lstm(get, name, x, mask, **settings):
+    units = get.config.intermediate_size
+    lstm = get(keras.layers.LSTM, name, units, return_sequences=True, **settings)
+    x = lstm(x, mask=get(AsBool, "as_bool")(mask))
+    return get(Reverse, name + "_reverse")(x) if settings else x
 
 
 @L.register

@@ -7,15 +7,15 @@ Equation map
     Sec. 3     [CLS] -> dense + tanh -> classifier                  pool, task_head
     Sec. 3.1   Task 1, scores of the masked words                   mlm_head
 
-Every function takes `get`, which makes a layer by name or returns the one that already exists. So the same code
-builds a model, cuts modules out of one (Theseus), and rewires one for export, always on the same weights.
+Every function takes `get`, which makes a layer by name or returns the layer of that name that exists already. So the
+same code builds a model, cuts modules out of one (Theseus), and rewires one for export, always on the same weights.
+A block that BERT does not have is a function like `bert` in the table `BLOCKS`, and its fields in `BertConfig`.
 """
 
 from keras_compress.backend import keras, tf
-from keras_compress.bert import bilstm
 from keras_compress.bert import layers as L
-from keras_compress.bert.adapter import GroupLinear, adapt
-from keras_compress.training.settings import check_choice
+from keras_compress.bert.adapter import GroupLinear, adapt, word_table
+from keras_compress.bert.bilstm import bilstm
 
 TASKS = ("classification", "matching", "tagging", "mlm")
 ATTENTION_PARTS = (
@@ -24,7 +24,7 @@ ATTENTION_PARTS = (
     "value",
     "attention_output",
     "attention_norm",
-)  # a layer's other weights: "ffn"
+)  # other parts: "ffn"
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
 
@@ -48,20 +48,17 @@ class LayerStore(dict):
     def __call__(self, cls, name, *args, **kwargs):
         if name not in self:
             self.seed += 1
-            stddev = self.config.initializer_range
-            truncated_normal = keras.initializers.TruncatedNormal(stddev=stddev, seed=self.seed)
-            initializer = "zeros" if name in self.loaded else truncated_normal
+            start, stddev = keras.initializers, self.config.initializer_range
+            drawn = (
+                "zeros" if name in self.loaded else start.TruncatedNormal(0.0, stddev, self.seed)
+            )
             if cls in (keras.layers.Dense, GroupLinear):
-                kwargs["kernel_initializer"] = initializer
+                kwargs["kernel_initializer"] = drawn
             elif issubclass(cls, keras.layers.Embedding):
-                kwargs["embeddings_initializer"] = initializer
-            elif cls is L.PositionEmbedding:
-                kwargs["initializer"] = initializer
+                kwargs["embeddings_initializer"] = drawn
             elif cls is keras.layers.LSTM:
-                kwargs |= {
-                    "kernel_initializer": keras.initializers.GlorotUniform(self.seed),
-                    "recurrent_initializer": keras.initializers.Orthogonal(seed=self.seed),
-                }
+                kwargs["kernel_initializer"] = start.GlorotUniform(self.seed)
+                kwargs["recurrent_initializer"] = start.Orthogonal(seed=self.seed)
             elif cls is keras.layers.Dropout:
                 kwargs["seed"] = self.seed
             self[name] = cls(*args, name=name, **kwargs)
@@ -83,20 +80,14 @@ def embed(get, word_ids, type_ids):
     if config.embedding_norm == "hidden":
         x = adapt(get, x)
     if config.type_vocab_size:
-        types = get(keras.layers.Embedding, "type_embeddings", config.type_vocab_size, x.shape[-1])(
-            type_ids
-        )
-        x = get(keras.layers.Add, "embeddings_add")([x, types])
-    x = get(L.PositionEmbedding, "position_embeddings", config.max_position_embeddings)(x)
+        table = get(keras.layers.Embedding, "type_embeddings", config.type_vocab_size, x.shape[-1])
+        x = get(keras.layers.Add, "embeddings_add")([x, table(type_ids)])
+    positions = config.max_position_embeddings, x.shape[-1]
+    x = get(L.PositionEmbedding, "position_embeddings", *positions)(x)
     x = get(L.LayerNorm, "embeddings_norm", config.layer_norm_eps)(x)
     if config.embedding_norm == "embedding":
         x = adapt(get, x)
     return get(keras.layers.Dropout, "embeddings_dropout", config.dropout)(x)
-
-
-def word_table(get):
-    """The word embeddings' layer: (batch, seq) -> (batch, seq, embedding)."""
-    return get(L.WordEmbedding, "word_embeddings", get.config.vocab_size, get.config.table_size)
 
 
 def activation(name):
@@ -114,51 +105,47 @@ def transformer_layer(get, index, x, bias, cls_only=False):
     Returns:
         (hidden states (batch, seq or 1, hidden), attention scores before mask and softmax (batch, heads, seq, seq)).
     """
-    config, dense = get.config, keras.layers.Dense
+    config, dense, hidden = get.config, keras.layers.Dense, get.config.hidden_size
     name = f"layer_{config.owner(index, 'attention')}_"
-    asking = get(L.FirstTokenKept, "cls_only")(x) if cls_only else x
-    query = get(dense, name + "query", config.hidden_size)(asking)
-    key = get(dense, name + "key", config.hidden_size)(x)
-    value = get(dense, name + "value", config.hidden_size)(x)
+    reader = get(L.FirstTokenKept, "cls_only")(x) if cls_only else x
+    query = get(dense, name + "query", hidden)(reader)
+    key = get(dense, name + "key", hidden)(x)
+    value = get(dense, name + "value", hidden)(x)
     scores = get(L.AttentionScores, name + "attention_scores", config.num_heads)(query, key)
     probs = get(L.AttentionProbs, name + "attention_probs")([scores, bias])
-    probs = get(keras.layers.Dropout, name + "attention_probs_dropout", config.attention_dropout)(
-        probs
-    )
-    context = get(L.AttentionContext, name + "attention_context")([probs, value])
-    context = get(dense, name + "attention_output", config.hidden_size)(context)
-    context = get(keras.layers.Dropout, name + "attention_dropout", config.dropout)(context)
-    x = get(keras.layers.Add, name + "attention_add")([asking, context])
-    x = get(L.LayerNorm, name + "attention_norm", config.layer_norm_eps)(x)
+    dropout = get(keras.layers.Dropout, name + "attention_probs_dropout", config.attention_dropout)
+    context = get(L.AttentionContext, name + "attention_context")([dropout(probs), value])
+    context = get(dense, name + "attention_output", hidden)(context)
+    x = add_and_norm(get, name + "attention", reader, context)
     name = f"layer_{config.owner(index, 'ffn')}_"
-    inner = get(
-        dense, name + "intermediate", config.intermediate_size, activation(config.activation)
-    )(x)
-    inner = get(dense, name + "output", config.hidden_size)(inner)
-    inner = get(keras.layers.Dropout, name + "output_dropout", config.dropout)(inner)
-    x = get(keras.layers.Add, name + "output_add")([x, inner])
-    return get(L.LayerNorm, name + "output_norm", config.layer_norm_eps)(x), scores
+    act = activation(config.activation)
+    inner = get(dense, name + "intermediate", config.intermediate_size, act)(x)
+    inner = get(dense, name + "output", hidden)(inner)
+    return add_and_norm(get, name + "output", x, inner), scores
+
+
+def add_and_norm(get, name, x, y):
+    """LayerNorm(x + dropout(y)). (batch, seq, hidden) twice -> the same."""
+    y = get(keras.layers.Dropout, name + "_dropout", get.config.dropout)(y)
+    y = get(keras.layers.Add, name + "_add")([x, y])
+    return get(L.LayerNorm, name + "_norm", get.config.layer_norm_eps)(y)
 
 
 def pool(get, x, mask):
     """One vector per text, as `config.pooling` says. (batch, seq, hidden), (batch, seq) -> (batch, hidden)."""
-    config = get.config
-    if config.pooling == "mean":
+    if get.config.pooling == "mean":
         return get(L.MaskedMean, "pooled_mean")(x, mask)
     first = get(L.FirstToken, "pooled_cls")(x)
-    return (
-        get(keras.layers.Dense, "pooler", config.hidden_size, "tanh")(first)
-        if config.pooling == "pooler"
-        else first
-    )
+    if get.config.pooling == "cls":
+        return first
+    return get(keras.layers.Dense, "pooler", get.config.hidden_size, "tanh")(first)
 
 
 def mlm_head(get, x):
-    """Scores of all words: dense, activation, LayerNorm, the word table itself. (..., hidden) -> (..., vocabulary)."""
+    """Scores of all words: dense, activation, LayerNorm, the embedding matrix. (..., hidden) -> (..., vocabulary)."""
     config = get.config
-    x = get(keras.layers.Dense, "mlm_transform", config.table_size, activation(config.activation))(
-        x
-    )
+    act = activation(config.activation)
+    x = get(keras.layers.Dense, "mlm_transform", config.table_size, act)(x)
     x = get(L.LayerNorm, "mlm_norm", config.layer_norm_eps)(x)
     return get(L.Bias, "mlm_bias")(word_table(get)(x, as_decoder=True))
 
@@ -172,10 +159,31 @@ def task_head(get, task, num_labels, x, mask):
     if task == "mlm":
         return None, mlm_head(get, x)
     pooled = None if task == "tagging" else pool(get, x, mask)
-    dropped = get(keras.layers.Dropout, "classifier_dropout", get.config.dropout)(
-        x if pooled is None else pooled
-    )
+    dropout = get(keras.layers.Dropout, "classifier_dropout", get.config.dropout)
+    dropped = dropout(x if pooled is None else pooled)
     return pooled, get(keras.layers.Dense, "classifier", num_labels)(dropped)
+
+
+def bert(get, task, num_labels, inputs, cls_only=False):
+    """Outputs of a BERT (see `build`)."""
+    bias = get(L.AttentionBias, "attention_bias")(inputs["input_mask"])
+    x = embed(get, inputs["input_word_ids"], inputs["input_type_ids"])
+    hidden_states, attention_scores = [x], []
+    for index in range(get.config.num_layers):
+        last = index == get.config.num_layers - 1
+        x, scores = transformer_layer(get, index, x, bias, cls_only=cls_only and last)
+        hidden_states.append(x)
+        attention_scores.append(scores)
+    pooled, logits = task_head(get, task, num_labels, x, inputs["input_mask"])
+    return {
+        "hidden_states": hidden_states,
+        "attention_scores": attention_scores,
+        "logits": logits,
+        "pooled": pooled,
+    }
+
+
+BLOCKS = {"bert": bert, "bilstm": bilstm}
 
 
 def build(
@@ -196,39 +204,20 @@ def build(
     Raises:
         ValueError: if the task is unknown, or `cls_only` does not fit task and pooling.
     """
-    check_choice("task", task, TASKS)
-    get = LayerStore(config) if get is None else get
-    if config.architecture == "bilstm":
-        return bilstm.build(config, task, num_labels, get, sequence_length, batch_size, cls_only)
+    if task not in TASKS:
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: {task!r}.")
     if cls_only and not can_be_cls_only(config, task):
         raise ValueError(
             "`cls_only` needs a head that reads [CLS] alone. "
-            f"Received: task {task!r}, pooling {config.pooling!r}."
+            f"Received: task {task!r}, pooling {config.pooling!r}, a {config.architecture}."
         )
     inputs = make_inputs(sequence_length, batch_size)
-    bias = get(L.AttentionBias, "attention_bias")(inputs["input_mask"])
-    hidden_states = [embed(get, inputs["input_word_ids"], inputs["input_type_ids"])]
-    attention_scores = []
-    for index in range(config.num_layers):
-        last = index == config.num_layers - 1
-        x, scores = transformer_layer(
-            get, index, hidden_states[-1], bias, cls_only=cls_only and last
-        )
-        hidden_states.append(x)
-        attention_scores.append(scores)
-    pooled, logits = task_head(get, task, num_labels, hidden_states[-1], inputs["input_mask"])
-    outputs = {
-        "hidden_states": hidden_states,
-        "attention_scores": attention_scores,
-        "logits": logits,
-    }
-    return inputs, outputs if pooled is None else {**outputs, "pooled": pooled}
+    get = LayerStore(config) if get is None else get
+    outputs = BLOCKS[config.architecture](get, task, num_labels, inputs, cls_only)
+    return inputs, {name: output for name, output in outputs.items() if output is not None}
 
 
 def can_be_cls_only(config, task):
     """Whether the logits depend on the last layer's [CLS] vector alone."""
-    return (
-        config.architecture == "bert"
-        and task in ("classification", "matching")
-        and config.pooling in ("pooler", "cls")
-    )
+    pools = task in ("classification", "matching")
+    return config.architecture == "bert" and pools and config.pooling != "mean"

@@ -23,7 +23,6 @@ import tensorflow_model_optimization as tfmot
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert import layers as L
-from keras_compress.bert.wrapping import is_inner_dense, wrapped
 
 quantization = tfmot.quantization.keras
 EPSILON = 1e-8  # the smallest range: a tensor of zeros stays zeros
@@ -60,27 +59,31 @@ def fake_quantize(x, largest, bits=8, wide=False):
     return x + tf.stop_gradient(quantize(x, largest, bits, wide) * (largest / levels(bits)) - x)
 
 
+class Quantizer(quantization.quantizers.Quantizer):
+    """A TF-MOT quantiser whose attributes are its settings; it has no variables unless `build` makes some."""
+
+    def build(self, tensor_shape, name, layer):
+        return {}
+
+    def get_config(self):
+        return dict(vars(self))
+
+
 @L.register
-class WeightQuantizer(quantization.quantizers.Quantizer):
+class WeightQuantizer(Quantizer):
     """Quantises a weight by its largest value now. axis: None, one scale; 0, one per column; -1, one per row."""
 
     def __init__(self, bits, axis=None):
         self.bits, self.axis = bits, axis
-
-    def build(self, tensor_shape, name, layer):
-        return {}
 
     def __call__(self, inputs, training, weights, **kwargs):
         if training or self.axis is not None:
             return fake_quantize(inputs, largest(inputs, self.axis), self.bits)
         return marked(inputs, largest(inputs), self.bits)
 
-    def get_config(self):
-        return {"bits": self.bits, "axis": self.axis}
-
 
 @L.register
-class ActivationQuantizer(quantization.quantizers.Quantizer):
+class ActivationQuantizer(Quantizer):
     """Quantises an activation to 8 bits by a moving average of its largest value: ema - (1 - d) (ema - max|x|).
 
     The first value seen sets the average; ranges are collected from the first update on and used from `start_step` on.
@@ -91,14 +94,9 @@ class ActivationQuantizer(quantization.quantizers.Quantizer):
         self.decay, self.start_step = decay, start_step
 
     def build(self, tensor_shape, name, layer):
-        ema = layer.add_weight(
-            f"{name}_range",
-            shape=(),
-            initializer="zeros",
-            trainable=False,
-            aggregation=tf.VariableAggregation.MEAN,
-        )
-        return {"ema": ema, "step": layer.optimizer_step}
+        mean = tf.VariableAggregation.MEAN
+        settings = {"shape": (), "initializer": "zeros", "trainable": False, "aggregation": mean}
+        return {"ema": layer.add_weight(f"{name}_range", **settings), "step": layer.optimizer_step}
 
     def __call__(self, inputs, training, weights, **kwargs):
         ema = weights["ema"]
@@ -109,26 +107,17 @@ class ActivationQuantizer(quantization.quantizers.Quantizer):
         rounded = fake_quantize(inputs, tf.maximum(ema, EPSILON), wide=True)
         return tf.where(weights["step"] >= self.start_step, rounded, inputs)
 
-    def get_config(self):
-        return {"decay": self.decay, "start_step": self.start_step}
-
 
 @L.register
-class ProbabilityQuantizer(quantization.quantizers.Quantizer):
+class ProbabilityQuantizer(Quantizer):
     """Rounds probabilities to k / 256, k = 0 .. 255: what TFLite does to a softmax that is read as int8.
 
     The converter makes the product of probabilities and values an integer one, because its other sides are int8.
     """
 
-    def build(self, tensor_shape, name, layer):
-        return {}
-
     def __call__(self, inputs, training, weights, **kwargs):
         rounded = tf.quantization.fake_quant_with_min_max_args(inputs, 0.0, 255 / 256)
         return inputs + tf.stop_gradient(rounded - inputs) if training else rounded
-
-    def get_config(self):
-        return {}
 
 
 def marked(x, largest, bits=8, wide=False):
@@ -144,48 +133,43 @@ class LayerQuantizers(quantization.QuantizeConfig):
     """Which tensors of one layer are quantised (see the module's table); `settings` as in `BertConfig.quantization`."""
 
     def __init__(self, settings):
-        self.settings = settings
+        self.settings, self.static = settings, settings["activations"] == "static"
 
-    def _activation(self):
-        return ActivationQuantizer(self.settings["decay"], self.settings["start_step"])
+    def _activations(self):
+        return [ActivationQuantizer(self.settings["decay"], self.settings["start_step"])]
 
     def get_weights_and_quantizers(self, layer):
         if isinstance(layer, keras.layers.Dense):
-            axis = None if self.settings["activations"] == "static" else 0
-            return [(layer.kernel, WeightQuantizer(self.settings["bits"], axis))]
+            quantizer = WeightQuantizer(self.settings["bits"], None if self.static else 0)
+            return [(layer.kernel, quantizer)]
         whole = isinstance(layer, L.WordEmbedding) and not has_row_scales(self.settings)
         return [(layer.embeddings, WeightQuantizer(8))] if whole else []
 
     def set_quantize_weights(self, layer, quantize_weights):
+        name = "kernel" if isinstance(layer, keras.layers.Dense) else "embeddings"
         for weight in quantize_weights:
-            setattr(
-                layer, "kernel" if isinstance(layer, keras.layers.Dense) else "embeddings", weight
-            )
+            setattr(layer, name, weight)
 
     def get_activations_and_quantizers(self, layer):
         """The product x W + b is quantised before the activation, as FULLY_CONNECTED gives it."""
-        if not isinstance(layer, keras.layers.Dense) or self.settings["activations"] == "dynamic":
+        if not isinstance(layer, keras.layers.Dense) or not self.static:
             return []
         self.activation = layer.activation
-        return [(keras.activations.linear, self._activation())]
+        return [(keras.activations.linear, quantizer) for quantizer in self._activations()]
 
     def set_quantize_activations(self, layer, quantize_activations):
         for product in quantize_activations:
-            layer.activation = lambda x: self.activation(product(x))
+            layer.activation = lambda x, product=product: self.activation(product(x))
 
     def get_output_quantizers(self, layer):
         if isinstance(layer, L.WordEmbedding):  # the rows that are looked up, and only these
-            return [WeightQuantizer(table_bits(self.settings["bits"]), -1)] * has_row_scales(
-                self.settings
-            )
-        if self.settings["activations"] == "dynamic":
-            return []
+            row = WeightQuantizer(table_bits(self.settings["bits"]), -1)
+            return [row] if has_row_scales(self.settings) else []
         if isinstance(layer, L.AttentionProbs):
-            return [ProbabilityQuantizer()]
-        linear = (
-            isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear
-        )
-        return [] if linear else [self._activation()]
+            return [ProbabilityQuantizer()] if self.static else []
+        dense = isinstance(layer, keras.layers.Dense)
+        linear = dense and layer.activation is keras.activations.linear
+        return self._activations() if self.static and not linear else []
 
     def get_config(self):
         return {"settings": self.settings}
@@ -194,7 +178,7 @@ class LayerQuantizers(quantization.QuantizeConfig):
 class AsAnnotated(quantization.QuantizeScheme):
     """TF-MOT's scheme, layout transform and registry in one: wraps what is annotated, and changes nothing else.
 
-    The default scheme would also quantise the inputs (ours are ids) and what LayerNorm reads.
+    The default scheme would also quantise the inputs, which are ids here, and what LayerNorm reads.
     """
 
     def get_layout_transformer(self):
@@ -214,7 +198,7 @@ def is_quantized(layer, settings):
     """Whether a layer of the flat model is quantised (see the module's table)."""
     static = settings["activations"] == "static"
     if isinstance(layer, keras.layers.Dense):
-        return not static or is_inner_dense(layer)
+        return not static or L.is_inner_dense(layer)
     inner = (L.LayerNorm, L.AttentionProbs, L.AttentionContext, keras.layers.Activation)
     return isinstance(layer, L.WordEmbedding) or (static and isinstance(layer, inner))
 
@@ -227,7 +211,7 @@ def quantized_layers(model, settings):
     Returns:
         list of layers; a layer that `model` calls several times is one layer still.
     """
-    annotated = wrapped(
+    annotated = L.wrapped(
         model,
         lambda layer: quantization.quantize_annotate_layer(layer, LayerQuantizers(settings)),
         lambda layer: is_quantized(layer, settings),

@@ -1,6 +1,8 @@
-"""Which layers of a large model a small one keeps, or learns from."""
+"""Which layers of a large model a small one keeps, or learns from.
 
-from keras_compress.training.settings import is_whole
+Maps of other methods are these, counted from 1: PKD's "skip" and TinyBERT's "uniform" are "last-of-block", their
+"last" and "top" are "top". The checks serve every map.
+"""
 
 HOW = ("bottom", "top", "alternate", "last-of-block", "distilbert")
 
@@ -18,7 +20,7 @@ def select_layers(num_layers, keep, how="bottom"):
     Raises:
         ValueError: if that is not possible.
     """
-    if not is_whole(keep, 1, num_layers):
+    if not is_layer(keep, 1, num_layers):
         raise ValueError(
             f"`num_layers` must be 1 to {num_layers}, the model's own. Received: {keep!r}."
         )
@@ -28,34 +30,41 @@ def select_layers(num_layers, keep, how="bottom"):
         raise ValueError(
             f"The layers kept must be {', '.join(HOW)} or a list of layers. Received: {how!r}."
         )
-    if how == "alternate":
-        return [i * num_layers // keep for i in range(keep)]
-    if how == "last-of-block":
-        return [(i + 1) * num_layers // keep - 1 for i in range(keep)]
-    if how == "distilbert":
-        return [int(i * (num_layers - 1) / max(keep - 1, 1) + 0.5) for i in range(keep)]
-    return list(range(keep)) if how == "bottom" else list(range(num_layers - keep, num_layers))
+    layer = {
+        "bottom": lambda i: i,
+        "top": lambda i: num_layers - keep + i,
+        "alternate": lambda i: i * num_layers // keep,
+        "last-of-block": lambda i: (i + 1) * num_layers // keep - 1,
+        "distilbert": lambda i: int(i * (num_layers - 1) / max(keep - 1, 1) + 0.5),
+    }[how]
+    return [layer(i) for i in range(keep)]
+
+
+def is_layer(value, first, last):
+    """Whether a setting is a whole number in [first, last]; True is none."""
+    return type(value) is int and first <= value <= last
 
 
 def rising_layers(what, layers, number, first, last):
-    """A list of so many layers, as a list. Raises ValueError unless they are different ones in rising order."""
-    if (
-        len(layers) != number
-        or not all(is_whole(layer, first, last) for layer in layers)
-        or (list(layers) != sorted({*layers}))
-    ):
+    """A list of so many layers, as a list. Raises ValueError unless they are different and in rising order."""
+    layers = list(layers)
+    whole = all(is_layer(layer, first, last) for layer in layers)
+    if not whole or len(layers) != number or layers != sorted({*layers}):
         raise ValueError(
-            f"{what} must be {number} different ones among {first} to {last}, rising. "
-            f"Received: {list(layers)}."
+            f"{what} must be {number} different ones among {first} to {last}, rising. Received: {layers}."
         )
-    return list(layers)
+    return layers
 
 
 def check_multiple(num_layers, num_parts, what, way_out, least=1):
     """Raises ValueError unless `num_layers` can be cut into so many equal parts, `least` or more."""
     if num_parts < least or num_layers % num_parts:
-        choices = ", ".join(str(n) for n in range(least, num_layers + 1) if num_layers % n == 0)
         raise ValueError(
             f"`num_layers` of the large model must be a multiple of the small one's for {what}. "
-            f"Received: {num_layers} and {num_parts}. Choose {choices}, or {way_out}."
+            f"Received: {num_layers} and {num_parts}. Choose {divisors(num_layers, least)}, or {way_out}."
         )
+
+
+def divisors(number, least=1):
+    """The divisors of a number from `least` on, as words for a message."""
+    return ", ".join(str(n) for n in range(least, number + 1) if number % n == 0)

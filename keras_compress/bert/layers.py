@@ -38,7 +38,7 @@ class Bias(keras.layers.Layer):
     """Adds one learned number per class. (..., classes) -> the same."""
 
     def build(self, shape):
-        self.bias = self.add_weight(name="bias", shape=(shape[-1],), initializer="zeros")
+        self.bias = self.add_weight("bias", shape[-1:], initializer="zeros")
         super().build(shape)
 
     def call(self, x):
@@ -46,51 +46,24 @@ class Bias(keras.layers.Layer):
 
 
 @register
-class PositionEmbedding(keras.layers.Layer):
+class PositionEmbedding(keras.layers.Embedding):
     """Adds one learned vector per position (Devlin et al., 2019, Sec. 3.2)."""
-
-    def __init__(self, max_length, initializer="zeros", **kwargs):
-        super().__init__(**kwargs)
-        self.max_length = max_length
-        self.initializer = keras.initializers.get(initializer)
-
-    def build(self, shape):
-        self.embeddings = self.add_weight(
-            name="embeddings", shape=(self.max_length, shape[-1]), initializer=self.initializer
-        )
-        super().build(shape)
 
     def call(self, x):  # (batch, seq, hidden)
         return x + self.embeddings[: tf.shape(x)[1]]
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "max_length": self.max_length,
-            "initializer": keras.initializers.serialize(self.initializer),
-        }
-
 
 @register
-class LayerNorm(keras.layers.Layer):
+class LayerNorm(keras.layers.LayerNormalization):
     """Normalises the last axis to mean 0 and variance 1, then scales and shifts (Ba et al., 2016, Eq. 4)."""
 
     def __init__(self, epsilon=1e-12, **kwargs):
-        super().__init__(**kwargs)
-        self.epsilon = epsilon
-
-    def build(self, shape):
-        self.gamma = self.add_weight(name="gamma", shape=(shape[-1],), initializer="ones")
-        self.beta = self.add_weight(name="beta", shape=(shape[-1],), initializer="zeros")
-        super().build(shape)
+        super().__init__(epsilon=epsilon, **kwargs)
 
     def call(self, x):
         centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
         return centred * tf.math.rsqrt(variance + self.epsilon) * self.gamma + self.beta
-
-    def get_config(self):
-        return {**super().get_config(), "epsilon": self.epsilon}
 
 
 @register
@@ -126,13 +99,11 @@ class AttentionContext(keras.layers.Layer):
     def call(self, inputs):
         probs, value = inputs  # (batch, heads, seq, seq), (batch, seq, hidden)
         hidden = value.shape[-1]
-        context = tf.matmul(
-            probs, split_heads(value, probs.shape[1])
-        )  # (batch, heads, seq, head size)
+        # (batch, heads, seq, head size)
+        context = tf.matmul(probs, split_heads(value, probs.shape[1]))
         context = tf.transpose(context, (0, 2, 1, 3))
-        return tf.reshape(
-            context, (tf.shape(context)[0], tf.shape(context)[1], hidden)
-        )  # (batch, seq, hidden)
+        # (batch, seq, hidden)
+        return tf.reshape(context, (tf.shape(context)[0], tf.shape(context)[1], hidden))
 
 
 @register
@@ -140,9 +111,8 @@ class FirstToken(keras.layers.Layer):
     """The hidden state of [CLS]. (batch, seq, hidden) -> (batch, hidden)."""
 
     def call(self, x):
-        return tf.reshape(
-            x[:, :1], (-1, x.shape[-1])
-        )  # x[:, 0] would cut the exported graph in two partitions
+        # x[:, 0] would cut the exported graph in two partitions
+        return tf.reshape(x[:, :1], (-1, x.shape[-1]))
 
 
 @register
@@ -166,3 +136,19 @@ class FirstTokenKept(keras.layers.Layer):
 def gelu_tanh(x):
     """Gaussian error linear unit, tanh form (Hendrycks & Gimpel, 2016, Sec. 2)."""
     return tf.nn.gelu(x, approximate=True)
+
+
+def is_inner_dense(layer):
+    """Whether a layer is a `Dense`, but not the classifier."""
+    return isinstance(layer, keras.layers.Dense) and layer.name != "classifier"
+
+
+def wrapped(model, wrap, which=is_inner_dense):
+    """A flat `keras.Model` with some layers wrapped, as TF-MOT does it; all layers are the model's own, not copies.
+
+    Args:
+        wrap: layer -> the layer around it. which: layer -> whether it is wrapped.
+    """
+    return keras.models.clone_model(
+        model, clone_function=lambda layer: wrap(layer) if which(layer) else layer
+    )

@@ -1,21 +1,24 @@
 """`TaskModel`: what every method takes and gives back. A Keras model with its tokenizer, labels and history."""
 
+import contextlib
 import csv
-import io
-import json
 import logging
 import re
 import warnings
+from copy import deepcopy
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
+from scipy.special import softmax
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.config import BertConfig
-from keras_compress.bert.encoder import LayerStore, build, split_name
+from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
-from keras_compress.files import atomic_folder, read_json
+from keras_compress.files import atomic_folder, read_json, write_json
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -42,36 +45,37 @@ class TaskModel:
                 f"The vocabulary must have `vocab_size` pieces. Received: {len(tokenizer.vocab)} pieces "
                 f"and a table of {config.vocab_size} rows. Use the vocab.txt that came with the weights."
             )
-        if task == "mlm":
-            if labels:
-                raise ValueError(f"A masked-LM model has no labels. Received: {list(labels)[:20]}.")
-        elif (
-            len(labels) < 2
-            or len(set(labels)) != len(labels)
-            or any(not x or re.search("[\r\n\0\ud800-\udfff]", x) for x in labels)
-        ):
+        labels = tuple(labels)
+        no_line = re.compile("[\r\n\0\ud800-\udfff]|^$").search
+        if task == "mlm" and labels:
+            raise ValueError(f"A masked-LM model has no labels. Received: {[*labels[:20]]}.")
+        if task != "mlm" and (len({*labels}) < max(2, len(labels)) or any(map(no_line, labels))):
             raise ValueError(
                 "Labels must be two or more different names of one line each, in characters of UTF-8. "
-                f"Received: {list(labels)[:20]}."
+                f"Received: {[*labels[:20]]}."
             )
-        self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, tuple(labels)
+        self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, labels
         self.history, self.curve, self.metrics = [], [], {}
         # Seeds of neighbouring runs must not overlap: a model makes far fewer than 10,000 layers.
-        store = LayerStore(config, 10_000 * seed, layers, {name.split("/")[0] for name in loaded})
-        self._inputs, self._outputs = build(config, task, len(labels), store)
+        self._build(10_000 * seed, layers, {name.split("/")[0] for name in loaded})
         if config.quantization:
-            from keras_compress.bert.fake_quant import (
-                quantized_layers,
-            )  # TF-MOT only where it is needed
+            from keras_compress.bert.fake_quant import quantized_layers  # TF-MOT only if needed
 
-            wrapped = quantized_layers(
-                keras.Model(self._inputs, self._outputs["logits"]), config.quantization
-            )
-            self._inputs, self._outputs = build(
-                config, task, len(labels), LayerStore(config, existing=wrapped)
-            )
-        self.model = keras.Model(self._inputs, self._outputs["logits"], name=config.architecture)
+            self._build(0, quantized_layers(self.model, config.quantization))
+
+    def _build(self, *store):
+        get = LayerStore(self.config, *store)
+        self._inputs, self._outputs = build(self.config, self.task, len(self.labels), get)
+        name = self.config.architecture
+        self.model = keras.Model(self._inputs, self._outputs["logits"], name=name)
         self._forward = None
+
+    @classmethod
+    def from_source(cls, source, task, labels, *, seed=0):
+        """A folder that `save` wrote, as it is; any other source of `load` under a new head for task and labels."""
+        from keras_compress.bert.checkpoints import load_for  # builds on this class
+
+        return load_for(source, task, labels, seed=seed)
 
     def features(self, names):
         """A `keras.Model` with the same weights that returns a dict of named outputs.
@@ -130,14 +134,10 @@ class TaskModel:
         Raises:
             ValueError: naming the weight that is missing or has another shape.
         """
-        copy = TaskModel(
-            config, tokenizer or self.tokenizer, self.task, self.labels, seed=seed, loaded=weights
-        )
+        tokenizer = tokenizer or self.tokenizer
+        copy = TaskModel(config, tokenizer, self.task, self.labels, seed=seed, loaded=weights)
         copy.set_weights(weights, only)
-        copy.history, copy.curve = (
-            [dict(step) for step in self.history],
-            [dict(row) for row in self.curve],
-        )
+        copy.history, copy.curve = deepcopy(self.history), deepcopy(self.curve)
         return copy
 
     def keep_layers(self, indices, *, seed=0):
@@ -148,33 +148,33 @@ class TaskModel:
         Raises:
             ValueError: if there is none, or one that does not exist.
         """
-        indices = list(indices)
-        if self.config.architecture != "bert":
+        indices, before = list(indices), self.config
+        if before.architecture != "bert":
             raise ValueError(
-                f"Only a BERT has layers to choose from. Received: a {self.config.architecture}. Start "
+                f"Only a BERT has layers to choose from. Received: a {before.architecture}. Start "
                 "from a BERT."
             )
-        if not indices or not all(0 <= index < self.config.num_layers for index in indices):
+        if not indices or not all(0 <= index < before.num_layers for index in indices):
             raise ValueError(
-                f"Layers to keep must be among 0 to {self.config.num_layers - 1}. Received: {indices}."
+                f"Layers to keep must be among 0 to {before.num_layers - 1}. Received: {indices}."
             )
-        ours = self.weights()
-        renamed = {name: array for name, array in ours.items() if not name.startswith("layer_")}
-        for name in ours.keys() - renamed.keys():
+        kept = {}
+        for name, array in self.weights().items():
+            if not name.startswith("layer_"):
+                kept[name] = array
+                continue
             layer, part, rest = split_name(name)
-            renamed |= {
-                f"layer_{new}_{rest}": ours[name]
-                for new, old in enumerate(indices)
-                if self.config.owner(old, part) == layer
-            }
-        config = self.config.replace(num_layers=len(indices), sharing="none", num_groups=1)
-        small = self.rebuilt(config, renamed, seed=seed)
-        if self.config.sharing != "none":
+            for new, old in enumerate(indices):
+                if before.owner(old, part) == layer:
+                    kept[f"layer_{new}_{rest}"] = array
+        config = before.replace(num_layers=len(indices), sharing="none", num_groups=1)
+        small = self.rebuilt(config, kept, seed=seed)
+        if before.sharing != "none":
             log.warning(
                 "layers that shared weights have weights of their own now: %s parameters in %d layers, "
                 "%s in %d",
                 f"{self.model.count_params():,}",
-                self.config.num_layers,
+                before.num_layers,
                 f"{small.model.count_params():,}",
                 len(indices),
             )
@@ -198,12 +198,10 @@ class TaskModel:
                 "`predict` needs a task with labels. Received: a masked-LM model. Put a head on it: load "
                 "it with the task and labels of your data."
             )
-        texts = list(texts)
-        max_length = min(
-            max_length or self.config.max_position_embeddings, self.config.max_position_embeddings
-        )
+        texts, longest = list(texts), self.config.max_position_embeddings
+        max_length = min(max_length or longest, longest)
         encode = self.tokenizer.encode_words if self.task == "tagging" else self.tokenizer.encode
-        encodings = encode(texts, max_length) if texts else []
+        encodings = encode(texts, max_length)
         num_truncated = sum(encoding.truncated for encoding in encodings)
         if num_truncated:
             warnings.warn(
@@ -218,16 +216,14 @@ class TaskModel:
                 "broken; if it was trained just now, lower `learning_rate`."
             )
         if self.task != "tagging":
-            return (
-                _softmax(np.stack(logits)) if texts else np.zeros((0, len(self.labels)), np.float32)
-            )
-        outside = self.labels.index("O") if "O" in self.labels else 0
-        found = []
+            logits = np.reshape(np.float32(logits), (len(texts), len(self.labels)))
+            return softmax(logits, axis=-1)
+        outside, tagged = self.labels.index("O") if "O" in self.labels else 0, []
         for text, encoding, rows in zip(texts, encodings, logits):
             best = rows.argmax(-1)
             tags = [best[start] if start >= 0 else outside for start in encoding.word_starts]
-            found.append((text.split(" "), [self.labels[tag] for tag in tags]))
-        return found
+            tagged.append((text.split(" "), [self.labels[tag] for tag in tags]))
+        return tagged
 
     def forward(self, encodings, batch_size=64):
         """Logits of encoded texts, in their order: list of float32 arrays, (classes,) or (seq, labels) each."""
@@ -248,13 +244,11 @@ class TaskModel:
     def pad(self, encodings, length=None):
         """Encodings as the model's inputs: dict of int32 (n, `length`); default: the longest of them."""
         length = length or max(len(e.ids) for e in encodings)
-        inputs = {name: np.zeros((len(encodings), length), np.int32) for name in self._inputs}
-        inputs["input_word_ids"] += self.tokenizer.pad_id
+        inputs = np.zeros((3, len(encodings), length), np.int32)
+        inputs[0] = self.tokenizer.pad_id
         for row, e in enumerate(encodings):
-            inputs["input_word_ids"][row, : len(e.ids)] = e.ids
-            inputs["input_mask"][row, : len(e.ids)] = 1
-            inputs["input_type_ids"][row, : len(e.ids)] = e.type_ids
-        return inputs
+            inputs[:, row, : len(e.ids)] = e.ids, np.ones_like(e.ids), e.type_ids
+        return dict(zip(INPUT_NAMES, inputs))
 
     def save(self, folder, overwrite=False):
         """Writes the model as a folder of plain files: nothing pickled, no code. All of it or nothing appears.
@@ -262,29 +256,23 @@ class TaskModel:
         Raises:
             ValueError: if the folder holds files already and `overwrite` is False.
         """
+        config = {
+            "keras_compress": FORMAT,
+            "task": self.task,
+            "lowercase": self.tokenizer.lowercase,
+            "config": self.config.to_dict(),
+            "history": self.history,
+        }
         with atomic_folder(folder, overwrite=overwrite) as part:
             (part / "model.safetensors").write_bytes(save(self.weights()))
             self.tokenizer.save(part / "vocab.txt")
-            (part / "labels.txt").write_text(
-                "".join(f"{name}\n" for name in self.labels), encoding="utf-8"
-            )
-            for name, value in (
-                ("metrics.json", self.metrics),
-                (
-                    "config.json",
-                    {
-                        "keras_compress": FORMAT,
-                        "task": self.task,
-                        "lowercase": self.tokenizer.lowercase,
-                        "config": self.config.to_dict(),
-                        "history": self.history,
-                    },
-                ),
-            ):
-                (part / name).write_text(
-                    json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-                )
-            (part / "history.csv").write_text(_to_csv(self.curve), encoding="utf-8")
+            (part / "labels.txt").write_text("".join(f"{x}\n" for x in self.labels), "utf-8")
+            write_json(part / "config.json", config)
+            write_json(part / "metrics.json", self.metrics)
+            with open(part / "history.csv", "w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, dict.fromkeys(chain(*self.curve)))
+                writer.writeheader()
+                writer.writerows(self.curve)
 
     @classmethod
     def from_source(cls, source, task, labels, *, seed=0):
@@ -307,33 +295,29 @@ class TaskModel:
                 raise ValueError(
                     f"`keras_compress` must be {FORMAT}. Received: {stored.get('keras_compress')!r}."
                 )
+            config = BertConfig.from_dict(stored["config"])
             tokenizer = Tokenizer(read_vocab(folder / "vocab.txt"), stored["lowercase"])
-            lines = (folder / "labels.txt").read_text(encoding="utf-8").removesuffix("\n")
+            lines = (folder / "labels.txt").read_text("utf-8").removesuffix("\n")
             labels = lines.split("\n") if lines else []
             tensors = read_safetensors(folder / "model.safetensors")
-            task_model = cls(
-                BertConfig.from_dict(stored["config"]),
-                tokenizer,
-                stored["task"],
-                labels,
-                loaded=tensors,
-            )
-            task_model.set_weights(tensors)
-            other = sorted(tensors.keys() - task_model.weights().keys())
+            model = cls(config, tokenizer, stored["task"], labels, loaded=tensors)
+            model.set_weights(tensors)
+            other = sorted(tensors.keys() - model.weights().keys())
             if other:
                 raise ValueError(
                     f"config.json must describe all of model.safetensors. Received: {len(other)} weights "
                     f"more, {', '.join(other[:3])}. Restore the file that was changed."
                 )
-            task_model.metrics = read_json(folder / "metrics.json")
-            task_model.curve = _from_csv((folder / "history.csv").read_text(encoding="utf-8"))
+            model.history, model.metrics = stored["history"], read_json(folder / "metrics.json")
+            with open(folder / "history.csv", encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            model.curve = [{k: _value(v) for k, v in row.items() if v} for row in rows]
         except FileNotFoundError as error:
             name = Path(error.filename).name
             raise ValueError(f"{folder}: a saved model must hold {name}. It is missing.") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder}: {' '.join(str(error).split())}") from error
-        task_model.history = stored["history"]
-        return task_model
+        return model
 
 
 def weights_of(model):
@@ -346,48 +330,24 @@ def _variables(model):
         f"{layer.name}/{v.name.split('/')[-1].split(':')[0]}": v
         for layer in model.layers
         for v in layer.weights
-        if v.dtype.is_floating
-    }  # a dropout layer's random state is an integer
+        if v.dtype.is_floating  # dropout's random state is an integer
+    }
 
 
 def read_safetensors(path):
     """All tensors of a safetensors file as {name: array}. Raises ValueError if the file is damaged."""
+    Path(path).stat()  # unlike the library's, this error tells the name of a missing file
     try:
-        with open(path, "rb"):  # unlike the library's, this error tells the name of a missing file
-            return load_file(str(path))
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # the library's own exception type, and OSError for a file cut short
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{path}: not a whole safetensors file ({error}). Copy or download it again."
         ) from error
 
 
-def _softmax(logits):
-    exp = np.exp(logits - logits.max(-1, keepdims=True))
-    return (exp / exp.sum(-1, keepdims=True)).astype(np.float32)
-
-
-def _to_csv(rows):
-    out = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(out, names)
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def _from_csv(text):
-    def value(cell):
-        try:
-            return int(cell)
-        except ValueError:
-            try:
-                return float(cell)
-            except ValueError:
-                return cell
-
-    return [
-        {k: value(v) for k, v in row.items() if v != ""}
-        for row in csv.DictReader(io.StringIO(text))
-    ]
+def _value(cell):
+    """What a cell of history.csv holds: int, float or text."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(cell)
+    return cell

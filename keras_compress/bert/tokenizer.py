@@ -13,27 +13,24 @@ SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
 class Encoding(NamedTuple):
-    """One text as ids; `truncated` says that its end was cut off."""
+    """One text as ids.
+
+    Attributes:
+        truncated: whether its end was cut off.
+        word_starts: of words: position of each word's first piece, -1 if it has none.
+    """
 
     ids: list
     type_ids: list
     truncated: bool = False
-
-
-class WordEncoding(NamedTuple):
-    """One sequence of words as ids; `word_starts[k]` is the position of word k's first piece, -1 if it has none."""
-
-    ids: list
-    type_ids: list
-    word_starts: list
-    truncated: bool = False
+    word_starts: list | None = None
 
 
 class Tokenizer:
     """Texts to ids, as BERT's own tokenizer does: clean, split Chinese characters, lower-case, word pieces.
 
     Args:
-        vocab: list of pieces; a piece's id is its place.
+        vocab: list of pieces; a piece's id is its position.
         lowercase: also strips accents, as BERT's uncased models do.
     Raises:
         ValueError: if a special piece is missing or a piece occurs twice.
@@ -56,9 +53,8 @@ class Tokenizer:
         )
         self._engine.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
         self._engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        self._engine.post_processor = processors.BertProcessing(
-            ("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"])
-        )
+        ends = [(piece, ids[piece]) for piece in ("[SEP]", "[CLS]")]
+        self._engine.post_processor = processors.BertProcessing(*ends)
 
     def encode(self, texts, max_length):
         """Encodes strings, or (text_a, text_b) pairs, as [CLS] a [SEP] b [SEP]; the longer text is cut first.
@@ -69,13 +65,10 @@ class Tokenizer:
         Returns:
             list of `Encoding`.
         """
-        self._engine.enable_truncation(_checked_length(max_length), strategy="longest_first")
-        texts = [
-            clean(text) if isinstance(text, str) else tuple(map(clean, text)) for text in texts
-        ]
+        texts = [clean(x) if isinstance(x, str) else tuple(map(clean, x)) for x in texts]
         return [
             Encoding(e.ids, e.type_ids, bool(e.overflowing))
-            for e in self._engine.encode_batch(texts)
+            for e in self._encode(texts, max_length)
         ]
 
     def encode_words(self, texts, max_length):
@@ -85,18 +78,28 @@ class Tokenizer:
             texts: list of str.
             max_length: most ids per text, special pieces included.
         Returns:
-            list of `WordEncoding`.
+            list of `Encoding` with `word_starts`.
         """
-        self._engine.enable_truncation(_checked_length(max_length), strategy="longest_first")
         words = [[clean(word) for word in text.split(" ")] for text in texts]
-        found = []
-        for row, e in zip(words, self._engine.encode_batch(words, is_pretokenized=True)):
-            starts = [-1] * len(row)
-            for position, word in reversed(list(enumerate(e.word_ids))):
-                if word is not None:
-                    starts[word] = position
-            found.append(WordEncoding(e.ids, e.type_ids, starts, bool(e.overflowing)))
-        return found
+        encodings = self._encode(words, max_length, is_pretokenized=True)
+        return [
+            Encoding(
+                e.ids,
+                e.type_ids,
+                bool(e.overflowing),
+                [(e.word_to_tokens(word) or [-1])[0] for word in range(len(row))],
+            )
+            for row, e in zip(words, encodings)
+        ]
+
+    def _encode(self, texts, max_length, **settings):
+        if max_length < 4:
+            raise ValueError(
+                "`max_length` must leave room for text between [CLS] and [SEP]: at least 4. "
+                f"Received: {max_length}."
+            )
+        self._engine.enable_truncation(int(max_length), strategy="longest_first")
+        return self._engine.encode_batch(texts, **settings)
 
     def save(self, path):
         Path(path).write_text("\n".join(self.vocab) + "\n", encoding="utf-8")
@@ -121,35 +124,12 @@ def read_tokenizer(folder):
     Raises:
         ValueError: naming the file, if it is not BERT's tokenizer.
     """
-    path = one_of(folder, "tokenizer.json", "vocab.txt")
-    extra = folder / "tokenizer_config.json"
-    switches = read_json(extra) if extra.is_file() else {}
-    if path.name == "vocab.txt":
-        vocab = read_vocab(path)
-    else:
-        stored = read_json(path)
-        model, normalizer = (
-            part if isinstance(part, dict) else {}
-            for part in (stored.get("model"), stored.get("normalizer"))
-        )
-        kinds = model.get("type"), model.get("continuing_subword_prefix"), normalizer.get("type")
-        if kinds != ("WordPiece", "##", "BertNormalizer"):
-            raise ValueError(
-                f"{path}: the tokenizer must be WordPiece, with '##' and BertNormalizer. "
-                f"Received: {kinds}."
-            )
-        vocab = model.get("vocab", {})
-        switches = {
-            "do_lower_case": normalizer.get("lowercase"),
-            "strip_accents": normalizer.get("strip_accents"),
-            "tokenize_chinese_chars": normalizer.get("handle_chinese_chars"),
-            **switches,
-        }
+    path, extra = one_of(folder, "tokenizer.json", "vocab.txt"), folder / "tokenizer_config.json"
+    vocab, switches = (read_vocab(path), {}) if path.name == "vocab.txt" else _read_json(path)
+    switches |= read_json(extra) if extra.is_file() else {}
     tokenizer = make_tokenizer(path, vocab, switches.get("do_lower_case"))
-    if switches.get("tokenize_chinese_chars") is False or switches.get("strip_accents") not in (
-        None,
-        tokenizer.lowercase,
-    ):
+    accents = switches.get("strip_accents") in (None, tokenizer.lowercase)
+    if switches.get("tokenize_chinese_chars") is False or not accents:
         raise ValueError(
             f"{path}: the tokenizer must split Chinese characters, and strip accents if it lower-cases. "
             f"Received: {switches}."
@@ -157,8 +137,26 @@ def read_tokenizer(folder):
     return tokenizer
 
 
+def _read_json(path):
+    stored = read_json(path)
+    model, normalizer = stored.get("model") or {}, stored.get("normalizer") or {}
+    kinds = model.get("type"), model.get("continuing_subword_prefix"), normalizer.get("type")
+    if kinds != ("WordPiece", "##", "BertNormalizer"):
+        raise ValueError(
+            f"{path}: the tokenizer must be WordPiece, with '##' and BertNormalizer. Received: {kinds}."
+        )
+    return model.get("vocab", {}), {
+        "do_lower_case": normalizer.get("lowercase"),
+        "strip_accents": normalizer.get("strip_accents"),
+        "tokenize_chinese_chars": normalizer.get("handle_chinese_chars"),
+    }
+
+
 def make_tokenizer(path, vocab, lowercase=None):
-    """A `Tokenizer` of a list, or {piece: id}; if nothing tells, a vocabulary without capital letters is uncased."""
+    """A `Tokenizer` of a list, or {piece: id}; if nothing tells, a vocabulary without capital letters is uncased.
+
+    `path` is named in the errors.
+    """
     if isinstance(vocab, dict):
         if sorted(vocab.values()) != list(range(len(vocab))):
             raise ValueError(
@@ -167,9 +165,8 @@ def make_tokenizer(path, vocab, lowercase=None):
             )
         vocab = sorted(vocab, key=vocab.get)
     if lowercase is None:
-        lowercase = not any(
-            re.search("[A-Z]", piece) for piece in vocab if not re.fullmatch(r"\[.*\]", piece)
-        )
+        words = [piece for piece in vocab if not re.fullmatch(r"\[.*\]", piece)]
+        lowercase = not any(re.search("[A-Z]", word) for word in words)
     try:
         return Tokenizer(vocab, lowercase)
     except ValueError as error:
@@ -179,12 +176,3 @@ def make_tokenizer(path, vocab, lowercase=None):
 def clean(text):
     """Replaces lone surrogates, which no UTF-8 library accepts, by U+FFFD (which BERT's normaliser drops)."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
-
-
-def _checked_length(max_length):
-    if max_length < 4:
-        raise ValueError(
-            f"`max_length` must leave room for text between [CLS] and [SEP]: at least 4. "
-            f"Received: {max_length}."
-        )
-    return int(max_length)

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_model_optimization as tfmot
 
 from keras_compress.backend import tf
-from keras_compress.bert.wrapping import is_inner_dense, wrapped
+from keras_compress.bert.layers import is_inner_dense, wrapped
 from keras_compress.method import BelowOne, Count, Share, compression, note
 from keras_compress.training.finetune import tune
 from keras_compress.training.settings import Training

@@ -21,8 +21,8 @@ from typing import Annotated
 import tensorflow_model_optimization as tfmot
 from pydantic import Field
 
+from keras_compress.bert.layers import wrapped
 from keras_compress.bert.task_model import weights_of
-from keras_compress.bert.wrapping import wrapped
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.method import compression
 from keras_compress.training.finetune import tune

@@ -68,14 +68,3 @@ class Training:
             for name, value in dataclasses.asdict(self).items()
             if name not in ("folder", "checkpoint_every")
         }
-
-
-def check_choice(name, value, choices):
-    """Raises ValueError unless a setting is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {value!r}.")
-
-
-def is_whole(value, low, high=math.inf):
-    """Whether a setting is a whole number in [low, high]; True and 3.0 are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

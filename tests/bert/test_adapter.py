@@ -104,13 +104,8 @@ def test_save_load_and_export(tmp_path):
         ),
         (
             lambda: BertConfig(embedding_size=64, adapter="cubic"),
-            "`adapter` must be one of linear, mlp, hgt",
+            "`adapter` must .*linear.*mlp.*hgt",
         ),
-        (
-            lambda: GroupLinear(6, 4).build((None, 8)),
-            "`groups` must divide .* Received: 4, 8 and 6",
-        ),
-        (lambda: GroupLinear(8, 4).build((None, 6)), "Received: 4, 6 and 8"),
     ],
 )
 def test_errors(call, message):

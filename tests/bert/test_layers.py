@@ -7,10 +7,7 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert import layers as L
 
 ARGUMENTS = {
-    "PositionEmbedding": {
-        "max_length": 5,
-        "initializer": keras.initializers.TruncatedNormal(seed=3),
-    },
+    "PositionEmbedding": {"input_dim": 5, "output_dim": 2},
     "LayerNorm": {"epsilon": 1e-7},
     "AttentionScores": {"num_heads": 2},
     "WordEmbedding": {"input_dim": 5, "output_dim": 2},
@@ -41,7 +38,7 @@ def test_attention_bias_by_hand():
 
 
 def test_position_embedding_by_hand():
-    layer = L.PositionEmbedding(3)
+    layer = L.PositionEmbedding(3, 2)
     layer.build((None, None, 2))
     layer.set_weights([np.array([[1, 2], [3, 4], [5, 6]], np.float32)])
     # Two positions, so the third vector is not used: (10, 10) + (1, 2), (10, 10) + (3, 4)

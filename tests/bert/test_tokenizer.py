@@ -85,14 +85,11 @@ def test_pairs_and_truncation():
     ours = tiny.tokenizer()
     cls, sep, a, cat = (ours.ids[piece] for piece in ("[CLS]", "[SEP]", "a", "cat"))
     one, pair, cut = ours.encode(["a cat", ("a", "cat cat"), ("a a", "cat cat cat cat cat")], 7)
-    assert one == ([cls, a, cat, sep], [0] * 4, False)
-    assert pair == ([cls, a, sep, cat, cat, sep], [0, 0, 0, 1, 1, 1], False)
-    assert cut == (
-        [cls, a, a, sep, cat, cat, sep],
-        [0, 0, 0, 0, 1, 1, 1],
-        True,
-    )  # the longer one is cut
-    assert ours.encode(["a " * 50], 5)[0] == ([cls, a, a, a, sep], [0] * 5, True)
+    assert one[:3] == ([cls, a, cat, sep], [0] * 4, False)
+    assert pair[:3] == ([cls, a, sep, cat, cat, sep], [0, 0, 0, 1, 1, 1], False)
+    # the longer one is cut
+    assert cut[:3] == ([cls, a, a, sep, cat, cat, sep], [0, 0, 0, 0, 1, 1, 1], True)
+    assert ours.encode(["a " * 50], 5)[0][:3] == ([cls, a, a, a, sep], [0] * 5, True)
     with pytest.raises(ValueError, match="`max_length` must leave room .* Received: 3"):
         ours.encode(["a"], 3)
 

@@ -307,7 +307,7 @@ def test_an_unshared_albert_of_bert4keras_in_memory(google_albert):
             lambda f: (f / "albert_config.json").write_text(
                 json.dumps(ALBERT_CONFIG | {"num_hidden_groups": 3})
             ),
-            "must share one layer with all .* Received: `num_hidden_groups` = 3, `inner_group_num` = 1",
+            "must share one layer with all. Received: `num_hidden_groups` = 3",
         ),
         (
             lambda f: (f / "albert_config.json").write_text(

@@ -1,0 +1,75 @@
+"""What the readers of published weights share: `Checkpoint`, and a published config as a `BertConfig`."""
+
+from typing import NamedTuple
+
+from keras_compress.bert.checkpoints.names import FIELDS
+from keras_compress.bert.config import BertConfig
+from keras_compress.bert.tokenizer import Tokenizer, read_tokenizer
+from keras_compress.files import one_of, read_json
+
+_FIELDS = dict(line.split() for line in FIELDS.strip().splitlines())
+_SIZES = list(_FIELDS)[:5]  # a config must name these
+_GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+_NEEDED = {
+    "model_type": ("bert", "The checkpoint must be a BERT"),
+    "is_decoder": (False, "The checkpoint must be an encoder"),
+    "position_embedding_type": ("absolute", "Position embeddings must be absolute"),
+    "num_hidden_groups": (1, "An ALBERT must share one layer with all"),
+    "inner_group_num": (1, "An ALBERT must share one layer with all"),
+}
+
+
+class Checkpoint(NamedTuple):
+    """Weights under this package's names, and what is needed to make a model of them.
+
+    Attributes:
+        tensors: {"layer/variable": array}. left_out: names of tensors in the file that no layer of a `TaskModel` takes.
+        task, labels: of the classifier in the file; None where the file does not tell.
+    """
+
+    config: BertConfig
+    tokenizer: Tokenizer
+    tensors: dict
+    left_out: list
+    task: str | None = None
+    labels: tuple | None = None
+
+
+def published(config, folder, tensors, left_out, task=None, labels=None):
+    """A `Checkpoint` with the folder's tokenizer; a classifier reads the pooler where there is one, else [CLS]."""
+    config = config.replace(pooling="pooler" if "pooler/kernel" in tensors else "cls")
+    return Checkpoint(config, read_tokenizer(folder), tensors, left_out, task, labels)
+
+
+def read_config(folder, *names):
+    """The first of these files that a folder holds, as (its path, `BertConfig`, all its values).
+
+    "gelu" is the erf form here, as in Hugging Face's code and bert4keras. For a model that was trained with the tanh
+    form write "gelu_new" for `hidden_act`.
+
+    Raises:
+        ValueError: naming the file, if it does not describe a BERT encoder.
+    """
+    path = one_of(folder, *names)
+    values = read_json(path)
+    for name, (needed, rule) in _NEEDED.items():
+        if values.get(name, needed) != needed:
+            raise ValueError(
+                f"{path}: {rule}. Received: `{name}` = {values[name]!r}. Choose a checkpoint with {needed!r}."
+            )
+    missing = [name for name in _SIZES if name not in values]
+    if missing:
+        raise ValueError(
+            f"{path}: A BERT config must name its sizes. Missing: {', '.join(missing)}."
+        )
+    fields = {field: values[name] for name, field in _FIELDS.items() if name in values}
+    if fields.get("activation") in _GELU_TANH:
+        fields["activation"] = "gelu_tanh"
+    if "embedding_size" in values:
+        fields["embedding_norm"] = "embedding"
+    if "num_hidden_groups" in values:  # an ALBERT
+        fields["sharing"] = "all"
+    try:
+        return path, BertConfig(**fields), values
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
