@@ -2,32 +2,17 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args, get_type_hints
-
-from pydantic import ConfigDict, Field, ValidationError, create_model
+from typing import Literal, get_args
 
 from keras_compress.bert.layer_maps import divisors
+from keras_compress.method import BelowOne, Count, Whole, check_fields
 
-Size = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Pooling = Literal["pooler", "cls", "mean"]
 Sharing = Literal["none", "all", "attention", "ffn"]
 Adapter = Literal["linear", "mlp", "hgt"]
 SHARINGS, ADAPTERS = get_args(Sharing), get_args(Adapter)
 QUANTIZATION = ("bits", "activations", "decay", "start_step")
 HGT_GROUPS = (8, 4, 2, 1)
-
-
-def check(declared, values):  # until keras_compress.method has it
-    hints = get_type_hints(declared, include_extras=True)
-    fields = {name: (hint, ...) for name, hint in hints.items()}
-    try:
-        create_model(declared.__name__, __config__=ConfigDict(strict=True), **fields)(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(
-            f"`{first['loc'][0]}` must be right: {first['msg']}. Received: {first['input']!r}."
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -55,29 +40,29 @@ class BertConfig:
         ValueError: if a value is not of its kind or out of its range, or two values do not fit together.
     """
 
-    vocab_size: Size = 30522
-    hidden_size: Size = 768
-    num_layers: Size = 12
-    num_heads: Size = 12
-    intermediate_size: Size = 3072
-    max_position_embeddings: Size = 512
-    type_vocab_size: Annotated[int, Field(ge=0)] = 2
+    vocab_size: Count = 30522
+    hidden_size: Count = 768
+    num_layers: Count = 12
+    num_heads: Count = 12
+    intermediate_size: Count = 3072
+    max_position_embeddings: Count = 512
+    type_vocab_size: Whole = 2
     activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
-    layer_norm_eps: Share = 1e-12
-    dropout: Share = 0.1
-    attention_dropout: Share = 0.1
-    initializer_range: Share = 0.02
+    layer_norm_eps: BelowOne = 1e-12
+    dropout: BelowOne = 0.1
+    attention_dropout: BelowOne = 0.1
+    initializer_range: BelowOne = 0.02
     pooling: Pooling = "pooler"
     architecture: Literal["bert", "bilstm"] = "bert"
-    embedding_size: Size | None = None
+    embedding_size: Count | None = None
     adapter: Adapter = "linear"
     embedding_norm: Literal["hidden", "embedding"] = "hidden"
     sharing: Sharing = "none"
-    num_groups: Size = 1
+    num_groups: Count = 1
     quantization: dict | None = None
 
     def __post_init__(self):
-        check(BertConfig, vars(self))
+        check_fields(self)
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 "`hidden_size` must be a multiple of `num_heads`. Received: "

@@ -275,13 +275,6 @@ class TaskModel:
                 writer.writerows(self.curve)
 
     @classmethod
-    def from_source(cls, source, task, labels, *, seed=0):
-        """A model of our own as it was saved; any other source under a new head for task and labels."""
-        from keras_compress.bert.checkpoints import load_for
-
-        return load_for(source, task, labels, seed=seed)
-
-    @classmethod
     def load(cls, folder):
         """Reads what `save` wrote.
 
