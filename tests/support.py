@@ -9,6 +9,7 @@ from keras_compress.backend import tf
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import Tokenizer
 from keras_compress.datasets.dataset import Dataset, Split
+from keras_compress.training.distill import Outputs, named_outputs, outputs_read
 from keras_compress.training.settings import Training
 from tests.bert import tiny
 
@@ -98,3 +99,37 @@ def in_new_process(code, *arguments):
         text=True,
         timeout=600,
     )
+
+
+def stages_of(module, monkeypatch, teacher, dataset, compress="compress", **settings):
+    """What a method hands to the engine, stage by stage, without training.
+
+    Returns:
+        list of dicts: teacher, student, dataset, losses, and what else `distill` was given.
+    """
+    stages = []
+
+    def distill(teacher, student, dataset, losses, **given):
+        stages.append(
+            dict(teacher=teacher, student=student, dataset=dataset, losses=losses, **given)
+        )
+        return student
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "distill", distill)
+        getattr(module, compress)(teacher, dataset, **settings)
+    return stages
+
+
+def values_of(losses, T, S, labels=None, mask=None):
+    """{name: value} of a stage's losses, before their weights, on outputs by name."""
+    return {name: loss(Outputs(T), Outputs(S), labels, mask) for name, (_, loss) in losses.items()}
+
+
+def values_on(stage, texts=tiny.TEXTS, length=None, labels=(0, 1, 2, 0)):
+    """The same on texts, run through the stage's teacher and student."""
+    teacher, student, losses = stage["teacher"], stage["student"], stage["losses"]
+    keys = outputs_read([loss for _, loss in losses.values()], teacher, student)
+    inputs = inputs_of(teacher, texts, length)
+    T, S = (named_outputs(m, k)(inputs) for m, k in zip((teacher, student), keys))
+    return values_of(losses, T, S, tf.constant(labels), inputs["input_mask"])
