@@ -9,6 +9,7 @@ from keras_compress.training.loop import stream
 from tests.bert import tiny
 from tests.support import TRAINING, data, foreign, lengths, still
 
+SHORT = TRAINING.replace(evaluations=0)
 LOGITS = lambda T, S, labels, mask: tf.reduce_mean(tf.square(T["logits"] - S["logits"]))
 
 
@@ -45,7 +46,7 @@ def test_a_full_disk_is_refused_before_anything_runs(monkeypatch):
     with pytest.raises(
         ValueError, match="room for the teacher's outputs. Received: 10 bytes free, 96 needed"
     ):  # 8 texts x 3 logits x 4 bytes
-        training = TRAINING.replace(cache_teacher=True)
+        training = SHORT.replace(cache_teacher=True)
         distilled(still(), still(), lengths(), training=training, num_steps=2)
 
 
@@ -67,7 +68,7 @@ def inside(T, S, labels, mask):
 def test_a_cached_teacher_gives_the_same_training(losses, student):
     curves, ends = [], []
     for cached in (False, True):
-        small, training = student(), TRAINING.replace(cache_teacher=cached)
+        small, training = student(), SHORT.replace(cache_teacher=cached)
         curves.append(distilled(still(), small, lengths(), *losses, training=training, num_steps=7))
         ends.append(small.weights())
     for name, tolerance in (("loss", 1e-3), ("learning_rate", 1e-7)):
@@ -94,8 +95,9 @@ def test_a_cached_teacher_runs_once_per_text_that_is_read(
         return outputs
 
     (tmp_path / "teacher-of-a-killed-run").mkdir()
-    training = TRAINING.replace(cache_teacher=True, folder=str(tmp_path))
-    settings = dict(training=training, num_steps=num_steps, first_step=first_step, outputs=counted)
+    training = SHORT.replace(cache_teacher=True, folder=str(tmp_path))
+    settings = {"training": training, "num_steps": num_steps, "first_step": first_step}
+    settings["outputs"] = counted
     with caplog.at_level("INFO", "keras_compress"):
         distilled(teacher, still(seed=5), data(), **settings)
     assert sum(rows) == num_texts and len(data().train.texts) == 12
@@ -118,4 +120,4 @@ def test_it_says_when_reading_takes_longer_than_the_teacher(caplog, monkeypatch)
 
 def test_a_stage_without_a_teacher_has_nothing_to_cache():
     with pytest.raises(ValueError, match="needs a teacher. Received: stage finetune, which has no"):
-        finetune(tiny.shared(), data(), training=TRAINING.replace(cache_teacher=True))
+        finetune(tiny.shared(), data(), training=SHORT.replace(cache_teacher=True))
