@@ -118,7 +118,7 @@ def stages_of(module, monkeypatch, teacher, dataset, compress="compress", **sett
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "distill", distill)
-        getattr(module, compress)(teacher, dataset, **settings)
+        getattr(module, compress)(teacher, dataset, **{"training": TRAINING, **settings})
     return stages
 
 
