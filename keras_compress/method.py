@@ -223,8 +223,14 @@ def check_input(declared, task_model, dataset, training):
         check_fit(task_model, dataset)
     if declared.trained_head:
         check_trained(task_model)
+    if declared.trains:
+        check_length(task_model, training)
+
+
+def check_length(task_model, training):
+    """Raises ValueError if texts would be longer than a model can read."""
     longest = task_model.config.max_position_embeddings
-    if declared.trains and training.max_length > longest:
+    if training.max_length > longest:
         raise ValueError(
             f"`max_length` must be at most {longest}, the positions that the model has. "
             f"Received: {training.max_length}. Lower it: what is longer will be cut off."

@@ -231,7 +231,7 @@ def augmented(dataset, mlm, *, copies=20, vectors=None, folder=None, **settings)
     Returns:
         `Dataset`.
     """
-    if isinstance(mlm, str):
+    if isinstance(mlm, (str, Path)):
         mlm = TaskModel.from_source(mlm, "mlm", ())
     check_masked_lm(mlm)
     if isinstance(vectors, (str, Path)):

@@ -14,7 +14,7 @@ import logging
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.checkpoints import with_head
-from keras_compress.method import check_not_quantized
+from keras_compress.method import check_length, check_not_quantized
 from keras_compress.training.loop import fit, stream
 from keras_compress.training.optimizer import adamw
 from keras_compress.training.teacher_cache import cache_outputs
@@ -98,15 +98,14 @@ def outputs_read(losses, teacher, student, outputs=named_outputs):
     way_out = (
         "Take a student of the teacher's sizes, a method with a projection, or losses on logits."
     )
+    if of_tokens:
+        check_same_pieces(teacher, student)
+    problem = None
     try:
         run.get_concrete_function()
     except ValueError as error:
-        raise ValueError(
-            "The losses must be able to compare the outputs of teacher and student. Received: "
-            f"{str(error).strip().splitlines()[0]}. {way_out}"
-        ) from error
-    shapes = {**S.shapes, **T.shapes}
-    if of_tokens or any(len(shape) > 2 for shape in shapes.values()):
+        problem = error
+    if any(len(shape) > 2 for shape in (*S.shapes.values(), *T.shapes.values())):
         check_same_pieces(teacher, student)
     heads = {shape[1] for symbols in (T, S) for shape in symbols.shapes.values() if len(shape) == 4}
     if len(heads) > 1:
@@ -114,6 +113,11 @@ def outputs_read(losses, teacher, student, outputs=named_outputs):
             "Attention is compared head by head, so `num_heads` of teacher and student must be equal. "
             f"Received: {teacher.config.num_heads} and {student.config.num_heads}. {way_out}"
         )
+    if problem:
+        raise ValueError(
+            "The losses must be able to compare the outputs of teacher and student. Received: "
+            f"{str(problem).strip().splitlines()[0]}. {way_out}"
+        ) from problem
     return list(T.shapes), list(S.shapes)
 
 
@@ -231,6 +235,7 @@ def distill(
         )
     losses = {name: losses[name][1] for name in weights}
     num_steps = num_steps or training.num_steps(len(dataset.train.texts))
+    check_length(student, training)
     teacher_keys, student_keys = outputs_read(losses.values(), teacher, student, outputs)
     same = same_pieces(teacher, student)
     if batches:

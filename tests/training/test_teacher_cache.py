@@ -2,189 +2,122 @@ import numpy as np
 import pytest
 
 from keras_compress.backend import tf
-from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.training import distill as D
 from keras_compress.training import teacher_cache as cache
-from keras_compress.training.loop import finetune
+from keras_compress.training.finetune import finetune
+from keras_compress.training.loop import stream
 from tests.bert import tiny
-from tests.training.test_distill import TRAINING, distilled, foreign, still
-from tests.training.test_distill import labelled as short_texts
+from tests.support import TRAINING, data, foreign, lengths, still
 
-TEXTS = [
-    "a",
-    "the cat",
-    "unbelievable dogs sat",
-    "我听音乐",
-    "the cat sat on the mat",
-    "dog",
-    "a cafe, the mat !",
-    "x 12",
-]
+SHORT = TRAINING.replace(evaluations=0)
+LOGITS = lambda T, S, labels, mask: tf.reduce_mean(tf.square(T["logits"] - S["logits"]))
 
 
-def labelled():
-    """Texts of many lengths, so that buckets, padding and order all matter."""
-    split = Split(TEXTS, [k % 3 for k in range(len(TEXTS))])
-    return Dataset("lengths", "classification", tiny.LABELS["classification"], split, split)
+def distilled(teacher, student, dataset, *losses, **settings):
+    losses = {str(k): (1.0, loss) for k, loss in enumerate(losses or [LOGITS])}
+    return D.distill(teacher, student, dataset, losses, seed=0, **settings).curve
 
 
-def test_cut_and_pad_are_inverse():
-    for shape, value in (
-        ((None, 3), np.arange(3.0)),
-        ((None, None, 2), np.arange(10.0).reshape(5, 2)),
-        ((None, 2, None, None), np.arange(50.0).reshape(2, 5, 5)),
-    ):
-        cut = cache._cut(value, 3)
-        padded = cache._pad(cut.ravel(), shape, 3, 5)
-        assert padded.shape == value.shape and np.array_equal(cache._cut(padded, 3), cut)
+def real_pieces(mask):
+    """1 where an output of a name belongs to no padding; padding is kept as zeros."""
+    real = tf.cast(mask, tf.float32)
+    pairs = real[:, None, :, None] * real[:, None, None, :]
+    return {"hidden_states/1": real[:, :, None], "attention_scores/0": pairs}
 
 
 def test_what_is_read_is_what_the_teacher_says_in_the_order_of_the_batches():
-    teacher, data = still(), labelled()
-    names = ["logits", "hidden_states/1", "hidden_states/2/cls", "attention_scores/0"]
-    model, training = D.outputs(teacher, names), TRAINING.replace(batch_size=3)
-    read = cache.cache_outputs(
-        model, data, teacher.tokenizer, teacher.tokenizer, training, 4, 1, 8
-    )(1, 8)
-    from keras_compress.training.loop import stream
-
-    batches = list(zip(stream(data, teacher.tokenizer, training, 4, 1, 8), read))
+    teacher, texts = still(), lengths()
+    keys = ["logits", ("hidden_states", 1), ("hidden_states", 2, "cls"), ("attention_scores", 0)]
+    model, training = D.named_outputs(teacher, keys), TRAINING.replace(batch_size=3)
+    tokenizer = teacher.tokenizer
+    read = cache.cache_outputs(model, texts, tokenizer, tokenizer, training, 4, 1, 8)(1, 8)
+    batches = list(zip(stream(texts, tokenizer, training, 4, 1, 8), read))
     assert len(batches) == 7
-    for (inputs, _), found in batches:
-        said, mask = model(inputs), tf.cast(inputs["input_mask"], tf.float32).numpy()
-        kept = {
-            "hidden_states/1": mask[:, :, None],
-            "attention_scores/0": mask[:, None, :, None] * mask[:, None, None],
-        }
-        for name in names:  # padding is kept as zeros
-            np.testing.assert_allclose(
-                found[name], said[name] * kept.get(name, 1.0), atol=1e-5, err_msg=name
-            )
+    for (inputs, _), outputs in batches:
+        said, real = model(inputs), real_pieces(inputs["input_mask"])
+        assert outputs.keys() == said.keys()
+        for name, value in said.items():
+            expected = value * real.get(name, 1.0)
+            np.testing.assert_allclose(outputs[name], expected, atol=1e-5, err_msg=name)
 
 
 def test_a_full_disk_is_refused_before_anything_runs(monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
-    teacher = still()
     with pytest.raises(
-        ValueError,
-        match="must have room for the teacher's outputs. Received: 10 bytes free, 96 needed",
-    ):
-        cache.cache_outputs(
-            D.outputs(teacher, ["logits"]),
-            labelled(),
-            teacher.tokenizer,
-            teacher.tokenizer,
-            TRAINING,
-            0,
-            0,
-            9,
-        )
+        ValueError, match="room for the teacher's outputs. Received: 10 bytes free, 96 needed"
+    ):  # 8 texts x 3 logits x 4 bytes
+        training = SHORT.replace(cache_teacher=True)
+        distilled(still(), still(), lengths(), training=training, num_steps=2)
+
+
+def inside(T, S, labels, mask):
+    real = real_pieces(mask)
+    keys = ("hidden_states", 1), ("attention_scores", 0), ("hidden_states", 2, "cls")
+    return tf.add_n(
+        [
+            tf.reduce_mean(tf.square(T[key] - S[key]) * real.get(D.output_name(key), 1.0))
+            for key in keys
+        ]
+    )
 
 
 @pytest.mark.parametrize(
-    "names, another",
-    [
-        (["logits"], lambda: still(seed=5)),
-        (["logits"], foreign),  # of another vocabulary
-        (
-            ["logits", "hidden_states/1", "attention_scores/0", "hidden_states/2/cls"],
-            lambda: still(seed=5),
-        ),
-    ],
+    "losses, student",
+    [([LOGITS], foreign), ([LOGITS, inside], lambda: still(seed=5))],  # another vocabulary
 )
-def test_a_cached_teacher_gives_the_same_training(names, another):
-    def objective(theirs, ours, labels, mask):
-        real = tf.cast(mask, tf.float32)
-        counts = {
-            "hidden_states/1": real[:, :, None],
-            "attention_scores/0": real[:, None, :, None] * real[:, None, None],
-        }
-        return {
-            "all": tf.add_n(
-                [tf.reduce_mean(tf.square(theirs[n] - ours[n]) * counts.get(n, 1.0)) for n in names]
-            )
-        }
-
+def test_a_cached_teacher_gives_the_same_training(losses, student):
     curves, ends = [], []
     for cached in (False, True):
-        student = another()
-        curves.append(
-            D.distill(
-                still(),
-                student,
-                labelled(),
-                objective,
-                {"all": 1.0},
-                teacher_outputs=names,
-                student_outputs=names,
-                training=TRAINING.replace(cache_teacher=cached),
-                seed=0,
-                stage="distill",
-                num_steps=7,
-            )
-        )
-        ends.append(student.weights())
-    np.testing.assert_allclose(
-        [row["loss"] for row in curves[1]], [row["loss"] for row in curves[0]], rtol=1e-3
-    )
-    np.testing.assert_allclose(
-        [row["learning_rate"] for row in curves[1]], [row["learning_rate"] for row in curves[0]]
-    )
+        small, training = student(), SHORT.replace(cache_teacher=cached)
+        curves.append(distilled(still(), small, lengths(), *losses, training=training, num_steps=7))
+        ends.append(small.weights())
+    for name, tolerance in (("loss", 1e-3), ("learning_rate", 1e-7)):
+        plain, cached = ([row[name] for row in curve] for curve in curves)
+        np.testing.assert_allclose(cached, plain, rtol=tolerance)
     for name, value in ends[0].items():
         np.testing.assert_allclose(ends[1][name], value, atol=1e-3, err_msg=name)
 
 
 @pytest.mark.parametrize("num_steps, first_step, num_texts", [(9, 0, 12), (2, 1, 8)])
 def test_a_cached_teacher_runs_once_per_text_that_is_read(
-    num_steps, first_step, num_texts, monkeypatch, caplog, tmp_path
+    num_steps, first_step, num_texts, caplog, tmp_path
 ):
     teacher, rows = still(), []  # 12 texts, 3 batches an epoch
-    real = D.outputs
 
-    def counted(model, names):
-        found = real(model, names)
+    def counted(model, keys):
+        outputs = D.named_outputs(model, keys)
         if model is teacher:
-            call = found.call
-            found.call = lambda inputs, training=None, mask=None: (
+            call = outputs.call
+            outputs.call = lambda inputs, training=None, mask=None: (
                 tf.py_function(lambda x: rows.append(len(x)), [inputs["input_word_ids"]], []),
                 call(inputs, training, mask),
             )[1]
-        return found
+        return outputs
 
-    monkeypatch.setattr(D, "outputs", counted)
     (tmp_path / "teacher-of-a-killed-run").mkdir()
-    training = TRAINING.replace(cache_teacher=True, folder=str(tmp_path))
+    training = SHORT.replace(cache_teacher=True, folder=str(tmp_path))
+    settings = {"training": training, "num_steps": num_steps, "first_step": first_step}
+    settings["outputs"] = counted
     with caplog.at_level("INFO", "keras_compress"):
-        distilled(
-            teacher, still(seed=5), training=training, num_steps=num_steps, first_step=first_step
-        )
-    assert sum(rows) == num_texts and len(short_texts().train.texts) == 12
+        distilled(teacher, still(seed=5), data(), **settings)
+    assert sum(rows) == num_texts and len(data().train.texts) == 12
     assert ("no text is read twice" in caplog.text) == (num_steps <= 3)
-    assert (
-        f"{num_texts} texts once" in caplog.text
-        and "MB on disk" in caplog.text
-        and "MB in memory" in caplog.text
-    )
+    for words in (f"{num_texts} texts once", "MB on disk (logits 0.0)", "MB in memory"):
+        assert words in caplog.text  # of what the losses read, the logits, and nothing else
     del rows[:]
-    distilled(teacher, still(seed=5), training=training, num_steps=num_steps, first_step=first_step)
-    assert (
-        rows == [] and not (tmp_path / "teacher-of-a-killed-run").exists()
-    )  # finished: resumed, nothing is read
+    distilled(teacher, still(seed=5), data(), **settings)
+    assert rows == []  # finished: resumed, nothing is read
+    assert not (tmp_path / "teacher-of-a-killed-run").exists()
 
 
-def test_it_says_when_reading_takes_longer_than_the_teacher(monkeypatch, caplog):
+def test_it_says_when_reading_takes_longer_than_the_teacher(caplog, monkeypatch):
     for bytes_per_s, slow in ((1e12, False), (1.0, True)):
         monkeypatch.setattr(cache, "READ_BYTES_PER_S", bytes_per_s)
         caplog.clear()
-        distilled(
-            still(), still(seed=5), training=TRAINING.replace(cache_teacher=True), num_steps=7
-        )
+        cache._say(0.5, 1000, {"logits": np.array([250])}, 4, True)
         assert ("caching does not pay here: reading" in caplog.text) == slow
 
 
 def test_a_stage_without_a_teacher_has_nothing_to_cache():
-    with pytest.raises(
-        ValueError,
-        match="`cache_teacher` needs a teacher. Received: stage finetune, which has none",
-    ):
-        finetune(tiny.model(), short_texts(), training=TRAINING.replace(cache_teacher=True))
+    with pytest.raises(ValueError, match="needs a teacher. Received: stage finetune, which has no"):
+        finetune(tiny.shared(), data(), training=SHORT.replace(cache_teacher=True))
