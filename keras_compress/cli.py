@@ -230,9 +230,8 @@ def export(
     allow_drift: Drift = False,
 ):
     """Write .tflite files, each checked against Keras."""
-    from mobile_export.parity import parity, reasons_without_metadata
-
-    from mobile_export.convert import export, file_name
+    from mobile_export.convert import export, file_name, reasons_without_metadata
+    from mobile_export.parity import in_words
 
     names = [*formats.split(","), *(("onnx_float32", "onnx_int8") if onnx else ())]
     folder = Path(out)
@@ -251,7 +250,7 @@ def export(
     for file in files:
         parts = f"{file['partitions']} XNNPACK part(s), " if file["partitions"] else ""
         size = f"{file['bytes']:,} bytes ({file['gzip_bytes']:,} after gzip)"
-        lines.append(f"{file['path']}: {size}, {parts}{parity(file)}")
+        lines.append(f"{file['path']}: {size}, {parts}{in_words(file)}")
     reasons = reasons_without_metadata(files)
     lines += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
     return files, "\n".join(lines)

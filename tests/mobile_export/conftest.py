@@ -7,10 +7,11 @@ from keras_compress.bert.config import BertConfig
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import SPECIAL_PIECES, Tokenizer
 from keras_compress.datasets.dataset import Split
-from mobile_export.convert import export
+from mobile_export.convert import FORMATS, export
+from mobile_export.graph import exported_graph
 
 LENGTH = 16
-FORMATS = ("float32", "float16", "int8", "int8_per_tensor")  # those of TFLite's own converter
+TFLITE = ("float32", "float16", "int8", "int8_per_tensor")  # those of TFLite's own converter
 WORDS = [f"w{chr(97 + i)}" for i in range(26)]
 LABELS = {
     "classification": ("red", "green", "blue"),
@@ -53,6 +54,11 @@ def split_of(task_model, number=24):
     return Split(texts(task_model.task, number), found.argmax(-1).tolist())
 
 
+def converted(task_model, name, cls_only=None):
+    """The bytes of a file, before metadata."""
+    return FORMATS[name].write(exported_graph(task_model, LENGTH, cls_only), False)
+
+
 def blow_up(task_model, value):
     """Puts a huge weight where Keras multiplies it by zero, so that only a coarser number format notices."""
     weights = task_model.weights()
@@ -74,5 +80,5 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def facts(task_model, folder):
-    found = export(task_model, folder, FORMATS, sequence_length=LENGTH, dev=split_of(task_model))
+    found = export(task_model, folder, TFLITE, sequence_length=LENGTH, dev=split_of(task_model))
     return {row["format"]: row for row in found}

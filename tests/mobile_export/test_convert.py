@@ -1,18 +1,26 @@
-import functools
 import json
 
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.schema_py_generated import ModelT
 
 from keras_compress.backend import tf
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.datasets.dataset import Split
 from keras_compress.measure.accuracy import evaluate
-from mobile_export import convert
+from mobile_export import convert, parity
 from mobile_export.convert import ExportError, export, exported_model
 from mobile_export.litert import Runner
-from tests.mobile_export.conftest import LABELS, LENGTH, blow_up, split_of, texts, tiny
+from tests.mobile_export.conftest import (
+    LABELS,
+    LENGTH,
+    blow_up,
+    converted,
+    split_of,
+    texts,
+    tiny,
+)
 
 TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "int8": 5e-2, "int8_per_tensor": 5e-2}
 
@@ -77,10 +85,8 @@ def test_mean_pooling_needs_every_token_and_padding_does_not_count(tmp_path):
 
 
 def test_cls_only_is_exact(facts, task_model):
-    full, short = (
-        Runner(convert.convert(task_model, "float32", LENGTH)),
-        Runner(facts["float32"]["path"]),
-    )
+    full = Runner(converted(task_model, "float32", cls_only=False))
+    short = Runner(facts["float32"]["path"])
     encodings = task_model.tokenizer.encode(texts(), LENGTH)
     np.testing.assert_allclose(full.forward(encodings), short.forward(encodings), atol=1e-6)
     assert facts["float32"]["cls_only"]
@@ -88,10 +94,15 @@ def test_cls_only_is_exact(facts, task_model):
 
 def test_logits_view_is_the_same_file_before_its_softmax(facts, task_model):
     content = open(facts["float32"]["path"], "rb").read()
-    view = convert.logits_view(content)
-    assert (
-        len(view) == len(content) and sum(a != b for a, b in zip(view, content)) <= 8
-    )  # two 32-bit indices
+    view = parity.logits_view(content)
+    before, after = map(ModelT.InitFromPackedBuf, (content, view))
+    (output,), (logits,) = before.subgraphs[0].outputs, after.subgraphs[0].outputs
+    softmax = next(row for row in before.subgraphs[0].operators if output in row.outputs)
+    assert logits in softmax.inputs and logits != output
+    for kind in ("operators", "tensors"):
+        assert len(getattr(before.subgraphs[0], kind)) == len(getattr(after.subgraphs[0], kind))
+    for old, new in zip(before.buffers, after.buffers, strict=True):
+        np.testing.assert_array_equal(old.data, new.data)
     encodings = task_model.tokenizer.encode(texts(), LENGTH)
     np.testing.assert_allclose(
         Runner(view).forward(encodings), task_model.forward(encodings), atol=1e-5
@@ -99,7 +110,6 @@ def test_logits_view_is_the_same_file_before_its_softmax(facts, task_model):
 
 
 def test_int8_drift_is_refused_or_marked(tmp_path, monkeypatch):
-    monkeypatch.setattr(convert, "convert", functools.cache(convert.convert))
     drifting = blow_up(
         tiny(), 1e3
     )  # the scale of every channel is 1000 / 127: all its other weights become 0
@@ -133,8 +143,9 @@ def test_accuracy_rule_by_hand(task_model, facts, monkeypatch, fall, refused):
         [(label + (i < fall)) % 3 for i, label in enumerate(dev.labels)]
     ]
     monkeypatch.setattr(Runner, "forward", lambda *_: list(wrong))
-    monkeypatch.setattr(convert, "MAX_MEAN_DP", 1.0)
-    found = convert.compare(task_model, open(facts["int8"]["path"], "rb").read(), "int8", dev)
+    monkeypatch.setattr(parity, "MAX_MEAN_DP", 1.0)
+    content = open(facts["int8"]["path"], "rb").read()
+    found = parity.compare(task_model, content, "int8", dev=dev)
     assert found["accuracy"] == 1 - fall / 100 and bool(found["drift"]) == refused
 
 
@@ -150,7 +161,7 @@ def test_float_drift_is_refused_even_with_allow_drift(task_model, facts, tmp_pat
     )
     elsewhere.set_weights(task_model.weights())
     content = open(facts["float32"]["path"], "rb").read()
-    monkeypatch.setattr(convert, "convert", lambda *_: content)
+    monkeypatch.setitem(convert.FORMATS, "float32", convert.Format(lambda *_: content, 1e-4))
     with pytest.raises(
         ExportError,
         match="logits must be within 0.0001 of Keras', as a share of the largest, .* Received: 0.01.* apart",
@@ -184,14 +195,14 @@ def test_non_finite_output_is_refused(facts, task_model, monkeypatch):
     with pytest.raises(
         ExportError, match="int8: outputs must be finite. Received: Keras gives 100 of 100 rows"
     ):
-        convert.compare(broken, content, "int8")
+        parity.compare(broken, content, "int8")
     monkeypatch.setattr(
         Runner, "forward", lambda _, encodings: [np.float32([0, np.inf, 0])] * len(encodings)
     )
     with pytest.raises(
         ExportError, match="The converted model gives 100 of 100 rows with inf or nan"
     ):
-        convert.compare(task_model, content, "int8")
+        parity.compare(task_model, content, "int8")
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import pytest
 
 from keras_compress.backend import tf
 from keras_compress.bert.fake_quant import fake_quantize, largest, quantize
-from mobile_export.convert import convert, export
+from mobile_export.convert import export
+from mobile_export.flatbuffer import edited
 from mobile_export.litert import Runner
-from mobile_export.low_bits import edited
-from tests.mobile_export.conftest import LENGTH, split_of, texts, tiny
+from tests.mobile_export.conftest import LENGTH, converted, split_of, texts, tiny
 
 pytest.importorskip("ai_edge_quantizer")
 INT4, INT2 = 17, 19  # TensorType of the schema
@@ -49,7 +49,7 @@ def constants(content):
 @pytest.fixture(scope="module", params=[4, 2])
 def made(request):
     model, integers = on_grid(tiny(), request.param)
-    return request.param, model, integers, convert(model, f"int{request.param}", LENGTH, True)
+    return request.param, model, integers, converted(model, f"int{request.param}")
 
 
 def test_the_stored_integers_are_those_of_the_model(made):
