@@ -35,11 +35,10 @@ from keras_compress import datasets
 from keras_compress.experiment.compare import cell_of
 from keras_compress.experiment.recipe import (
     changed,
-    check_data,
     hash_of,
     identity,
     is_shared,
-    is_trained,
+    is_seeded,
     parents,
     predecessor_of,
     rates_of,
@@ -286,7 +285,7 @@ def _plans(asked, recipe, folder, cells, allow_drift):
         for name in recipe["datasets"]
     ]
     for dataset in loaded:
-        check_data(dataset, "train", "dev", "test")
+        dataset.check_splits("train", "dev", "test")
     if asked["quick"]:
         loaded = [dataset.subset(**QUICK) for dataset in loaded]
     return [Plan(asked, recipe, dataset, folder, cells, allow_drift) for dataset in loaded]
@@ -313,7 +312,7 @@ class Plan:
     def _load_sources(self):
         """Loads what the steps start from. Models that are trained for the labels are those of the steps
         that would fine-tune them; then steps that need pre-trained weights are left out."""
-        from keras_compress.training.loop import untrained
+        from keras_compress.method import untrained
 
         steps, source = self.recipe["steps"], self.asked["source"]
         names = {step["name"] for step in steps}
@@ -509,7 +508,7 @@ class Plan:
             role=role_of(self.recipe, step),
             family=step.get("family"),
             size=size_of(step),
-            trained=is_trained(self.recipe, step),
+            trained=is_seeded(self.recipe, step),
             hash=self._hash(step, seed),
             data_sha256=self.dataset.summary()["sha256"],
             task=model.task,

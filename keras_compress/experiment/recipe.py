@@ -21,6 +21,7 @@ a step without a name is called family-size. A step's own `formats` are compared
 "a minus b or c" for the better of the two; "each" stands for every family without a role.
 """
 
+import dataclasses
 import hashlib
 import json
 import tomllib
@@ -29,7 +30,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from keras_compress.experiment._seam import check_settings, declared, method, without_recovery
+from keras_compress.method import method
 from keras_compress.training.settings import Training
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -164,7 +165,7 @@ def _check(recipe):
                     f"Received: {step[key]!r}. Put that step first."
                 )
         try:
-            Training(**split_settings(recipe["training"], step)[0])
+            split_settings(recipe["training"], step)
         except ValueError as error:
             raise ValueError(f"step {step['name']!r}: {error}") from error
     known = {"each", *names, *(step.get("family") for step in recipe["steps"])}
@@ -200,19 +201,29 @@ def role_of(recipe, step):
 
 def links(step):
     """The keys of a step that name a model, `from` first."""
-    return ["from", *(key for key in declared(step["method"]).models if step.get(key) is not None)]
+    models = method(step["method"]).declared.models
+    return ["from", *(key for key in models if step.get(key) is not None)]
 
 
 def split_settings(common, step):
-    """(settings of `Training`, settings of the method) of a step, checked by their declarations.
+    """(settings of `Training`, settings of the method) of a step.
 
     Args:
         common: settings of `Training` for all steps; those of the step itself go before.
     Raises:
         ValueError: on a setting that neither knows, or a value of the wrong kind.
     """
+    fields = {field.name for field in dataclasses.fields(Training)} - {"folder"}
     own = {key: value for key, value in step.items() if key not in FIXED}
-    return check_settings(step["method"], common, own)
+    training = {**common, **{key: value for key, value in own.items() if key in fields}}
+    settings = {key: value for key, value in own.items() if key not in fields}
+    if not {*common} <= fields:
+        raise ValueError(
+            f"[training] may hold {', '.join(sorted(fields))}. Received: {', '.join(common)}."
+        )
+    method(step["method"]).check(settings)
+    Training(**training)
+    return training, settings
 
 
 def parents(recipe, step):
@@ -221,35 +232,31 @@ def parents(recipe, step):
     return [other for name in wanted for other in recipe["steps"] if other["name"] == name]
 
 
-def is_trained(recipe, step):
-    """Whether a chain trains after the predecessor, or is the predecessor: seeds matter then."""
-    return role_of(recipe, step) == "predecessor" or (
-        declared(step["method"]).trains
-        or any(
-            role_of(recipe, parent) != "predecessor" and is_trained(recipe, parent)
-            for parent in parents(recipe, step)
-        )
+def is_seeded(recipe, step):
+    """Whether seeds change a model beside those of the predecessor, which stand for all."""
+    return method(step["method"]).declared.seeded or any(
+        is_seeded(recipe, parent)
+        for parent in parents(recipe, step)
+        if role_of(recipe, parent) != "predecessor"
     )
 
 
 def is_shared(recipe, step):
     """Whether a step is made once for all seeds."""
     role = role_of(recipe, step)
+    made_of = parents(recipe, step)
     return (
         role == "predecessor"
         or (role == "helper" and recipe.get("shared", True))
-        or (
-            not declared(step["method"]).trains
-            and parents(recipe, step) != []
-            and all(is_shared(recipe, parent) for parent in parents(recipe, step))
-        )
+        or (bool(made_of) and not method(step["method"]).declared.seeded)
+        and all(is_shared(recipe, parent) for parent in made_of)
     )
 
 
 def rates_of(recipe, step):
     """The learning rates to choose from on dev; None: the step's own holds."""
     fixed = is_shared(recipe, step) or role_of(recipe, step) == "helper"
-    if fixed or not declared(step["method"]).trains:
+    if fixed or not method(step["method"]).declared.trains:
         return None
     return step.get("learning_rates", recipe.get("learning_rates"))
 
@@ -316,17 +323,6 @@ def without_rates(recipe):
     return {**recipe, "learning_rates": None, "steps": steps}
 
 
-def check_data(dataset, *splits):
-    """Raises ValueError unless the data are labelled and have these splits."""
-    there = [name for name in ("train", "dev", "test") if getattr(dataset, name)]
-    if dataset.task == "unlabelled" or not {*splits} <= {*there}:
-        raise ValueError(
-            f"The data must have labels and the splits {', '.join(splits)}. Received: {dataset.name}, "
-            f"{dataset.task}, with {', '.join(there)}. Add the file that is missing, with labels, or take "
-            "other data."
-        )
-
-
 def run_step(recipe, step, parent, dataset, *, seed, models={}, **changes):
     """Runs one step.
 
@@ -338,13 +334,10 @@ def run_step(recipe, step, parent, dataset, *, seed, models={}, **changes):
         `TaskModel`.
     """
     training, settings = split_settings(recipe["training"], step)
-    settings |= {
-        key: models.get(settings[key], settings[key]) for key in links(step) if key in settings
-    }
+    settings |= {key: models.get(step[key], step[key]) for key in links(step)[1:]}
     if parent.task == "mlm" and dataset.task != "unlabelled" and step.get("role") != "helper":
         from keras_compress.bert.checkpoints import with_head
 
         parent = with_head(parent, dataset.task, dataset.labels, seed=seed)
-    settings |= without_recovery(step["method"])
     training = Training(**{**training, **changes})
     return method(step["method"])(parent, dataset, seed=seed, training=training, **settings)

@@ -71,6 +71,7 @@ class Training:
             if name not in ("folder", "checkpoint_every")
         }
 
+
 _most_updates = contextvars.ContextVar("most updates of a stage", default=math.inf)
 
 
