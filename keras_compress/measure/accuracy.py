@@ -21,7 +21,7 @@ def evaluate(task_model, split):
     if task_model.task == "tagging":
         predicted = [list(tags) for _, tags in predicted]
     else:
-        predicted = np.argmax(predicted, axis=-1)
+        predicted = predicted.argmax(axis=-1)
     return score_predictions(task_model.task, task_model.labels, split.labels, predicted)
 
 
@@ -47,18 +47,15 @@ def score_predictions(task, labels, gold, predicted):
         predicted = [
             (row + ["O"] * len(tags))[: len(tags)] for row, tags in zip(predicted, gold_tags)
         ]
-        metric, scores = (
-            "entity_f1",
-            np.array([entity_counts(*pair) for pair in zip(gold_tags, predicted)]),
-        )
-        index = {label: position for position, label in enumerate(labels)}
-        words = [index[tag] for row in predicted for tag in row]
-        confusion = confusion_matrix(np.concatenate(gold), words, len(labels))
+        scores = np.array([entity_counts(*pair) for pair in zip(gold_tags, predicted)])
+        index = {label: number for number, label in enumerate(labels)}
+        words = np.concatenate(gold), [index[tag] for row in predicted for tag in row]
     else:
         predicted = np.asarray(predicted)
-        metric, scores = "accuracy", predicted == np.asarray(gold)
-        confusion = confusion_matrix(gold, predicted, len(labels))
+        scores, words = predicted == np.asarray(gold), (gold, predicted)
+    metric = "entity_f1" if task == "tagging" else "accuracy"
     value, se = value_and_error(metric, scores[None])
+    confusion = confusion_matrix(*words, len(labels))
     return {
         "metric": metric,
         "value": value,
@@ -130,32 +127,29 @@ def paired_difference(metric, a, b):
         dict: `difference`, `low`, `high`, `se`, `n`, `seed_spread` (standard deviation of the per-seed differences;
         None with one seed, or with two unequal numbers of seeds).
     """
-    a, b = (
-        [np.asarray(s), np.asarray(s)[None]][np.ndim(s) == (1 if metric == "accuracy" else 2)]
-        for s in (a, b)
-    )
+    num_axes = {"accuracy": 2, "entity_f1": 3}[metric]
+    a, b = (np.reshape(s, (1, *np.shape(s))[-num_axes:]) for s in (a, b))
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(
             f"`a` and `b` must score the same examples. Received: {a.shape[1]} and {b.shape[1]}."
         )
-    by_seed = [values(metric, a), values(metric, b)]
-    difference, num_examples = by_seed[0].mean() - by_seed[1].mean(), a.shape[1]
+    by_seed, num_examples = [values(metric, a), values(metric, b)], a.shape[1]
+    difference = by_seed[0].mean() - by_seed[1].mean()
     if metric == "accuracy":
         error = (a.mean(axis=0) - b.mean(axis=0)).std() / num_examples**0.5
         low, high = difference - Z95 * error, difference + Z95 * error
     else:
         resampled = _resampled_f1(a) - _resampled_f1(b)
         error, (low, high) = resampled.std(), np.percentile(resampled, [2.5, 97.5])
-    spread = None
-    if max(len(a), len(b)) > 1 and (len(a) == len(b) or 1 in (len(a), len(b))):
-        spread = float((by_seed[0] - by_seed[1]).std(ddof=1))
+    fit = len(a) == len(b) or 1 in (len(a), len(b))
+    spread = (by_seed[0] - by_seed[1]).std(ddof=1) if fit and max(len(a), len(b)) > 1 else None
     return {
         "difference": float(difference),
         "low": float(low),
         "high": float(high),
         "se": float(error),
         "n": num_examples,
-        "seed_spread": spread,
+        "seed_spread": spread if spread is None else float(spread),
     }
 
 

@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from keras_compress.experiment.report import model_row
 from keras_compress.measure.accuracy import score_predictions
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -22,8 +21,8 @@ def baselines(dataset):
     """All baselines that fit the task, measured on test.
 
     Returns:
-        list of (row, result): a row of report.json with the fixed name `majority` or `tfidf`, and the dict of
-        `accuracy.score_predictions` (predictions, scores, ...) with one more key, `choice`: what was chosen, in words.
+        list of (row, result): a row of report.json, without the keys that only a BERT has, with the name `majority` or
+        `tfidf`; and the dict of `accuracy.score_predictions` with one more key, `choice`: what was chosen, in words.
     """
     fits = [most_frequent_tags] if dataset.task == "tagging" else [majority, tfidf]
     return [fit(dataset) for fit in fits]
@@ -32,13 +31,8 @@ def baselines(dataset):
 def majority(dataset):
     """Always the most frequent class of the training split."""
     label = int(np.argmax(np.bincount(dataset.train.labels)))
-    return _measured(
-        "majority",
-        dataset,
-        np.full(len(dataset.test.texts), label),
-        1,
-        f"always {dataset.labels[label]}",
-    )
+    predicted = np.full(len(dataset.test.texts), label)
+    return _measured("majority", dataset, predicted, 1, f"always {dataset.labels[label]}")
 
 
 def most_frequent_tags(dataset):
@@ -54,30 +48,24 @@ def most_frequent_tags(dataset):
 
 def tfidf(dataset):
     """TF-IDF and a linear support vector machine."""
-    from sklearn.svm import (
-        LinearSVC,
-    )  # scikit-learn takes a second to import, and only training needs it
+    from sklearn.svm import LinearSVC  # takes a second to import, and only training needs it
 
     features, grams = _features(dataset)
-    train = features(dataset.train.texts)
-    best = None
-    for penalty in PENALTIES if dataset.dev else (1.0,):
-        machine = LinearSVC(C=penalty, random_state=0).fit(train, dataset.train.labels)
-        hits = (
-            np.mean(machine.predict(features(dataset.dev.texts)) == dataset.dev.labels)
-            if dataset.dev
-            else 0.0
-        )
-        if best is None or hits > best[0]:
-            best = hits, penalty, machine
-    hits, penalty, machine = best
-    choice = f"{grams}, C = {penalty}" + (
-        f" (dev accuracy {hits:.3f})" if dataset.dev else " (no dev split)"
-    )
+    train, dev = features(dataset.train.texts), dataset.dev and features(dataset.dev.texts)
+
+    def fit(penalty):
+        return LinearSVC(C=penalty, random_state=0).fit(train, dataset.train.labels)
+
+    if dataset.dev:
+        machines = [(penalty, fit(penalty)) for penalty in PENALTIES]
+        hits = [np.mean(machine.predict(dev) == dataset.dev.labels) for _, machine in machines]
+        penalty, machine = machines[np.argmax(hits)]
+        chosen_on = f"dev accuracy {max(hits):.3f}"
+    else:
+        penalty, machine, chosen_on = 1.0, fit(1.0), "no dev split"
     predicted = machine.predict(features(dataset.test.texts))
-    return _measured(
-        "tfidf", dataset, predicted, machine.coef_.size + machine.intercept_.size, choice
-    )
+    size = machine.coef_.size + machine.intercept_.size
+    return _measured("tfidf", dataset, predicted, size, f"{grams}, C = {penalty} ({chosen_on})")
 
 
 def _features(dataset):
@@ -85,18 +73,14 @@ def _features(dataset):
     from scipy import sparse
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    matching = dataset.task == "matching"
-    texts = (
-        [side for pair in dataset.train.texts for side in pair] if matching else dataset.train.texts
-    )
+    matching, texts = dataset.task == "matching", dataset.train.texts
+    if matching:
+        texts = [side for pair in texts for side in pair]
     if _has_spaces(texts):
-        grams = "word 1-2 grams"
-        vectorizer = TfidfVectorizer(
-            ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"
-        )
+        grams, cut = "word 1-2 grams", {"ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"}
     else:
-        grams = "character 1-3 grams"
-        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)
+        grams, cut = "character 1-3 grams", {"ngram_range": (1, 3), "analyzer": "char"}
+    vectorizer = TfidfVectorizer(sublinear_tf=True, **cut)
     vectorizer.fit(texts)
     if not matching:
         return vectorizer.transform, grams
@@ -123,13 +107,13 @@ def _has_spaces(texts):
 
 def _measured(name, dataset, predicted, num_parameters, choice):
     result = score_predictions(dataset.task, dataset.labels, dataset.test.labels, predicted)
-    row = model_row(
-        name=name,
-        parameters=num_parameters,
-        metric=result["metric"],
-        accuracy=result["value"],
-        accuracy_se=result["se"],
-        num_examples=result["n"],
-        seeds=[0],
-    )
+    row = {
+        "name": name,
+        "parameters": num_parameters,
+        "metric": result["metric"],
+        "accuracy": result["value"],
+        "accuracy_se": result["se"],
+        "num_examples": result["n"],
+        "seeds": [0],
+    }
     return row, {**result, "choice": choice}

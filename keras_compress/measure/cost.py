@@ -1,4 +1,4 @@
-"""What a model costs: parameters, floating point operations, bytes.
+"""What a model costs: parameters, floating point operations.
 
 Formulas for the flat BERT of `keras_compress.bert`, with V, P, T the sizes of the three embedding tables, h the hidden
 size, f the feed-forward size, L layers, n tokens, C labels.
@@ -17,8 +17,6 @@ One multiply-add is 2 flops. Only matrix products are counted: q, k, v, o (8 n h
 (4 n^2 h), feed-forward (4 n h f). Table look-ups multiply nothing; biases, softmax, normalisation and activation are
 under 1 % of the whole. The count is that of the fixed (1, n) graph, padding included, every layer in full.
 """
-
-from pathlib import Path
 
 
 def encoder_parameters(config):
@@ -75,13 +73,3 @@ def _widths(config):
 
 def _has_pooler(config, task):
     return config.pooling == "pooler" and task != "tagging"
-
-
-def file_bytes(path):
-    """Bytes on disk of a file, or of all files in a folder."""
-    path = Path(path)
-    return sum(
-        file.stat().st_size
-        for file in ([path] if path.is_file() else path.rglob("*"))
-        if file.is_file()
-    )

@@ -43,10 +43,3 @@ def test_flops_of_bert_base_by_hand():
 
 def test_flops_are_proportional_to_layers():
     assert cost.flops(bert(12, pooling="cls"), 48) == 4 * cost.flops(bert(3, pooling="cls"), 48)
-
-
-def test_file_bytes_of_a_file_and_a_folder(tmp_path):
-    (tmp_path / "a").write_bytes(b"x" * 10)
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "b").write_bytes(b"x" * 5)
-    assert cost.file_bytes(tmp_path / "a") == 10 and cost.file_bytes(tmp_path) == 15
