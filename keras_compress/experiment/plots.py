@@ -312,6 +312,8 @@ def _intervals(rows, look):
     """The methods of each data set with 95 % intervals; small marks are single seeds."""
     rows = [row for row in rows if row["method"] != "majority"]
     names = sorted({row["data"] for row in rows})
+    if not rows:
+        return None
     tallest = max(sum(row["data"] == name for row in rows) for name in names)
     figure, panels = new_figure(4.6 * len(names), 1.2 + 0.32 * tallest, columns=len(names))
     for axes, name in zip(panels, names):

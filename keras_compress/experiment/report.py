@@ -288,10 +288,11 @@ def write_report(folder, report):
     return folder / "report.html"
 
 
-def write_pictures(report, path):
+def write_picture(report, path):
     """Writes the picture of all models' intervals, and beside it that of pre-training if there is any."""
     from keras_compress.experiment.plots import pictures
 
+    path = Path(path)
     names = {"intervals": path, "pretraining": path.with_stem(path.stem + "-curves")}
     for name, _, _, png in pictures({**report, "models": [], "curves": {}, "confusion": None}):
         if name in names:
