@@ -137,6 +137,16 @@ class Dataset:
             "sha256": hashlib.sha256(content).hexdigest(),
         }
 
+    def check_splits(self, *wanted):
+        """Raises ValueError unless the data are labelled and have these splits."""
+        there = [name for name in ("train", "dev", "test") if getattr(self, name)]
+        if self.task == "unlabelled" or not {*wanted} <= {*there}:
+            raise ValueError(
+                f"The data must have labels and the splits {', '.join(wanted)}. Received: {self.name}, "
+                f"{self.task}, with {', '.join(there)}. Add the file that is missing, with labels, or "
+                "take other data."
+            )
+
     def piece_counts(self, tokenizer, split="train", max_length=512):
         """How often each piece of the vocabulary occurs in a split: int64 (vocabulary,)."""
         encode = tokenizer.encode_words if self.task == "tagging" else tokenizer.encode

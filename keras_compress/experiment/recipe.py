@@ -1,56 +1,83 @@
 """Recipes: named chains of methods in short TOML files, and how one step of them runs.
 
+    include = "_base"       # what other recipes share: keys here go before, steps come after
     [training]              # settings of `Training` for all steps
     max_length = 48
     [[step]]
     name = "predecessor"    # each step makes one model
-    method = "finetune"     # `finetune`, or a method (`python -m keras_compress methods`)
+    role = "predecessor"    # or "baseline", "control", "helper"; default: a compressed model
+    method = "finetune"     # a method (`python -m keras_compress methods`)
     from = "minilm"         # an earlier step, or a source of weights
     epochs = 2              # settings of `Training` or of the method
 
-A setting that is a model (`student`, `mlm`) names an earlier step or a source of weights, too. A step with `data` works
-on unlabelled text of its own, such as "apidocs". What it makes serves other steps and is not measured, and so does what
-`masked_lm`, `pretrain` and `from_scratch` make. `formats` of a step, such as ["int8", "int4"], go before the recipe's;
-in a study they ask for the size and the accuracy of the step's exported files.
+A setting that is a model (`student`, `mlm`) names an earlier step or a source of weights, too.
+Without a step of that role the first step is the predecessor.
+A helper serves other steps and is not measured; `data` gives a step unlabelled text of its own.
+`size` (default: `num_layers`) pairs a model with baselines, `family` joins the sizes of a method;
+a step without a name is called family-size. A step's own `formats` are compared as models, too.
 
-A study is a recipe with `datasets`, `seeds`, `learning_rates` and `shared` (see study.py); a step of a study may have
-`learning_rates` of its own. `compare` is what its table sets against each other: ["some-step minus another", ..].
+`datasets` and `seeds` make a study. Its `learning_rates`, or those of a step, are tried on dev.
+`compare` lists what is set against what, by names of steps or families: "a minus b", or
+"a minus b or c" for the better of the two; "each" stands for every family without a role.
 """
 
 import dataclasses
-import re
-import sys
+import hashlib
+import json
 import tomllib
 from pathlib import Path
+from typing import Annotated, Literal
 
-from keras_compress.method import method, settings_of
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from keras_compress.method import method
 from keras_compress.training.settings import Training
 
-MODELS = ("student", "mlm")  # settings that name a model
-SERVING = ("masked_lm", "pretrain", "from_scratch")  # methods whose models no one measures
-OF_DATA = ("vocabulary",)  # methods whose models' sizes the data decide
-FIXED = ("name", "method", "from", "data", "learning_rates", "formats")  # keys of any step
 FOLDER = Path(__file__).parents[1] / "recipes"
-KINDS = {
-    "about": str,
-    "data": str,
-    "training": dict,
-    "step": [dict],
-    "formats": [str],
-    "sequence_length": int,
-    "datasets": [str],
-    "seeds": [int],
-    "learning_rates": [float],
-    "compare": [str],
-    "shared": bool,
-}  # [kind]: a list of these, not empty
+Names = Annotated[list[str], Field(min_length=1)]
+Rates = Annotated[list[float], Field(min_length=1)]
+
+
+class Step(BaseModel):
+    """Keys of any step; further ones are settings of `Training` or of the method."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    method: str
+    source: str = Field(alias="from")
+    role: Literal["predecessor", "baseline", "control", "helper"] | None = None
+    family: str | None = None
+    size: int | None = None
+    data: str | None = None
+    formats: Names | None = None
+    learning_rates: Rates | None = None
+
+
+class Recipe(BaseModel):
+    """Keys of a recipe."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    about: str = ""
+    step: Annotated[list[Step], Field(min_length=1)]
+    training: dict = {}
+    data: str | None = None
+    formats: Names = ["float32", "int8"]
+    sequence_length: int | None = None
+    datasets: Names | None = None
+    seeds: Annotated[list[int], Field(min_length=1)] | None = None
+    learning_rates: Rates | None = None
+    compare: Names | None = None
+    shared: bool = True
+
+
+FIXED = {field.alias or name for name, field in Step.model_fields.items()}
 
 
 def recipes():
     """{name: what it is about} of the recipes that come with the package."""
     return {
         path.stem: tomllib.loads(path.read_text(encoding="utf-8")).get("about", "")
-        for path in sorted(FOLDER.glob("*.toml"))
+        for path in sorted(FOLDER.glob("[!_]*.toml"))
     }
 
 
@@ -67,207 +94,250 @@ def read_recipe(name):
         raise ValueError(
             f"A recipe must be one of {', '.join(recipes())}, or a TOML file. Received: {str(name)!r}."
         )
+    content = read_toml(path)
     try:
-        recipe = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid TOML ({error}).") from error
-    wrong = [
-        key for key, value in recipe.items() if key not in KINDS or not _is_kind(value, KINDS[key])
-    ]
-    if wrong or "step" not in recipe or ("seeds" in recipe) != ("datasets" in recipe):
+        Recipe(**content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
         raise ValueError(
-            f"{path}: a recipe must have [[step]]s, a study also `datasets` and `seeds`, and may have "
-            f"{', '.join(KINDS)}, of the kinds in recipe.py. "
-            f"Received: {', '.join(f'{key} = {recipe[key]!r:.60}' for key in wrong) or list(recipe)}."
-        )
-    recipe |= {
-        "name": path.stem,
-        "steps": recipe.pop("step"),
-        "training": recipe.get("training", {}),
-    }
-    names = [step.get("name") for step in recipe["steps"]]
-    for place, step in enumerate(recipe["steps"]):
-        for key in ("name", "method", "from"):
-            if not isinstance(step.get(key), str):
-                raise ValueError(f"{path}: each step must have `{key}`. Received: {step}.")
-        if "learning_rates" in step and not (
-            "seeds" in recipe and _is_kind(step["learning_rates"], [float])
-        ):
-            raise ValueError(
-                f"{path}: step {step['name']!r}: `learning_rates` must be numbers with a point, in a "
-                f"study. Received: {step['learning_rates']!r}."
-            )
-        if not _is_kind(step.get("formats", ["int8"]), [str]):
-            raise ValueError(
-                f"{path}: step {step['name']!r}: `formats` must be a list of names. "
-                f"Received: {step['formats']!r}."
-            )
-        if step["name"] in names[:place] or not re.fullmatch(r"\w[\w.-]*", step["name"]):
-            raise ValueError(
-                f"{path}: names of steps must be different and plain. Received: {step['name']!r}."
-            )
-        for key in ("from", *MODELS):
-            if step.get(key) in names[place:]:
-                raise ValueError(
-                    f"{path}: step {step['name']!r}: `{key}` must name an earlier step or a source of "
-                    f"weights. Received: {step[key]!r}. Put that step first."
-                )
-        try:
-            Training(**split_settings(recipe["training"], step)[0])
-        except ValueError as error:
-            raise ValueError(f"{path}: step {step['name']!r}: {error}") from error
-    for pair in recipe.get("compare", []):
-        if len(pair.split(" minus ")) != 2 or not {*pair.split(" minus ")} <= {*names}:
-            raise ValueError(
-                f'{path}: `compare` must name two steps, as in "one minus other". Received: {pair!r}.'
-            )
+            f"{path}: `{where}`: {first['msg']}. Received: {first['input']!r:.100}. See the keys in "
+            "experiment/recipe.py."
+        ) from None
+    recipe = {"training": {}, **content, "name": path.stem, "steps": content.pop("step")}
+    del recipe["step"]
+    try:
+        _check(recipe)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return recipe
 
 
-def _is_kind(value, kind):
-    if isinstance(kind, list):
-        return (
-            isinstance(value, list)
-            and value != []
-            and all(isinstance(item, kind[0]) for item in value)
+def read_toml(path, inside=()):
+    """The content of a TOML file and of what it includes; a step of the same name adds to it."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid TOML ({error}).") from error
+    steps = content.get("step")
+    for step in steps if isinstance(steps, list) else ():
+        if isinstance(step, dict) and "family" in step:
+            step.setdefault("name", f"{step['family']}-{size_of(step)}")
+    name = content.pop("include", None)
+    if name is None:
+        return content
+    other = path.with_name(f"{name}.toml")
+    other = other if other.is_file() else FOLDER / other.name
+    if not other.is_file() or other in (path, *inside):
+        raise ValueError(
+            f"{path}: `include` must name another recipe, beside this one or of the package, that does "
+            f"not include this one. Received: {name!r}."
         )
-    return isinstance(value, kind)
+    base = read_toml(other, (path, *inside))
+    own = {step.get("name"): step for step in steps or ()}
+    known = [step["name"] for step in base["step"]]
+    return {
+        **base,
+        **content,
+        "training": {**base.get("training", {}), **content.get("training", {})},
+        "step": [
+            *({**step, **own.get(step["name"], {})} for step in base["step"]),
+            *(step for step in steps or () if step.get("name") not in known),
+        ],
+    }
+
+
+def _check(recipe):
+    """Raises ValueError unless the steps can follow each other and their settings are known."""
+    names = [step["name"] for step in recipe["steps"]]
+    if ("seeds" in recipe) != ("datasets" in recipe):
+        raise ValueError("a study has `datasets` and `seeds`. Received: only one of them.")
+    for position, step in enumerate(recipe["steps"]):
+        if step["name"] in (*names[:position], "majority", "tfidf"):
+            raise ValueError(
+                "names of steps must be different, and neither majority nor tfidf. "
+                f"Received: {step['name']!r}."
+            )
+        for key in links(step):
+            if step[key] in names[position:]:
+                raise ValueError(
+                    f"step {step['name']!r}: `{key}` must name an earlier step or a source of weights. "
+                    f"Received: {step[key]!r}. Put that step first."
+                )
+        try:
+            split_settings(recipe["training"], step)
+        except ValueError as error:
+            raise ValueError(f"step {step['name']!r}: {error}") from error
+    known = {"each", *names, *(step.get("family") for step in recipe["steps"])}
+    for pair in recipe.get("compare", []):
+        left, *right = compared(pair)
+        if not right or not {left, *right} <= known:
+            raise ValueError(
+                '`compare` must name steps or families, as in "a minus b or c". '
+                f"Received: {pair!r}."
+            )
+
+
+def compared(pair):
+    """["a", "b", "c"] of "a minus b or c"."""
+    left, _, right = pair.partition(" minus ")
+    return [left, *filter(None, right.split(" or "))]
+
+
+def size_of(step):
+    return step.get("size", step.get("num_layers"))
+
+
+def predecessor_of(recipe):
+    """The step of that role; the first step where no step has it."""
+    steps = recipe["steps"]
+    return next((step for step in steps if step.get("role") == "predecessor"), steps[0])
+
+
+def role_of(recipe, step):
+    first = predecessor_of(recipe)["name"] == step["name"]
+    return "predecessor" if first else step.get("role")
+
+
+def links(step):
+    """The keys of a step that name a model, `from` first."""
+    models = method(step["method"]).declared.models
+    return ["from", *(key for key in models if step.get(key) is not None)]
 
 
 def split_settings(common, step):
-    """(settings of `Training`, settings of the method) of a step, checked by name and kind.
+    """(settings of `Training`, settings of the method) of a step.
 
     Args:
         common: settings of `Training` for all steps; those of the step itself go before.
     Raises:
-        ValueError: on a setting that neither knows, or anything but a number where a number is the default.
+        ValueError: on a setting that neither knows, or a value of the wrong kind.
     """
-    for_training = {
-        field.name: field.default
-        for field in dataclasses.fields(Training)
-        if field.name != "folder"
-    }
-    for_method = settings_of(step["method"])
+    fields = {field.name for field in dataclasses.fields(Training)} - {"folder"}
     own = {key: value for key, value in step.items() if key not in FIXED}
-    unknown = sorted({*own} - {*for_training, *for_method} | {*common} - {*for_training})
-    if unknown:
-        known = ", ".join(sorted({*for_training, *for_method}))
+    training = {**common, **{key: value for key, value in own.items() if key in fields}}
+    settings = {key: value for key, value in own.items() if key not in fields}
+    if not {*common} <= fields:
         raise ValueError(
-            f"Settings of {step['method']} must be among {known}. Received: {', '.join(unknown)}."
+            f"[training] may hold {', '.join(sorted(fields))}. Received: {', '.join(common)}."
         )
-    for key in {*MODELS, "vectors"} & {*own}:
-        if not isinstance(own[key], str):
-            raise ValueError(f"`{key}` must be a name or a path. Received: {own[key]!r}.")
-    for key, value in {**common, **own}.items():
-        kind = (
-            int
-            if key == "patience" and value is not None
-            else type({**for_training, **for_method}[key])
-        )
-        if kind in (bool, int, float) and type(value) not in (kind, int if kind is float else kind):
-            name = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-            raise ValueError(f"`{key}` must be {name}. Received: {value!r}.")
-    training = {key: value for key, value in {**common, **own}.items() if key in for_training}
-    return training, {key: value for key, value in own.items() if key in for_method}
+    method(step["method"]).check(settings)
+    Training(**training)
+    return training, settings
 
 
 def parents(recipe, step):
     """The steps that a step needs models of, `from` first."""
-    wanted = [step["from"], *(step[key] for key in MODELS if key in step)]
+    wanted = [step[key] for key in links(step)]
     return [other for name in wanted for other in recipe["steps"] if other["name"] == name]
 
 
-def is_trained(step):
-    """Whether a step trains, so that seed and learning rate make a difference."""
-    return step.get("recover") != "none" and (
-        step["method"] not in OF_DATA or step.get("tune", False)
+def is_seeded(recipe, step):
+    """Whether seeds change a model beside those of the predecessor, which stand for all."""
+    return method(step["method"]).declared.seeded or any(
+        is_seeded(recipe, parent)
+        for parent in parents(recipe, step)
+        if role_of(recipe, parent) != "predecessor"
     )
 
 
-def is_measured(step):
-    """Whether a step's model solves the task, or only serves other steps."""
-    return "data" not in step and step["method"] not in SERVING
+def is_shared(recipe, step):
+    """Whether a step is made once for all seeds."""
+    role = role_of(recipe, step)
+    made_of = parents(recipe, step)
+    return (
+        role == "predecessor"
+        or (role == "helper" and recipe.get("shared", True))
+        or (bool(made_of) and not method(step["method"]).declared.seeded)
+        and all(is_shared(recipe, parent) for parent in made_of)
+    )
 
 
-def is_step(recipe, name):
-    return any(step["name"] == name for step in recipe["steps"])
+def rates_of(recipe, step):
+    """The learning rates to choose from on dev; None: the step's own holds."""
+    fixed = is_shared(recipe, step) or role_of(recipe, step) == "helper"
+    if fixed or not method(step["method"]).declared.trains:
+        return None
+    return step.get("learning_rates", recipe.get("learning_rates"))
 
 
-def changed(recipe, num_layers, learning_rate):
-    """The recipe with another number of layers, or another learning rate, in every step that has one."""
+def identity(recipe, step, seed, sha256):
+    """What a step's model depends on, as JSON has it: data, the chain of settings as written, seeds.
+
+    Args:
+        sha256: name of a step's own data, or None for the recipe's -> hash of the data.
+    """
+    rates, by_name = rates_of(recipe, step), {one["name"]: one for one in parents(recipe, step)}
+    if is_shared(recipe, step):
+        seed = recipe["seeds"][0]
+    training, settings = split_settings(recipe["training"], step)
+    if rates:
+        training = {**training, "learning_rate": rates}
+    models = {
+        key: identity(recipe, by_name[step[key]], seed, sha256)
+        if step[key] in by_name
+        else step[key]
+        for key in links(step)
+    }
+    own = {"method": step["method"], "seed": seed, "data_sha256": sha256(step.get("data"))}
+    if recipe.get("new_head") and step["from"] not in by_name:
+        own["new_head"] = True
+    return {**own, "training": training, **settings, **models}
+
+
+def hash_of(content):
+    """The short name of an identity."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def changed(recipe, num_layers=None, learning_rate=None, length=None, source=None, new_head=False):
+    """The recipe with another number of layers, learning rate, length or source in every step.
+
+    A step whose name was made of family and size gets the name of its new size.
+    """
     steps, names = [dict(step) for step in recipe["steps"]], {}
+    by_name, training = {step["name"] for step in steps}, dict(recipe["training"])
     for step in steps:
         if num_layers is not None and "num_layers" in step:
-            names[step["name"]] = re.sub(rf"-{step['num_layers']}$", f"-{num_layers}", step["name"])
             step["num_layers"] = num_layers
+            if "family" in step and "size" not in step:
+                names[step["name"]] = f"{step['family']}-{num_layers}"
         if learning_rate is not None:
             step["learning_rate"] = learning_rate
+        if source is not None and step["from"] not in by_name:
+            step["from"] = str(Path(source).resolve()) if Path(source).exists() else source
     for step in steps:
-        step.update(
-            {
-                key: names.get(step[key], step[key])
-                for key in ("name", "from", *MODELS)
-                if key in step
-            }
-        )
-    return {**recipe, "steps": steps}
+        keys = ("name", *links(step))
+        step.update({key: names.get(step[key], step[key]) for key in keys})
+    if length is not None:
+        training["max_length"] = length
+        recipe = {**recipe, "sequence_length": length}
+    recipe = {**recipe, "steps": steps, "training": training, "new_head": new_head}
+    _check(recipe)
+    return recipe
 
 
-def check_layers(steps, depth):
-    """Raises ValueError if a step asks for layers that its parent cannot give. depth: {source: layers}.
-
-    A method that has a `check_layers` (depth, settings -> layers of its model) is asked.
-    """
-    for step in steps:
-        whole, wanted = depth[step["from"]], step.get("num_layers", depth[step["from"]])
-        if not 1 <= wanted <= whole:
-            raise ValueError(
-                f"Step {step['name']}: `num_layers` must be 1 to {whole}, the layers that {step['from']} "
-                f"has. Received: {wanted}. Choose with `--num-layers`."
-            )
-        check = getattr(sys.modules[method(step["method"]).__module__], "check_layers", None)
-        try:
-            depth[step["name"]] = check(whole, **step) if check else wanted
-        except ValueError as error:
-            raise ValueError(f"Step {step['name']}: {error}") from error
+def without_rates(recipe):
+    """The recipe whose learning rates hold, instead of being chosen on dev."""
+    steps = [{k: v for k, v in step.items() if k != "learning_rates"} for step in recipe["steps"]]
+    return {**recipe, "learning_rates": None, "steps": steps}
 
 
-def check_data(dataset, *splits):
-    """Raises ValueError unless the data are labelled and have these splits."""
-    there = [name for name in ("train", "dev", "test") if getattr(dataset, name)]
-    if dataset.task == "unlabelled" or not {*splits} <= {*there}:
-        raise ValueError(
-            f"The data must have labels and the splits {', '.join(splits)}. Received: {dataset.name}, "
-            f"{dataset.task}, with {', '.join(there)}. Add the file that is missing, with labels, or take "
-            "other data."
-        )
-
-
-def run_step(recipe, step, parent, dataset, *, seed, models=(), **changes):
+def run_step(recipe, step, parent, dataset, *, seed, models={}, **changes):
     """Runs one step.
 
     Args:
         parent: `TaskModel` of the step or source named by `from`.
-        dataset: the recipe's; a step with `data` loads its own.
-        models: {name: `TaskModel`} of the steps that other settings name.
-        changes: settings of `Training` that go before the recipe's (folder, strategy, learning_rate, ..).
+        dataset: of the step. models: {name: `TaskModel`} of the steps that other settings name.
+        changes: settings of `Training` that go before the recipe's (folder, strategy, ..).
     Returns:
         `TaskModel`.
     """
-    from keras_compress.training.loop import check_length
-
-    common, settings = split_settings(recipe["training"], step)
-    settings |= {
-        key: dict(models).get(settings[key], settings[key]) for key in MODELS if key in settings
-    }
-    if "data" in step:
-        from keras_compress import datasets
-
-        dataset = datasets.load(step["data"], task="unlabelled")
-    training = Training(**{**common, **changes})
-    check_length(parent, training)
-    if parent.task == "mlm" and dataset.task != "unlabelled" and is_measured(step):
+    training, settings = split_settings(recipe["training"], step)
+    settings |= {key: models.get(step[key], step[key]) for key in links(step)[1:]}
+    if parent.task == "mlm" and dataset.task != "unlabelled" and step.get("role") != "helper":
         from keras_compress.bert.checkpoints import with_head
 
         parent = with_head(parent, dataset.task, dataset.labels, seed=seed)
+    training = Training(**{**training, **changes})
     return method(step["method"])(parent, dataset, seed=seed, training=training, **settings)

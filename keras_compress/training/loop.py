@@ -15,6 +15,7 @@ from keras_compress.backend import keras, tf
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.method import entry_at_work
 from keras_compress.training.checkpoints import Saver
+from keras_compress.training.settings import at_most
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def fit(
         raise ValueError(
             f"`cache_teacher` needs a teacher. Received: stage {stage}, which has none. Leave it out."
         )
-    num_steps = num_steps or training.num_steps(len(dataset.train.texts))
+    num_steps = at_most(num_steps or training.num_steps(len(dataset.train.texts)))
     batches = batches or (
         lambda *span: stream(dataset, task_model.tokenizer, training, seed, *span)
     )

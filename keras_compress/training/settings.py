@@ -1,5 +1,7 @@
 """`Training`: how a model is trained. It imports no TensorFlow, so that recipes are read quickly."""
 
+import contextlib
+import contextvars
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -68,3 +70,21 @@ class Training:
             for name, value in dataclasses.asdict(self).items()
             if name not in ("folder", "checkpoint_every")
         }
+
+
+_most_updates = contextvars.ContextVar("most updates of a stage", default=math.inf)
+
+
+@contextlib.contextmanager
+def one_update():
+    """Within it every stage of training ends after one update: a rehearsal."""
+    token = _most_updates.set(1)
+    try:
+        yield
+    finally:
+        _most_updates.reset(token)
+
+
+def at_most(num_steps):
+    """Updates that a stage of so many makes: all of them, but in a rehearsal."""
+    return min(num_steps, _most_updates.get())

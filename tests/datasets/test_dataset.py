@@ -1,5 +1,6 @@
 """Batches: order, padding, labels; a small tokenizer with the real one's interface counts characters as pieces."""
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -170,3 +171,17 @@ def test_subset_is_nested_and_summary_hashes_the_content():
 def test_a_split_that_is_not_there():
     with pytest.raises(ValueError, match="`split` must be.*Received: 'test'. Choose train, dev"):
         make(words(4)).batches("test", Letters(), 8, 16)
+
+
+def test_check_splits():
+    split = Split(["a", "b"], [0, 1])
+    whole = Dataset("d", "classification", ("x", "y"), split, split, split)
+    whole.check_splits("train", "dev", "test")
+    dataclasses.replace(whole, test=None).check_splits("train", "dev")
+    with pytest.raises(
+        ValueError,
+        match="the splits train, test. Received: d, classification, with train, dev. Add",
+    ):
+        dataclasses.replace(whole, test=None).check_splits("train", "test")
+    with pytest.raises(ValueError, match="Received: d, unlabelled"):
+        Dataset("d", "unlabelled", (), split).check_splits("train")

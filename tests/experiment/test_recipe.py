@@ -1,15 +1,17 @@
-import dataclasses
-
 import pytest
 
-from keras_compress.datasets.dataset import Dataset, Split
-from keras_compress.experiment import recipe as recipe_module
+from keras_compress.experiment import recipe as module
 from keras_compress.experiment.recipe import (
-    check_data,
-    is_step,
+    changed,
+    hash_of,
+    identity,
+    is_seeded,
+    is_shared,
     parents,
+    rates_of,
     read_recipe,
     recipes,
+    role_of,
     run_step,
     split_settings,
 )
@@ -18,91 +20,57 @@ from tests import samples
 from tests.bert import tiny
 
 FIRST = '[[step]]\nname = "a"\nmethod = "finetune"\nfrom = "minilm"\n'
+STUDY = 'datasets = ["x"]\nseeds = [0]\n'
+
+
+def steps_of(recipe):
+    return {step["name"]: step for step in recipe["steps"]}
 
 
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_of_the_package_can_be_read(name):
     recipe = read_recipe(name)
-    assert (
-        recipe["name"] == name and recipe["about"] and recipe["steps"][0]["name"] == "predecessor"
-    )
-    assert all(
-        step["from"] in ("minilm", "bilstm") or is_step(recipe, step["from"])
-        for step in recipe["steps"]
-    )
+    first = recipe["steps"][0]
+    assert recipe["name"] == name and recipe["about"] and first["role"] == "predecessor"
+    names = {"minilm", "bilstm", *steps_of(recipe)}
+    assert all(step["from"] in names for step in recipe["steps"])
+
+
+def test_studies_share_their_predecessor():
+    studies = [read_recipe(name) for name in recipes() if name.endswith("-study")]
+    firsts = [identity(study, study["steps"][0], 7, str) for study in studies]
+    assert len(firsts) == 6 and len({hash_of(first) for first in firsts}) == 1
+    assert firsts[0]["seed"] == 0  # the first, whatever is asked for
 
 
 def test_steps_that_name_other_models(tmp_path):
     steps = [
         ("a", "finetune", "minilm"),
-        ("words", "masked_lm", "minilm", 'data = "apidocs"'),
+        ("words", "masked_lm", "minilm", 'data = "apidocs"\nrole = "helper"'),
         ("b", "tinybert", "a", 'mlm = "words"\ncopies = 2'),
         ("c", "distilbert", "a", 'student = "b"'),
     ]
     recipe = read_recipe(samples.recipe(tmp_path / "mine.toml", *steps))
-    assert [[one["name"] for one in parents(recipe, step)] for step in recipe["steps"]] == [
-        [],
-        [],
-        ["a", "words"],
-        ["a", "b"],
-    ]
-    with pytest.raises(
-        ValueError, match="step 'c': `student` must name an earlier step.*Received: 'b'"
-    ):
+    wanted = [[], [], ["a", "words"], ["a", "b"]]
+    assert [[p["name"] for p in parents(recipe, s)] for s in recipe["steps"]] == wanted
+    with pytest.raises(ValueError, match="step 'c': `student` must name an earlier step.*'b'"):
         read_recipe(samples.recipe(tmp_path / "wrong.toml", *steps[:2], steps[3], steps[2]))
 
 
-def test_run_step_hands_on_the_models_and_the_data_of_a_step(monkeypatch):
-    found = {}
-    monkeypatch.setattr(
-        "keras_compress.experiment.recipe.method",
-        lambda name: lambda parent, dataset, **k: found.update(parent=parent, data=dataset, **k),
+def test_include_adds_keys_steps_and_changes_steps_of_the_same_name(tmp_path):
+    (tmp_path / "base.toml").write_text("formats = ['int8']\n[training]\nepochs = 2\n" + FIRST)
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        'include = "base"\n[training]\nbatch_size = 4\n[[step]]\nname = "a"\nepochs = 5\n'
+        '[[step]]\nfamily = "b"\nnum_layers = 2\nmethod = "layers"\nfrom = "a"\n'
     )
-    monkeypatch.setattr(
-        "keras_compress.experiment.recipe.split_settings",
-        lambda common, step: ({}, {k: v for k, v in step.items() if k in ("student", "mlm")}),
-    )
-    monkeypatch.setattr("keras_compress.datasets.load", lambda name, task: (name, task))
-    parent, student = tiny.shared(), object()
-    step = {
-        "name": "x",
-        "method": "y",
-        "from": "a",
-        "student": "b",
-        "mlm": "minilm",
-        "data": "apidocs",
-    }
-    run_step(
-        {"training": {"max_length": 16}},
-        step,
-        parent,
-        "data",
-        seed=3,
-        models={"b": student},
-        max_length=16,
-    )
-    assert (
-        found["parent"] is parent
-        and found["student"] is student
-        and found["mlm"] == "minilm"
-        and found["seed"] == 3
-    )
-    assert found["data"] == ("apidocs", "unlabelled")
-
-
-def test_reads_a_file(tmp_path):
-    path = samples.recipe(
-        tmp_path / "mine.toml", ("a", "finetune", "minilm"), ("b", "theseus", "a", "num_layers = 2")
-    )
-    recipe = read_recipe(path)
-    assert recipe["name"] == "mine" and [step["name"] for step in recipe["steps"]] == ["a", "b"]
-    assert (
-        recipe["training"]["batch_size"] == 8
-        and is_step(recipe, "a")
-        and not is_step(recipe, "minilm")
-    )
-    (tmp_path / "bare.toml").write_text(FIRST)
-    assert read_recipe(tmp_path / "bare.toml")["training"] == {}
+    recipe = read_recipe(mine)
+    assert recipe["training"] == {"epochs": 2, "batch_size": 4} and recipe["formats"] == ["int8"]
+    assert [*steps_of(recipe)] == ["a", "b-2"] and recipe["steps"][0]["epochs"] == 5
+    assert recipe["steps"][0]["method"] == "finetune"
+    mine.write_text('include = "mine"\n' + FIRST)
+    with pytest.raises(ValueError, match="`include` must name another recipe"):
+        read_recipe(mine)
 
 
 @pytest.mark.parametrize(
@@ -110,58 +78,28 @@ def test_reads_a_file(tmp_path):
     [
         ("[[step", "not valid TOML"),
         (b"about = '\xff'", "not valid TOML"),
-        ("", r"must have \[\[step\]\]s.*Received: \[\]"),
-        ("step = []", "Received: step = "),
-        ('[step]\nname = "a"', "Received: step = "),
-        ("step = [3]", "Received: step = "),
-        ("colour = 1\n" + FIRST, "Received: colour = 1"),
-        ("formats = 'int8'\n" + FIRST, "Received: formats = 'int8'"),
-        ("sequence_length = '9'\n" + FIRST, "Received: sequence_length"),
-        ("training = 3\n" + FIRST, "Received: training = 3"),
-        ("seeds = [0]\n" + FIRST, "a study also `datasets` and `seeds`"),
-        ("seeds = ['a']\ndatasets = ['b']\n" + FIRST, "Received: seeds"),
-        ('[[step]]\nname = "a"\nmethod = "finetune"', "each step must have `from`"),
-        (FIRST + "epochs = 0", "step 'a': `epochs` must be positive"),
-        (FIRST + "epochs = 'x'", "'a': `epochs` must be a number"),
-        (
-            FIRST + "learning_rates = [1e-3]",
-            "`learning_rates` must be numbers with a point, in a study",
-        ),
-        (FIRST + "patience = 'x'", "`patience` must be a whole number. Received: 'x'"),
-        (FIRST + "batch_size = 2.5", "`batch_size` must be a whole number. Received: 2.5"),
-        (
-            FIRST + "colour = 1",
-            "step 'a': Settings of finetune must be among .*batch_size.*Received: colour",
-        ),
+        ("", "`step`: Field required"),
+        ("step = []", "`step`: .*at least 1 item"),
+        ("step = [3]", "`step.0`: .*Received: 3"),
+        ("colour = 1\n" + FIRST, "`colour`: .*not permitted"),
+        ("formats = 'int8'\n" + FIRST, "`formats`: .*valid list. Received: 'int8'"),
+        ("sequence_length = '9'\n" + FIRST, "`sequence_length`: .*valid integer"),
+        ("seeds = [0]\n" + FIRST, "a study has `datasets` and `seeds`"),
+        ("seeds = ['a']\ndatasets = ['b']\n" + FIRST, "`seeds.0`: .*valid integer"),
+        ('[[step]]\nname = "a"\nmethod = "finetune"', "`step.0.from`: Field required"),
+        (FIRST + "role = 'teacher'", "`step.0.role`: .*'predecessor', 'baseline', 'control'"),
+        (FIRST + "epochs = 0", "step 'a': `epochs` must be greater than 0"),
+        (FIRST + "epochs = 'x'", "'a': `epochs` must be a valid number"),
+        (FIRST + "batch_size = 2.5", "`batch_size` must be a valid integer.*Received: 2.5"),
+        (FIRST + "colour = 1", "step 'a': Settings must be among .*Received: colour"),
         (FIRST + "folder = '/'", "Received: folder"),
-        (FIRST + FIRST, "must be different and plain. Received: 'a'"),
-        (FIRST.replace('"a"', '"../a"'), "different and plain"),
-        (FIRST.replace('"a"', '""'), "different and plain"),
-        (
-            FIRST.replace('"finetune"', '"magic"'),
-            "`method` must be one of finetune, .*theseus.* Received: 'magic'",
-        ),
+        (FIRST + FIRST, "must be different.*Received: 'a'"),
+        (FIRST.replace('"a"', '"majority"'), "neither majority nor tfidf"),
+        (FIRST.replace('"a"', '"../a"'), "`step.0.name`: .*match pattern"),
+        (FIRST.replace('"finetune"', '"magic"'), "`method` must be one of .*Received: 'magic'"),
         (FIRST.replace('"minilm"', '"a"'), "`from` must name an earlier step.*Put that step first"),
-        (
-            FIRST.replace('"minilm"', '"b"') + FIRST.replace('"a"', '"b"'),
-            "step 'a': `from` must name an earlier step",
-        ),
-        (
-            FIRST + "formats = 'int8'",
-            "step 'a': `formats` must be a list of names. Received: 'int8'",
-        ),
-        (
-            "[training]\nnum_layers = 3\n" + FIRST.replace("finetune", "theseus"),
-            "Received: num_layers",
-        ),
-        (
-            FIRST.replace("finetune", "theseus") + "num_layers = 'three'",
-            "`num_layers` must be a whole number",
-        ),
-        (
-            FIRST.replace("finetune", "theseus") + "train_head_last = 1",
-            "`train_head_last` must be true or false",
-        ),
+        (FIRST + "formats = 'int8'", "`step.0.formats`: .*valid list"),
+        (STUDY + 'compare = ["a minus c"]\n' + FIRST, "`compare` must name steps or families"),
     ],
 )
 def test_errors_name_file_and_way_out(tmp_path, text, message):
@@ -179,53 +117,79 @@ def test_unknown_recipe(name):
 
 
 def test_split_settings():
-    step = {"name": "s", "method": "theseus", "from": "p", "num_layers": 2, "rate": 1, "epochs": 2}
+    step = {"name": "s", "method": "theseus", "from": "p", "num_layers": 2, "epochs": 2}
     training, settings = split_settings({"epochs": 1, "batch_size": 4}, step)
-    assert training == {"epochs": 2, "batch_size": 4} and settings == {"num_layers": 2, "rate": 1}
-    with pytest.raises(
-        ValueError, match="Settings of finetune must be among .* Received: num_steps"
+    assert training == {"epochs": 2, "batch_size": 4} and settings == {"num_layers": 2}
+
+
+def test_seeds_and_rates_matter_where_a_chain_trains():
+    recipe = read_recipe("factorization-study")
+    steps = steps_of(recipe)
+    for name, trained, shared, rates in (
+        ("predecessor", True, True, None),
+        ("control", True, False, [5e-5, 2e-4]),
+        ("vocabulary", False, True, None),
+        ("vocabulary-tuned", True, False, [5e-5, 2e-4]),
+        ("weighted-untrained-128", False, True, None),
+        ("weighted-128", True, False, [5e-5, 2e-4]),
     ):
-        split_settings({}, {"name": "s", "method": "finetune", "from": "p", "num_steps": 3})
+        step = steps[name]
+        assert is_seeded(recipe, step) == trained and is_shared(recipe, step) == shared
+        assert rates_of(recipe, step) == rates
+    assert role_of(recipe, steps["control"]) == "control"
+
+
+def test_identity_is_what_a_model_depends_on_and_nothing_else(tmp_path):
+    steps = [("a", "finetune", "minilm"), ("b", "layers", "a", "num_layers = 1")]
+    recipe = read_recipe(samples.recipe(tmp_path / "mine.toml", *steps))
+    recipe |= {"seeds": [0], "datasets": ["x"]}
+
+    def mark(recipe, seed=1, data="d"):
+        return hash_of(identity(recipe, recipe["steps"][-1], seed, lambda own: data))
+
+    renamed = read_recipe(
+        samples.recipe(
+            tmp_path / "other.toml",
+            ("x", "finetune", "minilm"),
+            ("y", "layers", "x", 'num_layers = 1\nrole = "baseline"\nformats = ["int8"]'),
+        )
+    ) | {"seeds": [0], "datasets": ["x"]}
+    assert mark(recipe) == mark(renamed)
+    others = [mark(recipe, seed=2), mark(recipe, data="e"), mark(changed(recipe, num_layers=2))]
+    others += [mark(changed(recipe, source="bilstm")), mark(changed(recipe, new_head=True))]
+    others += [mark({**recipe, "training": {**recipe["training"], "epochs": 9}})]
+    others += [mark({**recipe, "learning_rates": [1e-3]})]
+    assert len({mark(recipe), *others}) == 8
 
 
 def test_run_step_passes_everything_on(monkeypatch):
     seen = {}
-    monkeypatch.setattr(
-        recipe_module,
-        "method",
-        lambda name: lambda *a, **k: seen.update(name=name, args=a, **k) or "made",
-    )
-    parent = tiny.shared()
-    step = {"name": "s", "method": "theseus", "from": "p", "num_layers": 2}
+
+    def compress(*args, **settings):
+        seen.update(args=args, **settings)
+        return "made"
+
+    real = module.method("distilbert")
+    compress.declared, compress.check = real.declared, real.check
+    monkeypatch.setattr(module, "method", lambda name: seen.update(name=name) or compress)
+    parent, student = tiny.shared(), object()
+    step = {"name": "s", "method": "distilbert", "from": "p", "num_layers": 2, "student": "b"}
     recipe = {"training": {"epochs": 2, "max_length": 16}}
-    assert run_step(recipe, step, parent, "data", seed=5, learning_rate=1e-3) == "made"
+    models = {"b": student}
+    made = run_step(recipe, step, parent, "data", seed=5, models=models, learning_rate=1e-3)
+    assert made == "made" and seen.pop("student") is student
     assert seen.pop("training") == Training(epochs=2, max_length=16, learning_rate=1e-3)
-    assert seen == {"name": "theseus", "args": (parent, "data"), "seed": 5, "num_layers": 2}
-    with pytest.raises(
-        ValueError, match="`max_length` must be at most 16, the positions .* Received: 64"
-    ):
-        run_step({"training": {}}, step, parent, "data", seed=0)
+    assert seen == {"name": "distilbert", "args": (parent, "data"), "seed": 5, "num_layers": 2}
 
 
-def test_check_data():
-    split = Split(["a", "b"], [0, 1])
-    whole = Dataset("d", "classification", ("x", "y"), split, split, split)
-    check_data(whole, "train", "dev", "test")
-    check_data(dataclasses.replace(whole, test=None), "train", "dev")
-    with pytest.raises(
-        ValueError,
-        match="the splits train, test. Received: d, classification, with train, dev. Add",
-    ):
-        check_data(dataclasses.replace(whole, test=None), "train", "test")
-    with pytest.raises(ValueError, match="Received: d, unlabelled"):
-        check_data(Dataset("d", "unlabelled", (), split), "train")
-
-
-def test_what_a_study_compares_are_steps(tmp_path):
-    head = 'datasets = ["x"]\nseeds = [0]\ncompare = ["a minus {}"]'
-    steps = [("a", "finetune", "minilm"), ("b", "finetune", "a")]
-    assert read_recipe(samples.recipe(tmp_path / "mine.toml", *steps, head=head.format("b")))[
-        "compare"
-    ] == ["a minus b"]
-    with pytest.raises(ValueError, match="`compare` must name two steps.*Received: 'a minus c'"):
-        read_recipe(samples.recipe(tmp_path / "wrong.toml", *steps, head=head.format("c")))
+def test_another_number_of_layers_or_rate_changes_every_step_and_the_names_made_of_it(tmp_path):
+    recipe = read_recipe("vocabulary")
+    steps = changed(recipe, num_layers=4, learning_rate=2e-5, length=20)
+    names = [step["name"] for step in steps["steps"]]
+    assert names == ["predecessor", "vocabulary", "theseus-4", "theseus-vocabulary-3"]
+    assert steps["steps"][2]["num_layers"] == 4 and steps["steps"][3]["from"] == "theseus-4"
+    assert {step["learning_rate"] for step in steps["steps"]} == {2e-5}
+    assert steps["sequence_length"] == steps["training"]["max_length"] == 20
+    assert recipe["steps"][2]["num_layers"] == 3
+    with pytest.raises(ValueError, match="`learning_rate` must be greater than 0"):
+        changed(recipe, learning_rate=0.0)

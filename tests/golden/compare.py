@@ -3,6 +3,7 @@
 Prints every case that differs. Exit status 1 if the norm of a weight differs by more than 1e-4 of
 it, or the sum by what such a change of the weights can make of it.
 """
+
 import json
 import math
 import sys
@@ -25,8 +26,10 @@ def difference(golden, other):
 
 
 def main(other, golden=Path(__file__).parent):
-    ours, theirs = (json.loads(Path(folder, "weights.json").read_text(encoding="utf-8"))["cases"]
-                    for folder in (golden, other))
+    ours, theirs = (
+        json.loads(Path(folder, "weights.json").read_text(encoding="utf-8"))["cases"]
+        for folder in (golden, other)
+    )
     same, wrong = 0, [name for name in ours if name not in theirs]
     print(*(f"{name}: missing" for name in wrong), sep="\n", end="\n" * bool(wrong))
     for name in [name for name in ours if name in theirs]:

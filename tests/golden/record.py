@@ -6,6 +6,7 @@ Each case below is one call: method(METHOD)(MODEL, DATA, seed=, training=, **set
 Left out are MODEL "two", DATA "classification", SEED and what TRAINING says. `then` is a second call:
 "finetune" or "fold" of the result, or "soft_targets" from MODEL with the result as student.
 """
+
 import argparse
 import contextlib
 import hashlib
@@ -23,163 +24,414 @@ TRAINING = {"epochs": 2, "batch_size": 8, "max_length": 16, "learning_rate": 1e-
 
 # Models to start from: changes of tests/bert/tiny.py's config (2 layers, width 8); all have a head.
 MODELS = {
-    "two": {}, "four": {"num_layers": 4}, "wide": {"hidden_size": 16, "intermediate_size": 20},
-    "tagging": {"task": "tagging"}, "matching": {"task": "matching"},
+    "two": {},
+    "four": {"num_layers": 4},
+    "wide": {"hidden_size": 16, "intermediate_size": 20},
+    "tagging": {"task": "tagging"},
+    "matching": {"task": "matching"},
     "mlm": {"task": "mlm", "pooling": "cls"},
     "mlm-four": {"task": "mlm", "pooling": "cls", "num_layers": 4},
-    "bilstm": {"architecture": "bilstm", "num_layers": 1, "intermediate_size": 5,
-               "pooling": "mean", "seed": 4},
-    "foreign": {"hidden_size": 6, "num_layers": 1, "seed": 4,
-                "vocab": "without '##' and Chinese pieces"},
+    "bilstm": {
+        "architecture": "bilstm",
+        "num_layers": 1,
+        "intermediate_size": 5,
+        "pooling": "mean",
+        "seed": 4,
+    },
+    "foreign": {
+        "hidden_size": 6,
+        "num_layers": 1,
+        "seed": 4,
+        "vocab": "without '##' and Chinese pieces",
+    },
 }
 
 CASES = [
     # plain training
     {"name": "finetune", "method": "finetune"},
-    {"name": "finetune-patience", "method": "finetune",
-     "training": {"evaluations": 6, "patience": 1}},
+    {
+        "name": "finetune-patience",
+        "method": "finetune",
+        "training": {"evaluations": 6, "patience": 1},
+    },
     {"name": "finetune-bilstm", "method": "finetune", "model": "bilstm"},
-    {"name": "finetune-tagging", "method": "finetune", "model": "tagging", "data": "tagging",
-     "training": {"evaluations": 1}},
-    {"name": "finetune-matching", "method": "finetune", "model": "matching", "data": "matching",
-     "training": {"evaluations": 1}},
-    {"name": "masked_lm-all", "method": "masked_lm", "data": "prose",
-     "training": {"evaluations": 1}},
-    {"name": "masked_lm-head", "method": "masked_lm", "data": "prose",
-     "settings": {"train": "head"}},
-    {"name": "masked_lm-whole-word", "method": "masked_lm", "model": "mlm", "data": "prose",
-     "settings": {"whole_word": True, "mask_share": 0.3}},
-    {"name": "pretrain-sop", "method": "pretrain", "model": "mlm", "data": "prose",
-     "training": {"evaluations": 1}},
-    {"name": "pretrain-nsp", "method": "pretrain", "data": "prose",
-     "settings": {"sentence_task": "nsp", "ngram": 1}},
-    {"name": "pretrain-none", "method": "pretrain", "data": "prose",
-     "settings": {"sentence_task": "none"}},
-    {"name": "from_scratch", "method": "from_scratch",
-     "settings": {"config": {"hidden_size": 12, "num_layers": 4, "sharing": "all"}}},
-    {"name": "from_scratch-mlm", "method": "from_scratch", "model": "mlm", "data": "prose",
-     "settings": {"config": {"embedding_size": 4, "embedding_norm": "embedding"}}},
-
+    {
+        "name": "finetune-tagging",
+        "method": "finetune",
+        "model": "tagging",
+        "data": "tagging",
+        "training": {"evaluations": 1},
+    },
+    {
+        "name": "finetune-matching",
+        "method": "finetune",
+        "model": "matching",
+        "data": "matching",
+        "training": {"evaluations": 1},
+    },
+    {
+        "name": "masked_lm-all",
+        "method": "masked_lm",
+        "data": "prose",
+        "training": {"evaluations": 1},
+    },
+    {
+        "name": "masked_lm-head",
+        "method": "masked_lm",
+        "data": "prose",
+        "settings": {"train": "head"},
+    },
+    {
+        "name": "masked_lm-whole-word",
+        "method": "masked_lm",
+        "model": "mlm",
+        "data": "prose",
+        "settings": {"whole_word": True, "mask_share": 0.3},
+    },
+    {
+        "name": "pretrain-sop",
+        "method": "pretrain",
+        "model": "mlm",
+        "data": "prose",
+        "training": {"evaluations": 1},
+    },
+    {
+        "name": "pretrain-nsp",
+        "method": "pretrain",
+        "data": "prose",
+        "settings": {"sentence_task": "nsp", "ngram": 1},
+    },
+    {
+        "name": "pretrain-none",
+        "method": "pretrain",
+        "data": "prose",
+        "settings": {"sentence_task": "none"},
+    },
+    {
+        "name": "from_scratch",
+        "method": "from_scratch",
+        "settings": {"config": {"hidden_size": 12, "num_layers": 4, "sharing": "all"}},
+    },
+    {
+        "name": "from_scratch-mlm",
+        "method": "from_scratch",
+        "model": "mlm",
+        "data": "prose",
+        "settings": {"config": {"embedding_size": 4, "embedding_norm": "embedding"}},
+    },
     # module replacing
     {"name": "theseus", "method": "theseus", "model": "four", "settings": {"num_layers": 2}},
-    {"name": "theseus-sample", "method": "theseus", "model": "four",
-     "settings": {"num_layers": 2, "granularity": "sample"}},
-    {"name": "theseus-uniform", "method": "theseus",
-     "settings": {"num_layers": 1, "gate": "uniform"}},
-    {"name": "theseus-anneal", "method": "theseus",
-     "settings": {"num_layers": 1, "gate": "anneal"}},
-    {"name": "theseus-separate", "method": "theseus",
-     "settings": {"num_layers": 1, "embeddings": "separate", "start": "bottom"}},
-    {"name": "theseus-constant", "method": "theseus",
-     "settings": {"num_layers": 1, "schedule": "constant", "rate": 0.5, "full_at": 1.0,
-                  "finetune_share": 0.0}},
-    {"name": "theseus-cosine", "method": "theseus",
-     "settings": {"num_layers": 1, "schedule": "cosine"}},
-    {"name": "theseus-layers-last", "method": "theseus",
-     "settings": {"num_layers": 1, "train_head_last": False}, "training": {"evaluations": 1}},
-    {"name": "theseus-module-map", "method": "theseus", "model": "four",
-     "settings": {"module_map": [[0], [1, 2, 3]]}},
-    {"name": "theseus-tagging", "method": "theseus", "model": "tagging", "data": "tagging",
-     "settings": {"num_layers": 1}},
-    {"name": "theseus-matching", "method": "theseus", "model": "matching", "data": "matching",
-     "settings": {"num_layers": 1}},
-
+    {
+        "name": "theseus-sample",
+        "method": "theseus",
+        "model": "four",
+        "settings": {"num_layers": 2, "granularity": "sample"},
+    },
+    {
+        "name": "theseus-uniform",
+        "method": "theseus",
+        "settings": {"num_layers": 1, "gate": "uniform"},
+    },
+    {
+        "name": "theseus-anneal",
+        "method": "theseus",
+        "settings": {"num_layers": 1, "gate": "anneal"},
+    },
+    {
+        "name": "theseus-separate",
+        "method": "theseus",
+        "settings": {"num_layers": 1, "embeddings": "separate", "start": "bottom"},
+    },
+    {
+        "name": "theseus-constant",
+        "method": "theseus",
+        "settings": {
+            "num_layers": 1,
+            "schedule": "constant",
+            "rate": 0.5,
+            "full_at": 1.0,
+            "finetune_share": 0.0,
+        },
+    },
+    {
+        "name": "theseus-cosine",
+        "method": "theseus",
+        "settings": {"num_layers": 1, "schedule": "cosine"},
+    },
+    {
+        "name": "theseus-layers-last",
+        "method": "theseus",
+        "settings": {"num_layers": 1, "train_head_last": False},
+        "training": {"evaluations": 1},
+    },
+    {
+        "name": "theseus-module-map",
+        "method": "theseus",
+        "model": "four",
+        "settings": {"module_map": [[0], [1, 2, 3]]},
+    },
+    {
+        "name": "theseus-tagging",
+        "method": "theseus",
+        "model": "tagging",
+        "data": "tagging",
+        "settings": {"num_layers": 1},
+    },
+    {
+        "name": "theseus-matching",
+        "method": "theseus",
+        "model": "matching",
+        "data": "matching",
+        "settings": {"num_layers": 1},
+    },
     # distillation
-    {"name": "distilbert", "method": "distilbert", "model": "four", "settings": {"num_layers": 2},
-     "training": {"evaluations": 1}},
-    {"name": "distilbert-no-cosine", "method": "distilbert",
-     "settings": {"num_layers": 1, "layers": "top", "cosine_weight": 0.0, "temperature": 4.0}},
-    {"name": "distilbert-bilstm", "method": "distilbert",
-     "settings": {"num_layers": 1, "cosine_weight": 0.0}, "models": {"student": "bilstm"}},
-    {"name": "distilbert-foreign", "method": "distilbert",
-     "settings": {"num_layers": 1, "cosine_weight": 0.0}, "models": {"student": "foreign"}},
-    {"name": "distilbert-tagging", "method": "distilbert", "model": "tagging", "data": "tagging",
-     "settings": {"num_layers": 1}},
-    {"name": "distilbert-matching", "method": "distilbert", "model": "matching",
-     "data": "matching", "settings": {"num_layers": 1}},
-    {"name": "distilbert-general", "method": "distilbert_general", "model": "mlm-four", "data": "prose",
-     "settings": {"num_layers": 2}, "training": {"evaluations": 1}},
-    {"name": "distilbert-general-masked", "method": "distilbert_general", "model": "mlm", "data": "prose",
-     "settings": {"num_layers": 1, "tokens": "masked", "whole_word": True}},
+    {
+        "name": "distilbert",
+        "method": "distilbert",
+        "model": "four",
+        "settings": {"num_layers": 2},
+        "training": {"evaluations": 1},
+    },
+    {
+        "name": "distilbert-no-cosine",
+        "method": "distilbert",
+        "settings": {"num_layers": 1, "layers": "top", "cosine_weight": 0.0, "temperature": 4.0},
+    },
+    {
+        "name": "distilbert-bilstm",
+        "method": "distilbert",
+        "settings": {"num_layers": 1, "cosine_weight": 0.0},
+        "models": {"student": "bilstm"},
+    },
+    {
+        "name": "distilbert-foreign",
+        "method": "distilbert",
+        "settings": {"num_layers": 1, "cosine_weight": 0.0},
+        "models": {"student": "foreign"},
+    },
+    {
+        "name": "distilbert-tagging",
+        "method": "distilbert",
+        "model": "tagging",
+        "data": "tagging",
+        "settings": {"num_layers": 1},
+    },
+    {
+        "name": "distilbert-matching",
+        "method": "distilbert",
+        "model": "matching",
+        "data": "matching",
+        "settings": {"num_layers": 1},
+    },
+    {
+        "name": "distilbert-general",
+        "method": "distilbert_general",
+        "model": "mlm-four",
+        "data": "prose",
+        "settings": {"num_layers": 2},
+        "training": {"evaluations": 1},
+    },
+    {
+        "name": "distilbert-general-masked",
+        "method": "distilbert_general",
+        "model": "mlm",
+        "data": "prose",
+        "settings": {"num_layers": 1, "tokens": "masked", "whole_word": True},
+    },
     {"name": "pkd-skip", "method": "pkd", "model": "four", "settings": {"num_layers": 2}},
-    {"name": "pkd-last", "method": "pkd", "model": "four",
-     "settings": {"num_layers": 3, "layer_map": "last", "soft_reduction": "mean"}},
-    {"name": "pkd-sum-not-normalized", "method": "pkd", "model": "four",
-     "settings": {"num_layers": 2, "reduction": "sum", "beta": 1.0, "alpha": 0.2,
-                  "temperature": 10.0, "normalize": False}},
-    {"name": "tinybert", "method": "tinybert", "model": "four", "settings": {"num_layers": 2},
-     "training": {"evaluations": 1}},
-    {"name": "tinybert-thin", "method": "tinybert",
-     "settings": {"num_layers": 1, "hidden_size": 6, "num_heads": 2, "intermediate_size": 10}},
-    {"name": "tinybert-two-projections", "method": "tinybert",
-     "settings": {"num_layers": 1, "hidden_size": 6, "num_heads": 1, "losses": ["embd", "hidn"],
-                  "layer_map": "top", "share_projection": False}},
-    {"name": "tinybert-copies", "method": "tinybert", "settings": {"num_layers": 1, "copies": 1},
-     "models": {"mlm": "mlm"}},
-    {"name": "tinybert-general", "method": "tinybert_general", "model": "mlm", "data": "prose",
-     "settings": {"num_layers": 1}},
-    {"name": "tinybert-cached", "method": "tinybert", "model": "four",
-     "settings": {"num_layers": 2},
-     "training": {"cache_teacher": True, "folder": "temporary", "epochs": 4}},
-    {"name": "tinybert-answers-alone", "method": "tinybert",
-     "settings": {"num_layers": 1, "inside_share": 0.0, "temperature": 2.0}},
-    {"name": "tinybert-inside-alone", "method": "tinybert",
-     "settings": {"num_layers": 1, "inside_share": 1.0, "reduction": "reference"}},
-
+    {
+        "name": "pkd-last",
+        "method": "pkd",
+        "model": "four",
+        "settings": {"num_layers": 3, "layer_map": "last", "soft_reduction": "mean"},
+    },
+    {
+        "name": "pkd-sum-not-normalized",
+        "method": "pkd",
+        "model": "four",
+        "settings": {
+            "num_layers": 2,
+            "reduction": "sum",
+            "beta": 1.0,
+            "alpha": 0.2,
+            "temperature": 10.0,
+            "normalize": False,
+        },
+    },
+    {
+        "name": "tinybert",
+        "method": "tinybert",
+        "model": "four",
+        "settings": {"num_layers": 2},
+        "training": {"evaluations": 1},
+    },
+    {
+        "name": "tinybert-thin",
+        "method": "tinybert",
+        "settings": {"num_layers": 1, "hidden_size": 6, "num_heads": 2, "intermediate_size": 10},
+    },
+    {
+        "name": "tinybert-two-projections",
+        "method": "tinybert",
+        "settings": {
+            "num_layers": 1,
+            "hidden_size": 6,
+            "num_heads": 1,
+            "losses": ["embd", "hidn"],
+            "layer_map": "top",
+            "share_projection": False,
+        },
+    },
+    {
+        "name": "tinybert-copies",
+        "method": "tinybert",
+        "settings": {"num_layers": 1, "copies": 1},
+        "models": {"mlm": "mlm"},
+    },
+    {
+        "name": "tinybert-general",
+        "method": "tinybert_general",
+        "model": "mlm",
+        "data": "prose",
+        "settings": {"num_layers": 1},
+    },
+    {
+        "name": "tinybert-cached",
+        "method": "tinybert",
+        "model": "four",
+        "settings": {"num_layers": 2},
+        "training": {"cache_teacher": True, "folder": "temporary", "epochs": 4},
+    },
+    {
+        "name": "tinybert-answers-alone",
+        "method": "tinybert",
+        "settings": {"num_layers": 1, "inside_share": 0.0, "temperature": 2.0},
+    },
+    {
+        "name": "tinybert-inside-alone",
+        "method": "tinybert",
+        "settings": {"num_layers": 1, "inside_share": 1.0, "reduction": "reference"},
+    },
     # factorisation and sharing
-    {"name": "albert-table-distil", "method": "albert", "settings": {"embedding_size": 4},
-     "then": "soft_targets"},
-    {"name": "albert-table-finetune", "method": "albert",
-     "settings": {"embedding_size": 4}, "then": "finetune"},
-    {"name": "albert-table-none", "method": "albert",
-     "settings": {"embedding_size": 4}},
-    {"name": "albert-table-plain-svd", "method": "albert",
-     "settings": {"embedding_size": 4, "row_weights": "none"}},
-    {"name": "albert-all", "method": "albert", "model": "four", "settings": {"sharing": "all"},
-     "then": "soft_targets"},
-    {"name": "albert-attention", "method": "albert",
-     "settings": {"sharing": "attention"}, "then": "finetune"},
-    {"name": "albert-ffn", "method": "albert", "model": "four",
-     "settings": {"sharing": "ffn", "how": "first"}},
-    {"name": "albert-groups-and-table", "method": "albert", "model": "four",
-     "settings": {"sharing": "all", "num_groups": 2, "embedding_size": 4},
-     "then": "soft_targets"},
-    {"name": "define-linear", "method": "define", "model": "wide",
-     "settings": {"embedding_size": 8, "adapter": "linear", "fit_steps": 20},
-     "then": "soft_targets"},
-    {"name": "define-mlp", "method": "define", "model": "wide",
-     "settings": {"embedding_size": 8, "adapter": "mlp", "fit_steps": 20}, "then": "finetune"},
-    {"name": "define-hgt", "method": "define", "model": "wide",
-     "settings": {"embedding_size": 8, "adapter": "hgt", "fit_steps": 20, "row_weights": "none"},
-     "then": "soft_targets"},
-    {"name": "define-folded", "method": "define", "model": "wide",
-     "settings": {"embedding_size": 8, "adapter": "mlp", "fit_steps": 20},
-     "then": "fold"},
-
+    {
+        "name": "albert-table-distil",
+        "method": "albert",
+        "settings": {"embedding_size": 4},
+        "then": "soft_targets",
+    },
+    {
+        "name": "albert-table-finetune",
+        "method": "albert",
+        "settings": {"embedding_size": 4},
+        "then": "finetune",
+    },
+    {"name": "albert-table-none", "method": "albert", "settings": {"embedding_size": 4}},
+    {
+        "name": "albert-table-plain-svd",
+        "method": "albert",
+        "settings": {"embedding_size": 4, "row_weights": "none"},
+    },
+    {
+        "name": "albert-all",
+        "method": "albert",
+        "model": "four",
+        "settings": {"sharing": "all"},
+        "then": "soft_targets",
+    },
+    {
+        "name": "albert-attention",
+        "method": "albert",
+        "settings": {"sharing": "attention"},
+        "then": "finetune",
+    },
+    {
+        "name": "albert-ffn",
+        "method": "albert",
+        "model": "four",
+        "settings": {"sharing": "ffn", "how": "first"},
+    },
+    {
+        "name": "albert-groups-and-table",
+        "method": "albert",
+        "model": "four",
+        "settings": {"sharing": "all", "num_groups": 2, "embedding_size": 4},
+        "then": "soft_targets",
+    },
+    {
+        "name": "define-linear",
+        "method": "define",
+        "model": "wide",
+        "settings": {"embedding_size": 8, "adapter": "linear", "fit_steps": 20},
+        "then": "soft_targets",
+    },
+    {
+        "name": "define-mlp",
+        "method": "define",
+        "model": "wide",
+        "settings": {"embedding_size": 8, "adapter": "mlp", "fit_steps": 20},
+        "then": "finetune",
+    },
+    {
+        "name": "define-hgt",
+        "method": "define",
+        "model": "wide",
+        "settings": {"embedding_size": 8, "adapter": "hgt", "fit_steps": 20, "row_weights": "none"},
+        "then": "soft_targets",
+    },
+    {
+        "name": "define-folded",
+        "method": "define",
+        "model": "wide",
+        "settings": {"embedding_size": 8, "adapter": "mlp", "fit_steps": 20},
+        "then": "fold",
+    },
     # quantisation and pruning
     {"name": "q8bert-static-8", "method": "q8bert", "settings": {"start_step": 2, "decay": 0.9}},
     {"name": "q8bert-static-4", "method": "q8bert", "settings": {"bits": 4, "start_step": 0}},
     {"name": "q8bert-dynamic-8", "method": "q8bert", "settings": {"activations": "dynamic"}},
-    {"name": "q8bert-dynamic-4", "method": "q8bert",
-     "settings": {"activations": "dynamic", "bits": 4}},
-    {"name": "q8bert-dynamic-2", "method": "q8bert",
-     "settings": {"activations": "dynamic", "bits": 2}},
+    {
+        "name": "q8bert-dynamic-4",
+        "method": "q8bert",
+        "settings": {"activations": "dynamic", "bits": 4},
+    },
+    {
+        "name": "q8bert-dynamic-2",
+        "method": "q8bert",
+        "settings": {"activations": "dynamic", "bits": 2},
+    },
     {"name": "clustering", "method": "clustering", "settings": {"num_clusters": 4}},
-    {"name": "magnitude", "method": "magnitude",
-     "settings": {"sparsity": 0.6, "initial_sparsity": 0.2, "begin": 0.2, "frequency": 1}},
+    {
+        "name": "magnitude",
+        "method": "magnitude",
+        "settings": {"sparsity": 0.6, "initial_sparsity": 0.2, "begin": 0.2, "frequency": 1},
+    },
     {"name": "layers-bottom", "method": "layers", "model": "four", "settings": {"num_layers": 2}},
-    {"name": "layers-last-of-block", "method": "layers", "model": "four",
-     "settings": {"num_layers": 2, "how": "last-of-block"}},
+    {
+        "name": "layers-last-of-block",
+        "method": "layers",
+        "model": "four",
+        "settings": {"num_layers": 2, "how": "last-of-block"},
+    },
     {"name": "vocabulary", "method": "vocabulary"},
-    {"name": "vocabulary-scripts", "method": "vocabulary", "data": "prose",
-     "settings": {"scripts": ["LATIN"], "keep": ["##able"]}},
-    {"name": "vocabulary-tuned", "method": "vocabulary",
-     "settings": {"min_count": 10}, "then": "finetune"},
+    {
+        "name": "vocabulary-scripts",
+        "method": "vocabulary",
+        "data": "prose",
+        "settings": {"scripts": ["LATIN"], "keep": ["##able"]},
+    },
+    {
+        "name": "vocabulary-tuned",
+        "method": "vocabulary",
+        "settings": {"min_count": 10},
+        "then": "finetune",
+    },
 ]
 
-RECIPE = [("predecessor", "finetune", "minilm"),
-          ("theseus-1", "theseus", "predecessor", "num_layers = 1"),
-          ("plain-1", "layers", "minilm", "num_layers = 1")]
+RECIPE = [
+    ("predecessor", "finetune", "minilm"),
+    ("theseus-1", "theseus", "predecessor", "num_layers = 1"),
+    ("plain-1", "layers", "minilm", "num_layers = 1"),
+]
 # All run with --json. PLACE is a temporary folder, METHODS `methods M` of each M above; _ in a text
 # is a space. An indented line goes on with the one before.
 FAST = "--epochs 1 --max-length 16 --batch-size 8 --evaluations 1 --learning-rate 1e-2"
@@ -223,11 +475,25 @@ table PLACE/classification
 export --from PLACE/mlm --out PLACE/none
 train --from PLACE/nothing --out PLACE/none
 """
-REPLACED = {"seconds": "<time>", "latency_ms_p50": "<time>", "latency_ms_p90": "<time>",
-            "steps_per_second": "<time>", "device": "<processor>"}
-ROUNDING = ("max_dp", "mean_dp", "max_dlogit")     # differences from Keras; below `NOISE` replaced
-STUDIES = [f"{name}-study" for name in
-           ("distillation", "factorization", "pretraining", "quantization", "sharing", "theseus")]
+REPLACED = {
+    "seconds": "<time>",
+    "latency_ms_p50": "<time>",
+    "latency_ms_p90": "<time>",
+    "steps_per_second": "<time>",
+    "device": "<processor>",
+}
+ROUNDING = ("max_dp", "mean_dp", "max_dlogit")  # differences from Keras; below `NOISE` replaced
+STUDIES = [
+    f"{name}-study"
+    for name in (
+        "distillation",
+        "factorization",
+        "pretraining",
+        "quantization",
+        "sharing",
+        "theseus",
+    )
+]
 
 
 def model_of(name):
@@ -241,8 +507,13 @@ def model_of(name):
     pieces = tiny.VOCAB
     if changes.pop("vocab", None):
         pieces = [piece for piece in pieces if piece.isascii() and not piece.startswith("##")]
-    return TaskModel(tiny.config(vocab_size=len(pieces), **changes), Tokenizer(pieces, True), task,
-                     tiny.LABELS.get(task, ()), seed=seed)
+    return TaskModel(
+        tiny.config(vocab_size=len(pieces), **changes),
+        Tokenizer(pieces, True),
+        task,
+        tiny.LABELS.get(task, ()),
+        seed=seed,
+    )
 
 
 def sentences(number=48):
@@ -262,8 +533,13 @@ def data_of(name):
 
     if name == "prose":
         texts = sentences()
-        return Dataset(name, "unlabelled", (), Split(texts, [k // 4 for k in range(len(texts))]),
-                       Split(texts[:20], [k // 4 for k in range(20)]))
+        return Dataset(
+            name,
+            "unlabelled",
+            (),
+            Split(texts, [k // 4 for k in range(len(texts))]),
+            Split(texts[:20], [k // 4 for k in range(20)]),
+        )
     labels, splits = tiny.LABELS[name], []
     for split, number in zip(samples.SPLITS, (24, 20, 30)):
         rows = [row.split("\t") for row in samples.rows(name, split, number)]
@@ -284,8 +560,13 @@ def run_case(case):
         if "folder" in training:
             training["folder"] = place
         settings = {"seed": SEED, "training": Training(**training)}
-        small = method(case["method"])(start, data, **settings, **case.get("settings", {}),
-                                       **{name: model_of(model) for name, model in models.items()})
+        small = method(case["method"])(
+            start,
+            data,
+            **settings,
+            **case.get("settings", {}),
+            **{name: model_of(model) for name, model in models.items()},
+        )
         if case.get("then") in ("finetune", "fold"):
             return method(case["then"])(small, data, **settings)
         if case.get("then") == "soft_targets":
@@ -308,8 +589,11 @@ def summary(model):
     weights = {name: np.asarray(value, np.float32) for name, value in model.weights().items()}
     weights = dict(sorted(weights.items()))
     whole = hashlib.sha256(b"".join(value.tobytes() for value in weights.values())).hexdigest()
-    return {"sha256": whole, "num_weights": sum(value.size for value in weights.values()),
-            "weights": {name: pair(value.astype(np.float64)) for name, value in weights.items()}}
+    return {
+        "sha256": whole,
+        "num_weights": sum(value.size for value in weights.values()),
+        "weights": {name: pair(value.astype(np.float64)) for name, value in weights.items()},
+    }
 
 
 def short(value, key=None, paths=()):
@@ -360,10 +644,13 @@ def record_cli(out):
         for task in tiny.LABELS:
             samples.data(Path(place, task), task)
             samples.model(Path(place, f"bert-{task}"), task)
-        samples.recipe(Path(place, "recipe.toml"), *RECIPE,
-                       head='formats = ["float32", "int8"]\nsequence_length = 16')
+        samples.recipe(
+            Path(place, "recipe.toml"),
+            *RECIPE,
+            head='formats = ["float32", "int8"]\nsequence_length = 16',
+        )
         lines = sentences()
-        documents = ["\n".join(lines[k:k + 4]) for k in range(0, len(lines), 4)]
+        documents = ["\n".join(lines[k : k + 4]) for k in range(0, len(lines), 4)]
         Path(place, "prose.txt").write_text("\n\n".join(documents), encoding="utf-8")
         for command in commands():
             started = time.process_time()
@@ -373,8 +660,11 @@ def record_cli(out):
             words = [word.replace("PLACE", place) for word in words]
             status, printed, said = call([*words, "--json"])
             row = {"command": command, "exit": status}
-            row |= {"stdout": short(json.loads(printed), None, paths)} if status == 0 else {
-                "stderr": short(said.strip().splitlines()[-1], None, paths)}
+            row |= (
+                {"stdout": short(json.loads(printed), None, paths)}
+                if status == 0
+                else {"stderr": short(said.strip().splitlines()[-1], None, paths)}
+            )
             found.append(row)
             say(time.process_time() - started, command)
     write(out / "cli.json", found, depth=3)
@@ -419,8 +709,10 @@ def dump(value, depth, indent=""):
     if not value or depth == 0 or not isinstance(value, (dict, list)):
         return json.dumps(value, ensure_ascii=False)
     deeper = indent + " "
-    items = [dump(item, depth - 1, deeper) for item in (
-        value.values() if isinstance(value, dict) else value)]
+    items = [
+        dump(item, depth - 1, deeper)
+        for item in (value.values() if isinstance(value, dict) else value)
+    ]
     if isinstance(value, dict):
         keys = (json.dumps(key, ensure_ascii=False) for key in value)
         items = [f"{key}: {item}" for key, item in zip(keys, items)]
@@ -430,12 +722,14 @@ def dump(value, depth, indent=""):
 
 def main():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="*", help="weights, cli, tables (default: all)")
     parser.add_argument("--out", default=Path(__file__).parent, type=Path, help="folder to write")
     parser.add_argument("--only", default="", metavar="WORD", help="cases whose name holds this")
-    parser.add_argument("--reverse", action="store_true",
-                        help="the last case first: no case may depend on others")
+    parser.add_argument(
+        "--reverse", action="store_true", help="the last case first: no case may depend on others"
+    )
     options = parser.parse_args()
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     parts = options.parts or ["weights", "cli", "tables"]
