@@ -10,12 +10,12 @@ import sys
 
 import numpy as np
 import pytest
+from keras_compress.experiment.run import run
 from safetensors.numpy import load_file, save_file
 
 from keras_compress import cli
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.cli import main
-from keras_compress.experiment.run import run
 from tests import samples
 from tests.bert import tiny
 

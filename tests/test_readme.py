@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from keras_compress.experiment.study import read_cells, read_costs
 
 from keras_compress.cli import parser
 from keras_compress.experiment.compare import study_table
-from keras_compress.experiment.study import read_cells, read_costs
 from keras_compress.method import methods
 
 ROOT = Path(__file__).parent.parent

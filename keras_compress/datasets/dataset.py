@@ -98,16 +98,6 @@ class Dataset:
         data = tf.data.Dataset.from_tensor_slices(rows).map(pad, num_parallel_calls=2)
         return data.apply(tf.data.experimental.assert_cardinality(len(order))).prefetch(4)
 
-    def check_splits(self, *splits):
-        """Raises ValueError unless the data have these splits, with labels."""
-        there = [name for name in ("train", "dev", "test") if getattr(self, name)]
-        if splits and (self.task == "unlabelled" or not {*splits} <= {*there}):
-            raise ValueError(
-                f"The data must have labels and the splits {', '.join(splits)}. Received: {self.name}, "
-                f"{self.task}, with {', '.join(there)}. Add the file that is missing, with labels, or take "
-                "other data."
-            )
-
     def lengths(self, split, tokenizer, max_length):
         """Pieces of each text, special ones included, cut at `max_length`: int64 (n,)."""
         return self._encode(split, tokenizer, max_length)[0].row_lengths().numpy()

@@ -22,15 +22,13 @@ def config(**changes):
     """Weights are drawn wide, so that a mistake shows in the logits."""
     return BertConfig(
         **{
-            **dict(
-                vocab_size=len(VOCAB),
-                hidden_size=8,
-                num_layers=2,
-                num_heads=2,
-                intermediate_size=12,
-                max_position_embeddings=16,
-                initializer_range=0.5,
-            ),
+            "vocab_size": len(VOCAB),
+            "hidden_size": 8,
+            "num_layers": 2,
+            "num_heads": 2,
+            "intermediate_size": 12,
+            "max_position_embeddings": 16,
+            "initializer_range": 0.5,
             **changes,
         }
     )
