@@ -47,7 +47,7 @@ from IPython.display import Markdown, display
 SEED = 0
 FAST = os.environ.get("KERAS_COMPRESS_FAST") == "1"
 tf.config.run_functions_eagerly(FAST)                         # for a handful of updates no graph pays
-sizes = {"num_train": 64, "num_dev": 40, "num_test": 60} if FAST else {"num_train": 2500}
+sizes = {"num_train": 32, "num_dev": 20, "num_test": 40} if FAST else {"num_train": 2500}
 NARROW, WIDE = (8, 16) if FAST else (64, 128)                 # two widths of the word table
 training = Training(epochs=1 if FAST else 3, batch_size=32, max_length=48, learning_rate=2e-4, evaluations=3)
 recovery = training.replace(epochs=1, evaluations=1)
