@@ -465,7 +465,7 @@ def _declared(function):
     for name, parameter in inspect.signature(function).parameters.items():
         if hints[name] in GROUPS:
             yield from _declared(hints[name])
-        elif name not in ("folder", "checkpoint_every"):
+        elif function is not Training or name not in ("folder", "checkpoint_every"):
             keyword = parameter.kind is parameter.KEYWORD_ONLY or function in GROUPS
             yield name, hints[name], parameter.default, keyword
 

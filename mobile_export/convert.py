@@ -72,8 +72,6 @@ FORMATS = {
 }
 ONNX = "onnx_"  # begins the names of formats for ONNX Runtime
 ONNX_FORMATS = tuple(name for name in FORMATS if name.startswith(ONNX))
-
-
 ENDINGS = {format.ending for format in FORMATS.values()}
 NO_METADATA_IN_ONNX = "ONNX has none"
 
@@ -96,41 +94,33 @@ def export(
 ):
     """Converts a model, compares each file with Keras, and writes all of them or none.
 
-    A classifier's files hold vocabulary, labels and the figures of the comparison (metadata.py);
-    MediaPipe's TextClassifier runs them as they are. Those of other models hold the graph alone, and
-    `no_metadata` says why.
+    A classifier's .tflite files hold vocabulary, labels and the figures of the comparison; MediaPipe's
+    TextClassifier runs them as they are. README.md says when to use which format.
 
     Args:
-        task_model: `TaskModel` of a task with labels.
-        path: a folder, for `file_name(format)`; or, for one format, a name that ends as its file's.
+        task_model: `TaskModel` of a task with labels. With static quantisation (q8bert.py) it gives
+            "int8" and "int8_per_tensor" alone.
+        path: a folder, for `file_name(format)`; for one format also a file's name with its ending.
             What is there is replaced.
-        formats: some of "float32", "float16", "int8" (dynamic range: int8 weights, one scale per
-            channel), "int8_per_tensor" (the same with one scale per weight, for runtimes up to
-            2.14), "int4" and "int2" (weights of so many bits, see low_bits.py), "onnx_float32" and
-            "onnx_int8" (.onnx files of the same graph, see to_onnx.py; they need packages of their
-            own). A model with static quantisation (quantization/q8bert.py) gives "int8" files
-            alone, whose activations are int8, too.
-        sequence_length: fixed length of the inputs; longer texts must be cut.
+        formats: names of `FORMATS`.
+        sequence_length: fixed length of the inputs, in pieces; longer texts must be cut.
         dev: `Split` to compare on, with labels. None: random ids of varied lengths, no accuracy.
         cls_only: compute the last layer for [CLS] alone (exact). None: where task and pooling allow.
         fuse: let the converter fold LayerNorm's gamma into the next weights, which then leave the
             grid that they were trained on.
-        allow_drift: write int8 files that drift too far, marked in `drift`.
+        allow_drift: write files that drift too far, marked in `drift`.
     Returns:
-        list of dicts, one per file: `format`, `path`, `bytes`, `gzip_bytes` (compressed, as for a
-        download: zeros and repeated weights show here, and neither in `bytes` nor in the time),
-        `no_metadata` (None, or why there is none), `sequence_length`, `cls_only`, `partitions`
-        (XNNPACK; None for ONNX), `seconds` (conversion), and against Keras on the same texts cut to
-        the same length: `num_examples`, `compared_on` (the same in words), `agreement` (0-1;
-        tagging: of tokens), `max_dp`, `mean_dp` (over texts or tokens, of the largest probability
-        difference), `max_dlogit` (floats only), `metric`, `accuracy`, `accuracy_keras` (int8 with
-        dev only), `drift` (None, or what is out of bounds).
+        list of dicts, one per file: `format`, `path`, `bytes`, `gzip_bytes` (as for a download: zeros
+        and repeated weights show here alone), `no_metadata` (None, or why there is none),
+        `sequence_length`, `cls_only`, `partitions` (of XNNPACK; None for ONNX), `seconds`; and against
+        Keras on the same texts cut to the same length: `num_examples`, `compared_on` (in words),
+        `agreement` (0-1; tagging: of tokens), `max_dp`, `mean_dp` (over texts or tokens, of the
+        largest probability difference), `max_dlogit` (floats only), `metric`, `accuracy`,
+        `accuracy_keras` (others with dev only), `drift` (None, or what is out of bounds).
     Raises:
         ValueError: on wrong arguments. ImportError: if packages for ONNX are missing.
-        ExportError: on an operator that is not built in; a non-finite output; logits off by more
-            than 1e-4 (float32) or 1e-2 (float16) of the largest (of 1, if all are smaller); int8
-            mean |dp| above .05, or accuracy more than 2 points below Keras even at the near end of
-            the paired 95 % interval.
+        ExportError: on an operator that is not built in, a non-finite output, logits of floats that
+            differ by more than their `tolerance`, or drift (`parity.MAX_MEAN_DP`, `MAX_FALL`).
     """
     path = Path(path)
     _check(task_model, path, formats, sequence_length)

@@ -51,12 +51,13 @@ def compare(task_model, content, name, tolerance=None, dev=None):
                 "with inf or nan."
             )
     dp = np.abs(tf.nn.softmax(keras_rows).numpy() - file_rows).max(-1)
-    tokens = "the tokens of " if task_model.task == "tagging" else ""
-    kind = "random inputs" if dev is None else "dev texts"
+    compared_on = f"{len(encodings)} {'random inputs' if dev is None else 'dev texts'}"
+    if task_model.task == "tagging":
+        compared_on = f"the tokens of {compared_on}"
     facts = {
         "partitions": runner.num_partitions,
         "num_examples": len(encodings),
-        "compared_on": f"{tokens}{len(encodings)} {kind}",
+        "compared_on": compared_on,
         "agreement": float(np.mean(file_rows.argmax(-1) == keras_rows.argmax(-1))),
         "max_dp": float(dp.max()),
         "mean_dp": float(dp.mean()),
