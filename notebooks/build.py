@@ -7,6 +7,7 @@
 
 A lesson NAME has a Chinese twin NAME.zh. Its source holds the prose alone, cell by cell; code and outputs come from NAME.
 """
+
 import argparse
 import os
 import re
@@ -22,9 +23,13 @@ from keras_compress.files import atomic_write
 FOLDER = Path(__file__).resolve().parent
 SOURCE = FOLDER / "source"
 MAX_BYTES = 400_000
-METADATA = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"}}
-MACHINE_PATH = re.compile(r"(?<![\w.:/])/(home|Users|root|tmp|work|usr|opt|var|private|mnt)/|[A-Z]:\\\\?Users")
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/])/(home|Users|root|tmp|work|usr|opt|var|private|mnt)/|[A-Z]:\\\\?Users"
+)
 # A line break between Chinese characters would show as a space.
 SOFT_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef*])\n *(?=[\u3000-\u9fff\uff00-\uffef])")
 STUB = 'raise NotImplementedError("your turn")'
@@ -49,14 +54,18 @@ def read_source(name):
         chinese = jupytext.read(SOURCE / f"{name}.py", fmt="py:percent").cells
         kinds = [cell.cell_type for cell in chinese]
         if kinds != ["markdown"] * len(prose):
-            raise ValueError(f"{name}: must hold the {len(prose)} prose cells of the lesson and no other. Received: "
-                             f"{kinds.count('markdown')} and {kinds.count('code')} code cells.")
+            raise ValueError(
+                f"{name}: must hold the {len(prose)} prose cells of the lesson and no other. Received: "
+                f"{kinds.count('markdown')} and {kinds.count('code')} code cells."
+            )
         for cell, twin in zip(prose, chinese):
             cell.source = twin.source
     notebook.metadata = nbformat.from_dict(METADATA)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02}"
-        cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in ("nbgrader",) if key in cell.metadata})
+        cell.metadata = nbformat.from_dict(
+            {key: cell.metadata[key] for key in ("nbgrader",) if key in cell.metadata}
+        )
         if cell.cell_type == "markdown":
             cell.source = SOFT_BREAK.sub("", cell.source)
     return notebook
@@ -75,7 +84,9 @@ def student_version(notebook):
     for cell in notebook.cells:
         for kind, stub in (("SOLUTION", rf"\g<1>{STUB}\n"), ("HIDDEN TESTS", "")):
             block = rf"^([ \t]*)### BEGIN {kind}\n.*?^[ \t]*### END {kind}[ \t]*(\n|\Z)"
-            cell.source = re.sub(block, stub, cell.source, flags=re.MULTILINE | re.DOTALL).rstrip("\n")
+            cell.source = re.sub(block, stub, cell.source, flags=re.MULTILINE | re.DOTALL).rstrip(
+                "\n"
+            )
         if re.search("### (BEGIN|END)", cell.source):
             raise ValueError(f"Each ### BEGIN must have its ### END. Received:\n{cell.source}")
     return notebook
@@ -83,10 +94,23 @@ def student_version(notebook):
 
 def execute(notebook, fast=False):
     """Runs a notebook from a fresh kernel, in place, and leaves out what differs from machine to machine."""
-    one_thread = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}     # tests run beside each other
-    kernel_env = {**os.environ, **(one_thread if fast else {}), "KERAS_COMPRESS_FAST": "1" if fast else "0"}
-    client = NotebookClient(notebook, timeout=3600, kernel_name="python3", coalesce_streams=True, record_timing=False,
-                            resources={"metadata": {"path": str(FOLDER)}})
+    one_thread = {
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "1",
+    }  # tests run beside each other
+    kernel_env = {
+        **os.environ,
+        **(one_thread if fast else {}),
+        "KERAS_COMPRESS_FAST": "1" if fast else "0",
+    }
+    client = NotebookClient(
+        notebook,
+        timeout=3600,
+        kernel_name="python3",
+        coalesce_streams=True,
+        record_timing=False,
+        resources={"metadata": {"path": str(FOLDER)}},
+    )
     client.execute(env=kernel_env)
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
@@ -99,18 +123,28 @@ def problems(name, notebook):
     """What is wrong with a built notebook: list of str, empty if nothing is."""
     found, source = [], read_source(name)
     if [(c.cell_type, c.source, c.metadata) for c in notebook.cells] != [
-            (c.cell_type, c.source, c.metadata) for c in source.cells]:
+        (c.cell_type, c.source, c.metadata) for c in source.cells
+    ]:
         found.append("its cells are not those of the source; build it again")
     content = nbformat.writes(notebook)
     if len(content.encode()) >= MAX_BYTES:
-        found.append(f"it must be smaller than {MAX_BYTES:,} bytes, and has {len(content.encode()):,}")
+        found.append(
+            f"it must be smaller than {MAX_BYTES:,} bytes, and has {len(content.encode()):,}"
+        )
     if "widget" in str(notebook.metadata) or "jupyter.widget" in content:
         found.append("it holds widget state")
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     for output in outputs:
-        texts = [output.get("text", ""), *output.get("data", {}).values(), *output.get("traceback", [])]
-        found += [f"an output names a place of this machine: {text[:200]}" for text in texts
-                  if MACHINE_PATH.search(text) or str(FOLDER.parent) in text]
+        texts = [
+            output.get("text", ""),
+            *output.get("data", {}).values(),
+            *output.get("traceback", []),
+        ]
+        found += [
+            f"an output names a place of this machine: {text[:200]}"
+            for text in texts
+            if MACHINE_PATH.search(text) or str(FOLDER.parent) in text
+        ]
         if output.output_type == "error" or output.get("name") == "stderr":
             found.append("an output is an error or progress")
     if not outputs:
@@ -126,12 +160,19 @@ def write(path, notebook):
 
 def build(name, text_only=False):
     """Executes a lesson and writes it and its twin. Raises ValueError if they may not be committed."""
-    executed = nbformat.read(FOLDER / f"{name}.ipynb", 4) if text_only else execute(read_source(name))
+    executed = (
+        nbformat.read(FOLDER / f"{name}.ipynb", 4) if text_only else execute(read_source(name))
+    )
     if code_of(executed) != code_of(read_source(name)):
-        raise ValueError(f"{name}: `--text` needs unchanged code cells. Leave it out, and the lesson is executed.")
+        raise ValueError(
+            f"{name}: `--text` needs unchanged code cells. Leave it out, and the lesson is executed."
+        )
     for twin in (name, f"{name}.zh"):
         notebook = read_source(twin)
-        cells = ([cell for cell in book.cells if cell.cell_type == "code"] for book in (notebook, executed))
+        cells = (
+            [cell for cell in book.cells if cell.cell_type == "code"]
+            for book in (notebook, executed)
+        )
         for cell, done in zip(*cells, strict=True):
             cell.outputs, cell.execution_count = done.outputs, done.execution_count
         if problems(twin, notebook):
@@ -141,15 +182,27 @@ def build(name, text_only=False):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m notebooks.build", description="Builds the lessons.")
-    parser.add_argument("name", nargs="*", metavar="NAME", help=f"lessons (default: all): {', '.join(lessons())}")
-    parser.add_argument("--student", metavar="DIR", help="write student versions there; nothing is executed")
-    parser.add_argument("--text", action="store_true", help="keep the outputs: only the prose has changed")
-    parser.add_argument("--check", action="store_true", help="only compare the built notebooks with their sources")
+    parser = argparse.ArgumentParser(
+        prog="python -m notebooks.build", description="Builds the lessons."
+    )
+    parser.add_argument(
+        "name", nargs="*", metavar="NAME", help=f"lessons (default: all): {', '.join(lessons())}"
+    )
+    parser.add_argument(
+        "--student", metavar="DIR", help="write student versions there; nothing is executed"
+    )
+    parser.add_argument(
+        "--text", action="store_true", help="keep the outputs: only the prose has changed"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="only compare the built notebooks with their sources"
+    )
     options = parser.parse_args(arguments)
     unknown = set(options.name) - set(lessons())
     if unknown:
-        parser.error(f"NAME must be among {', '.join(lessons())}. Received: {', '.join(sorted(unknown))}.")
+        parser.error(
+            f"NAME must be among {', '.join(lessons())}. Received: {', '.join(sorted(unknown))}."
+        )
     failed = False
     for name in options.name or lessons():
         for twin in (name, f"{name}.zh") if options.student or options.check else ():
@@ -157,7 +210,11 @@ def main(arguments=None):
                 write(Path(options.student) / f"{twin}.ipynb", student_version(read_source(twin)))
             if options.check:
                 path = FOLDER / f"{twin}.ipynb"
-                found = problems(twin, nbformat.read(path, 4)) if path.is_file() else ["it is not built"]
+                found = (
+                    problems(twin, nbformat.read(path, 4))
+                    if path.is_file()
+                    else ["it is not built"]
+                )
                 failed |= bool(found)
                 print(f"{twin}: {'; '.join(found) or 'up to date'}")
         if not options.student and not options.check:

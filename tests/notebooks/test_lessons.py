@@ -15,23 +15,36 @@ ALL = [twin for name in LESSONS for twin in (name, f"{name}.zh")]
 def exercises(notebook):
     """[(stub or solution, checks)], in order."""
     cells = [cell for cell in notebook.cells if "nbgrader" in cell.metadata]
-    assert [cell.metadata.nbgrader["solution"] for cell in cells] == [True, False] * (len(cells) // 2)
+    assert [cell.metadata.nbgrader["solution"] for cell in cells] == [True, False] * (
+        len(cells) // 2
+    )
     return list(zip(cells[::2], cells[1::2]))
 
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_the_lesson_runs_from_a_fresh_kernel(name):
-    datasets.load("apidocs", task="unlabelled")     # read out of the libraries once a clone: no lesson's own time
+    datasets.load(
+        "apidocs", task="unlabelled"
+    )  # read out of the libraries once a clone: no lesson's own time
     before = os.times()
     notebook = build.execute(build.read_source(name), fast=True)
-    used = os.times().children_user + os.times().children_system - before.children_user - before.children_system
-    assert used < 60      # seconds of processor time, which a busy neighbour stretches: at most 45 s on two idle cores
+    used = (
+        os.times().children_user
+        + os.times().children_system
+        - before.children_user
+        - before.children_system
+    )
+    assert (
+        used < 60
+    )  # seconds of processor time, which a busy neighbour stretches: at most 45 s on two idle cores
     assert build.problems(name, notebook) == []
 
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_the_twin_has_the_same_structure(name):
-    for english, chinese in zip(build.read_source(name).cells, build.read_source(f"{name}.zh").cells, strict=True):
+    for english, chinese in zip(
+        build.read_source(name).cells, build.read_source(f"{name}.zh").cells, strict=True
+    ):
         texts = english.source, chinese.source
         if english.cell_type == "code":
             assert not re.search("[\u4e00-\u9fff]", english.source), "code is English in both"
@@ -40,19 +53,27 @@ def test_the_twin_has_the_same_structure(name):
         levels = [re.findall(r"^#+(?= )", text, re.MULTILINE) for text in texts]
         names = [set(re.findall(r"`[^`\n]+`|\$[^$\n]+\$", text)) for text in texts]
         assert levels[0] == levels[1] and names[0] == names[1]
-        points = (re.findall(pattern, text) for pattern, text in
-                  zip((r"Exercise (\d+) \((\d+) points\)", r"练习 (\d+)（(\d+) 分）"), texts))
+        points = (
+            re.findall(pattern, text)
+            for pattern, text in zip(
+                (r"Exercise (\d+) \((\d+) points\)", r"练习 (\d+)（(\d+) 分）"), texts
+            )
+        )
         assert next(points) == next(points)
 
 
 def test_a_twin_holds_prose_alone(tmp_path, monkeypatch):
     name = LESSONS[0]
     for twin in (name, f"{name}.zh"):
-        (tmp_path / f"{twin}.py").write_text((build.SOURCE / f"{twin}.py").read_text(encoding="utf-8"), encoding="utf-8")
+        (tmp_path / f"{twin}.py").write_text(
+            (build.SOURCE / f"{twin}.py").read_text(encoding="utf-8"), encoding="utf-8"
+        )
     monkeypatch.setattr(build, "SOURCE", tmp_path)
     with open(tmp_path / f"{name}.zh.py", "a", encoding="utf-8") as file:
         file.write("\n# %%\nprint()\n")
-    with pytest.raises(ValueError, match="prose cells of the lesson and no other.* and 1 code cells"):
+    with pytest.raises(
+        ValueError, match="prose cells of the lesson and no other.* and 1 code cells"
+    ):
         build.read_source(f"{name}.zh")
 
 
@@ -89,9 +110,15 @@ def test_the_student_version_keeps_stubs_and_visible_checks(name, tmp_path, monk
         text = nbformat.writes(student)
         assert "### BEGIN" not in text and "### END" not in text
         for cell in source.cells:
-            for secret in re.findall(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END", cell.source, re.DOTALL):
-                assert not any(line.strip() in cell.source for cell in student.cells
-                               for line in secret.splitlines() if len(line.strip()) > 12)
+            for secret in re.findall(
+                r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END", cell.source, re.DOTALL
+            ):
+                assert not any(
+                    line.strip() in cell.source
+                    for cell in student.cells
+                    for line in secret.splitlines()
+                    if len(line.strip()) > 12
+                )
     monkeypatch.chdir(build.FOLDER)
     imports = {}
     exec(student.cells[1].source, imports)
@@ -116,13 +143,21 @@ def test_problems_of_a_built_notebook_are_named():
     notebook = build.read_source(name)
     assert build.problems(name, notebook) == ["it has no outputs"]
     code = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    code.outputs = [nbformat.v4.new_output("stream", name="stdout", text="see /home/someone/file\n"),
-                    nbformat.v4.new_output("stream", name="stderr", text="50%|#####"),
-                    nbformat.v4.new_output("display_data", {"image/png": "A" * build.MAX_BYTES})]
+    code.outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text="see /home/someone/file\n"),
+        nbformat.v4.new_output("stream", name="stderr", text="50%|#####"),
+        nbformat.v4.new_output("display_data", {"image/png": "A" * build.MAX_BYTES}),
+    ]
     notebook.metadata["widgets"] = {}
     notebook.cells[0].source += "!"
     found = "; ".join(build.problems(name, notebook))
-    for part in ("not those of the source", "smaller than", "widget", "a place of this machine", "progress"):
+    for part in (
+        "not those of the source",
+        "smaller than",
+        "widget",
+        "a place of this machine",
+        "progress",
+    ):
         assert part in found
 
 
