@@ -180,7 +180,7 @@ def _begin(asked, out, resume, overwrite):
     content = changed(content, **{key: asked[key] for key in CHANGES})
     content = {
         "datasets": [content.get("data", "assistant")],
-        "seeds": [asked["seed"]],
+        "seeds": asked["seeds"] or [asked["seed"]],
         "formats": ["float32", "int8"],
         "sequence_length": content["training"].get("max_length", 64),
         **content,
@@ -292,14 +292,19 @@ def _plans(asked, recipe, folder, cells, allow_drift):
 
 
 class Plan:
-    """An experiment on one data set: what is trained, where it is kept, which rate was chosen."""
+    """An experiment on one data set: what is trained, where it is kept, which rate was chosen.
+
+    `single` is a run of one data set and one seed without a choice of rates, in a folder of its own: a
+    model's folder is then called as its step, and keeps the exported files.
+    """
 
     def __init__(self, asked, recipe, dataset, folder, cells, allow_drift):
         self.asked, self.recipe, self.dataset = asked, recipe, dataset
         self.folder, self.cells = folder, cells
         self.seeds, self.first_seed = asked["seeds"] or recipe["seeds"], recipe["seeds"][0]
         rates = any(rates_of(recipe, step) for step in recipe["steps"])
-        self.single = len(recipe["datasets"]) == len(self.seeds) == 1 and not rates
+        alone = len(recipe["datasets"]) == 1 and self.seeds == recipe["seeds"] == [self.first_seed]
+        self.single = alone and not rates and cells == folder / "cells"
         self.export = {
             "sequence_length": recipe["sequence_length"],
             "dev": dataset.dev,

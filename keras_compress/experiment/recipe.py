@@ -22,6 +22,7 @@ a step without a name is called family-size. A step's own `formats` are compared
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import tomllib
@@ -70,6 +71,7 @@ class Recipe(BaseModel):
     shared: bool = True
 
 
+method_of = functools.cache(method)  # finding a method by its place reads all of their files
 FIXED = {field.alias or name for name, field in Step.model_fields.items()}
 
 
@@ -201,7 +203,7 @@ def role_of(recipe, step):
 
 def links(step):
     """The keys of a step that name a model, `from` first."""
-    models = method(step["method"]).declared.models
+    models = method_of(step["method"]).declared.models
     return ["from", *(key for key in models if step.get(key) is not None)]
 
 
@@ -221,7 +223,7 @@ def split_settings(common, step):
         raise ValueError(
             f"[training] may hold {', '.join(sorted(fields))}. Received: {', '.join(common)}."
         )
-    method(step["method"]).check(settings)
+    method_of(step["method"]).check(settings)
     Training(**training)
     return training, settings
 
@@ -234,7 +236,7 @@ def parents(recipe, step):
 
 def is_seeded(recipe, step):
     """Whether seeds change a model beside those of the predecessor, which stand for all."""
-    return method(step["method"]).declared.seeded or any(
+    return method_of(step["method"]).declared.seeded or any(
         is_seeded(recipe, parent)
         for parent in parents(recipe, step)
         if role_of(recipe, parent) != "predecessor"
@@ -248,7 +250,7 @@ def is_shared(recipe, step):
     return (
         role == "predecessor"
         or (role == "helper" and recipe.get("shared", True))
-        or (bool(made_of) and not method(step["method"]).declared.seeded)
+        or (bool(made_of) and not method_of(step["method"]).declared.seeded)
         and all(is_shared(recipe, parent) for parent in made_of)
     )
 
@@ -256,7 +258,7 @@ def is_shared(recipe, step):
 def rates_of(recipe, step):
     """The learning rates to choose from on dev; None: the step's own holds."""
     fixed = is_shared(recipe, step) or role_of(recipe, step) == "helper"
-    if fixed or not method(step["method"]).declared.trains:
+    if fixed or not method_of(step["method"]).declared.trains:
         return None
     return step.get("learning_rates", recipe.get("learning_rates"))
 
