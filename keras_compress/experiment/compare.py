@@ -81,7 +81,7 @@ def entries_of(cells):
     files = (
         {
             **cell,
-            **file,
+            **{key: file.get(key) for key in ("bytes", "gzip_bytes", "correct")},
             "method": f"{cell['method']}:{file['format']}",
             "family": None,
             "file": True,
