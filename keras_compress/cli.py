@@ -130,7 +130,8 @@ def run(
             raise ValueError(f"`--seeds` must be numbers separated by commas. Received: {seeds!r}.")
         options["seeds"] = [int(each) for each in seeds.split(",")]
     options["only"] = only and only.split(",")
-    folder, report = run(**options, **vars(options.pop("texts")))
+    del options["texts"]
+    folder, report = run(**options, **vars(texts))
     lines = [" ".join(sentences).strip() for sentences in headline(report)]
     return {"folder": str(folder), "models": report["models"]}, "\n".join(
         [*lines, f"Report: {folder / 'report.html'}"]
