@@ -57,7 +57,8 @@ class Texts:
         from keras_compress import datasets
 
         dataset = datasets.load(self.data or "assistant", task=self.task, language=self.language)
-        dataset.check_splits(*splits)
+        if splits:
+            dataset.check_splits(*splits)
         return dataset
 
 
@@ -231,12 +232,13 @@ def export(
     allow_drift: Drift = False,
 ):
     """Write .tflite files, each checked against Keras."""
-    from mobile_export.convert import export, file_name, reasons_without_metadata
+    from mobile_export.convert import FORMATS, export, file_name, reasons_without_metadata
     from mobile_export.parity import in_words
 
     names = [*formats.split(","), *(("onnx_float32", "onnx_int8") if onnx else ())]
     folder = Path(out)
-    there = [name for name in map(file_name, names) if (folder / name).exists()]
+    written = [file_name(name) for name in names if name in FORMATS]
+    there = [name for name in written if (folder / name).exists()]
     there = [folder.name] if folder.is_file() else there
     if there and not overwrite:
         raise ValueError(

@@ -631,7 +631,7 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
         ((*COMPRESS, "--set", "num_layers"), "`num_layers` must be a valid integer. Received: ''"),
         (
             (*COMPRESS, "--set", "colour=1"),
-            "Settings of theseus must be among .*module_map.*Received: colour",
+            "Settings must be among .*module_map.*Received: colour",
         ),
         ((*COMPRESS,), "`max_length` must be at most 16"),
         (("compress", "magic", *COMPRESS[2:]), "`method` must be one of finetune, "),
