@@ -26,12 +26,13 @@ from keras_compress.backend import tf
 from keras_compress.bert import checkpoints as weights
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation import distilbert
-from keras_compress.training.distill import cosine_loss, label_loss, soft_target_loss
+from keras_compress.training.losses import cosine_loss, label_loss, masked_mean, soft_cross_entropy, soft_label_loss
 from keras_compress.measure import accuracy, baselines, cost
 from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE, own_rows
 from keras_compress.experiment.report import markdown_table
 from keras_compress.pruning import layers as truncation
-from keras_compress.training.loop import Training, finetune
+from keras_compress.training.finetune import finetune
+from keras_compress.training.settings import Training
 
 # %% [markdown]
 r"""
@@ -177,8 +178,8 @@ def size(gradient):
 # %%
 rows = []
 for temperature in (1.0, 2.0, 5.0, 20.0):
-    (kl, by_kl), (ce, by_ce) = (value_and_gradient(lambda z: soft_target_loss(z_teacher, z, temperature, kind))
-                                for kind in ("kl", "ce"))
+    kl, by_kl = value_and_gradient(lambda z: masked_mean(soft_label_loss(z_teacher, z, temperature)))
+    ce, by_ce = value_and_gradient(lambda z: masked_mean(temperature**2 * soft_cross_entropy(z_teacher, z, temperature)))
     p = tf.nn.softmax(seen / temperature).numpy()
     entropy = -(p * np.log(p)).sum(-1).mean()
     rows.append((temperature, f"{ce:.3f}", f"{kl:.3f}", f"{ce - kl:.3f}", f"{temperature**2 * entropy:.3f}",
@@ -204,7 +205,7 @@ factor, soft targets would fall silent as soon as one turns the temperature up.
 
 # %%
 temperatures = np.geomspace(0.5, 100, 16)
-by_soft = [size(value_and_gradient(lambda z: soft_target_loss(z_teacher, z, t))[1]) for t in temperatures]
+by_soft = [size(value_and_gradient(lambda z: masked_mean(soft_label_loss(z_teacher, z, t)))[1]) for t in temperatures]
 by_label = size(value_and_gradient(lambda z: label_loss(hard, z))[1])
 limit = (z_student - tf.reduce_mean(z_student, -1, keepdims=True)
          - z_teacher + tf.reduce_mean(z_teacher, -1, keepdims=True)).numpy() / len(data.labels)
@@ -234,7 +235,7 @@ hot?
 # %%
 rows = []
 for temperature in (1.0, 10.0, 100.0, 1000.0):
-    _, gradient = value_and_gradient(lambda z: soft_target_loss(z_teacher, z, temperature))
+    _, gradient = value_and_gradient(lambda z: masked_mean(soft_label_loss(z_teacher, z, temperature)))
     rows.append((f"{temperature:.0f}", f"{np.linalg.norm(gradient - limit) / np.linalg.norm(limit):.4f}"))
 show(("T", "distance of the gradient from the limit, relative"), rows)
 
@@ -276,7 +277,7 @@ np.testing.assert_allclose(soft_loss(far, far[:, ::-1], 1.0), 500.0, err_msg="th
 generator = np.random.default_rng(0)
 a_, b_ = generator.normal(scale=3.0, size=(2, 7, 20))
 for t_ in (0.5, 1.0, 4.0, 20.0):
-    expected_ = float(soft_target_loss(tf.constant(a_), tf.constant(b_), t_))
+    expected_ = float(masked_mean(soft_label_loss(tf.constant(a_), tf.constant(b_), t_)))
     np.testing.assert_allclose(soft_loss(a_, b_, t_), expected_, rtol=1e-6)
     np.testing.assert_allclose(soft_loss(np.vstack([a_, a_]), np.vstack([b_, a_]), t_), expected_ / 2, rtol=1e-6)
 with np.errstate(all="raise", under="ignore"):
@@ -347,7 +348,7 @@ np.testing.assert_allclose(direction_loss(ours, 7.0 * ours, np.array([[1, 1, 1]]
 generator = np.random.default_rng(1)
 h_t_, h_s_ = generator.normal(size=(2, 4, 6, 5))
 real_ = (np.arange(6) < np.array([[6], [1], [4], [2]])).astype(int)             # texts of unequal length
-expected_ = float(cosine_loss(tf.constant(h_t_), tf.constant(h_s_), tf.constant(real_)))
+expected_ = float(masked_mean(cosine_loss(tf.constant(h_t_), tf.constant(h_s_)), tf.constant(real_)))
 np.testing.assert_allclose(direction_loss(h_t_, h_s_, real_), expected_, rtol=1e-6)
 noise_t_, noise_s_ = (np.where(real_[..., None] == 1, h, np.nan) for h in (h_t_, h_s_))
 np.testing.assert_allclose(direction_loss(noise_t_, noise_s_, real_), expected_, rtol=1e-6)
@@ -479,9 +480,10 @@ def three_losses(model, batch=first, temperature=2.0):
     """The losses of DistilBERT, by name, of a student on one batch; its texts are read as when predicting."""
     inputs, labels = batch
     theirs, ours = (m.features(["hidden_states", "logits"])(inputs) for m in (teacher, model))
-    return {"soft": float(soft_target_loss(theirs["logits"], ours["logits"], temperature)),
+    cosine = cosine_loss(theirs["hidden_states"][-1], ours["hidden_states"][-1])
+    return {"soft": float(masked_mean(soft_label_loss(theirs["logits"], ours["logits"], temperature))),
             "label": float(label_loss(labels, ours["logits"])),
-            "cosine": float(cosine_loss(theirs["hidden_states"][-1], ours["hidden_states"][-1], inputs["input_mask"]))}
+            "cosine": float(masked_mean(cosine, inputs["input_mask"]))}
 
 
 factors = {"soft": 5.0, "label": 2.0, "cosine": 1.0}
@@ -762,7 +764,7 @@ prose = datasets.Dataset("commands", "unlabelled", (), *(
     datasets.Split(split.texts, list(range(len(split.texts)))) for split in (data.train, data.dev)))
 brief = small_training.replace(epochs=1, evaluations=1)
 mlm_teacher = masked_lm(minilm, prose, seed=SEED, training=brief, train="head")
-general = distilbert.compress(mlm_teacher, prose, seed=SEED, training=brief, num_layers=3, tokens="masked")
+general = distilbert.distilbert_general(mlm_teacher, prose, seed=SEED, training=brief, num_layers=3, tokens="masked")
 begin, *_, last = own_rows({"predecessor": mlm_teacher.curve, "general-3": general.curve})["general-3"]
 show(("update", "soft", "label (masked words)", "cosine"),
      [(row["step"], *(f"{row[name]:.2f}" for name in factors)) for row in (begin, last)])

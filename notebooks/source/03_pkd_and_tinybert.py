@@ -26,13 +26,14 @@ from keras_compress import datasets
 from keras_compress.backend import keras, tf
 from keras_compress.bert import checkpoints as weights
 from keras_compress.bert.task_model import TaskModel
-from keras_compress.training import distill as distiller
 from keras_compress.distillation import augmentation, pkd, tinybert
 from keras_compress.measure import accuracy, baselines
 from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE, own_rows
 from keras_compress.experiment.report import markdown_table
 from keras_compress.pruning import layers as truncation
-from keras_compress.training.loop import Training, finetune
+from keras_compress.training import losses
+from keras_compress.training.finetune import finetune
+from keras_compress.training.settings import Training
 
 # %% [markdown]
 r"""
@@ -220,7 +221,7 @@ def draw_map(axes, title, learned_from, num_student_layers):
 
 # %%
 figure, all_axes = plt.subplots(1, 2, figsize=(5.8, 2.8))
-for axes, strategy in zip(all_axes, pkd.MAPS):
+for axes, strategy in zip(all_axes, ("skip", "last")):
     learned_from = pkd.patient_layers(config.num_layers, 3, strategy)
     draw_map(axes, f"{strategy}: I = {learned_from}", dict(enumerate(learned_from, start=1)), 3)
 
@@ -242,8 +243,8 @@ learned_from = pkd.patient_layers(config.num_layers, 3, "skip")
 their_cls = [theirs["hidden_states"][layer][:, 0] for layer in learned_from]
 our_cls = [ours["hidden_states"][layer][:, 0] for layer in (1, 2)]
 mean, total = (float(pkd.patience_loss(their_cls, our_cls, reduction=how)) for how in ("mean", "sum"))
-label = float(distiller.label_loss(np.array(data.dev.labels[:32]), ours["logits"]))
-answers = float(distiller.soft_target_loss(theirs["logits"], ours["logits"], temperature=5.0))
+label = float(losses.label_loss(np.array(data.dev.labels[:32]), ours["logits"]))
+answers = float(losses.masked_mean(losses.soft_label_loss(theirs["logits"], ours["logits"], temperature=5.0)))
 parts = (("L_CE", label, 0.5), ("L_DS, T = 5", answers, 0.5), ("L_PT, mean", mean, 100.0), ("L_PT, sum", total, 100.0))
 show(("part", "value", "factor", "adds to the loss"),
      [(name, f"{value:.5f}", factor, f"{factor * value:.3f}") for name, value, factor in parts])
@@ -310,7 +311,7 @@ $g(0) = 0$ are the embeddings. The paper compares three maps: **uniform**, $g(m)
 
 # %%
 figure, all_axes = plt.subplots(1, 3, figsize=(8.5, 2.8))
-for axes, how in zip(all_axes, tinybert.MAPS):
+for axes, how in zip(all_axes, ("uniform", "top", "bottom")):
     g = tinybert.map_layers(config.num_layers, 3, how)
     draw_map(axes, f"{how}: g = {g}", dict(enumerate(g)), 3)
 
@@ -357,7 +358,7 @@ else:
     raise AssertionError("12 layers on 5: there is no uniform map")
 ### BEGIN HIDDEN TESTS
 for n_, m_ in ((6, 3), (6, 6), (12, 1), (24, 8)):
-    for how_ in tinybert.MAPS:
+    for how_ in ("uniform", "top", "bottom"):
         assert my_layer_map(n_, m_, how_) == tinybert.map_layers(n_, m_, how_)[1:], (n_, m_, how_)
 assert my_layer_map(12, 5, "top") == [8, 9, 10, 11, 12] and my_layer_map(7, 2, "bottom") == [1, 2]
 ### END HIDDEN TESTS
@@ -438,10 +439,10 @@ for length in (inputs["input_mask"].shape[1], 48, 96):
     share = float(tf.reduce_mean(tf.cast(mask, tf.float32)))
     scores = [found["attention_scores"][layer - 1] for found, layer in zip(inside, (g[1], 1))]
     states = [found["hidden_states"][layer] for found, layer in zip(inside, (g[1], 1))]
-    losses = (tinybert.attention_loss(*scores, mask), tinybert.attention_loss(*scores, mask, "reference"),
+    values = (tinybert.attention_loss(*scores, mask), tinybert.attention_loss(*scores, mask, "reference"),
               tf.reduce_mean(tf.square(scores[1] - scores[0])), tinybert.hidden_loss(*states, mask),
               tinybert.hidden_loss(*states, mask, "reference"))
-    rows.append((length, f"{share:.0%}", *(f"{loss:.4f}" for loss in losses)))
+    rows.append((length, f"{share:.0%}", *(f"{value:.4f}" for value in values)))
 show(("padded to", "real tokens", "attn, masked", "attn, authors' code", "attn, over all", "hidn, masked",
       "hidn, over all"), rows)
 
@@ -545,7 +546,7 @@ entropy = float(-np.sum(probabilities * np.log(probabilities + 1e-12), axis=-1).
 # %%
 curve = own_curve(tiny3)
 figure, all_axes = plt.subplots(3, 1, figsize=(7.5, 6), sharex=True)
-draw_parts(all_axes[0], curve, {name: (f"$L_{{{name}}}$", 1) for name in tinybert.PARTS})
+draw_parts(all_axes[0], curve, {name: (f"$L_{{{name}}}$", 1) for name in ("embd", "attn", "hidn")})
 draw_parts(all_axes[1], curve, {"pred": ("$L_{pred}$", 1)})
 draw_parts(all_axes[2], curve, {"dev": ("dev accuracy, %", 100)}, marker="o")
 all_axes[0].set_yscale("log")

@@ -32,7 +32,8 @@ from keras_compress.measure import accuracy, baselines, cost
 from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE
 from keras_compress.experiment.report import markdown_table
 from keras_compress.pruning import layers as truncation, vocabulary
-from keras_compress.training.loop import Training, finetune
+from keras_compress.training.finetune import finetune
+from keras_compress.training.settings import Training
 
 # %% [markdown]
 r"""
@@ -568,23 +569,25 @@ show(("min_count", "pieces", "parameters", "dev texts cut otherwise", "dev witho
 r"""
 ## 5. Recover, and compare
 
-Now the compressed models are trained on the labels (`recover="finetune"`): those with another word table for one epoch,
+Now the compressed models are trained on the labels (`finetune`): those with another word table for one epoch,
 and so is a model to which nothing was done, `control`: without it we would take for recovery what is only one epoch
 more. The factors are weighted, but for `plain`; `stacked` is pruned first, then factorised. Shared layers need more:
 they get three epochs at a higher rate, and so does their rival `truncated-1`. Compare these three with each other first.
 """
 
 # %%
-settings = {"seed": SEED, "training": recovery, "recover": "finetune"}
-sharing = {"seed": SEED, "training": longer, "recover": "finetune"}
-made = {"predecessor": predecessor, "control": finetune(predecessor, data, seed=SEED, training=recovery),
-        "vocabulary": vocabulary.compress(predecessor, data, seed=SEED, training=recovery, tune=True),
-        f"factorised-{WIDE}": albert.compress(predecessor, data, embedding_size=WIDE, **settings),
-        f"plain-{WIDE}": albert.compress(predecessor, data, embedding_size=WIDE, row_weights="none", **settings),
-        f"factorised-{NARROW}": albert.compress(predecessor, data, embedding_size=NARROW, **settings),
-        "stacked": albert.compress(fewer, data, embedding_size=WIDE, **settings),
-        "shared-attention": albert.compress(predecessor, data, sharing="attention", **sharing),
-        "shared-all": albert.compress(predecessor, data, sharing="all", **sharing),
+def recovered(model, training=recovery, **settings):
+    small = albert.compress(model, data, seed=SEED, **settings) if settings else model
+    return finetune(small, data, seed=SEED, training=training)
+
+
+made = {"predecessor": predecessor, "control": recovered(predecessor), "vocabulary": recovered(fewer),
+        f"factorised-{WIDE}": recovered(predecessor, embedding_size=WIDE),
+        f"plain-{WIDE}": recovered(predecessor, embedding_size=WIDE, row_weights="none"),
+        f"factorised-{NARROW}": recovered(predecessor, embedding_size=NARROW),
+        "stacked": recovered(fewer, embedding_size=WIDE),
+        "shared-attention": recovered(predecessor, longer, sharing="attention"),
+        "shared-all": recovered(predecessor, longer, sharing="all"),
         "truncated-1": truncation.compress(predecessor, data, seed=SEED, training=longer, num_layers=1)}
 results = {name: accuracy.evaluate(model, data.test) for name, model in made.items()}
 results |= {row["name"]: result for row, result in baselines.baselines(data)}
@@ -627,8 +630,8 @@ Look at `predecessor` and `control` first: their difference is what one epoch mo
 the same as test? Then compare `vocabulary` with Section 4.3: what did its epoch win back? Training texts do not contain
 the words that fell apart. And compare the factorised models with Section 2.3: the weighted one of $E = 128$ had more on dev
 *before* this epoch. Our guess, not measured here: a model that has lost next to nothing has little to win from more labels, and
-something to forget, what it knows of words that the labels do not show. Unless told otherwise `albert.compress` learns from
-the predecessor's answers, too (`recover="distil"`); factorization-study compares both ways, with a learning rate chosen on
+something to forget, what it knows of words that the labels do not show. `soft_targets` learns from
+the predecessor's answers, too; factorization-study compares both ways, with a learning rate chosen on
 dev for each. Then look at `shared-all` and `truncated-1`, which weigh the same, trained alike and do not
 take the same time. (They and `shared-attention` trained three epochs, `control` one: for them it is no control of equal
 length.) Which models lie below the dashed line, where no BERT is needed at all? And `stacked`: are the losses of its two
@@ -702,6 +705,6 @@ And what may we *not* say?
   Modeling*, ICLR 2020, [arXiv:1911.12385](https://arxiv.org/abs/1911.12385).
 - `keras_compress/factorization/albert.py` and `keras_compress/pruning/vocabulary.py`: both in little more than 100
   lines; the docstrings admit where we depart from the papers.
-- Try it: `recover="distil"`, which learns from the predecessor's answers, too; `num_groups=3`; `how="first"`;
+- Try it: `soft_targets` in place of `finetune`, which learns from the predecessor's answers, too; `num_groups=3`; `how="first"`;
   `scripts=["LATIN"]`; `define.compress` with `adapter="hgt"`. Write down what you expect before you run it.
 """

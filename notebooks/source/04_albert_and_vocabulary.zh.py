@@ -213,7 +213,7 @@ r"""
 r"""
 ## 5. 恢复，再比较
 
-现在，压缩后的模型都用标签再训练（`recover="finetune"`）。换了词表的模型训练一轮；什么也没压缩的 `control` 也训练一轮：没有它，
+现在，压缩后的模型都用标签再训练（`finetune`）。换了词表的模型训练一轮；什么也没压缩的 `control` 也训练一轮：没有它，
 我们就会把“只是多训练了一轮”误认为“恢复”。除 `plain` 以外，因子都加了权；`stacked` 是先裁剪词表，再分解。共享层一轮不够，要用更高的学习率训练三轮；它们的对手
 `truncated-1` 也一样。这三个模型，先拿它们互相比较。
 """
@@ -226,7 +226,7 @@ r"""
 先看 `predecessor` 和 `control`：两者之差就是仅仅多训练一轮带来的提升。dev 和测试集说的一样吗？再拿 `vocabulary` 和 4.3 节对
 照：这一轮恢复了多少？训练文本里本来就没有那些碎掉的词。分解过的模型，拿去和 2.3 节对照：加权、$E = 128$ 的那个，dev 上的准确率
 在这一轮训练**之前**反而更高。我们的猜测（这里没有测过）：几乎没丢什么的模型，多看一遍标签也学不到多少，倒可能忘掉一些东西，也就
-是标签没有覆盖到的词。`albert.compress` 默认还向前辈模型的答案学习（`recover="distil"`）；factorization-study 比较了两种恢复办法，学习率都在 dev 上
+是标签没有覆盖到的词。`soft_targets` 还向前辈模型的答案学习；factorization-study 比较了两种恢复办法，学习率都在 dev 上
 选定。然后看 `shared-all` 和 `truncated-1`：大小相同，训练也相同，快慢却不
 同。（它们和 `shared-attention` 训练了三轮，`control` 只有一轮，对它们来说不算等长的对照。）哪些模型落在虚线以下，也就是还不如
 不用 BERT？最后看 `stacked`：两步各自造成的下降，是简单相加吗？
@@ -266,6 +266,6 @@ r"""
   Modeling*，ICLR 2020，[arXiv:1911.12385](https://arxiv.org/abs/1911.12385)。
 - `keras_compress/factorization/albert.py` 和 `keras_compress/pruning/vocabulary.py`：两个文件都只有一百多行；开头的说明交代了
   我们在哪些地方和论文不同。
-- 动手试试：`recover="distil"`（还向前辈模型的答案学习）、`num_groups=3`、`how="first"`、`scripts=["LATIN"]`，以及
+- 动手试试：用 `soft_targets` 代替 `finetune`（还向前辈模型的答案学习）、`num_groups=3`、`how="first"`、`scripts=["LATIN"]`，以及
   `define.compress` 配上 `adapter="hgt"`。运行之前先写下你的预测。
 """

@@ -28,7 +28,8 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.measure import accuracy
 from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE
 from keras_compress.experiment.report import markdown_table
-from keras_compress.training.loop import Training, finetune
+from keras_compress.training.finetune import finetune
+from keras_compress.training.settings import Training
 from mobile_export.convert import ExportError, export, exported_model
 from mobile_export.litert import Runner
 
@@ -536,7 +537,7 @@ And what may we *not* say?
 
 ## 10. Where to read on
 
-- `mobile_export/convert.py` (the graph and its checks), `metadata.py` (what the client reads), `litert.py` (by name);
+- `mobile_export/graph.py` and `parity.py` (the graph and its checks), `metadata.py` (what the client reads), `litert.py` (by name);
   Lesson 5 on what the bits are.
 - On the command line: `python -m keras_compress export --help`, and `benchmark --help`.
 - MediaPipe's guide to text classification: <https://ai.google.dev/edge/mediapipe/solutions/text/text_classifier>.

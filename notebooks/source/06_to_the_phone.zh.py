@@ -187,7 +187,7 @@ r"""
 
 ## 10. 接着读什么
 
-- `mobile_export/convert.py`（图和各项检查），`metadata.py`（客户端读什么），`litert.py`（按名字送输入）；位数是怎么回事，见第 5
+- `mobile_export/graph.py` 和 `parity.py`（图和各项检查），`metadata.py`（客户端读什么），`litert.py`（按名字送输入）；位数是怎么回事，见第 5
   课。
 - 命令行：`python -m keras_compress export --help`，还有 `benchmark --help`。
 - MediaPipe 的文本分类指南：<https://ai.google.dev/edge/mediapipe/solutions/text/text_classifier>。
