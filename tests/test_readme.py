@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from keras_compress.experiment.report import report_of, table_text
 
 from keras_compress.cli import parser
+from keras_compress.experiment.report import report_of, table_text
 from keras_compress.method import methods
 
 ROOT = Path(__file__).parent.parent
