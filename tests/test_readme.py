@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from keras_compress.experiment.study import read_cells, read_costs
 
 from keras_compress.cli import parser
-from keras_compress.experiment.compare import study_table
+from keras_compress.experiment.report import report_of, table_text
 from keras_compress.method import methods
 
 ROOT = Path(__file__).parent.parent
@@ -107,8 +106,7 @@ def test_tables_of_studies_are_what_the_command_prints():
     )
     assert blocks
     for study, block in blocks:
-        folder = ROOT / "data" / "results" / study
-        table = study_table(read_cells(folder), read_costs(folder))
+        table = table_text(report_of(study))
         assert {line for line in table.splitlines() if line} <= {*block.splitlines()}
 
 

@@ -278,20 +278,13 @@ def pooled_differences(cells, compare=()):
                 if other in methods and name not in (other, control, *stand):
                     lines.append((name, [other], ", pooled over {} data set{}"))
     families = sorted({e["family"] for e in compressed if e.get("family") and not e.get("role")})
-    for left, *right in map(compared, compare):
-        for name in families if left == "each" else [left]:
-            how = (
-                ", the same seeds, data sets and sizes"
-                if name in families
-                else ", the same seeds and data sets"
-            )
-            lines.append(
-                (
-                    name,
-                    right,
-                    how if len(right) == 1 else ", pooled over {} data set{} and all sizes",
-                )
-            )
+    asked = [(left, right) for left, *right in map(compared, compare)]
+    every = [(name, right) for name in families for left, right in asked if left == "each"]
+    for name, right in [*every, *(pair for pair in asked if pair[0] != "each")]:
+        both = ", the same seeds, data sets and sizes"
+        how = both if name in families else ", the same seeds and data sets"
+        how = how if len(right) == 1 else ", pooled over {} data set{} and all sizes"
+        lines.append((name, right, how))
     result = []
     for name, right, how in lines:
         pooled = pool(entries, name, right)
