@@ -51,7 +51,7 @@ def overview():
     """The picture as PNG bytes: filled marks are float models, hollow ones files with fewer bits."""
     what = tomllib.loads((RESULTS / "overview.toml").read_text(encoding="utf-8"))
     marks = [(row, cell, point(cell)) for row in what["points"] for cell in row["cells"]]
-    with matplotlib.rc_context({**STYLE, "legend.frameon": False}):
+    with matplotlib.rc_context({**STYLE, "legend.frameon": False, "legend.fontsize": 9}):
         figure = Figure((9, 8.4), layout="constrained")
         panels = dict(zip(("bytes", "times_as_fast"), figure.subplots(2, 1)))
         for (key, axes), gap in zip(panels.items(), (0.9, 0.015)):
@@ -72,7 +72,7 @@ def overview():
         speeds.set(xscale="log", xlabel="times as fast as the predecessor's float file, one thread")
         speeds.set_xticks([], minor=True)
         speeds.set_xticks([1, 2, 3, 4, 6, 10, 20], ["1", "2", "3", "4", "6", "10", "20"])
-        figure.legend(handles=sizes.containers, loc="outside lower center", ncols=4, fontsize=9)
+        figure.legend(*sizes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return to_png(figure)
 
 
