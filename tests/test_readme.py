@@ -5,6 +5,7 @@
 
 import re
 import shlex
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.cli import parser
+from keras_compress.experiment.overview import point
 from tests.bert import tiny
 from tests.support import TRAINING, data
 
@@ -87,11 +89,28 @@ def test_the_two_commands_are_verbatim_and_the_table_is_what_the_code_lists(page
     assert TABLE.search(text)[0] == methods_table(), "write it: python -m tests.test_readme"
 
 
+def test_the_picture_shows_the_figures_of_the_pages():
+    drawn = tomllib.loads(read("data/results/overview.toml"))["points"]
+    for cell in [cell for row in drawn for cell in row["cells"]]:
+        study, *name = cell.split("/")
+        row = re.escape(f"| sst2 | {':'.join(name)} | ") + r"(.+?) ± (.+?) \|"
+        accuracy, se = re.search(row, read(f"data/results/{study}/README.md")).groups()
+        figures = point(cell)
+        assert (
+            f"{figures['accuracy']:.1f} {figures['half_interval'] / 1.96:.1f}" == f"{accuracy} {se}"
+        )
+
+
+def test_requirements_come_from_the_line_in_pyproject():
+    (line,) = re.findall(r"^#   (uv pip compile .+)$", read("pyproject.toml"), re.M)
+    assert line in read("requirements.txt")
+
+
 def test_the_example_runs(tmp_path, monkeypatch):
     """README's code as it stands, with a tiny model, tiny data and short training in place of the named ones."""
     (code,) = [code for language, code in blocks(read("README.md")) if language == "python"]
     assert len([line for line in code.splitlines() if line]) == 8
-    head = {"num_layers": 6, "max_position_embeddings": 64, "pooling": "cls"}
+    head = {"num_layers": 3, "max_position_embeddings": 64, "pooling": "cls"}
     compress = kc.compress
     monkeypatch.setattr(kc, "load_data", lambda name: data(), raising=False)
     monkeypatch.setattr(kc, "load", lambda *a, **k: tiny.model(**head), raising=False)
@@ -127,6 +146,6 @@ if __name__ == "__main__":
     for page in ("README.md", "README.zh.md"):
         text = TABLE.sub(
             lambda _: methods_table(),
-            re.sub("<!-- methods -->\n", "<!-- methods -->\n", read(page)),
+            read(page),
         )
         (ROOT / page).write_text(text, encoding="utf-8")
