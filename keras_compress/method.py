@@ -316,15 +316,19 @@ def _listed():
     for room in ROOMS:
         for folder in importlib.import_module(f"keras_compress.{room}").__path__:
             for path in sorted(Path(folder).glob("*.py")):
-                tree = ast.parse(path.read_text(encoding="utf-8"))
-                for node in tree.body:
-                    if not isinstance(node, ast.FunctionDef) or not any(
-                        getattr(getattr(d, "func", d), "id", "") == "compression"
-                        for d in node.decorator_list
-                    ):
-                        continue
-                    main = node.name == "compress"
-                    about = (ast.get_docstring(tree if main else node) or "").split("\n")[0]
-                    name = path.stem if main else node.name
-                    methods[name] = room, path, node.name, about
+                for name, function, about in _methods_of(path, path.stat().st_mtime_ns):
+                    methods[name] = room, path, function, about
+    return methods
+
+
+@functools.cache
+def _methods_of(path, changed):
+    """[(name, function, first docstring line)] of the methods in a file as it is since `changed`."""
+    tree, methods = ast.parse(path.read_text(encoding="utf-8")), []
+    for node in tree.body:
+        decorators = getattr(node, "decorator_list", ())
+        if any(getattr(getattr(d, "func", d), "id", "") == "compression" for d in decorators):
+            main = node.name == "compress"
+            about = (ast.get_docstring(tree if main else node) or "").split("\n")[0]
+            methods.append((path.stem if main else node.name, node.name, about))
     return methods

@@ -31,9 +31,7 @@ from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE, own_
 from keras_compress.experiment.report import markdown_table
 from keras_compress.pruning import layers as truncation
 from keras_compress.replacement import theseus
-from keras_compress.training.finetune import finetune, task_loss
-from keras_compress.training.optimizer import adamw
-from keras_compress.training.settings import Training
+from keras_compress.training.finetune import Training, adamw, finetune, task_loss
 
 # %% [markdown]
 r"""

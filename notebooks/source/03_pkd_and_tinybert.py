@@ -32,8 +32,7 @@ from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE, own_
 from keras_compress.experiment.report import markdown_table
 from keras_compress.pruning import layers as truncation
 from keras_compress.training import losses
-from keras_compress.training.finetune import finetune
-from keras_compress.training.settings import Training
+from keras_compress.training.finetune import Training, finetune
 
 # %% [markdown]
 r"""

@@ -31,8 +31,7 @@ from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE
 from keras_compress.experiment.report import markdown_table
 from keras_compress.quantization import q8bert
 from keras_compress.bert.fake_quant import fake_quantize, largest, levels, quantize
-from keras_compress.training.finetune import finetune
-from keras_compress.training.settings import Training
+from keras_compress.training.finetune import Training, finetune
 
 # %% [markdown]
 r"""

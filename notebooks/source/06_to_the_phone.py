@@ -28,8 +28,7 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.measure import accuracy
 from keras_compress.experiment.plots import ACCENT, GREY, INK, PALE, STYLE
 from keras_compress.experiment.report import markdown_table
-from keras_compress.training.finetune import finetune
-from keras_compress.training.settings import Training
+from keras_compress.training.finetune import Training, finetune
 from mobile_export.convert import ExportError, export, exported_model
 from mobile_export.litert import Runner
 
