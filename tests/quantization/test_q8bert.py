@@ -2,13 +2,15 @@ import collections
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from keras_compress.backend import tf
 from keras_compress.bert.fake_quant import largest, quantize
+from keras_compress.distillation import soft_targets
 from keras_compress.factorization import albert
 from keras_compress.quantization import q8bert
-from mobile_export.convert import convert, export
-from mobile_export.litert import Runner
+from mobile_export.convert import FORMATS, export
+from mobile_export.graph import exported_graph
 from tests.bert import tiny
 from tests.support import TRAINING as SHORT
 from tests.support import data, inputs_of
@@ -24,6 +26,11 @@ WIDE = {
     "attention_dropout": 0.0,
     "pooling": "cls",
 }  # kernels of 1,024 values: the converter quantises no smaller ones
+
+
+def int8_bytes(task_model):
+    """An int8 file of length 16."""
+    return FORMATS["int8"].write(exported_graph(task_model, 16, True), False)
 
 
 def compress(model, **settings):
@@ -42,9 +49,16 @@ def static(source):
     return compress(source)
 
 
+def opened(content):
+    """The interpreter of a file, its tensors in place."""
+    interpreter = Interpreter(model_content=bytes(content))
+    interpreter.allocate_tensors()
+    return interpreter
+
+
 def operators(content):
     """{operator: [types of its inputs and output, the ids and shapes left out]} of a file."""
-    interpreter = Runner(content)._interpreter
+    interpreter = opened(content)
     kinds = {t["index"]: t["dtype"].__name__ for t in interpreter.get_tensor_details()}
     found = collections.defaultdict(list)
     for op in interpreter._get_ops_details():
@@ -60,7 +74,7 @@ def operators(content):
 @pytest.fixture(scope="module")
 def content(static):
     """The static model's int8 file."""
-    return convert(static, "int8", 16, True)
+    return int8_bytes(static)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +94,7 @@ def test_every_product_of_the_encoder_is_int8_and_norms_and_softmax_are_float(ch
     )  # shared ones stay one
     assert {name for name in small.weights() if not name.endswith("_range")} == set(model.weights())
     small.model(inputs_of(small), training=True)  # collects ranges
-    found = operators(convert(small, "int8", 16, True))
+    found = operators(int8_bytes(small))
     assert collections.Counter(found["FULLY_CONNECTED"]) == {
         ("int8", "int8", "int8"): count,
         ("float32",) * 3: 1,
@@ -107,7 +121,7 @@ def test_the_file_computes_as_the_trained_model_does(static, content, tmp_path):
 def test_static_weights_of_four_bits_are_stored_in_half_the_bytes(source, content):
     small = q8bert.quantized(source, {**STATIC, "bits": 4})
     small.model(inputs_of(small), training=True)
-    packed = convert(small, "int8", 16, True)
+    packed = int8_bytes(small)
     kernels = sum(
         weight.size for name, weight in source.weights().items() if name.endswith("/kernel")
     )
@@ -158,7 +172,7 @@ def test_baked_weights_compute_what_training_computed(source, bits, adapter):
 def test_the_stored_integers_are_the_trained_ones(source):
     """8 bits, one scale per output, by TensorFlow's converter; 4 and 2 bits: tests/mobile_export/test_low_bits.py."""
     small = compress(source, activations="dynamic")
-    stored, weights = stored_integers(convert(small, "int8", 16, True)), small.weights()
+    stored, weights = stored_integers(int8_bytes(small)), small.weights()
     for name in [
         name for name, weight in weights.items() if name.endswith("/kernel") and weight.size >= 1024
     ]:
@@ -167,7 +181,7 @@ def test_the_stored_integers_are_the_trained_ones(source):
 
 def stored_integers(content):
     """All int8 constants of a file, as arrays."""
-    interpreter = Runner(content)._interpreter
+    interpreter = opened(content)
     return [
         interpreter.get_tensor(t["index"])
         for t in interpreter.get_tensor_details()
@@ -184,6 +198,7 @@ def holds(arrays, wanted):
 def test_a_narrow_and_shared_model_keeps_its_answers_in_a_file(tmp_path):
     model = tiny.model(**{**WIDE, "num_layers": 2, "hidden_size": 64})
     small = albert.compress(model, data(), sharing="all", embedding_size=16)
+    small = soft_targets.compress(model, data(), student=small, training=TRAINING)  # recovers
     (facts,) = export(compress(small, start_step=0), tmp_path, ("int8",), sequence_length=12)
     assert facts["agreement"] > 0.95 and facts["mean_dp"] < 0.02  # 0.004 for a plain BERT
 
