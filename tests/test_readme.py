@@ -13,14 +13,9 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.cli import parser
-<<<<<<< HEAD
-from keras_compress.experiment.report import report_of, table_text
-from keras_compress.method import methods
-=======
 from keras_compress.experiment.overview import point
 from tests.bert import tiny
 from tests.support import TRAINING, data
->>>>>>> room/words
 
 ROOT = Path(__file__).parent.parent
 LIMITS = {"README": 150, "keras_compress/README": 200, "notebooks/README": 100}
@@ -134,27 +129,8 @@ def test_the_contributors_example_keeps_its_promises(tmp_path, monkeypatch):
     """The worked method and its test run as they stand in CONTRIBUTING.md."""
     import keras_compress.distillation as family
 
-<<<<<<< HEAD
-
-def test_tables_of_studies_are_what_the_command_prints():
-    blocks = re.findall(
-        r"^<!-- results:([\w-]+) -->\n(.*?)^<!-- /results -->$", TEXTS["README.md"], re.M | re.S
-    )
-    assert blocks
-    for study, block in blocks:
-        table = table_text(report_of(study))
-        assert {line for line in table.splitlines() if line} <= {*block.splitlines()}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_links_lead_somewhere(name):
-    links = re.findall(r"\]\(([^)#]+)\)", TEXTS[name])
-    assert links and not [
-        link for link in links if "://" not in link and not (ROOT / link).exists()
-=======
     (_, code), (_, test) = [
         block for block in blocks(read("CONTRIBUTING.md")) if block[0] == "python"
->>>>>>> room/words
     ]
     (tmp_path / "confidence_penalty.py").write_text(code, encoding="utf-8")
     monkeypatch.setattr(family, "__path__", [*family.__path__, str(tmp_path)])
