@@ -499,7 +499,7 @@ is updated.
 # %%
 student = distilbert.compress(teacher, data, seed=SEED, training=small_training, num_layers=3)
 settings = next(step for step in student.history if step["method"] == "distilbert")
-print({key: settings[key] for key in ("layers", "temperature", "weights")})
+print({key: settings[key] for key in ("layers", "temperature", "soft_weight", "label_weight", "cosine_weight")})
 end = three_losses(student)
 show(("loss", "at the start", "distilled"), [(name, f"{start[name]:.3f}", f"{end[name]:.3f}") for name in factors])
 
