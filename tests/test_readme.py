@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 LIMITS = {"README": 150, "keras_compress/README": 200, "notebooks/README": 100}
 PAIRS = [*LIMITS, "mobile_export/README"]
 PAGES = [f"{pair}{end}" for pair in PAIRS for end in (".md", ".zh.md")]
-PAGES += ["CONTRIBUTING.md", "data/README.md"]
+PAGES += ["CONTRIBUTING.md", "data/README.md", "tests/golden/README.md"]
+PAGES += sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("data/results/**/README*.md"))
 TABLE = re.compile(r"(?<=<!-- methods -->\n).*(?=<!-- /methods -->)", re.DOTALL)
 SET_UP = "python3 -m venv .venv && .venv/bin/pip install --no-deps -r requirements.txt && .venv/bin/python -m "
 
