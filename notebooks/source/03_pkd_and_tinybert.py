@@ -829,7 +829,7 @@ And what may we *not* say?
 
 - **One seed is one course of lessons.** The intervals know nothing of other seeds, and small models often differ
   between seeds by about as much as methods differ from each other; `python -m keras_compress run distillation-study`
-  takes more seeds and public sets; there the gain by copies does not show
+  takes more seeds and public sets; there copies show no gain either
   (`data/results`). And of eleven comparisons at 95 %, one may well be off by chance alone.
 - **This is not the papers' setting.** Their teachers have 12 layers; PKD's student starts from pre-trained layers,
   TinyBERT's thin student from the general stage. Our students start from the teacher itself and know much already: that
