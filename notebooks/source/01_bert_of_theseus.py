@@ -416,10 +416,10 @@ show(("part", "values", "largest change", ""),
 
 # %% [markdown]
 r"""
-One row says *moved*, and it is the successor that was drawn. This holds for a first update. Later Adam pushes a
-successor that was drawn before on by its momentum, even without a gradient, and weight decay moves it too. So it is in
-the authors' code, and in ours. (The models below were trained with an optimizer that skipped undrawn modules; the
-result on your machine may differ a little.)
+One row says *moved*, and it is the successor that was drawn. This holds for the first update. The gradient of a
+successor that is not drawn is zero, not absent. So once a successor has been drawn, Adam's momentum moves it in every
+later update, drawn or not. It does so in the authors' code, too. Weight decay, which we left out above, moves all
+successors a little; the authors' script sets it to 0.
 
 ## 6. Rebuild the ship
 
@@ -620,7 +620,7 @@ And what may we *not* say?
 - Xu, Zhou, Ge, Wei, Zhou: *BERT-of-Theseus: Compressing BERT by Progressive Module Replacing*, EMNLP 2020,
   [arXiv:2002.02925](https://arxiv.org/abs/2002.02925). Sections 3.1 to 3.3 are this lesson; their experiments compare
   the methods of their time on public sets.
-- `keras_compress/replacement/theseus.py`: the same in some 250 lines; the docstring maps equations to names. Look for
+- `keras_compress/replacement/theseus.py`: the same in some 330 lines; the docstring maps equations to names. Look for
   `tf.cond`: why is only the drawn side computed?
 - Try it: `module_map=[[0], [1, 2], [3, 4, 5]]`, `schedule="constant"`, `gate="uniform"`, two layers instead of three.
   Write down what you expect before you run it.

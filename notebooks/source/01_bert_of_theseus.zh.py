@@ -145,8 +145,9 @@ r"""
 
 # %% [markdown]
 r"""
-只有一行写着 *moved*，正是被抽中的那个传承者。这并不像看上去那么理所当然：即使没有梯度，Adam 也会靠动量继续推着其他传承者往前走。
-这只在第一次更新时成立：以后，被抽中过的传承者即使这次没有被抽中，也会被动量推着走，权重衰减也会动它。作者的程序如此，我们的也如此。（下文的模型是用一个跳过未被抽中模块的优化器训练的，在你的机器上结果可能略有不同。）
+只有一行写着 *moved*，正是被抽中的那个传承者。但这只在第一次更新时成立。没被抽中的传承者，梯度是零，而不是没有梯度；所以一个传承者
+只要被抽中过一次，此后每次更新，无论抽没抽中，Adam 的动量都会推着它走。作者的程序也是这样。权重衰减（上面特意没用）还会让所有传承者
+都动一点；作者的脚本把它设为 0。
 
 ## 6. 把船换完
 
@@ -234,7 +235,7 @@ r"""
 
 - Xu、Zhou、Ge、Wei、Zhou：*BERT-of-Theseus: Compressing BERT by Progressive Module Replacing*，EMNLP 2020，
   [arXiv:2002.02925](https://arxiv.org/abs/2002.02925)。这一课对应 3.1 至 3.3 节；论文的实验在公开数据集上比较了当时的各种方法。
-- `keras_compress/replacement/theseus.py`：同样的内容，大约 250 行；文件开头的说明把公式和名字一一对应起来。找一找 `tf.cond`：
+- `keras_compress/replacement/theseus.py`：同样的内容，大约 330 行；文件开头的说明把公式和名字一一对应起来。找一找 `tf.cond`：
   为什么只计算抽中的那一边？
 - 动手试试：`module_map=[[0], [1, 2], [3, 4, 5]]`、`schedule="constant"`、`gate="uniform"`，或者只留两层。运行之前先写下你的预测。
 - 用你自己的数据：`python -m keras_compress run --data FOLDER`，文件夹的格式见 `data/README.md`。

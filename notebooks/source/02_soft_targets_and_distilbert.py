@@ -811,7 +811,7 @@ And what may we *not* say?
 - **One seed is one pupil.** The intervals know nothing of other seeds. Data order and dropout could have fallen
   otherwise, and small models often differ between seeds by about as much as methods differ from each other.
   `python -m keras_compress run distillation-study` takes all texts and public sets; there the BiLSTM's gain does not show
-  (README).
+  (`data/results`).
 - **Nothing was tuned for the method.** Temperature and factors are the authors', made for another stage and far more
   text; the learning rate of the small BERTs was found for one without a teacher. For the BiLSTM that would have
   mattered: the one with a teacher wants the other rate. Other values may turn a result either way. To choose them is to

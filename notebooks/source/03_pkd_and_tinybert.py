@@ -656,8 +656,8 @@ Read down a column, then along a row. If a column offers much the same words at 
 frequent words are, but not to read the gap. If the candidates fit the gap but come from another world, it has read too
 much documentation. A helper for augmentation must know the language of the task. (The authors have a full BERT with its
 own pre-trained head; ours is a stopgap that a laptop can make.) And look for what is missing: *don't*, since a word
-with an apostrophe never changes, so that a copy keeps its negation; and stop words, to which the list counts *off*,
-*before* and, oddly, *call*. We go on with the second model.
+with an apostrophe never changes, so that a copy keeps its negation; and stop words, to which the authors' list counts
+*off* and *before*. We go on with the second model.
 
 ### 4.3 What augmentation does to number and meaning
 
@@ -829,7 +829,8 @@ And what may we *not* say?
 
 - **One seed is one course of lessons.** The intervals know nothing of other seeds, and small models often differ
   between seeds by about as much as methods differ from each other; `python -m keras_compress run distillation-study`
-  takes more seeds and public sets; there the gain by copies does not show (README). And of eleven comparisons at 95 %, one may well be off by chance alone.
+  takes more seeds and public sets; there copies show no gain either
+  (`data/results`). And of eleven comparisons at 95 %, one may well be off by chance alone.
 - **This is not the papers' setting.** Their teachers have 12 layers; PKD's student starts from pre-trained layers,
   TinyBERT's thin student from the general stage. Our students start from the teacher itself and know much already: that
   may leave a method little to add. And the factors ($\alpha$, $\beta$, $T$, `inside_share`) are the package's defaults;
