@@ -142,16 +142,17 @@ def check(declaration, values, way_out=""):
 
     Args:
         declaration: function (its keyword-only arguments) or dataclass (its fields).
-        values: {name: value}. Tuples count as lists. way_out: last sentence of the message.
+        values: {name: value}. Tuples count as lists, paths as text. way_out: last sentence of the message.
     Returns:
         dict of the checked values.
     Raises:
         ValueError: naming the first setting that breaks its declaration, the rule and the value.
     """
-    lists = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+    plain |= {name: str(v) for name, v in values.items() if isinstance(v, Path)}
     model = _declared_model(declaration)
     try:
-        return dict(model(**lists))
+        return dict(model(**plain))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         setting = first["loc"][0]

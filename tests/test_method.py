@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -123,3 +124,8 @@ def test_a_new_head_counts_as_trained_once_its_answers_were_learned():
             check_trained(model)
     model.history.append({"method": "finetune", "training": {}})
     check_trained(model)
+
+
+def test_paths_and_tuples_count_as_text_and_lists():
+    checked = method("distilbert").check({"layers": (0, 2), "student": Path("somewhere")})
+    assert checked["layers"] == [0, 2] and checked["student"] == "somewhere"
