@@ -459,7 +459,6 @@ predict --from PLACE/small the_cat_sat 我听音乐
 predict --from PLACE/tagger the_cats_sat
 run PLACE/recipe.toml --data PLACE/classification --from PLACE/bert-classification --out PLACE/run
 serve PLACE/classification
-serve PLACE/files --port 0
 data show PLACE/classification
 data show PLACE/tagging
 data show PLACE/matching
