@@ -123,24 +123,19 @@ def atomic_folder(path, overwrite=False, sign=None):
         shutil.rmtree(old, ignore_errors=True)
 
 
-def claim_folder(folder, asked, overwrite=False):
+def claim_folder(folder, asked):
     """Writes down, in asked.json, what the checkpoints in a folder are for, so that runs are never mixed.
 
     Args:
         asked: all that the checkpoints depend on, as JSON has it.
-        overwrite: remove the checkpoints of something else.
     Raises:
         ValueError: if they are those of something else.
     """
     asked, note = json.dumps(asked), Path(folder) / "asked.json"
-    other = note.is_file() and note.read_text(encoding="utf-8") != asked
-    if other and not overwrite:
+    if note.is_file() and note.read_text(encoding="utf-8") != asked:
         raise ValueError(
-            f"{folder} holds the checkpoints of another command, with other data or settings. Repeat "
-            "that one to go on with it, or choose another folder. On the command line: another "
-            "`--out`, or `--overwrite`."
+            f"{folder} holds the checkpoints of another command, with other data or settings. Repeat that "
+            "one to go on with it, or choose another folder."
         )
-    if other:
-        shutil.rmtree(folder)
     with atomic_write(note) as file:
         file.write(asked)

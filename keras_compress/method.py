@@ -7,9 +7,8 @@ that gives back a smaller `TaskModel` and never changes its input. It lives in a
     @compression()
     def compress(task_model, dataset, *, seed=0, training=Training(), num_layers: Count = 3):
 
-A decorated function of another name is a method of that name (`finetune`, `masked_lm`).
-Settings are declared once, as annotations of the keyword arguments; Python, TOML and the command
-line meet the same declaration and get the same message.
+A decorated function of another name is a method of that name (`finetune`, `masked_lm`). What it
+annotates are its settings; Python, TOML and the command line get the same message about them.
 """
 
 import ast
@@ -122,8 +121,7 @@ def compression(*, data="labelled", trained_head=True, bert=False, trains=True, 
 
 def note(**facts):
     """Adds facts to the history entry of the method at work, such as the layers that it chose."""
-    if _entry.get() is not None:
-        _entry.get().update(facts)
+    (entry_at_work() or {}).update(facts)
 
 
 def entry_at_work():
@@ -237,9 +235,7 @@ def untrained(task_model):
     for entry in task_model.history:
         if "new" in entry:
             new = entry["new"]
-        elif (
-            "training" in entry and entry.get("num_answers") != 0
-        ):  # a TinyBERT may learn no answers
+        elif "training" in entry and entry.get("num_answers") != 0:  # TinyBERT may learn none
             new = ()
     return [name for name in new if name.startswith(("classifier/", "mlm_"))]
 
