@@ -18,7 +18,6 @@ import tomllib
 import typing
 import warnings
 from dataclasses import dataclass, is_dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ValidationError, validate_call
@@ -208,16 +207,18 @@ def export(
     from mobile_export.parity import in_words
 
     names = [*formats.split(","), *(convert.ONNX_FORMATS if onnx else ())]
-    known = [convert.file_name(name) for name in names if name in convert.FORMATS]
-    there = [str(path) for path in (Path(out), *map(Path(out).joinpath, known)) if path.is_file()]
+    paths = [f"{out}/{convert.file_name(name)}" for name in names if name in convert.FORMATS]
+    there = [path for path in (out, *paths) if os.path.isfile(path)]
     if there and not overwrite:
         raise ValueError(
             f"Exported files are not replaced without `--overwrite`. Received: {', '.join(there)}. "
             "Choose another folder, or pass `--overwrite`."
         )
     dataset = texts.load() if texts.data else None
-    settings = {"dev": dataset and dataset.dev, "allow_drift": allow_drift}
-    rows = convert.export(_load(source, dataset), out, names, sequence_length=length, **settings)
+    model, dev = _load(source, dataset), dataset and dataset.dev
+    rows = convert.export(
+        model, out, names, sequence_length=length, dev=dev, allow_drift=allow_drift
+    )
     form = "{path}: {bytes:,} bytes ({gzip_bytes:,} after gzip), XNNPACK parts: {partitions}, "
     lines = [form.format(**row) + in_words(row) for row in rows]
     reasons = convert.reasons_without_metadata(rows)
@@ -321,8 +322,8 @@ def data(action: Literal["show", "download"], name=None, *, texts: Texts):
     dataset = texts.load()
     summary, labels = dataset.summary(), list(dataset.labels)
     examples = [list(example) for example in zip(*dataset.train)][:5]
-    shown = {**summary, "labels": ", ".join(labels)}
-    lines = [f"{key}: {value}" for key, value in shown.items()]
+    lines = [f"{key}: {value}" for key, value in summary.items()]
+    lines.append(f"labels: {', '.join(labels)}")
     for text, label in examples:
         lines.append(f"  {np.take(labels, label) if labels else label}: {text}")
     return {**summary, "labels": labels, "examples": examples}, lines
@@ -368,8 +369,8 @@ def _evaluated(model, dataset, split):
     from keras_compress.measure.accuracy import evaluate
 
     result = evaluate(model, getattr(dataset, split))
-    figures = {key: result[key] for key in ("metric", "value", "se", "macro_f1")}
-    figures = {"split": split, **figures, "num_examples": result["n"]}
+    measured = {key: result[key] for key in ("metric", "value", "se", "macro_f1")}
+    figures = {"split": split, **measured, "num_examples": result["n"]}
     form = "{split} {metric} {value:.2%} +- {se:.2%} on {num_examples:,} examples; macro F1 {macro_f1:.2%}"
     return figures, [form.format(**figures)]
 
