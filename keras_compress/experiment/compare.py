@@ -25,6 +25,11 @@ from keras_compress.measure.accuracy import (
 KEYS = ("data", "method", "metric", "role", "family", "size", "parameters", "bytes", "gzip_bytes")
 
 
+def metric_name(rows):
+    """What `accuracy` holds, in words."""
+    return "entity F1" if any(row["metric"] == "entity_f1" for row in rows) else "accuracy"
+
+
 def cell_of(data, method, seed, result, **more):
     """A cell from the dict of `accuracy.evaluate` on test."""
     return {

@@ -14,6 +14,7 @@ from keras_compress.experiment.compare import (
     cost_of,
     difference_of,
     entries_of,
+    metric_name,
     pool_cells,
     pooled_differences,
     read_cells,
@@ -350,11 +351,6 @@ def headline(report):
             "",
         )
     ]
-
-
-def metric_name(rows):
-    """What `accuracy` holds, in words."""
-    return "entity F1" if any(row["metric"] == "entity_f1" for row in rows) else "accuracy"
 
 
 def _speed(row, first):

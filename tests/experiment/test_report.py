@@ -203,8 +203,8 @@ def test_roles_have_looks():
         ("a-2", "baseline", "a"), ("b-3", "baseline", "b"), ("x", None, None),
     )]  # fmt: skip
     look = plots.looks(rows)
-    assert look["a-3"] == look["a-2"] != look["b-3"] and look["x"][0] == plots.ACCENT
-    assert look["first"][0] == plots.INK and look["even"][0] == plots.GREY
+    assert look["a-3"] == look["a-2"] != look["b-3"] and look["x"]["color"] == plots.ACCENT
+    assert look["first"]["color"] == plots.INK and look["even"]["color"] == plots.GREY
 
 
 def test_curves_leave_out_what_was_inherited():
@@ -226,11 +226,10 @@ def test_labels_of_curves_keep_their_distance_in_every_panel():
         ]
         for i in range(5)
     }
-    panels = [("dev", "a", 100), ("loss", "b", 1)]
-    looks = lambda name: ("black", "o", "-")
-    for axes in plots.curves_figure(curves, panels, height=7.2, looks=looks).axes:
-        levels = [label.get_position()[1] for label in axes.texts]
-        assert min(np.diff(levels)) > 0.06 * np.diff(axes.get_ylim())
+    looks = dict.fromkeys(curves, plots.style("black", "o", "-"))
+    for axes in plots.curves_figure(curves, {"dev": "a, %", "loss": "b"}, looks, height=7.2).axes:
+        levels = [label.get_position()[1] for label in axes.texts]  # shares of the axes' height
+        assert min(np.diff(levels)) > 0.06
 
 
 def test_pictures_of_pretraining(tmp_path):
