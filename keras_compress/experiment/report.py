@@ -1,17 +1,18 @@
 """The report of any folder of cells: report.json (for machines), report.md and report.html (for
-people), with pictures; and its table for the terminal."""
+people), with pictures; and its table for the terminal. What the tables hold stands in report.toml."""
 
 import base64
 import itertools
 import json
 import math
 import string
+import tomllib
 from pathlib import Path
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from keras_compress.experiment.compare import (
-    cost_of,
     difference_of,
     entries_of,
     metric_name,
@@ -20,25 +21,20 @@ from keras_compress.experiment.compare import (
     read_cells,
     read_costs,
 )
+from keras_compress.experiment.plots import pictures
 from keras_compress.experiment.recipe import FOLDER, read_toml
-from keras_compress.files import DATA_FOLDER, atomic_write, read_json
+from keras_compress.files import DATA_FOLDER, atomic_write, read_json, write_json
 
+HERE = Path(__file__).parent
+RESULTS, *TABLES = tomllib.loads((HERE / "report.toml").read_text(encoding="utf-8"))["table"]
 FILE_KEYS = (
     *("format", "bytes", "gzip_bytes", "latency_ms_p50", "latency_ms_p90", "accuracy", "agreement"),
     "times_as_fast",
 )
 MODEL_KEYS = (
     *("name", "parameters", "encoder_parameters", "flops", "metric", "accuracy", "accuracy_se"),
-    *(
-        "num_examples",
-        "seeds",
-        "agreement",
-        "file_bytes",
-        "latency_ms_p50",
-        "latency_ms_p90",
-        "files",
-    ),
-    *("times_as_fast", "data", "role"),
+    *("num_examples", "seeds", "agreement", "file_bytes", "latency_ms_p50", "latency_ms_p90"),
+    *("files", "times_as_fast", "data", "role"),
 )
 NOISE = 0.15  # equal work, timed twice on a machine that others use, differed by up to 8 %
 MADE_SET = (
@@ -46,76 +42,24 @@ MADE_SET = (
     "path works; claims about methods rest on public sets."
 )
 NONE = "–"
-# Tables: {column: format of a row}; a cell is empty where a value is missing, % signs are left out.
-PAIR = "{X[difference]:+.1%} [{X[low]:+.1%}, {X[high]:+.1%}]"
-TIMES = {
-    "ms p50 / p90": "{latency_ms_p50:,.2f} / {latency_ms_p90:,.2f}",
-    "faster": "{times_as_fast:.2f}×",
+PAIR = "{difference:+.1%} [{low:+.1%}, {high:+.1%}]"
+INTERVAL = "(95 % interval {low:+.1%} to {high:+.1%})"
+VERDICTS = {
+    "better": f"It is {{size:.1%}} points better than {{baseline}} {INTERVAL}.",
+    "worse": f"It is {{size:.1%}} points worse than {{baseline}} {INTERVAL}: here the method did not pay.",
+    "cannot tell": f"Its difference from {{baseline}}, {{difference:+.1%}} points {INTERVAL}, is too "
+    "small to tell on {n:,} examples.",
 }
-RESULTS = {
-    "data": "{data}",
-    "method": "{method}",
-    "test, % ± SE": "{accuracy:.1%} ± {accuracy_se:.1%}",
-    "SD of seeds": "{seed_spread:.1%}",
-    "minus the better baseline [95 %]": PAIR.replace("X", "vs_baseline")
-    + " ({vs_baseline[baseline]})",
-    "minus predecessor [95 %]": PAIR.replace("X", "vs_predecessor"),
-    "seeds": "{seeds:,}",
-    "examples": "{num_examples}",
-    "MB float / int8": "{costs[float32][bytes]:.1M} / {costs[int8][bytes]:.1M}",
-    "times as fast float / int8": "{costs[float32][times_as_fast]:.2f} / {costs[int8][times_as_fast]:.2f}",
-    "file, MB": "{bytes:.2M}",
-    "gzip, MB": "{gzip_bytes:.2M}",
-    "parameters": "{parameters:,}",
-    "masked words, dev %": "{pretraining[dev]:.1%}",
-    "sentences, dev % ± SE": "{pretraining[sentence_accuracy]:.1%} ± {pretraining[sentence_se]:.1%}",
-    "by length alone, %": "{pretraining[sentence_by_length]:.1%}",
-}
-SIZES = {
-    "model": "{name}",
-    "data": "{data}",
-    "agreement, %": "{agreement:.1%}",
-    "parameters": "{parameters:,}",
-    "encoder": "{encoder_parameters:,}",
-    "GFLOPs": "{flops:,.2G}",
-    "MB": "{file_bytes:,.1M}",
-    "bytes": "{file_bytes:,}",
-    "smaller": "{smaller:.2f}×",
-    **TIMES,
-}
-FILES = {
-    "file": "{name} {format}",
-    "data": "{data}",
-    "MB": "{bytes:,.1M}",
-    "MB, gzip": "{gzip_bytes:,.1M}",
-    "bytes": "{bytes:,}",
-    "smaller": "{smaller:.2f}×",
-    "accuracy or F1, %": "{accuracy:.1%}",
-    "agreement, %": "{agreement:.1%}",
-    **TIMES,
-}
-PAIRS = {
-    "model": "{model}",
-    "minus": "{baseline}",
-    "difference": "{difference:+.1%}",
-    "95 % interval": "{low:+.1%} to {high:+.1%}",
-    "verdict": "{verdict}",
-    "examples": "{n:,}",
-}
-ENGINES = {
-    "engine": "{name}",
-    "ms p50 / p90": TIMES["ms p50 / p90"],
-    "time": "{time:.2f}",
-}
-CONFUSIONS = {"true": "{true}", "predicted": "{predicted}", "errors": "{errors}", "of": "{of:,}"}
 
 
 class _Form(string.Formatter):
-    """Formats with M and G for millions and billions, lists with commas, and without % signs."""
+    """Formats with M and G for millions and billions, differences, lists, and without % signs."""
 
     def format_field(self, value, spec):
         if value is None or value == []:
             raise ValueError
+        if isinstance(value, dict):
+            return fill(PAIR, value)
         if isinstance(value, list):
             return ", ".join(map(str, value))
         scale = {"M": 1e6, "G": 1e9}.get(spec[-1:])
@@ -125,7 +69,7 @@ class _Form(string.Formatter):
 def fill(form, row):
     """A format string with the values of a row; NONE where a value is missing."""
     try:
-        return _Form().vformat(form, (row,), row)
+        return _Form().vformat(form, (), row)
     except (TypeError, KeyError, ValueError):
         return NONE
 
@@ -146,33 +90,33 @@ def report_of(folder):
         every one of MODEL_KEYS), `comparisons` (dicts with data, model, baseline, difference, low,
         high, n), `engines` (None, or model and rows of name, latency_ms_p50, latency_ms_p90),
         `curves` ({model: rows of stage, step, loss, ..}), `confusion` (None, or labels, matrix,
-        model), `pooled` (rows of `pool_cells` with `costs`) and `lines` (differences in words).
+        model), `pooled` (rows of `pool_cells`) and `lines` (differences in words).
     Raises:
         ValueError: if there are no cells.
     """
     own = DATA_FOLDER / "results" / str(folder)
-    folder = own if own.is_dir() else Path(folder)
+    folder = (own if own.is_dir() else Path(folder)).resolve()
     run = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     place = folder / run.get("cells", ".")
-    cells, costs = read_cells(place), read_costs(place)
+    cells = read_cells(place)
     if not cells:
         raise ValueError(
             f"A study must have cells (run it first). Received: {folder}, which has none."
         )
-    name = run["content"]["name"] if run else folder.resolve().name
-    known = FOLDER / f"{name}.toml"
+    known = FOLDER / f"{folder.name}.toml"
     recipe = run.get("content") or (read_toml(known) if known.is_file() else {})
-    entries, pooled = entries_of(cells), pool_cells(cells)
-    for row, entry in zip(pooled, entries):
-        row["costs"] = {} if "file" in entry else cost_of(entry, costs)
-    models = [_model(*both) for both in zip(pooled, entries) if "file" not in both[1]]
-    sets = list(dict.fromkeys(row["data"] for row in pooled))
-    alone = [e for e in entries if "file" not in e and len(sets) == 1]
-    shown = sorted((e for e in alone if "confusion" in e), key=lambda e: bool(e.get("role")))
+    entries = entries_of(cells)
+    pooled = pool_cells(entries, read_costs(place))
+    models = [entry for entry in entries if not entry["file"]]
+    sets = list(dict.fromkeys(entry["data"] for entry in entries))
+    alone = models if len(sets) == 1 else []
+    confused = [
+        _confusion(e) for e in sorted(alone, key=lambda e: bool(e["role"])) if "confusion" in e
+    ]
+    engines = [{"model": e["method"], "rows": e["engines"]} for e in alone if "engines" in e]
     timed = next((file for row in pooled for file in row["costs"].values()), {})
-    lines = pooled_differences(cells, recipe.get("compare") or ())
     return {
-        "recipe": name,
+        "recipe": recipe.get("name", folder.name),
         "data": ", ".join(sets),
         "task": next((cell["task"] for cell in cells if "task" in cell), None),
         "created": run.get("created"),
@@ -181,27 +125,28 @@ def report_of(folder):
         "versions": run.get("versions"),
         **{key: timed.get(key) for key in ("device", "threads", "sequence_length")},
         "notes": [*run.get("notes", ()), *_notes(run, cells, sets)],
-        "models": models,
-        "comparisons": [row for entry in entries for row in _comparisons(entry, entries)],
-        "engines": next(
-            ({"model": e["method"], "rows": e["engines"]} for e in alone if "engines" in e), None
-        ),
+        "models": [_model(*both) for both in zip(entries, pooled) if not both[0]["file"]],
+        "comparisons": [row for entry in models for row in _comparisons(entry, models)],
+        "engines": next(iter(engines), None),
         "curves": {e["method"]: e["curve"] for e in alone if "curve" in e},
-        "confusion": _confusion_of(shown[0]) if shown else None,
+        "confusion": next(iter(confused), None),
         "pooled": pooled,
-        "lines": [f"{text}: {in_words(difference)}." for text, difference in lines],
+        "lines": [
+            f"{text}: {in_words(difference)}."
+            for text, difference in pooled_differences(entries, recipe.get("compare") or ())
+        ],
     }
 
 
-def _model(row, entry):
+def _model(entry, row):
     """A row of `models`: what `pool_cells` says of a model, and its sizes and times."""
     files = entry.get("files") or [{**file, "format": name} for name, file in row["costs"].items()]
     main = next((f for f in files if f["format"] == "float32"), next(iter(files), {}))
     same = [cell["agreement"] for cell in entry["cells"] if "agreement" in cell]
     facts = {
         **main,
+        **entry,
         **row,
-        **{key: entry.get(key) for key in ("encoder_parameters", "flops")},
         "name": row["method"],
         "agreement": float(np.mean(same)) if same else None,
         "file_bytes": main.get("bytes"),
@@ -210,33 +155,32 @@ def _model(row, entry):
     return {key: facts.get(key) for key in MODEL_KEYS}
 
 
-def _comparisons(entry, entries):
+def _comparisons(entry, models):
     """A compressed model minus the predecessor, the control and the baselines of its size."""
-    for other in entries if not entry.get("role") and "file" not in entry else ():
-        sizes = {entry.get("size"), other.get("size")}
-        fair = len(sizes) == 1 or None in sizes
-        if "file" not in other and other.get("role") in ("predecessor", "control", "baseline"):
-            difference = (fair or other["role"] != "baseline") and difference_of(entry, [other])
+    for other in models if not entry["role"] else ():
+        fair = entry["size"] == other["size"] or None in (entry["size"], other["size"])
+        if other["role"] in ("predecessor", "control") or (other["role"] == "baseline" and fair):
+            difference = difference_of(entry, [other])
             if difference:
                 yield {"data": entry["data"], "model": entry["method"], **difference}
 
 
-def _confusion_of(entry):
+def _confusion(entry):
     matrix = np.zeros([len(entry["labels"])] * 2, int)
-    for true, predicted, count in entry["confusion"]:
-        matrix[true, predicted] = count
+    true, predicted, count = np.transpose(entry["confusion"])
+    matrix[true, predicted] = count
     return {"labels": entry["labels"], "matrix": matrix.tolist(), "model": entry["method"]}
 
 
 def _notes(run, cells, sets):
+    files = [{**file, "name": cell["method"]} for cell in cells for file in cell.get("files", ())]
     notes = [f"{c['method']} on {c['data']}: {c['choice']}." for c in cells if "choice" in c]
-    files = [(cell["method"], file) for cell in cells for file in cell.get("files", ())]
     notes += [
-        f"{name} {file['format']} was written although {file['drift']}."
-        for name, file in files
+        f"{file['name']} {file['format']} was written although {file['drift']}."
+        for file in files
         if file.get("drift")
     ]
-    reasons = dict.fromkeys(file["no_metadata"] for _, file in files if file.get("no_metadata"))
+    reasons = dict.fromkeys(file["no_metadata"] for file in files if file.get("no_metadata"))
     notes += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
     notes += [note for cell in cells for note in cell.get("engine_notes", ())]
     if run:
@@ -257,12 +201,10 @@ def write_report(folder, report):
     Returns:
         Path of report.html.
     """
-    from jinja2 import Environment, FileSystemLoader
-
-    from keras_compress.experiment.plots import pictures
-
-    report = _plain(report)
-    folder, drawn = Path(folder), pictures(report)
+    folder = Path(folder)
+    # JSON has no nan and no inf: they become null.
+    report = json.loads(json.dumps(report), parse_constant=lambda name: None)
+    drawn = pictures(report)
     for name, _, _, png in drawn:
         with atomic_write(folder / "pictures" / f"{name}.png", "wb") as file:
             file.write(png)
@@ -272,56 +214,41 @@ def write_report(folder, report):
         "tables": _tables(report),
         "pictures": drawn,
         "base64": lambda png: base64.b64encode(png).decode(),
-        "width": lambda png: int.from_bytes(png[16:20], "big") // 2,  # in CSS pixels
         "markdown_table": markdown_table,
     }
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=lambda name: name.endswith("html"),
+        loader=FileSystemLoader(HERE),
+        autoescape=select_autoescape(),
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     for name in ("report.md", "report.html"):
         with atomic_write(folder / name) as file:
-            file.write(environment.get_template(name).render(page) + "\n")
-    with atomic_write(folder / "report.json") as file:
-        json.dump(report, file, indent=1, ensure_ascii=False, allow_nan=False)
+            file.write(environment.get_template(name).render(page))
+    write_json(folder / "report.json", report)
     return folder / "report.html"
 
 
 def write_picture(report, path):
     """Writes the picture of all models' intervals, and beside it that of pre-training if there is any."""
-    from keras_compress.experiment.plots import pictures
-
     path = Path(path)
     names = {"intervals": path, "pretraining": path.with_stem(path.stem + "-curves")}
-    for name, _, _, png in pictures({**report, "models": [], "curves": {}, "confusion": None}):
+    for name, _, _, png in pictures(report):
         if name in names:
             with atomic_write(names[name], "wb") as file:
                 file.write(png)
 
 
-def _plain(value):
-    """The same with plain Python values; numbers that JSON lacks (nan, inf) become None."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def headline(report):
     """What compression cost and gained: (sentence, further sentences) of each compressed model, plain
     when it did not pay, too; of several data sets the pooled differences."""
-    rows = report["models"]
+    rows, result = report["models"], []
     if len({row["data"] for row in rows}) > 1 and report["lines"]:
         return [(line, "") for line in report["lines"]]
-    first = next((row for row in rows if row["role"] == "predecessor"), None)
+    first = next((row for row in rows if row["role"] == "predecessor"), {"accuracy": 0})
     linear = next((row["accuracy"] for row in rows if row["name"] == "tfidf"), 0)
-    result = []
-    for row in rows if first and first["accuracy"] else ():
+    for row in rows if first["accuracy"] else ():
         if row["role"]:
             continue
         share = row["accuracy"] / first["accuracy"]
@@ -335,7 +262,7 @@ def headline(report):
         if row["times_as_fast"]:
             text += _speed(row, first)
         more = [
-            fill(_verdict(pair)[1], pair)
+            fill(VERDICTS[_verdict(pair)], {**pair, "size": abs(pair["difference"])})
             for pair in report["comparisons"]
             if pair["model"] == row["name"] and pair["baseline"] != first["name"]
         ]
@@ -345,12 +272,10 @@ def headline(report):
                 f"({100 * linear:.1f} %)."
             )
         result.append((text + ".", " ".join(more)))
-    return result or [
-        (
-            "No compressed model stands beside its predecessor here; the tables show what was measured.",
-            "",
-        )
-    ]
+    none = (
+        "No compressed model stands beside its predecessor here; the tables show what was measured."
+    )
+    return result or [(none, "")]
 
 
 def _speed(row, first):
@@ -364,44 +289,33 @@ def _speed(row, first):
 
 
 def _verdict(pair):
-    """(verdict, sentence) of a difference with its interval."""
-    interval = "(95 % interval {low:+.1%} to {high:+.1%})"
-    if pair["low"] > 0:
-        return "better", f"It is {{difference:.1%}} points better than {{baseline}} {interval}."
-    if pair["high"] < 0:
-        points = f"{-100 * pair['difference']:.1f}"
-        return (
-            "worse",
-            f"It is {points} points worse than {{baseline}} {interval}: here the method did not pay.",
-        )
-    return (
-        "cannot tell",
-        f"Its difference from {{baseline}}, {{difference:+.1%}} points {interval}, is too small to tell "
-        "on {n:,} examples.",
-    )
+    return "better" if pair["low"] > 0 else "worse" if pair["high"] < 0 else "cannot tell"
 
 
 def in_words(pooled):
     """A pooled difference with its interval, seed by seed and data set by data set."""
     seeds = ", ".join(f"{100 * value:+.1f}" for value in pooled["by_seed"])
-    each = [f"{data} {fill(PAIR, {'X': pair})}" for data, pair in pooled["by_set"].items()]
+    each = [f"{data} {fill(PAIR, pair)}" for data, pair in pooled["by_set"].items()]
     more = f"; {', '.join(each)}" * (len(each) > 1)
-    return f"{fill(PAIR, {'X': pooled})}, SE {100 * pooled['se']:.2f}; seed by seed {seeds}{more}"
+    return f"{fill(PAIR, pooled)}, SE {100 * pooled['se']:.2f}; seed by seed {seeds}{more}"
 
 
 def results(report):
-    """(header, rows of str) of the results of all models and files."""
-    made = any(row["pretraining"] for row in report["pooled"])
-    columns = {k: v for k, v in RESULTS.items() if made or k != "parameters"}
-    return table(columns, report["pooled"], keep=8)
+    """[header, *rows of str] of the results of all models and files."""
+    columns = RESULTS["columns"]
+    if not any(row["pretraining"] for row in report["pooled"]):
+        columns = {name: form for name, form in columns.items() if name != "parameters"}
+    return table(columns, report["pooled"], RESULTS["keep"])
 
 
 def table_text(report):
     """The Markdown table of a report, and below it what is pooled over data sets and sizes."""
-    lines = [markdown_table(*results(report)), ""]
-    lines.append(
-        "Mean over seeds. SE and intervals are over test examples (paired, averaged over seeds first)."
-    )
+    header, *rows = results(report)
+    lines = [
+        markdown_table(header, rows),
+        "",
+        "Mean over seeds. SE and intervals are over test examples (paired, averaged over seeds first).",
+    ]
     if report["device"]:
         lines.append(
             f"Times as fast: median latency of the predecessor's float file over this file's, both measured "
@@ -416,52 +330,37 @@ def table_text(report):
 
 def _tables(report):
     """List of (title, note, header, rows of str)."""
-    sets, engines = {report["data"]}, report["engines"] or {"model": "", "rows": []}
-    first = {m["data"]: m["file_bytes"] for m in report["models"] if m["role"] == "predecessor"}
+    models, confusion = report["models"], report["confusion"]
+    first = {m["data"]: m["file_bytes"] for m in models if m["role"] == "predecessor"}
+    engines = report["engines"]["rows"] if report["engines"] else []
 
-    def smaller(row, model):
-        sizes = first.get(model["data"]), row.get("file_bytes", row.get("bytes"))
-        data = None if model["data"] in sets else model["data"]
-        return {**row, "data": data, "smaller": sizes[0] / sizes[1] if all(sizes) else None}
+    def sized(model, row):
+        """A model or a file of it; the data set is named where there are several."""
+        large, small = first.get(model["data"]), row["bytes"]
+        facts = {"name": model["name"], "smaller": large and small and large / small}
+        return {**row, **facts, "data": None if model["data"] == report["data"] else model["data"]}
 
-    files = [smaller({**f, "name": m["name"]}, m) for m in report["models"] for f in m["files"]]
-    pairs = [{**c, "verdict": _verdict(c)[0]} for c in report["comparisons"] if c["data"] in sets]
-    base = engines["rows"] and engines["rows"][0]["latency_ms_p50"]
-    tables = [
-        (
-            "Results",
-            "On test. ± is one standard error over the test examples. Intervals: 95 %, paired.",
-            results(report),
-        ),
-        (
-            "Sizes and times",
-            "Smaller and faster: against the predecessor. Encoder: transformer layers alone. "
-            "1 MB = 1,000,000 bytes.",
-            table(SIZES, [smaller(model, model) for model in report["models"]]),
-        ),
-        (
-            "Paired differences",
-            "In points, on the same test examples; a difference counts where the interval "
-            "excludes zero.",
-            table(PAIRS, pairs),
-        ),
-        ("Exported files", "Agreement: with the predecessor.", table(FILES, files)),
-        (
-            "Engines",
-            f"The exported graph of {engines['model']} in one process, one thread, batch 1, taking turns "
-            "after a warm-up; ONNX Runtime with all of its optimisations. Time: over that of the first row.",
-            table(ENGINES, [{**r, "time": r["latency_ms_p50"] / base} for r in engines["rows"]]),
-        ),
-        (
-            "Most frequent confusions",
-            f"Of {(report['confusion'] or {}).get('model')}.",
-            table(CONFUSIONS, _errors(**(report["confusion"] or {}))[:8]),
-        ),
+    rows = [
+        [sized(model, {**model, "bytes": model["file_bytes"]}) for model in models],
+        [
+            {**c, "verdict": _verdict(c)}
+            for c in report["comparisons"]
+            if c["data"] == report["data"]
+        ],
+        [sized(model, file) for model in models for file in model["files"]],
+        [{**row, "time": row["latency_ms_p50"] / engines[0]["latency_ms_p50"]} for row in engines],
+        _errors(confusion["labels"], confusion["matrix"])[:8] if confusion else [],
     ]
-    return [(title, note, header, rows) for title, note, (header, *rows) in tables if rows]
+    tables = [(RESULTS, results(report))]
+    tables += [(about, table(about["columns"], here)) for about, here in zip(TABLES, rows)]
+    return [
+        (about["title"], fill(about["note"], report), header, lines)
+        for about, (header, *lines) in tables
+        if lines
+    ]
 
 
-def _errors(labels=(), matrix=(), model=None):
+def _errors(labels, matrix):
     """Pairs of classes by the number of errors, most first."""
     errors = [
         {"true": labels[i], "predicted": labels[j], "errors": count, "of": sum(row)}
@@ -472,9 +371,8 @@ def _errors(labels=(), matrix=(), model=None):
     return sorted(errors, key=lambda row: -row["errors"])
 
 
-def markdown_table(header, *rows):
-    """A pipe table; all columns but the first are aligned right. `rows` may be one list of them."""
-    rows = rows[0] if len(rows) == 1 and rows[0] and isinstance(rows[0][0], (list, tuple)) else rows
+def markdown_table(header, rows):
+    """A pipe table; all columns but the first are aligned right."""
     lines = [header, ["---"] + ["--:"] * (len(header) - 1), *rows]
     return "\n".join(
         "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
