@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+from scipy.optimize import isotonic_regression
 
 from keras_compress.experiment.compare import metric_name
 
@@ -123,10 +124,10 @@ AXES = {  # {name: (label, model or file -> value or None)}
 }
 
 
-def new_figure(width, height, rows=1, columns=1):
+def new_figure(width, height, rows=1, columns=1, sharex=False):
     """(figure, array of axes), without the global state of pyplot."""
     figure = Figure((width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, sharex=columns == 1).ravel()
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex).ravel()
 
 
 def to_png(figure):
@@ -199,7 +200,7 @@ def curves_figure(curves, panels, looks, height=3.6):
     panels = {key: label for key, label in panels.items() if any(lines[key].values())}
     if not panels:
         return None
-    figure, all_axes = new_figure(4.8, height, len(panels))
+    figure, all_axes = new_figure(4.8, height, len(panels), sharex=True)
     for axes, (key, label) in zip(all_axes, panels.items()):
         ends = []
         for name, points in lines[key].items():
@@ -215,14 +216,20 @@ def curves_figure(curves, panels, looks, height=3.6):
     return figure
 
 
+def apart(places, gap, low=-np.inf, high=np.inf):
+    """The places nearest to these, in ascending order, that are `gap` apart and within two bounds."""
+    steps = gap * np.arange(len(places))
+    moved = isotonic_regression(np.asarray(places) - steps).x + steps
+    return np.clip(moved, low + steps, high - steps[::-1])
+
+
 def _name(axes, points, gap):
     """Writes the names of (x, y, name, colour) to the right of the axes, in the order of y and at
     least `gap` apart, as a share of the axes' height, and draws a line from each to its point."""
-    (low, high), level = axes.get_ylim(), -np.inf
-    for above, (x, y, name, colour) in zip(
-        range(len(points))[::-1], sorted(points, key=itemgetter(1))
-    ):
-        level = min(max((y - low) / (high - low), level + gap), 1 - gap * above)
+    low, high = axes.get_ylim()
+    points = sorted(points, key=itemgetter(1))
+    levels = apart([(y - low) / (high - low) for _, y, _, _ in points], gap, 0, 1)
+    for level, (x, y, name, colour) in zip(levels, points):
         line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5}
         axes.annotate(
             name,
