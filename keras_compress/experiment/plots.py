@@ -7,6 +7,7 @@ from operator import itemgetter
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from scipy.optimize import isotonic_regression
@@ -106,9 +107,8 @@ def pictures(report):
             (
                 "confusion",
                 f"Confusion of the classes: {confusion and confusion['model']}",
-                "Row: truth; column: prediction. Off the diagonal: number of errors (the darker, the "
-                "larger the share of its row). On the diagonal: % right. Class N: line N of labels.txt, "
-                "from 0, where the font lacks a character.",
+                "Row: truth; column: prediction; in % of the row, 0 for less than half of one. Class N: line "
+                "N of labels.txt, from 0, where the font lacks a character.",
                 confusion and _confusion(confusion["labels"], confusion["matrix"]),
             ),
         ]
@@ -136,34 +136,31 @@ def to_png(figure):
     return buffer.getvalue()
 
 
-def _scatter(models, name, metric, look):
-    label, value_of = AXES[name]
+def _scatter(models, axis, metric, look):
+    label, value_of = AXES[axis]
     points = [model for model in models if value_of(model)]
     if not points:
         return None
-    height = max(3.6, 1 + 0.19 * len(points))
-    figure, (axes,) = new_figure(5.2, height)
+    figure, (axes,) = new_figure(5.2, max(3.6, 0.24 * len(points)))
     names = []
     for model in points:
         x, y, mark = value_of(model), 100 * model["accuracy"], look[model["name"]]
-        axes.errorbar(x, y, 196 * model["accuracy_se"], color=mark["color"], alpha=0.35)
-        axes.plot(x, y, **mark, markersize=7)
+        axes.errorbar(x, y, 196 * model["accuracy_se"], **mark, markersize=7, elinewidth=0.5)
         names.append((x, y, model["name"], mark["color"]))
         for file in model["files"]:
-            if file["format"] == "int8" and value_of(file) and file["accuracy"] is not None:
-                line = (x, value_of(file)), (y, 100 * file["accuracy"])
+            if file["format"] == "int8" and value_of(file) and file["accuracy"]:
                 hollow = {"markevery": [1], "markerfacecolor": "white", "linewidth": 0.5}
-                axes.plot(*line, **{**mark, **hollow, "linestyle": "-"}, zorder=1.5)
+                axes.plot([x, value_of(file)], [y, 100 * file["accuracy"]], **mark, **hollow)
     axes.set_xlim(0)
     low, high = axes.get_ylim()
     references = {m["name"]: 100 * m["accuracy"] for m in models if m["role"] == "reference"}
     for value in references.values():
         if 2 * low - high <= value <= 2 * high - low:  # others would squeeze all else
             axes.axhline(value, **REFERENCE)
-    told = ", ".join(f"{name} {value:.1f} %" for name, value in references.items())
-    axes.set_xlabel(f"{label}\ndashed: {told}" if told else label)
+    told = [f"{name} {value:.1f} %" for name, value in references.items()]
+    axes.set_xlabel(f"{label}\ndashed: {', '.join(told) or 'none'}")
     axes.set_ylabel(f"{metric}, %")
-    _name(axes, names, 0.19 / (height - 1))
+    _name(axes, names)
     return figure
 
 
@@ -190,20 +187,18 @@ def curves_figure(curves, panels, looks, height=3.6):
         curves: {name: rows of step and keys}. panels: {key: label}; one with a % sign is in percent.
         looks: {name: `style`}.
     """
-    lines = {
-        key: {
-            name: [(row["step"], row[key]) for row in rows if row.get(key) is not None]
-            for name, rows in curves.items()
-        }
-        for key in panels
+    panels = {
+        key: label
+        for key, label in panels.items()
+        if any(row.get(key) is not None for rows in curves.values() for row in rows)
     }
-    panels = {key: label for key, label in panels.items() if any(lines[key].values())}
     if not panels:
         return None
     figure, all_axes = new_figure(4.8, height, len(panels), sharex=True)
     for axes, (key, label) in zip(all_axes, panels.items()):
         ends = []
-        for name, points in lines[key].items():
+        for name, rows in curves.items():
+            points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
             if points:
                 x, y = np.transpose(points) * [[1], [100 if "%" in label else 1]]
                 marker = looks[name]["marker"] if key.startswith("dev") else None
@@ -211,7 +206,7 @@ def curves_figure(curves, panels, looks, height=3.6):
                 ends.append((x[-1], y[-1], name, looks[name]["color"]))
         axes.set_ylabel(label)
         axes.margins(x=0.02, y=0.08)
-        _name(axes, ends, 0.235 * len(panels) / height)
+        _name(axes, ends)
     all_axes[-1].set_xlabel("update")
     return figure
 
@@ -223,11 +218,12 @@ def apart(places, gap, low=-np.inf, high=np.inf):
     return np.clip(moved, low + steps, high - steps[::-1])
 
 
-def _name(axes, points, gap):
-    """Writes the names of (x, y, name, colour) to the right of the axes, in the order of y and at
-    least `gap` apart, as a share of the axes' height, and draws a line from each to its point."""
+def _name(axes, points):
+    """Writes the names of (x, y, name, colour) to the right of the axes, in the order of y, and draws
+    a line from each to its point."""
     low, high = axes.get_ylim()
     points = sorted(points, key=itemgetter(1))
+    gap = 0.18 * axes.figure.dpi / axes.bbox.height  # 0.18 inches, as a share of the axes' height
     levels = apart([(y - low) / (high - low) for _, y, _, _ in points], gap, 0, 1)
     for level, (x, y, name, colour) in zip(levels, points):
         line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5}
@@ -240,7 +236,7 @@ def _name(axes, points, gap):
             fontsize=8.5,
             va="center",
             annotation_clip=False,
-            arrowprops={**line, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 2},
+            arrowprops={**line, "relpos": (0, 0.5)},
         )
 
 
@@ -259,7 +255,7 @@ def _intervals(rows, look):
             axes.errorbar(100 * row["accuracy"], place, xerr=196 * row["accuracy_se"], **mark)
             if place and row["size"] != here[place - 1]["size"]:
                 axes.axhline(place - 0.5, color=PALE, linewidth=0.8)
-        axes.set_yticks(range(len(here)), [row["method"] for row in here])
+        axes.set(yticks=range(len(here)), yticklabels=[row["method"] for row in here])
         axes.set(ylim=(len(here) - 0.4, -0.6), xlabel=f"test {metric_name(here)}, %")
         axes.grid(False, axis="y")
         title = f"{here[0]['data']} ({here[0]['num_examples']:,} examples)"
@@ -289,30 +285,30 @@ def _pretraining(rows):
 
 
 def _confusion(labels, matrix):
-    """Errors of the classes that have most of them, at most `MAX_CLASSES`."""
+    """The classes that have most errors, at most `MAX_CLASSES`; in percent of a row."""
+    from sklearn.metrics import ConfusionMatrixDisplay
+
     matrix = np.array(matrix)
-    total = matrix.sum(axis=1)
-    wrong = total + matrix.sum(axis=0) - 2 * matrix.diagonal()
-    chosen = np.sort(np.argsort(-wrong, kind="stable")[:MAX_CLASSES])
-    share = (matrix / np.maximum(total, 1)[:, None])[np.ix_(chosen, chosen)]
-    errors, count = share - np.diag(share.diagonal()), len(chosen)
-    side = max(0.27 * count, 0.9)
+    errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+    chosen = np.sort(np.argsort(-errors, kind="stable")[:MAX_CLASSES])
+    percent = 100 * matrix[chosen] / np.maximum(matrix[chosen].sum(axis=1, keepdims=True), 1)
+    names, side = [_drawable(labels[row], row) for row in chosen], max(0.27 * len(chosen), 0.9)
     figure, (axes,) = new_figure(2.2 + side, 1.9 + side)
-    darkest = 2 * max(errors.max(), 0.05)  # twice: on the darker colours no figure is legible
-    axes.pcolormesh(errors, cmap="Blues", vmin=0, vmax=darkest, edgecolors=PALE, linewidth=0.5)
-    for (i, row), (j, column) in itertools.product(enumerate(chosen), repeat=2):
-        here = {"ha": "center", "va": "center", "fontsize": 8}
-        if i == j and total[row]:
-            axes.text(j + 0.5, i + 0.5, f"{100 * share[i, i]:.0f}", color=GREY, **here)
-        elif matrix[row, column]:
-            axes.text(j + 0.5, i + 0.5, matrix[row, column], **here)
-    names = [_drawable(labels[row], row) for row in chosen]
-    axes.set_xticks(np.arange(count) + 0.5, names, rotation=90, fontsize=8)
-    axes.set_yticks(np.arange(count) + 0.5, names, fontsize=8)
-    axes.invert_yaxis()
+    shown = ConfusionMatrixDisplay(percent[:, chosen], display_labels=names).plot(
+        ax=axes,
+        cmap="Blues",
+        colorbar=False,
+        xticks_rotation="vertical",
+        values_format=".0f",
+        im_kw={"norm": PowerNorm(0.5)},
+        text_kw={"fontsize": 8},
+    )
+    for text, value in zip(shown.text_.flat, shown.confusion_matrix.flat):
+        text.set_visible(value > 0)
+    part = f" (the {len(chosen)} of {len(labels)} classes with most errors)"
+    axes.set(xlabel="predicted" + part * (len(chosen) < len(labels)), ylabel="true")
+    axes.tick_params(labelsize=8)
     axes.grid(False)
-    part = f" (the {count} of {len(labels)} classes with most errors)" * (count < len(labels))
-    axes.set(xlabel="predicted" + part, ylabel="true")
     return figure
 
 
