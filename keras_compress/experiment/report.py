@@ -1,12 +1,11 @@
 """The report of any folder of cells: report.json (for machines), report.md and report.html (for
 people), with pictures; and its table for the terminal. What the tables hold stands in report.toml."""
 
-import base64
-import itertools
 import json
 import math
 import string
 import tomllib
+from base64 import b64encode
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,8 @@ from keras_compress.experiment.recipe import FOLDER, read_toml
 from keras_compress.files import DATA_FOLDER, atomic_write, read_json, write_json
 
 HERE = Path(__file__).parent
-RESULTS, *TABLES = tomllib.loads((HERE / "report.toml").read_text(encoding="utf-8"))["table"]
+WORDS = tomllib.loads((HERE / "report.toml").read_text(encoding="utf-8"))
+RESULTS, *TABLES = WORDS["table"]
 FILE_KEYS = (
     *("format", "bytes", "gzip_bytes", "latency_ms_p50", "latency_ms_p90", "accuracy", "agreement"),
     "times_as_fast",
@@ -43,27 +43,19 @@ MADE_SET = (
 )
 NONE = "–"
 PAIR = "{difference:+.1%} [{low:+.1%}, {high:+.1%}]"
-INTERVAL = "(95 % interval {low:+.1%} to {high:+.1%})"
-VERDICTS = {
-    "better": f"It is {{size:.1%}} points better than {{baseline}} {INTERVAL}.",
-    "worse": f"It is {{size:.1%}} points worse than {{baseline}} {INTERVAL}: here the method did not pay.",
-    "cannot tell": f"Its difference from {{baseline}}, {{difference:+.1%}} points {INTERVAL}, is too "
-    "small to tell on {n:,} examples.",
-}
 
 
 class _Form(string.Formatter):
-    """Formats with M and G for millions and billions, differences, lists, and without % signs."""
+    """Formats as report.toml says; a list without brackets, a paired difference as PAIR."""
 
     def format_field(self, value, spec):
-        if value is None or value == []:
+        if value in (None, []):
             raise ValueError
         if isinstance(value, dict):
             return fill(PAIR, value)
-        if isinstance(value, list):
-            return ", ".join(map(str, value))
-        scale = {"M": 1e6, "G": 1e9}.get(spec[-1:])
-        return format(value / scale, spec[:-1] + "f") if scale else format(value, spec).rstrip("%")
+        if spec.endswith(("M", "G")):
+            value, spec = value / {"M": 1e6, "G": 1e9}[spec[-1]], spec[:-1] + "f"
+        return format(value, spec).strip("[]%")
 
 
 def fill(form, row):
@@ -75,10 +67,10 @@ def fill(form, row):
 
 
 def table(columns, rows, keep=1):
-    """[header, *rows of str]; after the first `keep` columns those without any value are left out."""
-    lines = [[fill(form, row) for form in columns.values()] for row in rows]
-    kept = [i < keep or any(line[i] != NONE for line in lines) for i in range(len(columns))]
-    return [list(itertools.compress(line, kept)) for line in (columns, *lines)]
+    """[header, *rows of str] of {column: format string}."""
+    filled = [[name, *(fill(form, row) for row in rows)] for name, form in columns.items()]
+    kept = [cells for i, cells in enumerate(filled) if i < keep or {*cells[1:]} != {NONE}]
+    return [list(line) for line in zip(*kept)]
 
 
 def report_of(folder):
@@ -94,7 +86,7 @@ def report_of(folder):
     Raises:
         ValueError: if there are no cells.
     """
-    own = DATA_FOLDER / "results" / str(folder)
+    own = DATA_FOLDER / "results" / folder
     folder = (own if own.is_dir() else Path(folder)).resolve()
     run = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     place = folder / run.get("cells", ".")
@@ -110,10 +102,8 @@ def report_of(folder):
     models = [entry for entry in entries if not entry["file"]]
     sets = list(dict.fromkeys(entry["data"] for entry in entries))
     alone = models if len(sets) == 1 else []
-    confused = [
-        _confusion(e) for e in sorted(alone, key=lambda e: bool(e["role"])) if "confusion" in e
-    ]
     engines = [{"model": e["method"], "rows": e["engines"]} for e in alone if "engines" in e]
+    confused = [e for e in alone if "confusion" in e]
     timed = next((file for row in pooled for file in row["costs"].values()), {})
     return {
         "recipe": recipe.get("name", folder.name),
@@ -127,13 +117,13 @@ def report_of(folder):
         "notes": [*run.get("notes", ()), *_notes(run, cells, sets)],
         "models": [_model(*both) for both in zip(entries, pooled) if not both[0]["file"]],
         "comparisons": [row for entry in models for row in _comparisons(entry, models)],
-        "engines": next(iter(engines), None),
+        "engines": engines[0] if engines else None,
         "curves": {e["method"]: e["curve"] for e in alone if "curve" in e},
-        "confusion": next(iter(confused), None),
+        "confusion": _confusion(min(confused, key=lambda e: bool(e["role"]))) if confused else None,
         "pooled": pooled,
         "lines": [
             f"{text}: {in_words(difference)}."
-            for text, difference in pooled_differences(entries, recipe.get("compare") or ())
+            for text, difference in pooled_differences(entries, recipe.get("compare", ()))
         ],
     }
 
@@ -141,7 +131,7 @@ def report_of(folder):
 def _model(entry, row):
     """A row of `models`: what `pool_cells` says of a model, and its sizes and times."""
     files = entry.get("files") or [{**file, "format": name} for name, file in row["costs"].items()]
-    main = next((f for f in files if f["format"] == "float32"), next(iter(files), {}))
+    main = next((file for file in files if file["format"] == "float32"), [*files, {}][0])
     same = [cell["agreement"] for cell in entry["cells"] if "agreement" in cell]
     facts = {
         **main,
@@ -175,11 +165,8 @@ def _confusion(entry):
 def _notes(run, cells, sets):
     files = [{**file, "name": cell["method"]} for cell in cells for file in cell.get("files", ())]
     notes = [f"{c['method']} on {c['data']}: {c['choice']}." for c in cells if "choice" in c]
-    notes += [
-        f"{file['name']} {file['format']} was written although {file['drift']}."
-        for file in files
-        if file.get("drift")
-    ]
+    drifted = [file for file in files if file.get("drift")]
+    notes += [f"{f['name']} {f['format']} was written although {f['drift']}." for f in drifted]
     reasons = dict.fromkeys(file["no_metadata"] for file in files if file.get("no_metadata"))
     notes += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
     notes += [note for cell in cells for note in cell.get("engine_notes", ())]
@@ -204,29 +191,12 @@ def write_report(folder, report):
     folder = Path(folder)
     # JSON has no nan and no inf: they become null.
     report = json.loads(json.dumps(report), parse_constant=lambda name: None)
+    write_json(folder / "report.json", report)
     drawn = pictures(report)
     for name, _, _, png in drawn:
-        with atomic_write(folder / "pictures" / f"{name}.png", "wb") as file:
-            file.write(png)
-    page = {
-        "report": report,
-        "summary": headline(report),
-        "tables": _tables(report),
-        "pictures": drawn,
-        "base64": lambda png: base64.b64encode(png).decode(),
-        "markdown_table": markdown_table,
-    }
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=select_autoescape(),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+        _write(folder / "pictures" / f"{name}.png", png)
     for name in ("report.md", "report.html"):
-        with atomic_write(folder / name) as file:
-            file.write(environment.get_template(name).render(page))
-    write_json(folder / "report.json", report)
+        _write(folder / name, _page(name, report, drawn).encode())
     return folder / "report.html"
 
 
@@ -236,8 +206,35 @@ def write_picture(report, path):
     names = {"intervals": path, "pretraining": path.with_stem(path.stem + "-curves")}
     for name, _, _, png in pictures(report):
         if name in names:
-            with atomic_write(names[name], "wb") as file:
-                file.write(png)
+            _write(names[name], png)
+
+
+def _write(path, content):
+    with atomic_write(path, "wb") as file:
+        file.write(content)
+
+
+def table_text(report):
+    """The Markdown table of a report, and below it what is pooled over data sets and sizes."""
+    return _page("report.txt", report)
+
+
+def _page(template, report, drawn=()):
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(
+        report=report,
+        pictures=drawn,
+        headline=headline,
+        tables=tables,
+        markdown_table=markdown_table,
+        base64=b64encode,
+    )
 
 
 def headline(report):
@@ -248,8 +245,8 @@ def headline(report):
         return [(line, "") for line in report["lines"]]
     first = next((row for row in rows if row["role"] == "predecessor"), {"accuracy": 0})
     linear = next((row["accuracy"] for row in rows if row["name"] == "tfidf"), 0)
-    for row in rows if first["accuracy"] else ():
-        if row["role"]:
+    for row in rows:
+        if row["role"] or not first["accuracy"]:
             continue
         share = row["accuracy"] / first["accuracy"]
         verb = "reaches" if share > 1 else "keeps" if share >= 0.9 else "keeps only"
@@ -259,10 +256,8 @@ def headline(report):
         )
         if row["file_bytes"] and first["file_bytes"]:
             text += f" at {100 * row['file_bytes'] / first['file_bytes']:.0f} % of the size"
-        if row["times_as_fast"]:
-            text += _speed(row, first)
         more = [
-            fill(VERDICTS[_verdict(pair)], {**pair, "size": abs(pair["difference"])})
+            fill(WORDS["verdicts"][_verdict(pair)], {**pair, "size": abs(pair["difference"])})
             for pair in report["comparisons"]
             if pair["model"] == row["name"] and pair["baseline"] != first["name"]
         ]
@@ -271,7 +266,7 @@ def headline(report):
                 "A linear model on TF-IDF does as well or better without any BERT "
                 f"({100 * linear:.1f} %)."
             )
-        result.append((text + ".", " ".join(more)))
+        result.append((f"{text}{_speed(row, first)}.", " ".join(more)))
     none = (
         "No compressed model stands beside its predecessor here; the tables show what was measured."
     )
@@ -280,6 +275,8 @@ def headline(report):
 
 def _speed(row, first):
     faster = row["times_as_fast"]
+    if not faster:
+        return ""
     as_much = (row["flops"] or 0) >= 0.99 * (first["flops"] or math.inf)
     if as_much and abs(faster - 1) < NOISE:
         return f" but computes as much as before (speed measured: {faster:.2f}x)"
@@ -300,37 +297,9 @@ def in_words(pooled):
     return f"{fill(PAIR, pooled)}, SE {100 * pooled['se']:.2f}; seed by seed {seeds}{more}"
 
 
-def results(report):
-    """[header, *rows of str] of the results of all models and files."""
-    columns = RESULTS["columns"]
-    if not any(row["pretraining"] for row in report["pooled"]):
-        columns = {name: form for name, form in columns.items() if name != "parameters"}
-    return table(columns, report["pooled"], RESULTS["keep"])
-
-
-def table_text(report):
-    """The Markdown table of a report, and below it what is pooled over data sets and sizes."""
-    header, *rows = results(report)
-    lines = [
-        markdown_table(header, rows),
-        "",
-        "Mean over seeds. SE and intervals are over test examples (paired, averaged over seeds first).",
-    ]
-    if report["device"]:
-        lines.append(
-            f"Times as fast: median latency of the predecessor's float file over this file's, both measured "
-            f"in one process; {report['device']}, {report['threads']} thread, batch 1, "
-            f"{report['sequence_length']} pieces."
-        )
-    if metric_name(report["models"]) == "entity F1":
-        lines.append("Tagging sets: entity F1, bootstrap over sentences.")
-    lines += [note for note in report["notes"] if note == MADE_SET]
-    return "\n".join([*lines, *report["lines"]]) + "\n"
-
-
-def _tables(report):
-    """List of (title, note, header, rows of str)."""
-    models, confusion = report["models"], report["confusion"]
+def tables(report):
+    """List of (title, note, header, rows of str); the first are the results of all models and files."""
+    models, rows = report["models"], report["pooled"]
     first = {m["data"]: m["file_bytes"] for m in models if m["role"] == "predecessor"}
     engines = report["engines"]["rows"] if report["engines"] else []
 
@@ -340,7 +309,11 @@ def _tables(report):
         facts = {"name": model["name"], "smaller": large and small and large / small}
         return {**row, **facts, "data": None if model["data"] == report["data"] else model["data"]}
 
-    rows = [
+    columns = dict(RESULTS["columns"])
+    if not any(row["pretraining"] for row in rows):
+        columns.pop("parameters")
+    made = [table(columns, rows, RESULTS["keep"])]
+    others = [
         [sized(model, {**model, "bytes": model["file_bytes"]}) for model in models],
         [
             {**c, "verdict": _verdict(c)}
@@ -349,18 +322,17 @@ def _tables(report):
         ],
         [sized(model, file) for model in models for file in model["files"]],
         [{**row, "time": row["latency_ms_p50"] / engines[0]["latency_ms_p50"]} for row in engines],
-        _errors(confusion["labels"], confusion["matrix"])[:8] if confusion else [],
+        _errors(**report["confusion"])[:8] if report["confusion"] else [],
     ]
-    tables = [(RESULTS, results(report))]
-    tables += [(about, table(about["columns"], here)) for about, here in zip(TABLES, rows)]
+    made += [table(about["columns"], rows) for about, rows in zip(TABLES, others)]
     return [
         (about["title"], fill(about["note"], report), header, lines)
-        for about, (header, *lines) in tables
+        for about, (header, *lines) in zip(WORDS["table"], made)
         if lines
     ]
 
 
-def _errors(labels, matrix):
+def _errors(labels, matrix, model):
     """Pairs of classes by the number of errors, most first."""
     errors = [
         {"true": labels[i], "predicted": labels[j], "errors": count, "of": sum(row)}
