@@ -24,7 +24,7 @@ from keras_compress.measure.accuracy import (
     values,
 )
 
-KEYS = ("data", "method", "metric", "role", "family", "size", "parameters", "bytes", "gzip_bytes")
+KEYS = "data method metric role family size parameters bytes gzip_bytes".split()
 
 
 def metric_name(rows):
@@ -267,32 +267,27 @@ def pooled_differences(entries, compare=()):
     compressed = [e for e in entries if e["role"] not in ("predecessor", "reference")]
     methods = sorted({e["method"] for e in compressed})
     families = sorted({e["family"] for e in compressed if e["family"] and not e["role"]})
-    asked, result = [compared(pair) for pair in compare], []
-
-    def add(name, right, how):
+    stand = {method.partition(":")[0] for method in methods if ":" in method}
+    asked = [compared(pair) for pair in compare]
+    lines = [
+        (name, [other], ", pooled over {} data set{}")
+        for control in {e["method"] for e in compressed if e["role"] == "control" and not e["file"]}
+        for name in methods
+        for other in (control, f"{control}:{name.partition(':')[2]}")
+        if other in methods and name not in (other, control, *stand)
+    ]
+    pairs = [(name, right) for name in families for left, *right in asked if left == "each"]
+    for name, right in pairs + [(left, right) for left, *right in asked if left != "each"]:
+        how = ", the same seeds, data sets and sizes"
+        how = how if name in families else ", the same seeds and data sets"
+        how = how if len(right) == 1 else ", pooled over {} data set{} and all sizes"
+        lines.append((name, right, how))
+    result = []
+    for name, right, how in lines:
         pooled = pool(entries, name, right)
         if pooled:
             number = len(pooled["by_set"])
             other = "the better of " * (len(right) > 1) + ", ".join(right)
             text = f"{name} minus {other}{how}".format(number, "s" * (number > 1))
             result.append((text, pooled))
-
-    def add_asked(name, right):
-        how = ", the same seeds, data sets and sizes"
-        how = how if name in families else ", the same seeds and data sets"
-        add(name, right, how if len(right) == 1 else ", pooled over {} data set{} and all sizes")
-
-    stand = {method.partition(":")[0] for method in methods if ":" in method}
-    for control in {e["method"] for e in compressed if e["role"] == "control" and not e["file"]}:
-        for name in methods:
-            for other in (control, f"{control}:{name.partition(':')[2]}"):
-                if other in methods and name not in (other, control, *stand):
-                    add(name, [other], ", pooled over {} data set{}")
-    for name in families:
-        for left, *right in asked:
-            if left == "each":
-                add_asked(name, right)
-    for left, *right in asked:
-        if left != "each":
-            add_asked(left, right)
     return result

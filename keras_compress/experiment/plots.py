@@ -1,6 +1,7 @@
-"""The pictures of a report, as PNG bytes. One accent colour marks the compressed models; the
-predecessor is black, the baselines are grey; shape and dashes say the same as colour."""
+"""The pictures of a report, as PNG bytes. The predecessor is black, compressed models are coloured,
+controls and baselines grey; a family has one colour, one mark and one kind of line."""
 
+import collections
 import io
 import itertools
 from operator import itemgetter
@@ -36,29 +37,23 @@ STYLE = {
 MAX_CLASSES = 24  # of the confusion picture
 DASHED = (0, (4, 3))
 REFERENCE = {"color": GREY, "linewidth": 1, "linestyle": DASHED, "zorder": 0}
-SHAPES = [*zip("s^vPoD", ("-", "--", ":", "-.", "-", "--"))]
-
-
-def style(colour, marker, dashes):
-    """Arguments of matplotlib's `plot`."""
-    return {"color": colour, "marker": marker, "linestyle": dashes}
+COLOURS = {"predecessor": [INK], None: [ACCENT, "#d1432b", "#14803c", "#8a3fb5"]}
+SHAPES = [*zip("os^vPD", ("-", "--", ":", "-.", "-", "--"))]
 
 
 def looks(rows):
-    """{model: its `style`} by the roles of pooled rows; a family of baselines looks the same."""
-    fixed = {
-        "predecessor": style(INK, "o", "-"),
-        "control": style(GREY, "o", "--"),
-        "reference": style(GREY, "D", DASHED),
-        None: style(ACCENT, "o", "-"),
-    }
-    baselines = [row["family"] or row["method"] for row in rows if row["role"] == "baseline"]
-    shapes = dict(zip(dict.fromkeys(baselines), itertools.cycle(SHAPES)))
-    return {
-        row["method"]: fixed.get(row["role"])
-        or style(GREY, *shapes[row["family"] or row["method"]])
-        for row in rows
-    }
+    """{model: its colour, marker and line style, as `plot` takes them} by role and family."""
+    look, families = {}, collections.defaultdict(list)
+    for row in rows:
+        colours, known = COLOURS.get(row["role"], [GREY]), families[row["role"]]
+        family = row["family"] or row["method"].partition(":")[0]
+        if family not in known:
+            known.append(family)
+        number = known.index(family)
+        marker, line = SHAPES[number % len(SHAPES)]
+        colour = colours[number % len(colours)]
+        look[row["method"]] = {"color": colour, "marker": marker, "linestyle": line}
+    return look
 
 
 def pictures(report):
@@ -264,22 +259,15 @@ def _intervals(rows, look):
 
 
 def _pretraining(rows):
-    """How pre-training went on dev; None if no cell came from it. A family, the first word of a name,
-    has one colour; grey lines: what the lengths of the segments alone tell."""
-    made = {row["method"]: row["pretraining"] for row in rows if row["pretraining"]}
-    families = itertools.groupby(sorted(made), lambda name: name.partition("-")[0])
-    look = {
-        name: style(colour, *shape)
-        for colour, (_, names) in zip(itertools.cycle((INK, ACCENT)), families)
-        for name, shape in zip(names, itertools.cycle(SHAPES))
-    }
+    """How pre-training went on dev; None if no cell came from it."""
+    rows = [row for row in rows if row["pretraining"]]
     figure = curves_figure(
-        {name: entry["curve"] for name, entry in made.items()},
+        {row["method"]: row["pretraining"]["curve"] for row in rows},
         {"dev": "masked words, dev %", "dev_sentence": "sentences, dev %"},
-        look,
+        looks(rows),
         height=7.2,
     )
-    for share in {entry["sentence_by_length"] for entry in made.values()} - {None}:
+    for share in {row["pretraining"]["sentence_by_length"] for row in rows} - {None}:
         figure.axes[-1].axhline(100 * share, **REFERENCE)
     return figure
 

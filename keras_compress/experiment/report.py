@@ -26,15 +26,12 @@ from keras_compress.files import DATA_FOLDER, atomic_write, read_json, write_jso
 
 HERE = Path(__file__).parent
 WORDS = tomllib.loads((HERE / "report.toml").read_text(encoding="utf-8"))
-RESULTS, *TABLES = WORDS["table"]
-FILE_KEYS = (
-    *("format", "bytes", "gzip_bytes", "latency_ms_p50", "latency_ms_p90", "accuracy", "agreement"),
-    "times_as_fast",
+FILE_KEYS = tuple(
+    "format bytes gzip_bytes latency_ms_p50 latency_ms_p90 accuracy agreement times_as_fast".split()
 )
-MODEL_KEYS = (
-    *("name", "parameters", "encoder_parameters", "flops", "metric", "accuracy", "accuracy_se"),
-    *("num_examples", "seeds", "agreement", "file_bytes", "latency_ms_p50", "latency_ms_p90"),
-    *("files", "times_as_fast", "data", "role"),
+MODEL_KEYS = tuple(
+    "name parameters encoder_parameters flops metric accuracy accuracy_se num_examples seeds agreement "
+    "file_bytes latency_ms_p50 latency_ms_p90 files times_as_fast data role".split()
 )
 NOISE = 0.15  # equal work, timed twice on a machine that others use, differed by up to 8 %
 MADE_SET = (
@@ -66,11 +63,12 @@ def fill(form, row):
         return NONE
 
 
-def table(columns, rows, keep=1):
-    """[header, *rows of str] of {column: format string}."""
+def table(columns, rows, keep):
+    """(header, rows of str) of {column: format string}."""
     filled = [[name, *(fill(form, row) for row in rows)] for name, form in columns.items()]
     kept = [cells for i, cells in enumerate(filled) if i < keep or {*cells[1:]} != {NONE}]
-    return [list(line) for line in zip(*kept)]
+    header, *lines = zip(*kept)
+    return header, lines
 
 
 def report_of(folder):
@@ -87,7 +85,7 @@ def report_of(folder):
         ValueError: if there are no cells.
     """
     own = DATA_FOLDER / "results" / folder
-    folder = (own if own.is_dir() else Path(folder)).resolve()
+    folder = own if own.is_dir() else Path(folder).resolve()
     run = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     place = folder / run.get("cells", ".")
     cells = read_cells(place)
@@ -114,7 +112,7 @@ def report_of(folder):
         "settings": run or None,
         "versions": run.get("versions"),
         **{key: timed.get(key) for key in ("device", "threads", "sequence_length")},
-        "notes": [*run.get("notes", ()), *_notes(run, cells, sets)],
+        "notes": _notes(run, cells, sets),
         "models": [_model(*both) for both in zip(entries, pooled) if not both[0]["file"]],
         "comparisons": [row for entry in models for row in _comparisons(entry, models)],
         "engines": engines[0] if engines else None,
@@ -163,13 +161,17 @@ def _confusion(entry):
 
 
 def _notes(run, cells, sets):
-    files = [{**file, "name": cell["method"]} for cell in cells for file in cell.get("files", ())]
-    notes = [f"{c['method']} on {c['data']}: {c['choice']}." for c in cells if "choice" in c]
-    drifted = [file for file in files if file.get("drift")]
-    notes += [f"{f['name']} {f['format']} was written although {f['drift']}." for f in drifted]
-    reasons = dict.fromkeys(file["no_metadata"] for file in files if file.get("no_metadata"))
-    notes += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
-    notes += [note for cell in cells for note in cell.get("engine_notes", ())]
+    notes = list(run.get("notes", ()))
+    for cell in cells:
+        if "choice" in cell:
+            notes.append(f"{cell['method']} on {cell['data']}: {cell['choice']}.")
+        for file in cell.get("files", ()):
+            if file.get("drift"):
+                name = f"{cell['method']} {file['format']}"
+                notes.append(f"{name} was written although {file['drift']}.")
+            if file.get("no_metadata"):
+                notes.append(f"The .tflite files hold no metadata: {file['no_metadata']}.")
+        notes += cell.get("engine_notes", ())
     if run:
         notes.append(
             "Parity of the exported files with Keras: see the cells. Size and latency of a model are "
@@ -179,7 +181,9 @@ def _notes(run, cells, sets):
         notes.append("A quick run on a part of the data: it shows the path, not results.")
     if run and len({cell["seed"] for cell in cells}) == 1:
         notes.append("One seed. What other seeds and public data give: data/results/README.md.")
-    return notes + [MADE_SET] * any(name.startswith("assistant") for name in sets)
+    if any(name.startswith("assistant") for name in sets):
+        notes.append(MADE_SET)
+    return list(dict.fromkeys(notes))
 
 
 def write_report(folder, report):
@@ -299,9 +303,10 @@ def in_words(pooled):
 
 def tables(report):
     """List of (title, note, header, rows of str); the first are the results of all models and files."""
-    models, rows = report["models"], report["pooled"]
+    models, pooled = report["models"], report["pooled"]
     first = {m["data"]: m["file_bytes"] for m in models if m["role"] == "predecessor"}
     engines = report["engines"]["rows"] if report["engines"] else []
+    pretrained = any(row["pretraining"] for row in pooled)
 
     def sized(model, row):
         """A model or a file of it; the data set is named where there are several."""
@@ -309,11 +314,8 @@ def tables(report):
         facts = {"name": model["name"], "smaller": large and small and large / small}
         return {**row, **facts, "data": None if model["data"] == report["data"] else model["data"]}
 
-    columns = dict(RESULTS["columns"])
-    if not any(row["pretraining"] for row in rows):
-        columns.pop("parameters")
-    made = [table(columns, rows, RESULTS["keep"])]
-    others = [
+    every = [
+        [{**row, "parameters": row["parameters"] if pretrained else None} for row in pooled],
         [sized(model, {**model, "bytes": model["file_bytes"]}) for model in models],
         [
             {**c, "verdict": _verdict(c)}
@@ -324,11 +326,10 @@ def tables(report):
         [{**row, "time": row["latency_ms_p50"] / engines[0]["latency_ms_p50"]} for row in engines],
         _errors(**report["confusion"])[:8] if report["confusion"] else [],
     ]
-    made += [table(about["columns"], rows) for about, rows in zip(TABLES, others)]
     return [
-        (about["title"], fill(about["note"], report), header, lines)
-        for about, (header, *lines) in zip(WORDS["table"], made)
-        if lines
+        (about["title"], fill(about["note"], report), *table(about["columns"], rows, about["keep"]))
+        for about, rows in zip(WORDS["table"], every)
+        if rows
     ]
 
 

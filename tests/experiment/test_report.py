@@ -226,7 +226,7 @@ def test_labels_of_curves_keep_their_distance_in_every_panel():
         ]
         for i in range(5)
     }
-    looks = dict.fromkeys(curves, plots.style("black", "o", "-"))
+    looks = dict.fromkeys(curves, {"color": "black", "marker": "o"})
     for axes in plots.curves_figure(curves, {"dev": "a, %", "loss": "b"}, looks, height=7.2).axes:
         levels = [label.get_position()[1] for label in axes.texts]  # shares of the axes' height
         assert min(np.diff(levels)) > 0.06
@@ -259,7 +259,7 @@ def test_pictures_of_pretraining(tmp_path):
     assert len(by_length) == 1
     assert not any(np.allclose(line.get_ydata(), 55) for line in words.lines)
     colours = {label.get_text(): label.get_color() for label in words.texts}
-    assert colours["small-sop"] == colours["small-none"] != colours["large-sop"]
+    assert len({*colours.values()}) == 3
     write_picture(found, tmp_path / "mine.png")
     for name in ("mine.png", "mine-curves.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
