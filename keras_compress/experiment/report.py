@@ -34,10 +34,7 @@ MODEL_KEYS = tuple(
     "file_bytes latency_ms_p50 latency_ms_p90 files times_as_fast data role".split()
 )
 NOISE = 0.15  # equal work, timed twice on a machine that others use, differed by up to 8 %
-MADE_SET = (
-    "assistant is a made set: its sentences come from a grammar written for this project. It shows that the "
-    "path works; claims about methods rest on public sets."
-)
+MADE_SET = WORDS["notes"]["made_set"]
 NONE = "–"
 PAIR = "{difference:+.1%} [{low:+.1%}, {high:+.1%}]"
 
@@ -86,7 +83,8 @@ def report_of(folder):
     """
     own = DATA_FOLDER / "results" / folder
     folder = own if own.is_dir() else Path(folder).resolve()
-    run = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    path = folder / "run.json"
+    run = read_json(path) if path.is_file() else {}
     place = folder / run.get("cells", ".")
     cells = read_cells(place)
     if not cells:
@@ -99,9 +97,10 @@ def report_of(folder):
     pooled = pool_cells(entries, read_costs(place))
     models = [entry for entry in entries if not entry["file"]]
     sets = list(dict.fromkeys(entry["data"] for entry in entries))
-    alone = models if len(sets) == 1 else []
-    engines = [{"model": e["method"], "rows": e["engines"]} for e in alone if "engines" in e]
-    confused = [e for e in alone if "confusion" in e]
+    engines, curves, confusions = (
+        [entry for entry in models if key in entry and len(sets) == 1]
+        for key in ("engines", "curve", "confusion")
+    )
     timed = next((file for row in pooled for file in row["costs"].values()), {})
     return {
         "recipe": recipe.get("name", folder.name),
@@ -115,9 +114,13 @@ def report_of(folder):
         "notes": _notes(run, cells, sets),
         "models": [_model(*both) for both in zip(entries, pooled) if not both[0]["file"]],
         "comparisons": [row for entry in models for row in _comparisons(entry, models)],
-        "engines": engines[0] if engines else None,
-        "curves": {e["method"]: e["curve"] for e in alone if "curve" in e},
-        "confusion": _confusion(min(confused, key=lambda e: bool(e["role"]))) if confused else None,
+        "engines": {"model": engines[0]["method"], "rows": engines[0]["engines"]}
+        if engines
+        else None,
+        "curves": {entry["method"]: entry["curve"] for entry in curves},
+        "confusion": _confusion(min(confusions, key=lambda e: bool(e["role"])))
+        if confusions
+        else None,
         "pooled": pooled,
         "lines": [
             f"{text}: {in_words(difference)}."
@@ -172,17 +175,13 @@ def _notes(run, cells, sets):
             if file.get("no_metadata"):
                 notes.append(f"The .tflite files hold no metadata: {file['no_metadata']}.")
         notes += cell.get("engine_notes", ())
-    if run:
-        notes.append(
-            "Parity of the exported files with Keras: see the cells. Size and latency of a model are "
-            "those of its float32 file, or of its first; batch 1."
-        )
-    if run.get("quick"):
-        notes.append("A quick run on a part of the data: it shows the path, not results.")
-    if run and len({cell["seed"] for cell in cells}) == 1:
-        notes.append("One seed. What other seeds and public data give: data/results/README.md.")
-    if any(name.startswith("assistant") for name in sets):
-        notes.append(MADE_SET)
+    applies = {
+        "parity": run,
+        "quick": run.get("quick"),
+        "one_seed": run and len({cell["seed"] for cell in cells}) == 1,
+        "made_set": any(name.startswith("assistant") for name in sets),
+    }
+    notes += [WORDS["notes"][key] for key, holds in applies.items() if holds]
     return list(dict.fromkeys(notes))
 
 
@@ -266,15 +265,9 @@ def headline(report):
             if pair["model"] == row["name"] and pair["baseline"] != first["name"]
         ]
         if linear >= row["accuracy"]:
-            more.append(
-                "A linear model on TF-IDF does as well or better without any BERT "
-                f"({100 * linear:.1f} %)."
-            )
+            more.append(fill(WORDS["headline"]["linear"], {"accuracy": linear}))
         result.append((f"{text}{_speed(row, first)}.", " ".join(more)))
-    none = (
-        "No compressed model stands beside its predecessor here; the tables show what was measured."
-    )
-    return result or [(none, "")]
+    return result or [(WORDS["headline"]["nothing"], "")]
 
 
 def _speed(row, first):
