@@ -6,26 +6,22 @@ import math
 import string
 import tomllib
 from base64 import b64encode
+from heapq import nlargest
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-from keras_compress.experiment.compare import (
-    difference_of,
-    entries_of,
-    metric_name,
-    pool_cells,
-    pooled_differences,
-    read_cells,
-    read_costs,
-)
+from keras_compress.experiment import compare
 from keras_compress.experiment.plots import pictures
 from keras_compress.experiment.recipe import FOLDER, read_toml
 from keras_compress.files import DATA_FOLDER, atomic_write, read_json, write_json
 
 HERE = Path(__file__).parent
 WORDS = tomllib.loads((HERE / "report.toml").read_text(encoding="utf-8"))
+BLOCKS = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+PAGES = Environment(loader=FileSystemLoader(HERE), autoescape=select_autoescape(), **BLOCKS)
 FILE_KEYS = tuple(
     "format bytes gzip_bytes latency_ms_p50 latency_ms_p90 accuracy agreement times_as_fast".split()
 )
@@ -75,7 +71,7 @@ def report_of(folder):
         dict, as JSON has it: `recipe`, `data`, `task`, `created`, `seconds`, `settings`, `versions`,
         `device`, `threads`, `sequence_length`, `notes` (list of str), `models` (dicts that all have
         every one of MODEL_KEYS), `comparisons` (dicts with data, model, baseline, difference, low,
-        high, n), `engines` (None, or model and rows of name, latency_ms_p50, latency_ms_p90),
+        high, n, verdict), `engines` (None, or model and rows of name, latency_ms_p50, latency_ms_p90),
         `curves` ({model: rows of stage, step, loss, ..}), `confusion` (None, or labels, matrix,
         model), `pooled` (rows of `pool_cells`) and `lines` (differences in words).
     Raises:
@@ -86,15 +82,15 @@ def report_of(folder):
     path = folder / "run.json"
     run = read_json(path) if path.is_file() else {}
     place = folder / run.get("cells", ".")
-    cells = read_cells(place)
+    cells = compare.read_cells(place)
     if not cells:
         raise ValueError(
             f"A study must have cells (run it first). Received: {folder}, which has none."
         )
     known = FOLDER / f"{folder.name}.toml"
     recipe = run.get("content") or (read_toml(known) if known.is_file() else {})
-    entries = entries_of(cells)
-    pooled = pool_cells(entries, read_costs(place))
+    entries = compare.entries_of(cells)
+    pooled = compare.pool_cells(entries, compare.read_costs(place))
     models = [entry for entry in entries if not entry["file"]]
     sets = list(dict.fromkeys(entry["data"] for entry in entries))
     engines, curves, confusions = (
@@ -114,17 +110,13 @@ def report_of(folder):
         "notes": _notes(run, cells, sets),
         "models": [_model(*both) for both in zip(entries, pooled) if not both[0]["file"]],
         "comparisons": [row for entry in models for row in _comparisons(entry, models)],
-        "engines": {"model": engines[0]["method"], "rows": engines[0]["engines"]}
-        if engines
-        else None,
+        "engines": next(({"model": e["method"], "rows": e["engines"]} for e in engines), None),
         "curves": {entry["method"]: entry["curve"] for entry in curves},
-        "confusion": _confusion(min(confusions, key=lambda e: bool(e["role"])))
-        if confusions
-        else None,
+        "confusion": next(map(_confusion, sorted(confusions, key=lambda e: bool(e["role"]))), None),
         "pooled": pooled,
         "lines": [
             f"{text}: {in_words(difference)}."
-            for text, difference in pooled_differences(entries, recipe.get("compare", ()))
+            for text, difference in compare.pooled_differences(entries, recipe.get("compare", ()))
         ],
     }
 
@@ -151,9 +143,11 @@ def _comparisons(entry, models):
     for other in models if not entry["role"] else ():
         fair = entry["size"] == other["size"] or None in (entry["size"], other["size"])
         if other["role"] in ("predecessor", "control") or (other["role"] == "baseline" and fair):
-            difference = difference_of(entry, [other])
-            if difference:
-                yield {"data": entry["data"], "model": entry["method"], **difference}
+            pair = compare.difference_of(entry, [other])
+            if pair:
+                verdict = "worse" if pair["high"] < 0 else "cannot tell"
+                verdict = "better" if pair["low"] > 0 else verdict
+                yield {"data": entry["data"], "model": entry["method"], **pair, "verdict": verdict}
 
 
 def _confusion(entry):
@@ -223,21 +217,9 @@ def table_text(report):
 
 
 def _page(template, report, drawn=()):
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=select_autoescape(),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(
-        report=report,
-        pictures=drawn,
-        headline=headline,
-        tables=tables,
-        markdown_table=markdown_table,
-        base64=b64encode,
-    )
+    functions = {"headline": headline, "tables": tables, "markdown_table": markdown_table}
+    functions["base64"] = b64encode
+    return PAGES.get_template(template).render(functions, report=report, pictures=drawn)
 
 
 def headline(report):
@@ -254,36 +236,34 @@ def headline(report):
         share = row["accuracy"] / first["accuracy"]
         verb = "reaches" if share > 1 else "keeps" if share >= 0.9 else "keeps only"
         text = (
-            f"{row['name']} {verb} {100 * share:.1f} % of the predecessor's {metric_name(rows)} "
+            f"{row['name']} {verb} {100 * share:.1f} % of the predecessor's {compare.metric_name(rows)} "
             f"({100 * row['accuracy']:.1f} against {100 * first['accuracy']:.1f} %)"
         )
         if row["file_bytes"] and first["file_bytes"]:
             text += f" at {100 * row['file_bytes'] / first['file_bytes']:.0f} % of the size"
+        if row["times_as_fast"]:
+            text += _speed(row, first)
         more = [
-            fill(WORDS["verdicts"][_verdict(pair)], {**pair, "size": abs(pair["difference"])})
+            fill(WORDS["verdicts"][pair["verdict"]], {**pair, "size": abs(pair["difference"])})
             for pair in report["comparisons"]
             if pair["model"] == row["name"] and pair["baseline"] != first["name"]
         ]
         if linear >= row["accuracy"]:
             more.append(fill(WORDS["headline"]["linear"], {"accuracy": linear}))
-        result.append((f"{text}{_speed(row, first)}.", " ".join(more)))
+        result.append((text + ".", " ".join(more)))
     return result or [(WORDS["headline"]["nothing"], "")]
 
 
 def _speed(row, first):
     faster = row["times_as_fast"]
-    if not faster:
-        return ""
     as_much = (row["flops"] or 0) >= 0.99 * (first["flops"] or math.inf)
     if as_much and abs(faster - 1) < NOISE:
         return f" but computes as much as before (speed measured: {faster:.2f}x)"
-    if faster >= 1.05:
-        return f" and runs {faster:.1f}x faster"
-    return f" but runs {1 / faster:.1f}x slower" if faster <= 0.95 else " but runs no faster"
-
-
-def _verdict(pair):
-    return "better" if pair["low"] > 0 else "worse" if pair["high"] < 0 else "cannot tell"
+    if 0.95 < faster < 1.05:
+        return " but runs no faster"
+    return (
+        f" and runs {faster:.1f}x faster" if faster > 1 else f" but runs {1 / faster:.1f}x slower"
+    )
 
 
 def in_words(pooled):
@@ -310,14 +290,10 @@ def tables(report):
     every = [
         [{**row, "parameters": row["parameters"] if pretrained else None} for row in pooled],
         [sized(model, {**model, "bytes": model["file_bytes"]}) for model in models],
-        [
-            {**c, "verdict": _verdict(c)}
-            for c in report["comparisons"]
-            if c["data"] == report["data"]
-        ],
+        [pair for pair in report["comparisons"] if pair["data"] == report["data"]],
         [sized(model, file) for model in models for file in model["files"]],
         [{**row, "time": row["latency_ms_p50"] / engines[0]["latency_ms_p50"]} for row in engines],
-        _errors(**report["confusion"])[:8] if report["confusion"] else [],
+        _errors(**report["confusion"]) if report["confusion"] else [],
     ]
     return [
         (about["title"], fill(about["note"], report), *table(about["columns"], rows, about["keep"]))
@@ -327,14 +303,14 @@ def tables(report):
 
 
 def _errors(labels, matrix, model):
-    """Pairs of classes by the number of errors, most first."""
-    errors = [
+    """The eight pairs of classes with most errors."""
+    errors = (
         {"true": labels[i], "predicted": labels[j], "errors": count, "of": sum(row)}
         for i, row in enumerate(matrix)
         for j, count in enumerate(row)
         if count and i != j
-    ]
-    return sorted(errors, key=lambda row: -row["errors"])
+    )
+    return nlargest(8, errors, key=itemgetter("errors"))
 
 
 def markdown_table(header, rows):
