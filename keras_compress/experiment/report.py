@@ -30,7 +30,6 @@ MODEL_KEYS = tuple(
     "file_bytes latency_ms_p50 latency_ms_p90 files times_as_fast data role".split()
 )
 NOISE = 0.15  # equal work, timed twice on a machine that others use, differed by up to 8 %
-MADE_SET = WORDS["notes"]["made_set"]
 NONE = "–"
 PAIR = "{difference:+.1%} [{low:+.1%}, {high:+.1%}]"
 
@@ -43,9 +42,11 @@ class _Form(string.Formatter):
             raise ValueError
         if isinstance(value, dict):
             return fill(PAIR, value)
+        if isinstance(value, list):
+            return str(value)[1:-1]
         if spec.endswith(("M", "G")):
             value, spec = value / {"M": 1e6, "G": 1e9}[spec[-1]], spec[:-1] + "f"
-        return format(value, spec).strip("[]%")
+        return format(value, spec).rstrip("%" if spec else "")
 
 
 def fill(form, row):
@@ -54,14 +55,6 @@ def fill(form, row):
         return _Form().vformat(form, (), row)
     except (TypeError, KeyError, ValueError):
         return NONE
-
-
-def table(columns, rows, keep):
-    """(header, rows of str) of {column: format string}."""
-    filled = [[name, *(fill(form, row) for row in rows)] for name, form in columns.items()]
-    kept = [cells for i, cells in enumerate(filled) if i < keep or {*cells[1:]} != {NONE}]
-    header, *lines = zip(*kept)
-    return header, lines
 
 
 def report_of(folder):
@@ -158,24 +151,18 @@ def _confusion(entry):
 
 
 def _notes(run, cells, sets):
-    notes = list(run.get("notes", ()))
-    for cell in cells:
-        if "choice" in cell:
-            notes.append(f"{cell['method']} on {cell['data']}: {cell['choice']}.")
-        for file in cell.get("files", ()):
-            if file.get("drift"):
-                name = f"{cell['method']} {file['format']}"
-                notes.append(f"{name} was written although {file['drift']}.")
-            if file.get("no_metadata"):
-                notes.append(f"The .tflite files hold no metadata: {file['no_metadata']}.")
-        notes += cell.get("engine_notes", ())
+    words, notes = WORDS["notes"], list(run.get("notes", ()))
+    files = [{**cell, **file} for cell in cells for file in cell.get("files", ())]
+    for key in ("choice", "drift", "no_metadata"):
+        notes += [fill(words[key], fact) for fact in (*cells, *files) if fact.get(key)]
     applies = {
         "parity": run,
         "quick": run.get("quick"),
         "one_seed": run and len({cell["seed"] for cell in cells}) == 1,
         "made_set": any(name.startswith("assistant") for name in sets),
     }
-    notes += [WORDS["notes"][key] for key, holds in applies.items() if holds]
+    notes += [note for cell in cells for note in cell.get("engine_notes", ())]
+    notes += [words[key] for key, holds in applies.items() if holds]
     return list(dict.fromkeys(notes))
 
 
@@ -185,7 +172,6 @@ def write_report(folder, report):
     Returns:
         Path of report.html.
     """
-    folder = Path(folder)
     # JSON has no nan and no inf: they become null.
     report = json.loads(json.dumps(report), parse_constant=lambda name: None)
     write_json(folder / "report.json", report)
@@ -230,9 +216,7 @@ def headline(report):
         return [(line, "") for line in report["lines"]]
     first = next((row for row in rows if row["role"] == "predecessor"), {"accuracy": 0})
     linear = next((row["accuracy"] for row in rows if row["name"] == "tfidf"), 0)
-    for row in rows:
-        if row["role"] or not first["accuracy"]:
-            continue
+    for row in [row for row in rows if not row["role"] and first["accuracy"]]:
         share = row["accuracy"] / first["accuracy"]
         verb = "reaches" if share > 1 else "keeps" if share >= 0.9 else "keeps only"
         text = (
@@ -275,7 +259,7 @@ def in_words(pooled):
 
 
 def tables(report):
-    """List of (title, note, header, rows of str); the first are the results of all models and files."""
+    """(title, note, header, rows of str) of each table; the first: results of all models and files."""
     models, pooled = report["models"], report["pooled"]
     first = {m["data"]: m["file_bytes"] for m in models if m["role"] == "predecessor"}
     engines = report["engines"]["rows"] if report["engines"] else []
@@ -295,11 +279,14 @@ def tables(report):
         [{**row, "time": row["latency_ms_p50"] / engines[0]["latency_ms_p50"]} for row in engines],
         _errors(**report["confusion"]) if report["confusion"] else [],
     ]
-    return [
-        (about["title"], fill(about["note"], report), *table(about["columns"], rows, about["keep"]))
-        for about, rows in zip(WORDS["table"], every)
-        if rows
-    ]
+    for about, rows in zip(WORDS["table"], every):
+        columns = [
+            [name, *(fill(form, row) for row in rows)] for name, form in about["columns"].items()
+        ]
+        kept = [c for i, c in enumerate(columns) if i < about["keep"] or {*c[1:]} != {NONE}]
+        header, *lines = zip(*kept)
+        if lines:
+            yield about["title"], fill(about["note"], report), header, lines
 
 
 def _errors(labels, matrix, model):

@@ -8,8 +8,8 @@ import pytest
 from keras_compress.experiment import plots
 from keras_compress.experiment.report import (
     FILE_KEYS,
-    MADE_SET,
     MODEL_KEYS,
+    WORDS,
     fill,
     headline,
     report_of,
@@ -75,7 +75,9 @@ def test_files_of_a_report(tmp_path):
         ("theseus-3", "predecessor"),
         ("theseus-3", "plain-3"),
     }
-    assert MADE_SET in saved["notes"] and any("far off" in note for note in saved["notes"])
+    assert WORDS["notes"]["made_set"] in saved["notes"] and any(
+        "far off" in note for note in saved["notes"]
+    )
     names = {
         "accuracy_size",
         "accuracy_latency",
