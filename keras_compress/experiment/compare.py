@@ -86,7 +86,7 @@ def entries_of(cells):
     files = [
         {
             **cell,
-            **{key: file.get(key) for key in ("bytes", "gzip_bytes", "correct")},
+            **file,
             "method": f"{cell['method']}:{file['format']}",
             "family": None,
             "file": True,

@@ -1,7 +1,6 @@
 """The pictures of a report, as PNG bytes. The predecessor is black, compressed models are coloured,
 controls and baselines grey; a family has one colour, one mark and one kind of line."""
 
-import collections
 import io
 import itertools
 from operator import itemgetter
@@ -43,13 +42,11 @@ SHAPES = [*zip("os^vPD", ("-", "--", ":", "-.", "-", "--"))]
 
 def looks(rows):
     """{model: its colour, marker and line style, as `plot` takes them} by role and family."""
-    look, families = {}, collections.defaultdict(list)
+    look, numbers = {}, {}
     for row in rows:
-        colours, known = COLOURS.get(row["role"], [GREY]), families[row["role"]]
-        family = row["family"] or row["method"].partition(":")[0]
-        if family not in known:
-            known.append(family)
-        number = known.index(family)
+        colours = COLOURS.get(row["role"], [GREY])
+        family = row["role"], row["family"] or row["method"].partition(":")[0]
+        number = numbers.setdefault(family, sum(role == row["role"] for role, _ in numbers))
         marker, line = SHAPES[number % len(SHAPES)]
         colour = colours[number % len(colours)]
         look[row["method"]] = {"color": colour, "marker": marker, "linestyle": line}
@@ -61,12 +58,13 @@ def pictures(report):
     rows, confusion = report["pooled"], report["confusion"]
     metric, look = metric_name(rows), looks(rows)
     sets = sorted({row["data"] for row in rows})
+    several = len(sets) > 1
     curves = own_rows(report["curves"])
     with matplotlib.rc_context(STYLE):
         drawn = [
             (
-                f"accuracy_{name}" + f"-{data}" * (len(sets) > 1),
-                f"{metric.capitalize()} against {name}" + f", {data}" * (len(sets) > 1),
+                f"accuracy_{name}" + f"-{data}" * several,
+                f"{metric.capitalize()} against {name}" + f", {data}" * several,
                 "Up and to the left is better. Bars: 95 % intervals. Hollow: the same model as int8. "
                 "Dashed: a baseline without BERT.",
                 _scatter([m for m in report["models"] if m["data"] == data], name, metric, look),
@@ -175,31 +173,30 @@ def own_rows(curves):
     return result
 
 
-def curves_figure(curves, panels, looks, height=3.6):
+def curves_figure(curves, labels, looks, height=3.6):
     """A figure with one panel for each key of which there is data; every line named at its end.
 
     Args:
-        curves: {name: rows of step and keys}. panels: {key: label}; one with a % sign is in percent.
+        curves: {name: rows of step and keys}. labels: {key: label}; one with a % sign is in percent.
         looks: {name: `style`}.
     """
-    panels = {
-        key: label
-        for key, label in panels.items()
-        if any(row.get(key) is not None for rows in curves.values() for row in rows)
-    }
+
+    def known(rows, key):
+        return [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+
+    panels = [key for key in labels if any(known(rows, key) for rows in curves.values())]
     if not panels:
         return None
     figure, all_axes = new_figure(4.8, height, len(panels), sharex=True)
-    for axes, (key, label) in zip(all_axes, panels.items()):
+    for axes, key in zip(all_axes, panels):
         ends = []
         for name, rows in curves.items():
-            points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
-            if points:
-                x, y = np.transpose(points) * [[1], [100 if "%" in label else 1]]
+            if known(rows, key):
+                x, y = np.transpose(known(rows, key)) * [[1], [100 if "%" in labels[key] else 1]]
                 marker = looks[name]["marker"] if key.startswith("dev") else None
                 axes.plot(x, y, **{**looks[name], "marker": marker}, markersize=3.5)
                 ends.append((x[-1], y[-1], name, looks[name]["color"]))
-        axes.set_ylabel(label)
+        axes.set_ylabel(labels[key])
         axes.margins(x=0.02, y=0.08)
         _name(axes, ends)
     all_axes[-1].set_xlabel("update")

@@ -272,7 +272,7 @@ def tables(report):
         return {**row, **facts, "data": None if model["data"] == report["data"] else model["data"]}
 
     every = [
-        [{**row, "parameters": row["parameters"] if pretrained else None} for row in pooled],
+        [row if pretrained else {**row, "parameters": None} for row in pooled],
         [sized(model, {**model, "bytes": model["file_bytes"]}) for model in models],
         [pair for pair in report["comparisons"] if pair["data"] == report["data"]],
         [sized(model, file) for model in models for file in model["files"]],
