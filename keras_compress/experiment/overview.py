@@ -12,8 +12,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from keras_compress.experiment.compare import entries_of, pool_cells, read_cells, read_costs
 from keras_compress.experiment.plots import REFERENCE, STYLE, apart, new_figure, to_png
+from keras_compress.experiment.report import report_of
 from keras_compress.files import DATA_FOLDER
 
 RESULTS = DATA_FOLDER / "results"
@@ -21,9 +21,8 @@ RESULTS = DATA_FOLDER / "results"
 
 @functools.cache
 def rows_of(study):
-    """{method: row of `pool_cells`} on SST-2."""
-    rows = pool_cells(entries_of(read_cells(RESULTS / study)), read_costs(RESULTS / study))
-    return {row["method"]: row for row in rows if row["data"] == "sst2"}
+    """{method: row of a report's `pooled`} on SST-2."""
+    return {row["method"]: row for row in report_of(study)["pooled"] if row["data"] == "sst2"}
 
 
 def point(cell):
