@@ -48,30 +48,32 @@ def cell_of(data, method, seed, result, **more):
 
 
 def read_cells(folder):
-    """All cells in a folder, as dicts. Raises ValueError on a JSON file that is no cell.
-
-    Sizes and times of the files, which earlier studies wrote to costs/<method>.json, or
-    costs/<data>-<method>.json, beside their cells, stand in `files` as in a cell of today.
-    """
-    costs = {path.stem: read_json(path) for path in Path(folder).glob("costs/*.json")}
+    """All cells in a folder, as dicts. Raises ValueError on a JSON file that is no cell."""
     cells = []
     for path in sorted(Path(folder).glob("*.json")):
         try:
             cell = read_json(path)
-            data, method, _, _ = (cell[key] for key in ("data", "method", "metric", "seed"))
+            cell["data"], cell["method"], cell["metric"], cell["seed"]
             unpack_correct(cell["correct"], cell["num_examples"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}: a folder of results must hold cells alone. Received a file that is none "
                 f"({error!r}). Move it away."
             ) from error
-        cost = costs.get(f"{data}-{method}", costs.get(method, {}))
-        formats = [name for name in ("float32", "int8") if name in cost]
-        cell["files"] = cell.get("files") or [
-            {"format": name, **cost, **cost[name]} for name in formats
-        ]
         cells.append(cell)
     return cells
+
+
+def read_costs(folder):
+    """{method, or <data>-<method>: sizes and times} that earlier studies wrote beside their cells."""
+    return {path.stem: read_json(path) for path in Path(folder).glob("costs/*.json")}
+
+
+def cost_of(cell, costs):
+    """{format: facts of that file with `bytes` and `times_as_fast`} of a cell's model."""
+    own = {file["format"]: file for file in cell.get("files", ()) if "times_as_fast" in file}
+    cost = costs.get(f"{cell['data']}-{cell['method']}", costs.get(cell["method"], {}))
+    return own or {name: {**cost, **cost[name]} for name in ("float32", "int8") if name in cost}
 
 
 def entries_of(cells):
@@ -155,15 +157,14 @@ def difference_of(entry, others):
     return pair and {"baseline": pair[0], **paired_difference(entry["metric"], *pair[1:])}
 
 
-def pool_cells(entries):
+def pool_cells(entries, costs={}):
     """One row per entry, the mean over seeds.
 
     Returns:
         list of dicts: KEYS (`bytes` and `gzip_bytes` of a file; the first seed's, or None), `accuracy`,
         `accuracy_se` (over examples), `seed_spread` (standard deviation over seeds, None for one),
         `seeds`, `num_examples`, `by_seed` (list), `vs_predecessor` and `vs_baseline`: None or the dict
-        of `difference_of`, `pretraining`: None or what `pretraining_of` gives, and `costs`: {format:
-        facts of that file with `bytes` and `times_as_fast`} of a model.
+        of `difference_of`, `pretraining`: None or what `pretraining_of` gives, `costs`: of `cost_of`.
     """
     rows = []
     first = [e for e in entries if e["role"] == "predecessor" and not e["file"]]
@@ -183,11 +184,7 @@ def pool_cells(entries):
                 "vs_predecessor": difference_of(entry, first),
                 "vs_baseline": difference_of(entry, rivals_of(entry, entries)),
                 "pretraining": None if entry["file"] else pretraining_of(entry["cells"]),
-                "costs": {
-                    file["format"]: file
-                    for file in entry.get("files", ())
-                    if "times_as_fast" in file and not entry["file"]
-                },
+                "costs": {} if entry["file"] else cost_of(entry, costs),
             }
         )
     return rows

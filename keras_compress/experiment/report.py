@@ -83,7 +83,7 @@ def report_of(folder):
     known = FOLDER / f"{folder.name}.toml"
     recipe = run.get("content") or (read_toml(known) if known.is_file() else {})
     entries = compare.entries_of(cells)
-    pooled = compare.pool_cells(entries)
+    pooled = compare.pool_cells(entries, compare.read_costs(place))
     models = [entry for entry in entries if not entry["file"]]
     sets = list(dict.fromkeys(entry["data"] for entry in entries))
     engines, curves, confusions = (
@@ -116,7 +116,7 @@ def report_of(folder):
 
 def _model(entry, row):
     """A row of `models`: what `pool_cells` says of a model, and its sizes and times."""
-    files = entry["files"]
+    files = entry.get("files") or [{**file, "format": name} for name, file in row["costs"].items()]
     main = next((file for file in files if file["format"] == "float32"), [*files, {}][0])
     same = [cell["agreement"] for cell in entry["cells"] if "agreement" in cell]
     facts = {
