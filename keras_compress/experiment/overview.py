@@ -5,7 +5,6 @@ python -m keras_compress.experiment.overview data/results/overview.png
 
 import functools
 import sys
-import tomllib
 from operator import itemgetter
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import matplotlib
 import numpy as np
 
 from keras_compress.experiment.plots import REFERENCE, STYLE, apart, new_figure, to_png
+from keras_compress.experiment.recipe import read_toml
 from keras_compress.experiment.report import report_of
 from keras_compress.files import DATA_FOLDER
 
@@ -42,7 +42,7 @@ def point(cell):
 
 def overview():
     """The picture as PNG bytes: filled marks are float models, hollow ones files with fewer bits."""
-    what = tomllib.loads((RESULTS / "overview.toml").read_text(encoding="utf-8"))
+    what = read_toml(RESULTS / "overview.toml")
     marks = [{**row, **point(cell)} for row in what["points"] for cell in row["cells"]]
     with matplotlib.rc_context({**STYLE, "legend.frameon": False, "legend.fontsize": 9}):
         figure, (sizes, speeds) = new_figure(9, 8.4, rows=2, sharex=False)

@@ -219,17 +219,10 @@ def _name(axes, points):
     levels = apart([(y - low) / (high - low) for _, y, _, _ in points], gap, 0, 1)
     for level, (x, y, name, colour) in zip(levels, points):
         line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5}
-        axes.annotate(
-            name,
-            (x, y),
-            (1.04, level),
-            textcoords="axes fraction",
-            color=colour,
-            fontsize=8.5,
-            va="center",
-            annotation_clip=False,
-            arrowprops={**line, "relpos": (0, 0.5)},
-        )
+        line["relpos"] = 0, 0.5  # from the middle of the name's left side
+        look = {"color": colour, "fontsize": 8.5, "va": "center", "annotation_clip": False}
+        place = {"xytext": (1.04, level), "textcoords": "axes fraction"}
+        axes.annotate(name, (x, y), **place, **look, arrowprops=line)
 
 
 def _intervals(rows, look):

@@ -4,10 +4,7 @@ people), with pictures; and its table for the terminal. What the tables hold sta
 import json
 import math
 import string
-import tomllib
 from base64 import b64encode
-from heapq import nlargest
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +16,7 @@ from keras_compress.experiment.recipe import FOLDER, read_toml
 from keras_compress.files import DATA_FOLDER, atomic_write, read_json, write_json
 
 HERE = Path(__file__).parent
-WORDS = tomllib.loads((HERE / "report.toml").read_text(encoding="utf-8"))
+WORDS = read_toml(HERE / "report.toml")
 BLOCKS = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
 PAGES = Environment(loader=FileSystemLoader(HERE), autoescape=select_autoescape(), **BLOCKS)
 FILE_KEYS = tuple(
@@ -62,24 +59,21 @@ def report_of(folder):
 
     Returns:
         dict, as JSON has it: `recipe`, `data`, `task`, `created`, `seconds`, `settings`, `versions`,
-        `device`, `threads`, `sequence_length`, `notes` (list of str), `models` (dicts that all have
-        every one of MODEL_KEYS), `comparisons` (dicts with data, model, baseline, difference, low,
-        high, n, verdict), `engines` (None, or model and rows of name, latency_ms_p50, latency_ms_p90),
-        `curves` ({model: rows of stage, step, loss, ..}), `confusion` (None, or labels, matrix,
-        model), `pooled` (rows of `pool_cells`) and `lines` (differences in words).
+        `device`, `threads`, `sequence_length`, `notes` (list of str), `models` (dicts of MODEL_KEYS),
+        `comparisons` (dicts with data, model, baseline, difference, low, high, n, verdict), `engines`
+        (None, or model and rows of name, latency_ms_p50, latency_ms_p90), `curves` ({model: rows of
+        stage, step, loss, ..}), `confusion` (None, or labels, matrix, model), `pooled` (rows of
+        `pool_cells`) and `lines` (differences in words).
     Raises:
         ValueError: if there are no cells.
     """
     own = DATA_FOLDER / "results" / folder
     folder = own if own.is_dir() else Path(folder).resolve()
-    path = folder / "run.json"
-    run = read_json(path) if path.is_file() else {}
+    run = read_json(path) if (path := folder / "run.json").is_file() else {}
     place = folder / run.get("cells", ".")
     cells = compare.read_cells(place)
     if not cells:
-        raise ValueError(
-            f"A study must have cells (run it first). Received: {folder}, which has none."
-        )
+        raise ValueError(f"A study must have cells (run it first). Received: none in {folder}.")
     known = FOLDER / f"{folder.name}.toml"
     recipe = run.get("content") or (read_toml(known) if known.is_file() else {})
     entries = compare.entries_of(cells)
@@ -109,7 +103,7 @@ def report_of(folder):
         "pooled": pooled,
         "lines": [
             f"{text}: {in_words(difference)}."
-            for text, difference in compare.pooled_differences(entries, recipe.get("compare", ()))
+            for text, difference in compare.pooled_differences(entries, recipe.get("compare") or ())
         ],
     }
 
@@ -138,8 +132,8 @@ def _comparisons(entry, models):
         if other["role"] in ("predecessor", "control") or (other["role"] == "baseline" and fair):
             pair = compare.difference_of(entry, [other])
             if pair:
-                verdict = "worse" if pair["high"] < 0 else "cannot tell"
-                verdict = "better" if pair["low"] > 0 else verdict
+                low, high = pair["low"], pair["high"]
+                verdict = "better" if low > 0 else "worse" if high < 0 else "cannot tell"
                 yield {"data": entry["data"], "model": entry["method"], **pair, "verdict": verdict}
 
 
@@ -178,8 +172,9 @@ def write_report(folder, report):
     drawn = pictures(report)
     for name, _, _, png in drawn:
         _write(folder / "pictures" / f"{name}.png", png)
+    facts = {"report": report, "pictures": drawn, "base64": b64encode}
     for name in ("report.md", "report.html"):
-        _write(folder / name, _page(name, report, drawn).encode())
+        _write(folder / name, _page(name, **facts).encode())
     return folder / "report.html"
 
 
@@ -199,13 +194,12 @@ def _write(path, content):
 
 def table_text(report):
     """The Markdown table of a report, and below it what is pooled over data sets and sizes."""
-    return _page("report.txt", report)
+    return _page("report.txt", report=report)
 
 
-def _page(template, report, drawn=()):
+def _page(template, **facts):
     functions = {"headline": headline, "tables": tables, "markdown_table": markdown_table}
-    functions["base64"] = b64encode
-    return PAGES.get_template(template).render(functions, report=report, pictures=drawn)
+    return PAGES.get_template(template).render(functions, **facts)
 
 
 def headline(report):
@@ -240,14 +234,14 @@ def headline(report):
 
 def _speed(row, first):
     faster = row["times_as_fast"]
-    as_much = (row["flops"] or 0) >= 0.99 * (first["flops"] or math.inf)
-    if as_much and abs(faster - 1) < NOISE:
+    share = (row["flops"] or 0) / (first["flops"] or math.inf)
+    if share >= 0.99 and abs(faster - 1) < NOISE:
         return f" but computes as much as before (speed measured: {faster:.2f}x)"
     if 0.95 < faster < 1.05:
         return " but runs no faster"
-    return (
-        f" and runs {faster:.1f}x faster" if faster > 1 else f" but runs {1 / faster:.1f}x slower"
-    )
+    if faster > 1:
+        return f" and runs {faster:.1f}x faster"
+    return f" but runs {1 / faster:.1f}x slower"
 
 
 def in_words(pooled):
@@ -265,8 +259,7 @@ def tables(report):
     engines = report["engines"]["rows"] if report["engines"] else []
     pretrained = any(row["pretraining"] for row in pooled)
 
-    def sized(model, row):
-        """A model or a file of it; the data set is named where there are several."""
+    def sized(model, row):  # the data set is named where there are several
         large, small = first.get(model["data"]), row["bytes"]
         facts = {"name": model["name"], "smaller": large and small and large / small}
         return {**row, **facts, "data": None if model["data"] == report["data"] else model["data"]}
@@ -280,9 +273,8 @@ def tables(report):
         _errors(**report["confusion"]) if report["confusion"] else [],
     ]
     for about, rows in zip(WORDS["table"], every):
-        columns = [
-            [name, *(fill(form, row) for row in rows)] for name, form in about["columns"].items()
-        ]
+        columns = about["columns"].items()
+        columns = [[name, *(fill(form, row) for row in rows)] for name, form in columns]
         kept = [c for i, c in enumerate(columns) if i < about["keep"] or {*c[1:]} != {NONE}]
         header, *lines = zip(*kept)
         if lines:
@@ -291,13 +283,13 @@ def tables(report):
 
 def _errors(labels, matrix, model):
     """The eight pairs of classes with most errors."""
-    errors = (
+    errors = [
         {"true": labels[i], "predicted": labels[j], "errors": count, "of": sum(row)}
         for i, row in enumerate(matrix)
         for j, count in enumerate(row)
         if count and i != j
-    )
-    return nlargest(8, errors, key=itemgetter("errors"))
+    ]
+    return sorted(errors, key=lambda row: -row["errors"])[:8]
 
 
 def markdown_table(header, rows):
