@@ -168,14 +168,14 @@ def write_report(folder, report):
     """
     # JSON has no nan and no inf: they become null.
     report = json.loads(json.dumps(report), parse_constant=lambda name: None)
-    write_json(folder / "report.json", report)
+    write_json(Path(folder, "report.json"), report)
     drawn = pictures(report)
     for name, _, _, png in drawn:
-        _write(folder / "pictures" / f"{name}.png", png)
+        _write(Path(folder, "pictures", f"{name}.png"), png)
     facts = {"report": report, "pictures": drawn, "base64": b64encode}
     for name in ("report.md", "report.html"):
-        _write(folder / name, _page(name, **facts).encode())
-    return folder / "report.html"
+        _write(Path(folder, name), _page(name, **facts).encode())
+    return Path(folder, "report.html")
 
 
 def write_picture(report, path):
