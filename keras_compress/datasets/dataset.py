@@ -103,13 +103,19 @@ class Dataset:
 
     def subset(self, num_train=None, num_dev=None, num_test=None, seed=0):
         """A smaller data set, drawn at random; a larger subset with the same seed holds the smaller one."""
-        smaller = {}
-        for (name, split), number in zip(self.splits().items(), (num_train, num_dev, num_test)):
-            if split and number is not None:
-                chosen = np.random.default_rng(seed).permutation(len(split.texts))[:number]
-                chosen.sort()
-                smaller[name] = Split(*([column[i] for i in chosen] for column in split))
-        return dataclasses.replace(self, **smaller)
+
+        def draw(split, number):
+            if not split or number is None:
+                return split
+            chosen = np.random.default_rng(seed).permutation(len(split.texts))[:number]
+            return Split(*([column[i] for i in sorted(chosen)] for column in split))
+
+        return dataclasses.replace(
+            self,
+            train=draw(self.train, num_train),
+            dev=draw(self.dev, num_dev),
+            test=draw(self.test, num_test),
+        )
 
     def splits(self):
         """{"train", "dev", "test": `Split` or None}."""

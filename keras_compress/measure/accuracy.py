@@ -165,8 +165,8 @@ def class_f1(confusion):
 
     `class_f1(confusion)[1]` is the F1 that GLUE reports for MRPC.
     """
-    total = confusion.sum(axis=0) + confusion.sum(axis=1)
-    return np.where(total, 2 * np.diag(confusion) / np.maximum(total, 1), np.nan)
+    right, predicted, gold = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+    return np.where(predicted + gold, f1(np.stack([right, predicted, gold], axis=-1)), np.nan)
 
 
 def pack_correct(scores):

@@ -21,15 +21,16 @@ under 1 % of the whole. The count is that of the fixed (1, n) graph, padding inc
 
 def encoder_parameters(config):
     """Parameters of the layers alone, shared ones counted once: no embeddings, pooler or classifier."""
-    hidden, inner, layers = config.hidden_size, config.intermediate_size, range(config.num_layers)
+    hidden, inner = config.hidden_size, config.intermediate_size
     if config.architecture == "bilstm":
         return sum(8 * (width + inner + 1) * inner for width in _widths(config))
+
+    def num_own(part):
+        return len({config.owner(layer, part) for layer in range(config.num_layers)})
+
     attention = 4 * (hidden * hidden + hidden) + 2 * hidden
     ffn = (hidden * inner + inner) + (inner * hidden + hidden) + 2 * hidden
-    return sum(
-        size * len({config.owner(layer, part) for layer in layers})
-        for part, size in (("attention", attention), ("ffn", ffn))
-    )
+    return num_own("attention") * attention + num_own("ffn") * ffn
 
 
 def parameters(config, num_labels=0, task="classification"):
