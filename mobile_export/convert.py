@@ -13,10 +13,7 @@ from mobile_export import ort
 from mobile_export.graph import ExportError, exported_graph
 from mobile_export.low_bits import low_bits
 from mobile_export.metadata import no_metadata, with_metadata
-from mobile_export.parity import compare, in_words
-from mobile_export.parity import (
-    exported_model as exported_model,
-)  # `export` and it are used together
+from mobile_export.parity import compare, exported_model, in_words  # noqa: F401 (used with `export`)
 from mobile_export.to_onnx import to_onnx
 
 

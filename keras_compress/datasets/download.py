@@ -24,10 +24,6 @@ BASE = "https://raw.githubusercontent.com"
 SOURCES = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
 
 
-class DownloadError(OSError):
-    """A file could not be fetched, or is not the expected one."""
-
-
 def download(name, to=None, base=BASE):
     """Fetches one set (a few MB); a set that is there already is left alone.
 
@@ -38,7 +34,7 @@ def download(name, to=None, base=BASE):
     Returns:
         Path of the data set's folder.
     Raises:
-        DownloadError: the server or the content is not as expected; the message says what to do.
+        OSError: the server or the content is not as expected; the message says what to do.
     """
     if name not in SOURCES:
         raise ValueError(
@@ -53,7 +49,7 @@ def download(name, to=None, base=BASE):
         rows = read_rows(fetch(url), source)
         digest = rows_hash(rows)
         if digest != expected["sha256"]:
-            raise DownloadError(
+            raise OSError(
                 f"{url}: the content must have {expected['rows']} rows with SHA-256 "
                 f"{expected['sha256'][:12]}. Received: {len(rows)} with {digest[:12]}. "
                 "Run the command again, and if it fails again, the source has changed."
@@ -76,13 +72,13 @@ def download(name, to=None, base=BASE):
 
 
 def fetch(url):
-    """The bytes at an address. Raises DownloadError if they do not arrive, or not all of them."""
+    """The bytes at an address. Raises OSError if they do not arrive, or not all of them."""
     print(url, file=sys.stderr)
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
             return answer.read()
     except (OSError, http.client.HTTPException) as error:
-        raise DownloadError(
+        raise OSError(
             f"{url}: could not be fetched ({error}). Run the command again when the connection allows; "
             "if the server does not know the file, the source has moved."
         ) from error
