@@ -137,7 +137,7 @@ def test_label_is_what_is_carried_out_first():
     alarm = assistant.Command("alarm_set", {"time": "noon"}, "set an alarm for {time}")
     light = assistant.Command("light_on", {"room": "hall"}, "turn the {room} lights on")
     pieces = speaker.fill("{2}, but first {1}", {"1": alarm, "2": light})
-    said = assistant.Utterance(pieces, [alarm, light], None)
+    said = assistant.Utterance(pieces, [alarm, light], None, "")
     assert said.text == "turn the hall lights on, but first set an alarm for noon"
     words, tags = said.words_and_tags("en")
     assert " ".join(words) == "turn the hall lights on , but first set an alarm for noon"
@@ -148,7 +148,7 @@ def test_correction_of_a_slot_tags_the_right_value_only():
     speaker = assistant.Speaker("zh", "train")
     alarm = assistant.Command("alarm_set", {"time": "七点半"}, "定一个{time}的闹钟")
     pieces = speaker.fill("{1~}，不对，{fix}", {"1": alarm})
-    said = assistant.Utterance(pieces, [alarm], None)
+    said = assistant.Utterance(pieces, [alarm], None, "")
     words, tags = said.words_and_tags("zh")
     assert said.text.endswith("的闹钟，不对，七点半") and not said.text.startswith("定一个七点半")
     assert tags[-3:] == ["B-time", "I-time", "I-time"] and set(tags[:-3]) == {"O"}

@@ -45,6 +45,7 @@ class Utterance(NamedTuple):
     pieces: list  # (text, tag or None)
     commands: list  # carried out, in this order
     withdrawn: Command  # said, but not carried out; or None
+    frame: str
 
     @property
     def text(self):
@@ -206,7 +207,7 @@ class Speaker:
             else:
                 if not is_fixed or last_slot(said["1"]) in self.grammar["fixable"]:
                     in_order = [said[role] for role in "12" if role in said]
-                    return Utterance(self.fill(frame, said), in_order, said.get("x"))
+                    return Utterance(self.fill(frame, said), in_order, said.get("x"), frame)
         return None
 
     def frame(self):
