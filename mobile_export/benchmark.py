@@ -35,16 +35,12 @@ def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
     Raises:
         ValueError: if a file cannot be loaded, or does not come from the model.
     """
-    if runs < 1 or num_threads < 1:
-        raise ValueError(
-            f"`runs` and `num_threads` must be 1 or more. Received: {runs} and {num_threads}."
-        )
     runners = [open_model(path, num_threads) for path in paths]
     timed = [
         (path, num_threads, runner.sequence_length, partial(runner.run, random_inputs(runner)))
         for path, runner in zip(paths, runners)
     ]
-    if task_model is not None:
+    if task_model:
         timed += _in_tensorflow(task_model, paths, runners)
     times = interleave([run for *_, run in timed], runs, warmup)
     return [
@@ -76,12 +72,12 @@ def _in_tensorflow(task_model, paths, runners):
         or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
         or os.cpu_count()
     )
-    graph, softmax = exported_graph(task_model, length), tf.nn.softmax
+    graph = exported_graph(task_model, length)
     ids = {name: tf.constant(value) for name, value in random_inputs(runners[0]).items()}
     calls = {
         "tf.function": lambda: graph.function(**ids)[OUTPUT_NAME].numpy(),
-        "Keras call": lambda: softmax(graph.model(ids, training=False)).numpy(),
-        "Keras predict": lambda: softmax(graph.model.predict(ids, verbose=0)).numpy(),
+        "Keras call": lambda: tf.nn.softmax(graph.model(ids, training=False)).numpy(),
+        "Keras predict": lambda: tf.nn.softmax(graph.model.predict(ids, verbose=0)).numpy(),
     }
     return [(name, threads, length, call) for name, call in calls.items()]
 
@@ -97,17 +93,17 @@ def interleave(functions, runs, warmup=0):
     return times[:, warmup:]
 
 
-def random_inputs(runner, seed=0):
+def random_inputs(runner):
     """A full-length text of random words."""
     length = runner.sequence_length
-    ids = np.random.default_rng(seed).integers(0, runner.vocab_size, length, np.int32)
+    ids = np.random.default_rng(0).integers(0, runner.vocab_size, length, np.int32)
     return runner.inputs(SimpleNamespace(ids=ids, type_ids=[0] * length))
 
 
 def device():
     """The system and the processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
-    named = re.search(r"^model name\s*:\s*(.+)", text, re.M)
-    name = named[1] if named else platform.processor() or "unknown"
+    cpuinfo, name = Path("/proc/cpuinfo"), platform.processor() or "unknown"
+    if cpuinfo.is_file():
+        named = re.search(r"^model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8"), re.M)
+        name = named[1] if named else name
     return f"{platform.system()} {platform.machine()}, {name}"

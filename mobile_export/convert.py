@@ -1,6 +1,7 @@
 """A `TaskModel` as .tflite and .onnx files, each compared with Keras before it is written."""
 
 import gzip
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,7 @@ from mobile_export import ort
 from mobile_export.graph import ExportError, exported_graph
 from mobile_export.low_bits import low_bits
 from mobile_export.metadata import no_metadata, with_metadata
-from mobile_export.parity import compare, in_words
-from mobile_export.parity import (
-    exported_model as exported_model,
-)  # `export` and it are used together
+from mobile_export.parity import compare, exported_model, in_words  # noqa: F401 (used with `export`)
 from mobile_export.to_onnx import to_onnx
 
 
@@ -40,11 +38,10 @@ def to_tflite(graph, fuse=False, quantize=False, types=(), per_channel=True, bit
     try:
         content = converter.convert()
     except ConverterError as error:
-        lines = str(error).splitlines()  # pages of graph; the line that counts names the operators
-        named = [line for line in lines if line.startswith(("Custom ops:", "Flex ops:"))]
+        named = re.search("^(Custom|Flex) ops:.*", str(error), re.M)  # in pages of graph
         raise ExportError(
             "The graph must convert to TFLite's built-in operators alone. Received: "
-            f"{(named or lines)[0]}."
+            f"{named[0] if named else error}."
         ) from error
     return low_bits(content, bits) if bits else content
 
@@ -72,8 +69,7 @@ FORMATS = {
 }
 ONNX = "onnx_"  # begins the names of formats for ONNX Runtime
 ONNX_FORMATS = tuple(name for name in FORMATS if name.startswith(ONNX))
-ENDINGS = {format.ending for format in FORMATS.values()}
-NO_METADATA_IN_ONNX = "ONNX has none"
+ENDINGS = (".tflite", ".onnx")
 
 
 def file_name(name):
@@ -132,7 +128,7 @@ def export(
         facts = {
             "format": name,
             "path": str(path if path.suffix in ENDINGS else path / file_name(name)),
-            "no_metadata": NO_METADATA_IN_ONNX if name in ONNX_FORMATS else no_metadata(task_model),
+            "no_metadata": "ONNX has none" if name in ONNX_FORMATS else no_metadata(task_model),
             "sequence_length": sequence_length,
             "cls_only": graph.cls_only,
             "seconds": round(time.perf_counter() - start, 1),
@@ -155,15 +151,15 @@ def export(
 
 def _check(task_model, path, formats, sequence_length):
     """Refuses wrong arguments of `export`."""
-    config, unknown = task_model.config, [name for name in formats if name not in FORMATS]
+    config = task_model.config
     if task_model.task == "mlm":
         raise ValueError(
             "A model to export must have a task with labels. Received: a masked-LM model. Fine-tune it "
             "first."
         )
-    if unknown or not formats:
+    if not formats or not {*formats} <= {*FORMATS}:
         raise ValueError(
-            f"`formats` must be some of {', '.join(FORMATS)}. Received: {', '.join(unknown) or 'none'}."
+            f"`formats` must be some of {', '.join(FORMATS)}. Received: {', '.join(formats) or 'none'}."
         )
     ending = FORMATS[formats[0]].ending
     if path.suffix in ENDINGS and (len(formats) > 1 or path.suffix != ending):
@@ -187,5 +183,5 @@ def _check(task_model, path, formats, sequence_length):
 
 def reasons_without_metadata(files):
     """Why .tflite files among the `export`ed hold no metadata: different sentences."""
-    reasons = dict.fromkeys(facts["no_metadata"] for facts in files)
-    return [reason for reason in reasons if reason not in (None, NO_METADATA_IN_ONNX)]
+    reasons = {facts["no_metadata"] for facts in files if facts["format"] not in ONNX_FORMATS}
+    return [reason for reason in reasons if reason]

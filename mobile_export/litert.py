@@ -32,16 +32,11 @@ class Runner:
         source: path of a .tflite file, or its bytes.
         num_threads: of XNNPACK.
     Raises:
-        ValueError: if the file is missing or damaged, or has other inputs than an exported model.
+        ValueError: if the file is damaged, or has other inputs than an exported model.
     """
 
     def __init__(self, source, num_threads=1):
         name, content = read(source)
-        if content[4:8] != FILE_IDENTIFIER:
-            raise ValueError(
-                f"{name}: must be a TFLite file. Received: {len(content)} bytes that do not start "
-                "like one. Export or copy it again."
-            )
         try:
             interpreter = _interpreter_class()(model_content=content, num_threads=num_threads)
             interpreter.allocate_tensors()
@@ -57,10 +52,9 @@ class Runner:
             self.vocab_size = max(int(shapes[i][0]) for i in looked_up if len(shapes[i]) == 2)
             self.forward([ONE_PIECE])  # some damage shows only here
         except (ValueError, RuntimeError, KeyError) as error:
-            reason = " ".join(str(error).split())
             raise ValueError(
-                f"{name}: not a model that this runtime can load ({reason}). Export it again, or as "
-                "`int8_per_tensor` for an old runtime."
+                f"{name}: not a TFLite model that this runtime can load ({one_line(error)}). Export it "
+                "again, or as `int8_per_tensor` for an old runtime."
             ) from error
         names = [operator["op_name"] for operator in operators]
         self.op_names = [name for name in names if name != "DELEGATE"]
@@ -79,16 +73,10 @@ class Runner:
         return unpadded([self.run(self.inputs(text))[0] for text in encodings], encodings)
 
     def inputs(self, encoding):
-        """One encoded text as the three inputs. What stands in padded places does not matter."""
-        length = len(encoding.ids)
-        if not 0 < length <= self.sequence_length or len(encoding.type_ids) != length:
-            raise ValueError(
-                f"A text must have 1 to {self.sequence_length} ids and as many type ids. Received: "
-                f"{length} and {len(encoding.type_ids)}. Encode with "
-                f"`max_length={self.sequence_length}`."
-            )
+        """One encoded text, of at most `sequence_length` pieces, as the three inputs; padded with zeros."""
         inputs = np.zeros((3, 1, self.sequence_length), np.int32)
-        inputs[:, 0, :length] = encoding.ids, [1] * length, encoding.type_ids
+        length = len(encoding.ids)
+        inputs[:, 0, :length] = encoding.ids, np.ones(length), encoding.type_ids
         return dict(zip(INPUT_NAMES, inputs))
 
 
@@ -104,9 +92,11 @@ def read(source):
     """(name for messages, bytes) of a path, or of bytes."""
     if isinstance(source, bytes):
         return "The model", source
-    if not Path(source).is_file():
-        raise ValueError(f"{source}: there is no such file.")
-    return str(source), Path(source).read_bytes()
+    return source, Path(source).read_bytes()
+
+
+def one_line(error):
+    return " ".join(str(error).split())
 
 
 def _interpreter_class():

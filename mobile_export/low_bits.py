@@ -78,4 +78,4 @@ def _raise_versions(model):
     """
     for code in model.operatorCodes:
         if code.builtinCode == schema.BuiltinOperator.FULLY_CONNECTED:
-            code.version = max(code.version, PER_CHANNEL_VERSION)
+            code.version = PER_CHANNEL_VERSION

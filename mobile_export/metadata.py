@@ -41,11 +41,11 @@ BERT_TOKENIZER = 4  # ProcessUnitOptions
 
 def no_metadata(task_model):
     """Why no metadata can be written for a model; None if they can."""
-    client, architecture = "MediaPipe's TextClassifier", task_model.config.architecture
+    client = "MediaPipe's TextClassifier"
     if task_model.task != "classification":
         return f"{client} gives one text one label, which {task_model.task} is not"
-    if architecture != "bert":
-        return f"{client} takes a single graph, and a {architecture} has loops"
+    if task_model.config.architecture != "bert":
+        return f"{client} takes a single graph, and a {task_model.config.architecture} has loops"
     if not task_model.tokenizer.lowercase:
         return f"{client} lower-cases every text, which the model's vocabulary does not expect"
     return None
@@ -88,17 +88,15 @@ def with_metadata(content, task_model, description):
         table = (title, description, None, [subgraph], None, None, None, "1.1.0")
         builder.Finish(_write(builder, table), b"M001")
         model.buffers.append(BufferT(np.frombuffer(builder.Output(), np.uint8)))
-        entry = MetadataT(b"TFLITE_METADATA", len(model.buffers) - 1)
-        model.metadata = [*(model.metadata or ()), entry]
+        model.metadata.append(MetadataT(b"TFLITE_METADATA", len(model.buffers) - 1))
 
     # Clients skip empty lines, and the ids after them would move. No word is empty or holds white
     # space: such a piece never matches, and a stand-in keeps its line.
     pieces = [
-        f"[piece {i}]" if not piece or re.search(r"\s", piece) else piece
+        piece if re.fullmatch(r"\S+", piece) else f"[piece {i}]"
         for i, piece in enumerate(task_model.tokenizer.vocab)
     ]
-    file = io.BytesIO()
-    file.write(edited(content, add))
+    file = io.BytesIO(edited(content, add))
     # Clients want the files uncompressed. A fixed date gives the same bytes each time.
     with zipfile.ZipFile(file, "a") as archive:
         for name, lines in (("vocab.txt", pieces), ("labels.txt", task_model.labels)):
@@ -113,12 +111,11 @@ def _write(builder, value):
         value: str, list of tables, or table: a tuple of its fields in the order of the schema. Fields
             are values, small integers, or None for what is left out.
     """
+    if value is None or isinstance(value, int):
+        return value
     if isinstance(value, str):
         return builder.CreateString(value)
-    fields = [
-        _write(builder, field) if isinstance(field, (str, list, tuple)) else field
-        for field in value
-    ]
+    fields = [_write(builder, field) for field in value]
     if isinstance(value, list):
         builder.StartVector(4, len(fields), 4)
         for offset in reversed(fields):

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from mobile_export.litert import FILE_IDENTIFIER, ONE_PIECE, Runner, read
+from mobile_export.litert import FILE_IDENTIFIER, ONE_PIECE, Runner, one_line, read
 
 PACKAGES = ("onnx", "onnxruntime", "tf2onnx")  # to write a file; to run it, onnxruntime alone
 
@@ -23,7 +23,7 @@ class OnnxRunner:
         num_threads: of ONNX Runtime, whose optimisations are all on.
     Raises:
         ImportError: without onnxruntime.
-        ValueError: if the file is missing or damaged, or has other inputs than an exported model.
+        ValueError: if the file is damaged, or has other inputs than an exported model.
     """
 
     num_partitions = None  # of XNNPACK
@@ -50,9 +50,8 @@ class OnnxRunner:
             *(errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf),
             *(errors.NotImplemented, errors.RuntimeException),
         ) as error:
-            reason = " ".join(str(error).split())
             raise ValueError(
-                f"{name}: not a model that ONNX Runtime can load ({reason}). Export it again."
+                f"{name}: not a model that ONNX Runtime can load ({one_line(error)}). Export it again."
             ) from error
 
     def run(self, inputs):

@@ -4,10 +4,11 @@ Logits are compared on the very same weights and operators: in a copy of the fil
 tensor that the softmax reads (`logits_view`).
 """
 
+import copy
+
 import numpy as np
 
 from keras_compress.backend import tf
-from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import Encoding
 from keras_compress.measure.accuracy import evaluate, paired_difference
 from mobile_export.flatbuffer import edited
@@ -35,38 +36,33 @@ def compare(task_model, content, name, tolerance=None, dev=None):
     runner = open_model(content)
     check_origin(task_model, runner, name)
     length = runner.sequence_length
-    encodings = parity_encodings(task_model, length, dev)
-    encodings = encodings[: NUM_PARITY_TEXTS if tolerance else None]
+    encodings = _encodings(task_model, length, dev)[: NUM_PARITY_TEXTS if tolerance else None]
     logits = unpadded(task_model.forward(encodings), encodings)
     probabilities = runner.forward(encodings)
-    keras_rows, file_rows = (
-        np.vstack(logits),
-        np.vstack(probabilities),
-    )  # (texts or tokens, classes)
-    for who, rows in (("Keras", keras_rows), ("The converted model", file_rows)):
-        num_bad = np.sum(~np.isfinite(rows).all(-1))
-        if num_bad:
-            raise ExportError(
-                f"{name}: outputs must be finite. Received: {who} gives {num_bad} of {len(rows)} rows "
-                "with inf or nan."
-            )
-    dp = np.abs(tf.nn.softmax(keras_rows).numpy() - file_rows).max(-1)
-    compared_on = f"{len(encodings)} {'random inputs' if dev is None else 'dev texts'}"
+    in_keras, in_file = np.vstack(logits), np.vstack(probabilities)  # (texts or tokens, classes)
+    dp = np.abs(tf.nn.softmax(in_keras).numpy() - in_file).max(-1)
+    if not np.isfinite(dp).all():
+        who = "The converted model" if np.isfinite(in_keras).all() else "Keras"
+        raise ExportError(
+            f"{name}: outputs must be finite. Received: {who} gives {np.sum(~np.isfinite(dp))} of "
+            f"{len(dp)} rows with inf or nan."
+        )
+    compared_on = f"{len(encodings)} {'dev texts' if dev else 'random inputs'}"
     if task_model.task == "tagging":
         compared_on = f"the tokens of {compared_on}"
     facts = {
         "partitions": runner.num_partitions,
         "num_examples": len(encodings),
         "compared_on": compared_on,
-        "agreement": float(np.mean(file_rows.argmax(-1) == keras_rows.argmax(-1))),
+        "agreement": float(np.mean(in_file.argmax(-1) == in_keras.argmax(-1))),
         "max_dp": float(dp.max()),
         "mean_dp": float(dp.mean()),
         **dict.fromkeys(("max_dlogit", "metric", "accuracy", "accuracy_keras", "drift")),
     }
     if tolerance:
         file_logits = np.vstack(open_model(logits_view(content)).forward(encodings))
-        facts["max_dlogit"] = float(np.abs(file_logits - keras_rows).max())
-        largest = max(1.0, float(np.abs(keras_rows).max()))
+        facts["max_dlogit"] = float(np.abs(file_logits - in_keras).max())
+        largest = max(1.0, np.abs(in_keras).max())
         if not facts["max_dlogit"] <= tolerance * largest:
             raise ExportError(
                 f"{name}: logits must be within {tolerance:g} of Keras', as a share of the largest, "
@@ -77,17 +73,17 @@ def compare(task_model, content, name, tolerance=None, dev=None):
         facts["drift"] = (
             f"mean |dp| must be at most {MAX_MEAN_DP}. Received: {facts['mean_dp']:.3f}"
         )
-    if dev is not None and dev.labels is not None:
-        before = evaluate(AtLength(task_model, length, lambda *_: logits), dev)
-        after = evaluate(AtLength(task_model, length, lambda *_: _log(probabilities)), dev)
-        facts["metric"], facts["accuracy"] = after["metric"], after["value"]
-        facts["accuracy_keras"] = before["value"]
-        change = paired_difference(after["metric"], after["scores"], before["scores"])
+    if dev:
+        before = evaluate(_at_length(task_model, length, lambda *_: logits), dev)
+        after = evaluate(_at_length(task_model, length, lambda *_: _log(probabilities)), dev)
+        metric, old, new = after["metric"], before["value"], after["value"]
+        facts |= {"metric": metric, "accuracy": new, "accuracy_keras": old}
+        change = paired_difference(metric, after["scores"], before["scores"])
         if change["high"] < -MAX_FALL:
             facts["drift"] = (
-                f"dev {after['metric']} must not fall by more than {MAX_FALL} beyond its 95 % "
-                f"interval. Received: {before['value']:.3f} -> {after['value']:.3f}, interval of the "
-                f"difference {change['low']:.3f} to {change['high']:.3f}"
+                f"dev {metric} must not fall by more than {MAX_FALL} beyond its 95 % interval. "
+                f"Received: {old:.3f} -> {new:.3f}, interval of the difference {change['low']:.3f} to "
+                f"{change['high']:.3f}"
             )
     return facts
 
@@ -104,28 +100,25 @@ def in_words(facts):
     return words + (f"; DRIFT: {facts['drift']}" if facts["drift"] else "")
 
 
-class AtLength:
-    """What `evaluate` needs of a model: texts are cut at `sequence_length`; `forward` gives logits."""
-
-    def __init__(self, task_model, sequence_length, forward):
-        self.config = task_model.config.replace(max_position_embeddings=sequence_length)
-        self.tokenizer, self.task = task_model.tokenizer, task_model.task
-        self.labels, self.forward = task_model.labels, forward
-
-    predict = TaskModel.predict  # from text to labels exactly as Keras does it
-
-
-def exported_model(path, task_model, num_threads=1):
+def exported_model(path, task_model):
     """An exported file as an object with `predict(texts)`, `task`, `labels`, to be measured.
 
     Args:
         task_model: the `TaskModel` that it was exported from. Its tokenizer and labels are used.
     """
-    runner = open_model(path, num_threads)
+    runner = open_model(path)
     check_origin(task_model, runner, path)
-    return AtLength(
+    return _at_length(
         task_model, runner.sequence_length, lambda texts, _: _log(runner.forward(texts))
     )
+
+
+def _at_length(task_model, sequence_length, forward):
+    """A view of a model whose texts are cut at `sequence_length` and whose logits `forward` gives."""
+    view = copy.copy(task_model)
+    view.config = task_model.config.replace(max_position_embeddings=sequence_length)
+    view.forward = forward  # what `predict` asks
+    return view
 
 
 def check_origin(task_model, runner, name):
@@ -139,12 +132,12 @@ def check_origin(task_model, runner, name):
         )
 
 
-def parity_encodings(task_model, sequence_length, dev=None):
+def _encodings(task_model, sequence_length, dev):
     """Encoded dev texts; without any, random ids of varied lengths, seeded."""
-    if dev is not None:
+    if dev:
         tokenizer = task_model.tokenizer
         encode = tokenizer.encode_words if task_model.task == "tagging" else tokenizer.encode
-        return encode(list(dev.texts), sequence_length)
+        return encode(dev.texts, sequence_length)
     random, config = np.random.default_rng(0), task_model.config
     num_types = min(config.type_vocab_size, 2) or 1
     return [
@@ -158,22 +151,21 @@ def parity_encodings(task_model, sequence_length, dev=None):
 
 def logits_view(content):
     """A copy of a file that gives the logits under the name of the probabilities."""
+
+    def show_logits(model):
+        graph = model.subgraphs[0]
+        softmax = next(row for row in graph.operators if row.outputs[0] == graph.outputs[0])
+        graph.outputs = softmax.inputs
+        model.signatureDefs[0].outputs[0].tensorIndex = softmax.inputs[0]
+
     if content[4:8] == FILE_IDENTIFIER:
-        return edited(content, _output_logits)
+        return edited(content, show_logits)
     import onnx
 
     model = onnx.load_from_string(content)
     softmax = next(node for node in reversed(model.graph.node) if node.op_type == "Softmax")
     model.graph.output[0].name = softmax.input[0]
     return model.SerializeToString()
-
-
-def _output_logits(model):
-    graph = model.subgraphs[0]
-    softmax = next(row for row in graph.operators if row.outputs[0] == graph.outputs[0])
-    (logits,) = softmax.inputs
-    graph.outputs = [logits]
-    model.signatureDefs[0].outputs[0].tensorIndex = logits
 
 
 def _log(rows):

@@ -35,10 +35,6 @@ def server(folder, port=8000):
     Raises:
         ValueError: if the folder holds no such file, node modules are missing, or the port is taken.
     """
-    if not 0 <= port <= 65535:
-        raise ValueError(
-            f"`port` must be 0 to 65535. Received: {port}. Choose another with `--port`."
-        )
     folder = Path(folder).resolve()
     # Metadata end in a zip archive.
     models = {
@@ -71,23 +67,21 @@ def server(folder, port=8000):
         }
         for name, path in models.items()
     ]
-    content = json.dumps(listed).encode()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             path = unquote(urlsplit(self.path).path)
+            file = files.get(path)
             if self.headers.get("Host", "").partition(":")[0] not in OWN_NAMES:
-                self.send_error(403)  # another site's name that leads to this machine
-            elif path == "/models.json":
-                self.answer(content, ".json")
-            elif path in files and files[path].is_file():
-                self.answer(files[path].read_bytes(), files[path].suffix)
+                return self.send_error(403)  # another site's name that leads to this machine
+            if path == "/models.json":
+                content, kind = json.dumps(listed).encode(), TYPES[".json"]
+            elif file and file.is_file():
+                content, kind = file.read_bytes(), TYPES[file.suffix]
             else:
-                self.send_error(404)
-
-        def answer(self, content, suffix):
+                return self.send_error(404)
             self.send_response(200)
-            self.send_header("Content-Type", TYPES[suffix])
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Cache-Control", "no-cache")
             self.end_headers()
@@ -98,7 +92,7 @@ def server(folder, port=8000):
 
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise ValueError(
-            f"`port` must be free. Received: {port} ({error.strerror}). Choose another with `--port`."
+            f"`port` must be free, and 0 to 65535. Received: {port} ({error}). Choose another with `--port`."
         ) from error

@@ -28,9 +28,9 @@ def load(name, *, task=None, language="en"):
         return assistant.load(language, task or "classification")
     if name == "apidocs":
         return apidocs.load(task or "classification")
-    downloads, path = DATA_FOLDER / "downloads", Path(name)
-    if str(name) in download.SOURCES and not path.exists():
-        path = downloads / name
+    path = Path(name)
+    if name in download.SOURCES and not path.exists():
+        path = DATA_FOLDER / "downloads" / name
         if not path.is_dir():
             raise ValueError(
                 f"`{name}` is not on this machine yet. "

@@ -21,7 +21,7 @@ import sysconfig
 from pathlib import Path
 
 from keras_compress.datasets.dataset import Dataset, Split
-from keras_compress.files import DATA_FOLDER, atomic_write
+from keras_compress.files import DATA_FOLDER, write_json
 
 LIBRARIES = ("numpy", "scipy", "tensorflow")
 SKIP = set(
@@ -55,7 +55,7 @@ MARKUP = (
     (re.compile(r"\s+"), " "),
 )
 SENTENCE_END = re.compile(r"(?<=[a-z0-9)][.!?]) (?=[A-Z\"'(])")
-NOT_PROSE = re.compile(r"\s|>>>|\.\.|[|+@-]|[-=~^*_]{3,}")  # beginnings of lines
+NOT_PROSE = re.compile(r"^(\s|>>>|\.\.|[|+@-]|[-=~^*_]{3,})", re.M)  # beginnings of lines
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -76,21 +76,21 @@ def load(task="classification", folders=None):
 
 
 def _corpus(objects):
-    splits, seen = {}, set()
-    for split in ("train", "dev"):  # a dev document shares no sentence with train
-        splits[split] = Split([], [])
+    splits, seen = {"train": Split([], []), "dev": Split([], [])}, set()
+    for split, (split_texts, documents) in splits.items():
         for document, (name, texts) in enumerate(objects):
+            # A document of train has a new sentence; one of dev shares none with train.
             new = not seen.issuperset(texts) if split == "train" else seen.isdisjoint(texts)
             if new and (_share(name) < 0.05) == (split == "dev"):
-                splits[split].texts.extend(texts)
-                splits[split].labels.extend([document] * len(texts))
+                split_texts += texts
+                documents += [document] * len(texts)
                 seen.update(texts)
     return Dataset("apidocs", "unlabelled", (), **splits)
 
 
 def _topics(objects):
     names = tuple(TOPICS)
-    topics = {module: topic for topic, modules in TOPICS.items() for module in modules.split()}
+    topics = {module: topic for topic in TOPICS for module in TOPICS[topic].split()}
     uses, group = collections.defaultdict(set), {}  # words -> topics; object or words -> its parent
 
     def root(node):
@@ -132,9 +132,7 @@ def _installed():
     key = hashlib.sha256(json.dumps([versions, Path(__file__).read_text()]).encode()).hexdigest()
     cache = DATA_FOLDER / "cache" / f"apidocs-{key[:12]}.json"
     if not cache.is_file():
-        objects = _scan(library_folders())
-        with atomic_write(cache) as file:
-            json.dump(objects, file, ensure_ascii=False)
+        write_json(cache, _scan(library_folders()))
     return json.loads(cache.read_text(encoding="utf-8"))
 
 
@@ -148,9 +146,7 @@ def library_folders():
     """(dotted prefix, folder) of each library, looked up without importing it."""
     yield "", Path(sysconfig.get_path("stdlib"))
     for name in LIBRARIES:
-        spec = importlib.util.find_spec(name)
-        if spec is not None:
-            yield f"{name}.", Path(spec.origin).parent
+        yield f"{name}.", Path(importlib.util.find_spec(name).origin).parent
 
 
 def documented_objects(prefix, folder):
@@ -172,10 +168,9 @@ def _documented(node, name):
     if doc := ast.get_docstring(node, clean=False):
         yield name, doc
     for child in () if isinstance(node, FUNCTIONS) else ast.iter_child_nodes(node):
-        match child:
-            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
-                yield from _documented(child, f"{name}.{child.name}")
-            # NumPy and SciPy: add_newdoc("module", "name", "doc")
+        if isinstance(child, (ast.ClassDef, *FUNCTIONS)):
+            yield from _documented(child, f"{name}.{child.name}")
+        match child:  # NumPy and SciPy: add_newdoc("module", "name", "doc")
             case ast.Expr(
                 ast.Call(ast.Name("add_newdoc"), [*_, ast.Constant(of), ast.Constant(doc)])
             ):
@@ -186,14 +181,13 @@ def sentences(doc):
     """The sentences of a documentation string's paragraphs; examples, tables and argument lists are left out."""
     kept = []
     for block in re.split(r"\n\s*\n", inspect.cleandoc(doc)):
-        if any(NOT_PROSE.match(line) for line in block.split("\n")):
+        if NOT_PROSE.search(block):
             continue
-        text = block.replace("\n", " ")
         for pattern, new in MARKUP:
-            text = pattern.sub(new, text)
-        for sentence in SENTENCE_END.split(text.strip()):
+            block = pattern.sub(new, block)
+        for sentence in SENTENCE_END.split(block.strip()):
             letters = sum(c.isalpha() or c == " " for c in sentence)
             is_prose = letters > 0.85 * len(sentence) and sentence[-1] in ".!?"
-            if is_prose and 5 <= sentence.count(" ") + 1 <= 60:
+            if is_prose and 4 <= sentence.count(" ") < 60:
                 kept.append(sentence)
     return kept

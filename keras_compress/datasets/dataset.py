@@ -77,8 +77,7 @@ class Dataset:
         ids, type_ids, labels = self._encode(split, tokenizer, max_length, words)
         order = batch_order(lengths, batch_size, shuffle_seed)[first:last]
         rows = tf.RaggedTensor.from_row_lengths(
-            np.concatenate([np.zeros(0, np.int64), *order]),
-            np.array([len(batch) for batch in order], np.int64),
+            np.concatenate([np.arange(0), *order]), list(map(len, order))
         )
 
         def pad(rows):
@@ -95,8 +94,8 @@ class Dataset:
                 row_labels = row_labels.to_tensor(-1, shape=shape)
             return inputs, row_labels
 
-        data = tf.data.Dataset.from_tensor_slices(rows).map(pad, num_parallel_calls=2)
-        return data.apply(tf.data.experimental.assert_cardinality(len(order))).prefetch(4)
+        data = tf.data.Dataset.from_tensor_slices(rows)
+        return data.map(pad, num_parallel_calls=2).prefetch(4)
 
     def lengths(self, split, tokenizer, max_length):
         """Pieces of each text, special ones included, cut at `max_length`: int64 (n,)."""
@@ -106,18 +105,25 @@ class Dataset:
         """A smaller data set, drawn at random; a larger subset with the same seed holds the smaller one."""
 
         def draw(split, number):
-            if split is None or number is None or number >= len(split.texts):
+            if not split or number is None:
                 return split
-            chosen = np.sort(np.random.default_rng(seed).permutation(len(split.texts))[:number])
-            return Split(*([column[i] for i in chosen] for column in split))
+            chosen = np.random.default_rng(seed).permutation(len(split.texts))[:number]
+            return Split(*([column[i] for i in sorted(chosen)] for column in split))
 
-        numbers = zip(SPLITS, (num_train, num_dev, num_test))
-        smaller = {name: draw(getattr(self, name), number) for name, number in numbers}
-        return dataclasses.replace(self, **smaller)
+        return dataclasses.replace(
+            self,
+            train=draw(self.train, num_train),
+            dev=draw(self.dev, num_dev),
+            test=draw(self.test, num_test),
+        )
+
+    def splits(self):
+        """{"train", "dev", "test": `Split` or None}."""
+        return {name: getattr(self, name) for name in SPLITS}
 
     def summary(self):
         """Counts and a hash of the content, for reports: two runs with one hash saw the same data."""
-        splits = {name: getattr(self, name) for name in SPLITS}
+        splits = self.splits()
         content = json.dumps([self.task, self.labels, splits], ensure_ascii=False).encode()
         return {
             "name": self.name,
@@ -129,7 +135,7 @@ class Dataset:
 
     def check_splits(self, *wanted):
         """Raises ValueError unless the data are labelled and have these splits."""
-        there = [name for name in ("train", "dev", "test") if getattr(self, name)]
+        there = [name for name, split in self.splits().items() if split]
         if self.task == "unlabelled" or not {*wanted} <= {*there}:
             raise ValueError(
                 f"The data must have labels and the splits {', '.join(wanted)}. Received: {self.name}, "
@@ -139,26 +145,14 @@ class Dataset:
 
     def piece_counts(self, tokenizer, split="train", max_length=512):
         """How often each piece of the vocabulary occurs in a split: int64 (vocabulary,)."""
-        encode = tokenizer.encode_words if self.task == "tagging" else tokenizer.encode
-        counts = np.zeros(len(tokenizer.vocab), np.int64)
-        for encoding in encode(self._examples(split).texts, max_length):
-            np.add.at(counts, encoding.ids, 1)
-        return counts
+        ids = self._encode(split, tokenizer, max_length)[0]
+        return np.bincount(ids.flat_values, minlength=len(tokenizer.vocab))
 
     def unknown_rate(self, tokenizer, split="dev", max_length=512):
         """Share of a split's pieces that are [UNK], 0-1."""
         counts = self.piece_counts(tokenizer, split, max_length)
         special = [tokenizer.ids[piece] for piece in ("[PAD]", "[CLS]", "[SEP]")]
         return float(counts[tokenizer.ids["[UNK]"]] / max(counts.sum() - counts[special].sum(), 1))
-
-    def _examples(self, split):
-        there = {name: getattr(self, name) for name in SPLITS if getattr(self, name)}
-        if split not in there:
-            raise ValueError(
-                f"`split` must be one that `{self.name}` has. Received: {split!r}. "
-                f"Choose {', '.join(there)}."
-            )
-        return there[split]
 
     def _encode(self, split, tokenizer, max_length, words=False):
         """Ids, type ids (ragged) and labels as int32 tensors, kept for later epochs."""
@@ -167,16 +161,13 @@ class Dataset:
         key = (split, tokenizer, max_length, words)
         if key in self._encoded:
             return self._encoded[key]
-        texts, labels = self._examples(split)
-        if self.task == "tagging":
-            encodings = tokenizer.encode_words(texts, max_length)
-            labels = list(map(_first_pieces, encodings, labels))
-        elif words:
+        if not self.splits().get(split):
+            raise ValueError(f"`split` must be one that `{self.name}` has. Received: {split!r}.")
+        texts, labels = getattr(self, split)
+        if words:
             texts = [" ".join(text.split()) for text in texts]
-            encodings = tokenizer.encode_words(texts, max_length)
-            labels = [_word_numbers(encoding, tokenizer.vocab) for encoding in encodings]
-        else:
-            encodings = tokenizer.encode(texts, max_length)
+        by_words = words or self.task == "tagging"
+        encodings = (tokenizer.encode_words if by_words else tokenizer.encode)(texts, max_length)
         num_truncated = sum(encoding.truncated for encoding in encodings)
         if num_truncated:
             warnings.warn(
@@ -184,16 +175,20 @@ class Dataset:
                 f"{max_length} pieces; their ends are cut off.",
                 stacklevel=3,
             )
+        if words:
+            labels = [_word_numbers(encoding, tokenizer.vocab) for encoding in encodings]
+        elif by_words:
+            labels = list(map(_first_pieces, encodings, labels))
         lengths = [len(encoding.ids) for encoding in encodings]
 
         def ragged(rows):
-            flat = np.fromiter(itertools.chain.from_iterable(rows), np.int32, sum(lengths))
-            return tf.RaggedTensor.from_row_lengths(flat, np.array(lengths, np.int64))
+            flat = np.concatenate(rows).astype(np.int32)
+            return tf.RaggedTensor.from_row_lengths(flat, lengths)
 
         self._encoded[key] = (
-            ragged(encoding.ids for encoding in encodings),
-            ragged(encoding.type_ids for encoding in encodings),
-            ragged(labels) if self.task == "tagging" or words else tf.constant(labels, tf.int32),
+            ragged([encoding.ids for encoding in encodings]),
+            ragged([encoding.type_ids for encoding in encodings]),
+            ragged(labels) if by_words else tf.constant(labels, tf.int32),
         )
         return self._encoded[key]
 
@@ -203,15 +198,16 @@ def batch_order(lengths, batch_size, shuffle_seed=None):
 
     With a seed: shuffle, cut into windows of 32 batches, sort each window by length, cut into batches, shuffle these.
     """
-    places = np.arange(len(lengths))
+
+    def cut(places, size):
+        return np.split(places, range(size, len(places), size))
+
     if shuffle_seed is None:
-        return [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
-    random = np.random.default_rng(shuffle_seed)
-    places, batches = random.permutation(places), []
-    for start in range(0, len(places), WINDOW * batch_size):
-        window = places[start : start + WINDOW * batch_size]
-        window = window[np.argsort(lengths[window], kind="stable")]
-        batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+        return cut(np.arange(len(lengths)), batch_size)
+    random, batches = np.random.default_rng(shuffle_seed), []
+    for window in cut(random.permutation(len(lengths)), WINDOW * batch_size):
+        by_length = np.argsort(lengths[window], kind="stable")
+        batches += cut(window[by_length], batch_size)
     return [batches[i] for i in random.permutation(len(batches))]
 
 
@@ -230,20 +226,15 @@ def _word_numbers(encoding, vocab):
     A piece goes on with the word before it if it begins with ##, or if it and the piece before it are Chinese
     characters of one stretch between spaces. A stretch of more than four is text that nobody cut into words.
     """
-    pieces = [vocab[index] for index in encoding.ids]
+    pieces = np.array([vocab[index] for index in encoding.ids])
+    is_chinese = (pieces >= "\u4e00") & (pieces <= "\u9fff")
+    goes_on = is_chinese & np.roll(is_chinese, 1)
     starts = [start for start in encoding.word_starts if start > 0]
-    begins_word = set(starts)
-    for first, last in zip(starts, [*starts[1:], len(pieces) - 1]):
-        if sum(map(_is_chinese, pieces[first:last])) > 4:
-            begins_word.update(range(first, last))
-    numbers, number = [-1] * len(pieces), -1
-    for i in range(1, len(pieces) - 1):
-        both_chinese = _is_chinese(pieces[i]) and _is_chinese(pieces[i - 1])
-        if not pieces[i].startswith("##") and (i in begins_word or not both_chinese):
-            number += 1
-        numbers[i] = number
+    goes_on[starts] = False
+    for first, last in itertools.pairwise([*starts, len(pieces) - 1]):
+        if is_chinese[first:last].sum() > 4:
+            goes_on[first:last] = False
+    goes_on |= np.strings.startswith(pieces, "##")
+    numbers = np.cumsum(~goes_on) - 2  # [CLS] and the first word have begun: number 0
+    numbers[[0, -1]] = -1
     return numbers
-
-
-def _is_chinese(piece):
-    return "\u4e00" <= piece <= "\u9fff"

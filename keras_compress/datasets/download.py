@@ -12,11 +12,8 @@ A table in sources.toml holds
 
 import hashlib
 import http.client
-import re
-import shutil
 import sys
 import tomllib
-import urllib.error
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -27,12 +24,8 @@ BASE = "https://raw.githubusercontent.com"
 SOURCES = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
 
 
-class DownloadError(OSError):
-    """A file could not be fetched, or is not the expected one."""
-
-
 def download(name, to=None, base=BASE):
-    """Fetches one set; a set that is there already is left alone, an interrupted download goes on.
+    """Fetches one set (a few MB); a set that is there already is left alone.
 
     Args:
         name: "sst2", "mrpc" or "tnews".
@@ -41,30 +34,25 @@ def download(name, to=None, base=BASE):
     Returns:
         Path of the data set's folder.
     Raises:
-        DownloadError: the server or the content is not as expected; the message says what to do.
+        OSError: the server or the content is not as expected; the message says what to do.
     """
     if name not in SOURCES:
         raise ValueError(
             f"A data set to download must be one of {', '.join(SOURCES)}. Received: {name!r}."
         )
     source, folder = SOURCES[name], Path(to or DATA_FOLDER / "downloads") / name
-    if (folder / "labels.txt").is_file():
+    if folder.is_dir():
         return folder
-    staging = folder.with_name(f".{name}.download")
-    staging.mkdir(parents=True, exist_ok=True)
     splits = {}
     for path, expected in source["files"].items():
-        url, file = f"{base}/{source['origin']}/{path}", staging / Path(path).name
-        if not file.is_file():
-            print(url, file=sys.stderr)
-            fetch(url, file)
-        rows = read_rows(file.read_bytes(), source)
-        if (len(rows), rows_hash(rows)) != (expected["rows"], expected["sha256"]):
-            file.unlink()
-            raise DownloadError(
+        url = f"{base}/{source['origin']}/{path}"
+        rows = read_rows(fetch(url), source)
+        digest = rows_hash(rows)
+        if digest != expected["sha256"]:
+            raise OSError(
                 f"{url}: the content must have {expected['rows']} rows with SHA-256 "
-                f"{expected['sha256'][:12]}. Received: {len(rows)} with {rows_hash(rows)[:12]}. It was "
-                "removed: run the command again, and if it fails again, the source has changed."
+                f"{expected['sha256'][:12]}. Received: {len(rows)} with {digest[:12]}. "
+                "Run the command again, and if it fails again, the source has changed."
             )
         splits[expected["split"]] = rows
     for split, number in source.get("held_out", {}).items():
@@ -80,56 +68,30 @@ def download(name, to=None, base=BASE):
     with atomic_folder(folder) as temp:
         for file, lines in contents.items():
             (temp / file).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-    shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 
-def fetch(url, path):
-    """Fetches a file to `path`, which appears when it is whole; goes on where `path`.part ends.
-
-    Raises:
-        DownloadError: an error of the server or the connection; what arrived is kept in `path`.part.
-    """
-    part = path.with_name(path.name + ".part")
-    start = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+def fetch(url):
+    """The bytes at an address. Raises OSError if they do not arrive, or not all of them."""
+    print(url, file=sys.stderr)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            content_range = answer.headers.get("Content-Range", "")
-            if answer.status != 206 or not content_range.startswith(f"bytes {start}-"):
-                start = 0  # the server sends the whole file
-            with open(part, "ab" if start else "wb") as file:
-                shutil.copyfileobj(answer, file)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and start:
-            part.unlink()  # nothing lies beyond the part: it is whole, or of another file
-            return fetch(url, path)
-        raise DownloadError(
-            f"{url}: the server answered {error.code} {error.reason}. "
-            "Try again later; if it stays, the source has moved."
-        ) from error
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.read()
     except (OSError, http.client.HTTPException) as error:
-        raise DownloadError(
-            f"{url}: could not be fetched to `{part}` ({getattr(error, 'reason', None) or error}). "
-            "Run the command again when connection and disk allow: it goes on from there."
+        raise OSError(
+            f"{url}: could not be fetched ({error}). Run the command again when the connection allows; "
+            "if the server does not know the file, the source has moved."
         ) from error
-    size = part.stat().st_size
-    whole = start + int(answer.headers.get("Content-Length", size - start))
-    if size != whole:
-        raise DownloadError(
-            f"{url}: the connection ended after {size:,} of {whole:,} bytes. "
-            "Run the command again: it goes on from there."
-        )
-    part.replace(path)
 
 
 def read_rows(content, source):
     """The rows [number of the label, text, ..] of a source file's bytes; none if they are not in the expected form."""
     names, labels, rows = source["fields"], source["labels"], []
     try:
-        for line in filter(None, re.split("\r*\n", content.decode("utf-8-sig"))):
+        for line in content.decode("utf-8-sig").split("\n"):
+            line = line.rstrip("\r")
             values = line.split(source["separator"], len(names) - 1)
-            if values[0] != source.get("header"):
+            if line and values[0] != source.get("header"):
                 fields = dict(zip(names, values, strict=True))
                 label = fields.pop("label")
                 texts = [" ".join(text.split()) for name, text in fields.items() if name]
@@ -148,8 +110,12 @@ def hold_out(rows, number):
 
     Both parts come in the order of the hashes, so that they do not depend on the order in the source.
     """
-    rows = sorted(rows, key=lambda row: (hashlib.sha256("\t".join(row[1:]).encode()).digest(), row))
-    uses = Counter(tuple(row[1:]) for row in rows)
-    chosen = [row for row in rows if uses[tuple(row[1:])] == 1][:number]
-    held_out = set(map(tuple, chosen))
-    return [row for row in rows if tuple(row) not in held_out], chosen
+
+    def text(row):
+        return "\t".join(row[1:])
+
+    rows = sorted(rows, key=lambda row: (hashlib.sha256(text(row).encode()).digest(), row))
+    uses = Counter(map(text, rows))
+    chosen = [row for row in rows if uses[text(row)] == 1][:number]
+    held_out = set(map(text, chosen))
+    return [row for row in rows if text(row) not in held_out], chosen

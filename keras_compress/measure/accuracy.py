@@ -5,6 +5,8 @@ right, predicted and gold entities for tagging. Everything below is computed fro
 (packed, see `pack_correct`) and compare models later. Several seeds of one model are a leading axis: (seeds, n[, 3]).
 """
 
+import itertools
+
 import numpy as np
 
 NUM_RESAMPLES = 1000
@@ -13,13 +15,13 @@ Z95 = 1.96
 
 def evaluate(task_model, split):
     """Measure a model on a labelled split; see `score_predictions` for what comes back."""
-    if split is None or split.labels is None:
+    if split is None:
         raise ValueError(
             "`split` must have labels to be evaluated. Received: none. Use a labelled dev or test split."
         )
     predicted = task_model.predict(split.texts)
     if task_model.task == "tagging":
-        predicted = [list(tags) for _, tags in predicted]
+        predicted = [tags for _, tags in predicted]
     else:
         predicted = predicted.argmax(axis=-1)
     return score_predictions(task_model.task, task_model.labels, split.labels, predicted)
@@ -32,30 +34,22 @@ def score_predictions(task, labels, gold, predicted):
         task: "classification", "matching" or "tagging".
         labels: label names; ids index them.
         gold: label id per text; tagging: list of label ids per text, one per word.
-        predicted: label id per text; tagging: list of label *names* per text. Words that were cut off count as "O".
+        predicted: label id per text; tagging: list of label *names* per text, one per word.
     Returns:
         dict: `metric` ("accuracy" | "entity_f1"), `value` and `se` (0-1), `n`, `predictions`, `scores` (module
         docstring), `confusion` (gold x predicted; tagging: words), `macro_f1` (over classes; tagging: over tags).
     """
-    if len(gold) != len(predicted) or len(gold) == 0:
-        raise ValueError(
-            f"`predicted` must hold one prediction per example. Received: {len(predicted)} for "
-            f"{len(gold)}."
-        )
     if task == "tagging":
+        metric = "entity_f1"
         gold_tags = [[labels[label] for label in row] for row in gold]
-        predicted = [
-            (row + ["O"] * len(tags))[: len(tags)] for row, tags in zip(predicted, gold_tags)
-        ]
-        scores = np.array([entity_counts(*pair) for pair in zip(gold_tags, predicted)])
-        index = {label: number for number, label in enumerate(labels)}
-        words = np.concatenate(gold), [index[tag] for row in predicted for tag in row]
+        scores = np.array([entity_counts(*pair) for pair in zip(gold_tags, predicted, strict=True)])
+        words = np.concatenate(gold), [labels.index(tag) for row in predicted for tag in row]
     else:
-        predicted = np.asarray(predicted)
-        scores, words = predicted == np.asarray(gold), (gold, predicted)
-    metric = "entity_f1" if task == "tagging" else "accuracy"
+        metric, words = "accuracy", (gold, predicted)
+        scores = np.equal(gold, predicted)
     value, se = value_and_error(metric, scores[None])
-    confusion = confusion_matrix(*words, len(labels))
+    confusion = np.zeros((len(labels), len(labels)), np.int64)
+    np.add.at(confusion, words, 1)
     return {
         "metric": metric,
         "value": value,
@@ -71,13 +65,11 @@ def score_predictions(task, labels, gold, predicted):
 def entities(tags):
     """Set of (type, first, last + 1) of one sentence, by the rules of conlleval: an I after O, or after another type,
     starts an entity as B does."""
-    spans, start = set(), None
-    for position, tag in enumerate([*tags, "O"]):
-        kind = tag[2:]
-        if start is not None and not (tag.startswith("I") and kind == tags[start][2:]):
-            spans.add((tags[start][2:], start, position))
-            start = None
-        if start is None and tag != "O":
+    spans, start = set(), 0
+    for position, (before, tag) in enumerate(itertools.pairwise(["O", *tags, "O"])):
+        if tag != "I" + before[1:]:
+            if before != "O":
+                spans.add((before[2:], start, position))
             start = position
     return spans
 
@@ -90,7 +82,7 @@ def entity_counts(gold, predicted):
 
 def f1(counts):
     """Micro F1, (..., 3) -> (...): 2 right / (predicted + gold); 0 where there is nothing."""
-    right, predicted, gold = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
+    right, predicted, gold = np.moveaxis(counts, -1, 0)
     return 2 * right / np.maximum(predicted + gold, 1)
 
 
@@ -105,7 +97,6 @@ def value_and_error(metric, scores):
     Accuracy: each example is averaged over the seeds first; one seed gives sqrt(p (1 - p) / n).
     Entity F1: bootstrap over sentences.
     """
-    scores = np.asarray(scores)
     if metric == "accuracy":
         error = scores.mean(axis=0).std() / scores.shape[1] ** 0.5
     else:
@@ -128,28 +119,29 @@ def paired_difference(metric, a, b):
         None with one seed, or with two unequal numbers of seeds).
     """
     num_axes = {"accuracy": 2, "entity_f1": 3}[metric]
-    a, b = (np.reshape(s, (1, *np.shape(s))[-num_axes:]) for s in (a, b))
+    a, b = (scores if scores.ndim == num_axes else scores[None] for scores in (a, b))
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(
             f"`a` and `b` must score the same examples. Received: {a.shape[1]} and {b.shape[1]}."
         )
-    by_seed, num_examples = [values(metric, a), values(metric, b)], a.shape[1]
-    difference = by_seed[0].mean() - by_seed[1].mean()
+    values_a, values_b, num_examples = values(metric, a), values(metric, b), a.shape[1]
+    difference = values_a.mean() - values_b.mean()
     if metric == "accuracy":
         error = (a.mean(axis=0) - b.mean(axis=0)).std() / num_examples**0.5
         low, high = difference - Z95 * error, difference + Z95 * error
     else:
         resampled = _resampled_f1(a) - _resampled_f1(b)
         error, (low, high) = resampled.std(), np.percentile(resampled, [2.5, 97.5])
-    fit = len(a) == len(b) or 1 in (len(a), len(b))
-    spread = (by_seed[0] - by_seed[1]).std(ddof=1) if fit and max(len(a), len(b)) > 1 else None
+    numbers_of_seeds = {len(a), len(b)} - {1}
     return {
         "difference": float(difference),
         "low": float(low),
         "high": float(high),
         "se": float(error),
         "n": num_examples,
-        "seed_spread": spread if spread is None else float(spread),
+        "seed_spread": float((values_a - values_b).std(ddof=1))
+        if len(numbers_of_seeds) == 1
+        else None,
     }
 
 
@@ -165,20 +157,7 @@ def _resampled_f1(counts):
 
 def agreement(a, b):
     """Share of equal predictions (tagging: of words) of two models, 0-1."""
-    if len(a) != len(b):
-        raise ValueError(
-            f"`a` and `b` must predict the same examples. Received: {len(a)} and {len(b)}."
-        )
-    if isinstance(a[0], list):
-        a, b = ([tag for row in rows for tag in row] for rows in (a, b))
-    return float(np.mean(np.asarray(a) == np.asarray(b)))
-
-
-def confusion_matrix(gold, predicted, num_labels):
-    """Counts, (num_labels, num_labels): row = truth, column = prediction."""
-    matrix = np.zeros((num_labels, num_labels), np.int64)
-    np.add.at(matrix, (np.asarray(gold), np.asarray(predicted)), 1)
-    return matrix
+    return float(np.mean(np.hstack(a) == np.hstack(b)))
 
 
 def class_f1(confusion):
@@ -186,20 +165,15 @@ def class_f1(confusion):
 
     `class_f1(confusion)[1]` is the F1 that GLUE reports for MRPC.
     """
-    total = confusion.sum(axis=0) + confusion.sum(axis=1)
-    return np.where(total > 0, 2 * np.diag(confusion) / np.maximum(total, 1), np.nan)
+    right, predicted, gold = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+    return np.where(predicted + gold, f1(np.stack([right, predicted, gold], axis=-1)), np.nan)
 
 
 def pack_correct(scores):
     """Scores of one seed as a short hex string: one bit per example, or three bytes per sentence for counts."""
-    scores = np.asarray(scores)
     if scores.ndim == 1:
-        return np.packbits(scores.astype(bool)).tobytes().hex()
-    if scores.max(initial=0) > 255:
-        raise ValueError(
-            f"`scores` must hold at most 255 entities per sentence. Received: {scores.max()}."
-        )
-    return scores.astype(np.uint8).tobytes().hex()
+        return np.packbits(scores).tobytes().hex()
+    return bytes(scores.ravel().tolist()).hex()  # refuses numbers above 255
 
 
 def unpack_correct(text, n):

@@ -24,27 +24,24 @@ def encoder_parameters(config):
     hidden, inner = config.hidden_size, config.intermediate_size
     if config.architecture == "bilstm":
         return sum(8 * (width + inner + 1) * inner for width in _widths(config))
-    sizes = {
-        "attention": 4 * (hidden * hidden + hidden) + 2 * hidden,
-        "ffn": (hidden * inner + inner) + (inner * hidden + hidden) + 2 * hidden,
-    }
-    return sum(
-        size * len({config.owner(layer, part) for layer in range(config.num_layers)})
-        for part, size in sizes.items()
-    )
+
+    def num_own(part):
+        return len({config.owner(layer, part) for layer in range(config.num_layers)})
+
+    attention = 4 * (hidden * hidden + hidden) + 2 * hidden
+    ffn = (hidden * inner + inner) + (inner * hidden + hidden) + 2 * hidden
+    return num_own("attention") * attention + num_own("ffn") * ffn
 
 
 def parameters(config, num_labels=0, task="classification"):
     """All parameters of a BERT; `num_labels` = 0 leaves out the classifier."""
-    hidden, table = config.hidden_size, config.table_size
+    hidden, table, shapes = config.hidden_size, config.table_size, config.adapter_shapes
     normed = table if config.embedding_norm == "embedding" else hidden
-    embeddings = (
-        config.vocab_size * table
-        + (config.max_position_embeddings + config.type_vocab_size + 2) * normed
-    )
-    shapes = config.adapter_shapes
+    small_rows = config.max_position_embeddings + config.type_vocab_size + 2
+    embeddings = config.vocab_size * table + small_rows * normed
     adapter = sum(inputs * outputs // groups + outputs for inputs, outputs, groups in shapes)
-    adapter += sum(2 * outputs for _, outputs, _ in shapes[:-1]) if config.adapter == "hgt" else 0
+    if config.adapter == "hgt":
+        adapter += sum(2 * outputs for _, outputs, _ in shapes[:-1])
     pooler = hidden * hidden + hidden if _has_pooler(config, task) else 0
     return embeddings + adapter + encoder_parameters(config) + pooler + (hidden + 1) * num_labels
 
@@ -52,18 +49,15 @@ def parameters(config, num_labels=0, task="classification"):
 def flops(config, sequence_length, num_labels=0, task="classification"):
     """Floating point operations of one forward pass over one sequence (module docstring)."""
     hidden, inner, n = config.hidden_size, config.intermediate_size, sequence_length
-    times = n if task == "tagging" else 1
+    labels = num_labels * (n if task == "tagging" else 1)
     if config.architecture == "bilstm":
-        return (
-            sum(16 * n * (width + inner) * inner for width in _widths(config))
-            + 4 * inner * num_labels * times
-        )
+        layers = sum(16 * n * (width + inner) * inner for width in _widths(config))
+        return layers + 4 * inner * labels
     layer = 8 * n * hidden * hidden + 4 * n * n * hidden + 4 * n * hidden * inner
-    adapter = sum(
-        2 * n * inputs * outputs // groups for inputs, outputs, groups in config.adapter_shapes
-    )
+    shapes = config.adapter_shapes
+    adapter = sum(2 * n * inputs * outputs // groups for inputs, outputs, groups in shapes)
     pooler = 2 * hidden * hidden if _has_pooler(config, task) else 0
-    return adapter + config.num_layers * layer + pooler + 2 * hidden * num_labels * times
+    return adapter + config.num_layers * layer + pooler + 2 * hidden * labels
 
 
 def _widths(config):

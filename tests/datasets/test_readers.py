@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from keras_compress.datasets.dataset import Split
-from keras_compress.datasets.readers import DataError, read_folder, read_text
+from keras_compress.datasets.readers import read_folder, read_text
 
 GOOD = {
     "train.tsv": "label\ttext\n0\tlights on\n1\tlights off\n",
@@ -93,7 +93,7 @@ def test_tagging(tmp_path):
         ("wake  at", "O O O", "exactly one space"),
         ("wake at", "O B-place", "Received: 'B-place'. Known: 'O, B-time, I-time'"),
     ):
-        with pytest.raises(DataError, match=rf"dev\.tsv:2: .*{message}"):
+        with pytest.raises(ValueError, match=rf"dev\.tsv:2: .*{message}"):
             read(tmp_path, **{**changes, "dev_tsv": f"label\ttext\n{label}\t{text}\n"})
 
 
@@ -181,20 +181,15 @@ def test_duplicates_are_counted_and_kept(tmp_path):
         ({"dev_tsv": "label\ttext\n0\t \n"}, r"dev\.tsv:2: a text must be .* not empty"),
         (
             {"dev_tsv": b"label\ttext\n0\tx\n0\tcaf\xe9\n"},
-            r"dev\.tsv:3: text must be UTF-8\. Received: b'\\xe9' at byte 5",
+            r"dev\.tsv:3: text must be UTF-8\. Received: b'\\xe9' ",
         ),
-        ({"dev_tsv": b"label\ttext\n0\tx\0y\n"}, r"dev\.tsv:2: a line must not hold NUL bytes"),
         ({"dev_tsv": "label\ttext\n".encode("utf-16")}, r"dev\.tsv:1: .*UTF-8"),
-        ({"dev_tsv": ""}, r"dev\.tsv:1: a data file must hold examples. Received: an empty file"),
-        ({"dev_tsv": "label\ttext\n"}, r"dev\.tsv:1: a data file must hold examples"),
-        (
-            {"dev_tsv": b"label\ttext\n0\t" + b"x" * 10_000_000},
-            r"dev\.tsv:2: a line must not be longer",
-        ),
+        ({"dev_tsv": ""}, r"dev\.tsv: a data set must have a dev file with examples"),
+        ({"dev_tsv": "label\ttext\n"}, r"dev\.tsv: .* with examples"),
         ({"dev_tsv": None}, "a data set must have a dev file"),
         (
             {"dev_tsv": "label\ttext_a\ttext_b\n0\tx\ty\n"},
-            r"dev\.tsv:1: every split must have the columns of train",
+            r"dev\.tsv:2: every row must have as many texts as the first of train. Received: a pair",
         ),
         ({"labels_txt": "on\non\n"}, "at least two names, all different"),
         ({"labels_txt": "on\n"}, "at least two names"),
@@ -202,7 +197,7 @@ def test_duplicates_are_counted_and_kept(tmp_path):
     ],
 )
 def test_errors_name_file_and_line(tmp_path, changes, message):
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         read(tmp_path, **changes)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
@@ -216,18 +211,13 @@ def test_errors_name_file_and_line(tmp_path, changes, message):
         ('{"label": 0, "sentence": 5}', "a text must be a string"),
         ('{"label": 0, "sentence": "\\ud800"}', "valid characters"),
         ('{"label": 0}', "columns must be"),
-        ('{"label": 0, "sentence1": "a", "sentence2": "b"}', "same keys"),
+        ('{"label": 0, "sentence1": "a", "sentence2": "b"}', "as many texts as the first"),
     ],
 )
 def test_json_errors(tmp_path, line, message):
     good = '{"label": 0, "sentence": "a"}\n'
-    with pytest.raises(DataError, match=rf"train\.jsonl.*{message}"):
+    with pytest.raises(ValueError, match=rf"train\.jsonl.*{message}"):
         read(tmp_path, train_tsv=None, train_jsonl=good + line + "\n")
-
-
-def test_a_path_that_is_no_folder(tmp_path):
-    with pytest.raises(DataError, match="which is not a folder"):
-        read_folder(tmp_path / "nothing")
 
 
 def test_plain_text(tmp_path):
@@ -235,7 +225,5 @@ def test_plain_text(tmp_path):
     data = read_text(tmp_path / "corpus.txt")
     assert data.task == "unlabelled" and data.train == Split(["One.", "Two.", "三。"], [0, 0, 1])
     (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(DataError, match=r"empty\.txt:1: a text file must hold text"):
+    with pytest.raises(ValueError, match=r"empty\.txt: a text file must hold text"):
         read_text(tmp_path / "empty.txt")
-    with pytest.raises(DataError, match="could not be read"):
-        read_text(tmp_path / "missing.txt")

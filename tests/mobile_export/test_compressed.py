@@ -74,7 +74,7 @@ def int8_file(model, folder):
         folder / "int8.tflite",
         ("int8",),
         sequence_length=LENGTH,
-        dev=Split(data().dev.texts, None),
+        dev=data().dev,
         allow_drift=True,
     )
     return row

@@ -6,6 +6,7 @@ tags are the slots of the first, and two utterances match if their lists are equ
 """
 
 import functools
+import itertools
 import random
 import re
 import tomllib
@@ -14,22 +15,22 @@ from typing import NamedTuple
 
 from keras_compress.datasets.dataset import Dataset, Split
 
-LANGUAGES = ("en", "zh")
-TASKS = ("classification", "tagging", "matching")
 NUM_TEXTS = {"train": 5000, "dev": 1000, "test": 1500}
 NUM_PAIRS = {"train": 4000, "dev": 800, "test": 1200}
-FRAME_SHARES = {
+FRAMES = {  # kind: where its share of the range 0 to 1 ends
     "plain": 0.25,
-    "polite": 0.1,
-    "order": 0.25,
-    "negation": 0.15,
-    "correction": 0.1,
-    "fix": 0.05,
-    "nested": 0.1,
+    "polite": 0.35,
+    "order": 0.6,
+    "negation": 0.75,
+    "correction": 0.85,
+    "fix": 0.9,
+    "nested": 1,
 }
-ROLE = re.compile(r"\{([12x])([!~]?)\}|\{(fix)\}")
+ROLE = re.compile(r"\{([12x]|fix)([!~]?)\}")
+WORD = {"en": re.compile(r"\w[\w'-]*|[^\w\s]"), "zh": re.compile(r"\S")}
 SLOT = re.compile(r"\{(\w+)\}")
 CHOICE = re.compile(r"\(([^()]*)\)")
+slots_of = functools.cache(SLOT.findall)  # of a template
 
 
 class Command(NamedTuple):
@@ -48,18 +49,21 @@ class Utterance(NamedTuple):
 
     @property
     def text(self):
-        return re.sub(
-            r"\s+([,.])", r"\1", " ".join("".join(text for text, _ in self.pieces).split())
-        )
+        joined = "".join(text for text, _ in self.pieces)
+        return re.sub(r"\s+([,.])", r"\1", " ".join(joined.split()))
+
+    @property
+    def meaning(self):
+        return [(command.intent, command.slots) for command in self.commands]
 
     def words_and_tags(self, language):
-        """Words separated by one space (Chinese: characters) and as many BIO tags."""
+        """Words (Chinese: characters) and as many BIO tags."""
         words, tags = [], []
         for text, tag in self.pieces:
-            new = re.findall(r"\w[\w'-]*|[^\w\s]" if language == "en" else r"\S", text)
+            new = WORD[language].findall(text)
             words += new
             tags += [f"{'I' if i else 'B'}-{tag}" if tag else "O" for i in range(len(new))]
-        return " ".join(words), tags
+        return words, tags
 
 
 @functools.cache
@@ -78,27 +82,21 @@ def load(language="en", task="classification"):
     Raises:
         ValueError: if there is no such language or task.
     """
-    if language not in LANGUAGES:
+    examples = {"classification": _intents, "tagging": _tags, "matching": _same}
+    if language not in WORD or task not in examples:
         raise ValueError(
-            f"`language` must be a language of the assistant data. Received: {language!r}. "
-            f"Choose {' or '.join(LANGUAGES)}."
+            f"The assistant data have the languages {', '.join(WORD)} and the tasks "
+            f"{', '.join(examples)}. Received: {language!r} and {task!r}. Choose from these."
         )
-    if task not in TASKS:
-        raise ValueError(
-            f"`task` must be a task of the assistant data. Received: {task!r}. "
-            f"Choose {', '.join(TASKS)}."
-        )
-    if task == "matching":
-        labels, splits = ("different", "same"), pairs(language)
-    else:
-        labels, example = (_intent if task == "classification" else _tags)(language)
-        splits = [map(example, split) for split in utterances(language).values()]
+    labels, example = examples[task](language)
+    splits = utterances(language, in_pairs=task == "matching").values()
+    rows = [itertools.starmap(example, said) for said in splits]
     return Dataset(
-        f"assistant-{language}", task, labels, *(Split(*map(list, zip(*rows))) for rows in splits)
+        f"assistant-{language}", task, labels, *(Split(*map(list, zip(*r))) for r in rows)
     )
 
 
-def _intent(language):
+def _intents(language):
     """The labels, and the function that gives an utterance's text and label."""
     labels = tuple(grammar(language)["intents"])
     return labels, lambda said: (said.text, labels.index(said.commands[0].intent))
@@ -112,40 +110,36 @@ def _tags(language):
 
     def example(said):
         words, tags = said.words_and_tags(language)
-        return words, [labels.index(tag) for tag in tags]
+        return " ".join(words), [labels.index(tag) for tag in tags]
 
     return labels, example
 
 
+def _same(language):
+    """The labels, and the function that gives the texts of two utterances and the label."""
+    return ("different", "same"), lambda a, b: ((a.text, b.text), int(a.meaning == b.meaning))
+
+
 @functools.cache
-def utterances(language):
-    """{split: list of Utterance}, as many of each intent; no text occurs twice, not even in two splits."""
+def utterances(language, in_pairs=False):
+    """{split: list of tuples of one Utterance, or of two}; no text occurs twice, not even in two splits.
+
+    There are as many of each intent; of the pairs, every second asks twice for the same.
+    """
     intents, seen, splits = list(grammar(language)["intents"]), set(), {}
-    for split, num_texts in NUM_TEXTS.items():
-        speaker, said = Speaker(language, split), []
-        while len(said) < num_texts:
-            utterance = speaker.say(intents[len(said) % len(intents)])
-            if utterance.text not in seen:
-                seen.add(utterance.text)
-                said.append(utterance)
-        splits[split] = speaker.shuffled(said)
-    return splits
-
-
-@functools.cache
-def pairs(language):
-    """For each split a list of ((text, text), 0 or 1), half of them 1; no text occurs twice."""
-    seen, splits = set(), []
-    for split, num_pairs in NUM_PAIRS.items():
-        speaker, said = Speaker(language, split, salt="matching"), []
-        while len(said) < num_pairs:
-            label = len(said) % 2
-            first = speaker.say()
-            second = speaker.answer(first, same=label == 1)
-            if second and first.text != second.text and seen.isdisjoint({first.text, second.text}):
-                seen |= {first.text, second.text}
-                said.append(((first.text, second.text), label))
-        splits.append(speaker.shuffled(said))
+    for split, size in (NUM_PAIRS if in_pairs else NUM_TEXTS).items():
+        speaker, kept = Speaker(language, split, "matching" if in_pairs else ""), []
+        while len(kept) < size:
+            if in_pairs:
+                first = speaker.say()
+                said = first, speaker.answer(first, same=len(kept) % 2 == 1)
+            else:
+                said = (speaker.say(intents[len(kept) % len(intents)]),)
+            texts = {utterance.text for utterance in said if utterance}
+            if len(texts - seen) == len(said):
+                seen |= texts
+                kept.append(said)
+        splits[split] = speaker.shuffled(kept)
     return splits
 
 
@@ -183,107 +177,103 @@ class Speaker:
         templates = [text for text in templates if whole or not text.startswith("!")]
         if not like:
             template = self.pick(templates)
-            return Command(intent, {name: self.draw(name) for name in _slots(template)}, template)
-        templates = [text for text in templates if set(_slots(text)) == set(like.slots)]
+            return Command(intent, {name: self.draw(name) for name in slots_of(template)}, template)
+        templates = [text for text in templates if {*slots_of(text)} == {*like.slots}]
         others = [text for text in templates if text != like.template]
         if others and self.random.random() < 0.8:
             templates = others
         return like._replace(template=self.pick(templates)) if templates else None
 
-    def say(self, intent=None, commands=(), withdrawn=None):
-        """An Utterance in a random frame: of `commands` if given, else one whose first command has `intent`.
+    def say(self, intent=None, wanted={}):
+        """An Utterance in a random frame: of the `wanted` {role: Command}, or one whose first command has `intent`.
 
         Returns None if no frame and wording of this split fit the wanted commands in 20 tries.
         """
-        wanted = dict(zip("12", commands)) | ({"x": withdrawn} if withdrawn else {})
         for _ in range(20):
             frame, said = self.frame(), {}
-            kinds = {role: kind for role, kind, _ in ROLE.findall(frame) if role}
-            if commands and not set(wanted) <= set(kinds) <= {*wanted, "x"}:
+            kinds = dict(ROLE.findall(frame))
+            is_fixed = kinds.pop("fix", None) is not None
+            if wanted and not {*wanted} <= {*kinds} <= {*wanted, "x"}:
                 continue
-            for role in sorted(kinds):
+            for role, kind in sorted(kinds.items()):
                 like = wanted.get(role)
                 if like:
                     chosen = like.intent
                 else:
                     chosen = intent if intent and not said else self.intent(role, said)
-                said[role] = self.command(chosen, kinds[role] == "!", like)
+                said[role] = self.command(chosen, kind == "!", like)
                 if not said[role]:
                     break
             else:
-                if "{fix}" not in frame or _last_slot(said["1"]) in self.grammar["fixable"]:
+                if not is_fixed or last_slot(said["1"]) in self.grammar["fixable"]:
                     in_order = [said[role] for role in "12" if role in said]
                     return Utterance(self.fill(frame, said), in_order, said.get("x"), frame)
         return None
 
     def frame(self):
-        """One frame of this split; the shares of the kinds are those of FRAME_SHARES."""
+        """One frame of this split; the shares of the kinds are those of FRAMES."""
         point = self.random.random()
-        for kind, share in FRAME_SHARES.items():  # noqa: B007 (read below)
-            point -= share
-            if point < 0:
-                break
+        kind = next(kind for kind, end in FRAMES.items() if point < end)
         if kind == "plain":
             return "{1!}"
         return self.choose(self.pick(self.grammar["frames"][self.split][kind]))
 
     def intent(self, role, said):
         """An intent for one more command. A second one is from another family (light_*, heat_*): both make sense."""
-        family = (lambda intent: intent) if role == "x" else (lambda intent: intent.split("_")[0])
+
+        def family(intent):
+            return intent if role == "x" else intent.split("_")[0]
+
         taken = {family(command.intent) for command in said.values()}
         return self.pick([name for name in self.grammar["intents"] if family(name) not in taken])
 
     def fill(self, frame, said):
         """[(text, tag or None)]: only the slots of the command that is carried out first are tagged."""
-        pieces, end = [], 0
-        for match in ROLE.finditer(frame):
-            pieces.append((frame[end : match.start()], None))
-            end = match.end()
-            role, kind, fix = match.groups()
-            command = said[role or "1"]
-            last = _last_slot(command)
-            template = f"{{{last}}}" if fix else command.template.lstrip("!")
-            for i, part in enumerate(SLOT.split(self.choose(template))):
-                if i % 2 == 0:  # words between two slots
+        before, *parts = ROLE.split(frame)
+        pieces = [(before, None)]
+        for i in range(0, len(parts), 3):
+            role, kind, after = parts[i : i + 3]
+            command = said["1" if role == "fix" else role]
+            last = last_slot(command)
+            template = f"{{{last}}}" if role == "fix" else command.template.lstrip("!")
+            for j, part in enumerate(SLOT.split(self.choose(template))):
+                if j % 2 == 0:  # words between two slots
                     pieces.append((part, None))
                 elif kind == "~" and part == last:  # a wrong value, which {fix} corrects
                     pieces.append((self.draw(part, other_than=command.slots[part]), None))
                 else:
                     tag = self.grammar["lexicon"][part]["tag"]
-                    pieces.append((command.slots[part], tag if fix or role == "1" else None))
-        return [*pieces, (frame[end:], None)]
+                    pieces.append((command.slots[part], tag if role in ("1", "fix") else None))
+            pieces.append((after, None))
+        return pieces
 
     def answer(self, first, same):
         """An Utterance that asks for the same as `first` in other words, or for something close to it; or None."""
+        wanted = dict(zip("12", first.commands))
         if same:
-            return self.say(commands=first.commands)
+            return self.say(wanted=wanted)
         change = self.pick(["order", "slot", "intent", "withdrawn", "number"])
-        commands, withdrawn = list(first.commands), None
-        i = self.pick(range(len(commands)))
-        if change == "order":
-            commands.reverse()
-        elif change == "slot" and commands[i].slots:
-            slots = commands[i].slots
-            name = self.pick(list(slots))
-            words = self.draw(name, other_than=slots[name])
-            commands[i] = commands[i]._replace(slots={**slots, name: words})
-        elif change == "intent":
-            commands[i] = commands[i]._replace(intent=self.intent("x", {"1": commands[i]}))
-        elif change == "withdrawn" and first.withdrawn:
-            commands[i], withdrawn = first.withdrawn, commands[i]
-        elif change == "number" and len(commands) == 2:
-            commands.pop()
-        elif change == "number" and first.withdrawn:
-            commands.append(first.withdrawn)
-        if commands == first.commands:
-            return None
-        return self.say(commands=commands, withdrawn=withdrawn)
+        role, both = self.pick(list(wanted)), len(wanted) == 2
+        command = wanted[role]
+        match change:
+            case "order" if both:
+                wanted = {"1": wanted["2"], "2": wanted["1"]}
+            case "slot" if command.slots:
+                name = self.pick(list(command.slots))
+                words = self.draw(name, other_than=command.slots[name])
+                wanted[role] = command._replace(slots={**command.slots, name: words})
+            case "intent":
+                wanted[role] = command._replace(intent=self.intent("x", {role: command}))
+            case "withdrawn" if first.withdrawn:
+                wanted |= {role: first.withdrawn, "x": command}
+            case "number" if both:
+                del wanted["2"]
+            case "number" if first.withdrawn:
+                wanted["2"] = first.withdrawn
+            case _:
+                return None
+        return self.say(wanted=wanted)
 
 
-@functools.cache
-def _slots(template):
-    return SLOT.findall(template)
-
-
-def _last_slot(command):
-    return (_slots(command.template) or [None])[-1]
+def last_slot(command):
+    return (slots_of(command.template) or [None])[-1]
