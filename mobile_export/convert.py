@@ -123,7 +123,7 @@ def export(
             differ by more than their `tolerance`, or drift (`parity.MAX_MEAN_DP`, `MAX_FALL`).
     """
     path = Path(path)
-    _check(task_model, path, formats, sequence_length)
+    check_export(task_model, path, formats, sequence_length)
     graph = exported_graph(task_model, sequence_length, cls_only)
     files = []
     for name in dict.fromkeys(formats):
@@ -153,7 +153,7 @@ def export(
     return [facts for facts, _ in files]
 
 
-def _check(task_model, path, formats, sequence_length):
+def check_export(task_model, path, formats, sequence_length):
     """Refuses wrong arguments of `export`."""
     config, unknown = task_model.config, [name for name in formats if name not in FORMATS]
     if task_model.task == "mlm":

@@ -32,44 +32,50 @@ from importlib.metadata import version
 from pathlib import Path
 
 from keras_compress import datasets
+from keras_compress.bert.checkpoints import load
+from keras_compress.bert.task_model import TaskModel
 from keras_compress.experiment.compare import cell_of
 from keras_compress.experiment.recipe import (
     changed,
     hash_of,
     identity,
     is_seeded,
-    is_shared,
     parents,
     predecessor_of,
     rates_of,
     read_recipe,
     role_of,
     run_step,
+    seed_of,
     size_of,
-    split_settings,
-    without_rates,
+    training_of,
 )
 from keras_compress.experiment.report import report_of, write_report
 from keras_compress.files import DATA_FOLDER, new_folder, read_json, write_json
 from keras_compress.measure.accuracy import agreement, evaluate, pack_correct
-from keras_compress.training.settings import Training, one_update
+from keras_compress.measure.baselines import baselines
+from keras_compress.measure.cost import encoder_parameters, flops
+from keras_compress.method import untrained
+from keras_compress.training.settings import one_update
+from mobile_export.benchmark import benchmark
+from mobile_export.convert import ONNX, ONNX_FORMATS, check_export, export, exported_model
 
 log = logging.getLogger(__name__)
 QUICK = {"num_train": 800, "num_dev": 200, "num_test": 400}  # `--quick`: texts per split
 FEW = 8  # texts of a rehearsal
 PARTS = (  # of a run's folder: what `overwrite` removes
-    *("models", "checkpoints", "tensorboard", "cells", "pictures", "log.txt", "run.json"),
-    *("report.html", "report.md", "report.json"),
+    "models checkpoints tensorboard cells pictures log.txt run.json report.html report.md report.json"
 )
 PACKAGES = (
-    *("tensorflow", "tf-keras", "numpy", "ai-edge-litert", "ai-edge-quantizer", "tokenizers"),
-    "tensorflow-model-optimization",
+    "tensorflow tf-keras numpy ai-edge-litert ai-edge-quantizer tokenizers "
+    "tensorflow-model-optimization"
 )
 
 
 def versions():
     """Versions of what a number depends on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    packages = {name: version(name) for name in PACKAGES.split()}
+    return {"python": platform.python_version(), **packages}
 
 
 def run(
@@ -124,24 +130,27 @@ def run(
     asked = {key: value for key, value in locals().items() if key in DEFAULTS}
     asked |= {key: str(value) for key, value in asked.items() if isinstance(value, Path)}
     started = time.time()
-    folder, run_json = _begin(asked, out, resume, overwrite)
-    asked = {key: run_json[key] for key in asked}
-    plans = _plans(asked, run_json["content"], folder, folder / run_json["cells"], allow_drift)
+    grows = not out and "seeds" in read_recipe(recipe)
+    if resume and not grows:
+        folder = Path(out or last_folder())
+        settings = _asked_before(folder, asked)
+    else:
+        folder, settings = _new_run(asked, out, grows, overwrite)
+    plans = _plans(settings, folder, allow_drift)
     sets = [plan.dataset.summary() for plan in plans]
-    if run_json.setdefault("sets", sets) != sets:
+    if settings.setdefault("sets", sets) != sets:
         raise ValueError(
             "A resumed run must have the same data. Received: other content than before. Restore it, or "
             "start a new run."
         )
-    rehearsed = {}
-    for plan in plans:
-        if plan.missing() and rehearsed.setdefault(plan.dataset.task, plan) is plan:
-            plan.rehearse()
-    for part in PARTS if overwrite else ():
+    unfinished = {plan.dataset.task: plan for plan in reversed(plans) if plan.missing()}
+    for plan in unfinished.values():  # one for each task
+        plan.rehearse()
+    for part in PARTS.split() if overwrite else ():
         shutil.rmtree(folder / part, ignore_errors=True)
         (folder / part).unlink(missing_ok=True)
-    run_json["notes"] = [note for plan in plans for note in plan.notes]
-    write_json(folder / "run.json", run_json)
+    settings["notes"] = [note for plan in plans for note in plan.notes]
+    write_json(folder / "run.json", settings)
     with _log_file(folder / "log.txt"):
         try:
             for plan in plans:
@@ -152,62 +161,48 @@ def run(
                 if plan.single:
                     plan.engines()
         finally:
-            run_json["spent"] += time.time() - started
-            with contextlib.suppress(OSError):
-                write_json(folder / "run.json", run_json)
+            settings["spent"] += time.time() - started
+            write_json(folder / "run.json", settings)
         report = report_of(folder)
         log.info("report: %s", write_report(folder, report))
     return folder, report
 
 
-DEFAULTS = {
+DEFAULTS = {  # of what makes a run; run.json holds it
     name: parameter.default
     for name, parameter in inspect.signature(run).parameters.items()
     if name not in ("out", "resume", "overwrite", "allow_drift")
 }
-CHANGES = ("num_layers", "learning_rate", "length", "source", "new_head")  # of a recipe
+CHANGES = ("num_layers", "learning_rate", "length", "source", "new_head", "fixed_lr")  # of a recipe
+FREE = ("recipe", "data", "seeds", "only", "fixed_lr", "strategy")  # leave a study what it is
 
 
-def _begin(asked, out, resume, overwrite):
-    """(folder, what its run.json holds): of the run to go on with, or of a new one."""
-    content = read_recipe(asked["recipe"]) if not (resume and out) else {}
-    grows = "seeds" in content and not out
-    if resume and not grows:
-        folder = Path(out) if out else last_folder()
-        return folder, _asked_before(folder, asked)
-    name, data = content["name"], asked["data"]
-    content = without_rates(content) if asked["fixed_lr"] else content
-    content = changed(content, **{key: asked[key] for key in CHANGES})
+def _new_run(asked, out, grows, overwrite):
+    """(folder, what its run.json will hold)."""
+    recipe, data = read_recipe(asked["recipe"]), asked["data"]
     content = {
-        "datasets": [content.get("data", "assistant")],
+        "datasets": [recipe.get("data", "assistant")],
         "seeds": asked["seeds"] or [asked["seed"]],
-        "formats": ["float32", "int8"],
-        "sequence_length": content["training"].get("max_length", 64),
-        **content,
-        **({"datasets": [data]} if data else {}),
+        **changed(recipe, **{key: asked[key] for key in CHANGES}),
     }
+    runs, name = DATA_FOLDER.parent / "runs", recipe["name"]
     if grows:
-        folder = DATA_FOLDER.parent / "runs" / name
-        free = ("recipe", "data", "seeds", "only", "fixed_lr", "strategy")
-        own = all(value == DEFAULTS[key] or key in free for key, value in asked.items())
-        own = own and (not data or data in read_recipe(asked["recipe"])["datasets"])
+        folder = runs / name
+        own = all(value == DEFAULTS[key] or key in FREE for key, value in asked.items())
+        own = own and data in (None, *content["datasets"])
         cells = DATA_FOLDER / "results" / name if own else folder / "results"
     else:
-        folder = new_folder(out or default_folder(name), overwrite=overwrite, sign="run.json")
+        folder = out or runs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = new_folder(folder, overwrite=overwrite, sign="run.json")
         cells = folder / "cells"
     return folder, {
         **asked,
-        "content": content,
+        "content": content | {"datasets": [data] if data else content["datasets"]},
         "cells": os.path.relpath(cells, folder),
         "versions": versions(),
         "created": time.strftime("%Y-%m-%d %H:%M"),
         "spent": 0,
     }
-
-
-def default_folder(recipe):
-    """runs/<recipe>-<time> in the clone."""
-    return DATA_FOLDER.parent / "runs" / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def last_folder():
@@ -224,15 +219,11 @@ def last_folder():
 def _asked_before(folder, asked):
     """What run.json holds, if it is what is asked for now; `seeds` and `only` choose cells anew."""
     path = folder / "run.json"
-    if not path.is_file():
+    before = DEFAULTS | (read_json(path) if path.is_file() else {})
+    if "content" not in before:
         raise ValueError(
-            f"`--resume` needs the folder of a run. Received: {folder}, which holds no run.json."
+            f"`--resume` needs the folder of a run. Received: {folder}, which holds no run.json of one."
         )
-    try:
-        before = {**DEFAULTS, **read_json(path)}
-        before["content"]["steps"], before["spent"], before["cells"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not what a run wrote ({error}). Start a new run.") from error
     for key, value in asked.items():
         if key in ("seeds", "only"):
             before[key] = value or before[key]
@@ -258,37 +249,25 @@ def _log_file(path):
         raise
     finally:
         logging.getLogger().removeHandler(handler)
-        with contextlib.suppress(OSError):
-            handler.close()
+        handler.close()
 
 
-def _plans(asked, recipe, folder, cells, allow_drift):
+def _plans(settings, folder, allow_drift):
     """One `Plan` for each data set. What can be checked without training is checked here."""
-    from mobile_export import convert, ort
-
-    for formats in (recipe["formats"], *(step.get("formats", ()) for step in recipe["steps"])):
-        if not {*formats} <= {*convert.FORMATS}:
-            raise ValueError(
-                f"`formats` of a recipe must be some of {', '.join(convert.FORMATS)}. "
-                f"Received: {formats}."
-            )
-        if {*formats} & {*convert.ONNX_FORMATS}:
-            ort.require(*ort.PACKAGES)
+    recipe, only = settings["content"], settings["only"] or ()
     names = [step["name"] for step in recipe["steps"]]
-    if not {*(asked["only"] or ())} <= {*names}:
+    if not {*only} <= {*names}:
         raise ValueError(
-            f"`only` must name steps of the recipe: {', '.join(names)}. "
-            f"Received: {', '.join(asked['only'])}."
+            f"`only` must name steps of the recipe: {', '.join(names)}. Received: {', '.join(only)}."
         )
-    loaded = [
-        datasets.load(name, task=asked["task"], language=asked["language"])
-        for name in recipe["datasets"]
-    ]
-    for dataset in loaded:
+    plans = []
+    for name in recipe["datasets"]:
+        dataset = datasets.load(name, task=settings["task"], language=settings["language"])
         dataset.check_splits("train", "dev", "test")
-    if asked["quick"]:
-        loaded = [dataset.subset(**QUICK) for dataset in loaded]
-    return [Plan(asked, recipe, dataset, folder, cells, allow_drift) for dataset in loaded]
+        if settings["quick"]:
+            dataset = dataset.subset(**QUICK)
+        plans.append(Plan(settings, dataset, folder, allow_drift))
+    return plans
 
 
 class Plan:
@@ -298,56 +277,46 @@ class Plan:
     model's folder is then called as its step, and keeps the exported files.
     """
 
-    def __init__(self, asked, recipe, dataset, folder, cells, allow_drift):
-        self.asked, self.recipe, self.dataset = asked, recipe, dataset
-        self.folder, self.cells = folder, cells
-        self.seeds, self.first_seed = asked["seeds"] or recipe["seeds"], recipe["seeds"][0]
-        rates = any(rates_of(recipe, step) for step in recipe["steps"])
+    def __init__(self, settings, dataset, folder, allow_drift):
+        self.settings, self.dataset, self.folder = settings, dataset, folder
+        self.recipe = recipe = settings["content"]
+        self.cells = folder / settings["cells"]
+        self.seeds, self.first_seed = settings["seeds"] or recipe["seeds"], recipe["seeds"][0]
         alone = len(recipe["datasets"]) == 1 and self.seeds == recipe["seeds"] == [self.first_seed]
-        self.single = alone and not rates and cells == folder / "cells"
+        rates = any(rates_of(recipe, step) for step in recipe["steps"])
+        self.single = alone and not rates and settings["cells"] == "cells"
         self.export = {
             "sequence_length": recipe["sequence_length"],
             "dev": dataset.dev,
             "allow_drift": allow_drift or not self.single,
         }
-        self.notes, self.sources, self.ready, self.models = [], {}, {}, {}
-        self._load_sources()
+        self.notes, self.ready = [], []
+        if settings["source"]:
+            self._start_from(Path(settings["source"]).name)
         self.predecessor = predecessor_of(self.recipe)
 
-    def _load_sources(self):
-        """Loads what the steps start from. Models that are trained for the labels are those of the steps
-        that would fine-tune them; then steps that need pre-trained weights are left out."""
-        from keras_compress.method import untrained
-
-        steps, source = self.recipe["steps"], self.asked["source"]
-        names = {step["name"] for step in steps}
-        for name in {step["from"]: 0 for step in steps if step["from"] not in names}:
-            model = self._source(name, self.first_seed)
-            longest = model.config.max_position_embeddings
-            if not 4 <= self.recipe["sequence_length"] <= longest:
-                raise ValueError(
-                    f"`sequence_length` must be 4 to {longest}, the positions that the model has. "
-                    f"Received: {self.recipe['sequence_length']}. Choose with `--length`."
-                )
-            if model.config.hidden_size > 384 and not self.asked["learning_rate"]:
-                log.warning(
-                    "warning: the recipe's learning rates were tried on a width of 384; %s is %d wide. "
-                    "Lower ones (2e-5 to 1e-4) are usual: --learning-rate",
-                    name,
-                    model.config.hidden_size,
-                )
-        if source and self.asked["new_head"]:
+    def _start_from(self, source):
+        """Sees what a source of weights is good for. One that is trained for the labels is what the steps
+        that would fine-tune it make; then steps that need pre-trained weights are left out."""
+        steps = self.recipe["steps"]
+        model = self._source(steps[0]["from"], self.first_seed)
+        if model.config.hidden_size > 384 and not self.settings["learning_rate"]:
             self.notes.append(
-                f"--new-head: every step that starts from {Path(source).name} has its weights with a new "
-                "classifier. If these were fine-tuned before, baselines that need pre-trained layers "
-                "start from fine-tuned ones."
+                f"The recipe's learning rates were tried on a width of 384; {source} is "
+                f"{model.config.hidden_size} wide. Lower ones (2e-5 to 1e-4) are usual: --learning-rate."
             )
-        if not source or not model.history or untrained(model):
+        if self.settings["new_head"]:
+            self.notes.append(
+                f"--new-head: every step that starts from {source} has its weights with a new classifier. "
+                "If these were fine-tuned before, baselines that need pre-trained layers start from "
+                "fine-tuned ones."
+            )
+        if not model.history or untrained(model):
             return
-        kept = []
+        names, kept = [step["name"] for step in steps], []
         for step in steps:
             if step["from"] not in names and step["method"] == "finetune":
-                self.ready[step["name"]] = model
+                self.ready.append(step["name"])
             if step["name"] in self.ready or step["from"] in kept:
                 kept.append(step["name"])
         if not self.ready:
@@ -355,25 +324,24 @@ class Plan:
                 f"{source} is fine-tuned already, and recipe {self.recipe['name']} starts from "
                 "pre-trained weights only. Pass --new-head to fine-tune it anew."
             )
-        left_out = ", ".join(step["name"] for step in steps if step["name"] not in kept)
         self.recipe = {**self.recipe, "steps": [s for s in steps if s["name"] in kept]}
+        left_out = ", ".join(name for name in names if name not in kept) or "nothing"
         self.notes.append(
-            f"{', '.join(self.ready)}: {Path(source).name} as it is, since it is fine-tuned for these "
-            "labels. "
-            + f"Left out, since pre-trained weights are not at hand: {left_out}. " * bool(left_out)
-            + "With --new-head it is fine-tuned anew."
+            f"{', '.join(self.ready)}: {source} as it is, since it is fine-tuned for these labels. Left "
+            f"out, since pre-trained weights are not at hand: {left_out}. With --new-head it is "
+            "fine-tuned anew."
         )
 
     def measured(self):
         """[(step, seed)] of all cells that are asked for."""
-        cells = [
-            (step, self._seed(step, seed))
-            for seed in self.seeds
-            for step in self.recipe["steps"]
-            if step["name"] in (self.asked["only"] or [step["name"]])
-            and role_of(self.recipe, step) != "helper"
-        ]
-        return [cell for number, cell in enumerate(cells) if cell not in cells[:number]]
+        cells = []
+        for seed in self.seeds:
+            for step in self.recipe["steps"]:
+                cell = step, seed_of(self.recipe, step, seed)
+                asked = step["name"] in (self.settings["only"] or [step["name"]])
+                if asked and role_of(self.recipe, step) != "helper" and cell not in cells:
+                    cells.append(cell)
+        return cells
 
     def missing(self):
         """Those of them that are still to be made, or of which a step's formats are.
@@ -381,43 +349,39 @@ class Plan:
         Raises:
             ValueError: if a cell on disk came from other data or settings.
         """
-        return [
-            (step, seed)
-            for step, seed in self.measured()
-            if not (cell := self._cell(step, seed))
-            or not {*step.get("formats", ())} <= {file["format"] for file in cell.get("files", ())}
-        ]
+        missing = []
+        for step, seed in self.measured():
+            cell = self._cell(step, seed)
+            there = {file["format"] for file in (cell or {}).get("files", ())}
+            if not cell or not {*step.get("formats", ())} <= there:
+                missing.append((step, seed))
+        return missing
 
-    def _seed(self, step, seed=None):
-        return self.first_seed if is_shared(self.recipe, step) else seed
-
-    def _hash(self, step, seed):
-        return hash_of(self._identity(step, seed))
+    def _data(self, name):
+        return own_data(name) if name else self.dataset
 
     def _identity(self, step, seed):
-        def sha256(own):
-            return (own_data(own) if own else self.dataset).summary()["sha256"]
-
-        return identity(self.recipe, step, seed, sha256)
+        return identity(self.recipe, step, seed, lambda name: self._data(name).summary()["sha256"])
 
     def _path(self, name, seed):
         return self.cells / f"{self.dataset.name}-{name}-{seed}.json"
 
     def _cell(self, step, seed):
-        return _made_of(self._path(step["name"], seed), self._hash(step, seed))
+        return _made_of(self._path(step["name"], seed), hash_of(self._identity(step, seed)))
 
     def _label(self, step, seed):
         """The name of a model's folder."""
-        data = Path(step["data"]).stem if "data" in step else self.dataset.name
-        whole = f"{data}-{step['name']}-{seed}-{self._hash(step, seed)}"
-        return step["name"] if self.single else whole
+        if self.single:
+            return step["name"]
+        data = Path(step.get("data", self.dataset.name)).stem
+        return f"{data}-{step['name']}-{seed}-{hash_of(self._identity(step, seed))}"
 
     def chosen(self, step):
         """(a step with the learning rate that is best on dev, {rate: dev metric} if there was a choice)."""
         rates = rates_of(self.recipe, step)
         if not rates:
             return step, None
-        made = self._hash(step, self.first_seed)
+        made = hash_of(self._identity(step, self.first_seed))
         path = self.cells / "grid" / f"{self.dataset.name}-{step['name']}.json"
         before = self._cell(step, self.first_seed) or _made_of(path, made) or {}
         on_dev = before.get("dev_of_learning_rates", before.get("dev", {}))
@@ -433,71 +397,42 @@ class Plan:
         return steps[max(steps, key=on_dev.get)], on_dev
 
     def model(self, step, seed):
-        """The trained model of a step, from disk if it is there; what others start from stays loaded."""
-        from keras_compress.bert.task_model import TaskModel
-
+        """The trained model of a step, from disk if it is there."""
         label = self._label(step, seed)
         folder, checkpoints = (self.folder / part / label for part in ("models", "checkpoints"))
-        if label in self.models:
-            return self.models[label]
         if (folder / "config.json").is_file():
             log.info("%s: there already", label)
-            model = TaskModel.load(folder)
         else:
-            model = self._make(step, seed, label, str(checkpoints))
-            model.save(folder)
+            log.info("%s: %s from %s", label, step["method"], step["from"])
+            models = {
+                other["name"]: self.model(self.chosen(other)[0], seed_of(self.recipe, other, seed))
+                for other in parents(self.recipe, step)
+            }
+            self._run_step(step, seed, models, folder=str(checkpoints)).save(folder)
         for curves in checkpoints.glob("*/log"):
             kept = self.folder / "tensorboard" / label / curves.parent.name
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(curves, kept)
         shutil.rmtree(checkpoints, ignore_errors=True)
-        if any(step["name"] in other.values() for other in self.recipe["steps"] if other != step):
-            self.models[label] = model
-        return model
-
-    def _make(self, step, seed, label, checkpoints):
-        if step["name"] in self.ready:
-            log.info("%s: %s as it is, fine-tuned already", label, self.asked["source"])
-            return self.ready[step["name"]]
-        log.info("%s: %s from %s", label, step["method"], step["from"])
-        models = {
-            other["name"]: self.model(self.chosen(other)[0], self._seed(other, seed))
-            for other in parents(self.recipe, step)
-        }
-        return self._run_step(step, seed, models, folder=checkpoints)
+        return TaskModel.load(folder)
 
     def _source(self, name, seed):
-        from keras_compress.bert.checkpoints import load
-
-        if (name, seed) not in self.sources:
-            self.sources[name, seed] = load(
-                name,
-                task=self.dataset.task,
-                labels=self.dataset.labels,
-                new_head=self.asked["new_head"],
-                seed=seed,
-            )
-        return self.sources[name, seed]
+        data, new_head = self.dataset, self.settings["new_head"]
+        return load(name, task=data.task, labels=data.labels, new_head=new_head, seed=seed)
 
     def _run_step(self, step, seed, models, dataset=None, **changes):
-        return run_step(
-            self.recipe,
-            step,
-            models.get(step["from"]) or self._source(step["from"], seed),
-            dataset or self._data(step),
-            seed=seed,
-            models=models,
-            strategy=self.asked["strategy"],
-            **changes,
+        """The model of a step; `changes` are those of `recipe.run_step`."""
+        parent = models.get(step["from"]) or self._source(step["from"], seed)
+        if step["name"] in self.ready:
+            return parent
+        dataset, changes["strategy"] = (
+            dataset or self._data(step.get("data")),
+            self.settings["strategy"],
         )
-
-    def _data(self, step):
-        return own_data(step["data"]) if "data" in step else self.dataset
+        return run_step(self.recipe, step, parent, dataset, seed=seed, models=models, **changes)
 
     def cell(self, step, seed):
         """Trains and measures one cell."""
-        from keras_compress.measure.cost import encoder_parameters, flops
-
         start, label = time.time(), f"{self.dataset.name} {step['name']}, seed {seed}"
         tried, on_dev = self.chosen(step)
         model = self.model(tried, seed)
@@ -505,6 +440,7 @@ class Plan:
         dev = evaluate(model, self.dataset.dev)["value"]
         log.info("%s: %.4f on test, %.4f on dev", label, result["value"], dev)
         confusion, length = result["confusion"], self.recipe["sequence_length"]
+        files, chain = self._files(tried, model, seed), self._identity(step, seed)
         cell = cell_of(
             self.dataset.name,
             step["name"],
@@ -514,21 +450,21 @@ class Plan:
             family=step.get("family"),
             size=size_of(step),
             trained=is_seeded(self.recipe, step),
-            hash=self._hash(step, seed),
+            hash=hash_of(chain),
             data_sha256=self.dataset.summary()["sha256"],
             task=model.task,
             dev=dev,
-            learning_rate=split_settings(self.recipe["training"], tried)[0].get("learning_rate"),
+            learning_rate=training_of(self.recipe, tried).learning_rate,
             dev_of_learning_rates=on_dev,
             parameters=model.model.count_params(),
             encoder_parameters=encoder_parameters(model.config),
             flops=flops(model.config, length, len(model.labels), model.task),
-            agreement=agreement(result["predictions"], self._predictions),
+            agreement=agreement(result["predictions"], self.first[1]),
             quantized=model.config.quantization is not None,
-            files=self._files(tried, model, seed),
+            files=files,
             labels=model.labels,
             confusion=[[*map(int, at), int(confusion[at])] for at in zip(*confusion.nonzero())],
-            chain=self._identity(step, seed),
+            chain=chain,
             settings=model.history,
             curve=model.curve,
             seconds=round(time.time() - start),
@@ -537,13 +473,14 @@ class Plan:
         write_json(self._path(step["name"], seed), cell)
 
     @functools.cached_property
-    def _first_model(self):
-        return self.model(self.predecessor, self.first_seed)
-
-    @functools.cached_property
-    def _predictions(self):
-        """What the predecessor says on test."""
-        return evaluate(self._first_model, self.dataset.test)["predictions"]
+    def first(self):
+        """(float32 file, predictions on test) of the predecessor: what all models are set against."""
+        model = self.model(self.predecessor, self.first_seed)
+        label = self._label(self.predecessor, self.first_seed)
+        path = self.folder / "models" / label / "float32.tflite"
+        if not path.is_file():
+            export(model, path, ["float32"], **self.export)
+        return path, evaluate(model, self.dataset.test)["predictions"]
 
     def _files(self, step, model, seed):
         """Exports a model and measures its files; they are kept where there is one seed and set.
@@ -551,17 +488,12 @@ class Plan:
         Times are set against the predecessor's float32 file. Files of formats that the step names itself
         are models to compare: `correct` says what they got right.
         """
-        from mobile_export.benchmark import benchmark
-        from mobile_export.convert import export, exported_model
-
-        first = self.folder / "models" / self._label(self.predecessor, self.first_seed)
         keep = self.single or step is self.predecessor
         folder = self.folder / "models" / self._label(step, seed)
         with contextlib.nullcontext(folder) if keep else tempfile.TemporaryDirectory() as place:
             files = export(model, place, step.get("formats", self.recipe["formats"]), **self.export)
-            if not (first / "float32.tflite").is_file():
-                export(self._first_model, first, ["float32"], **self.export)
-            base, *times = benchmark(first / "float32.tflite", *(file["path"] for file in files))
+            first, predictions = self.first
+            base, *times = benchmark(first, *(file["path"] for file in files))
             for file, timed in zip(files, times):
                 result = evaluate(exported_model(file["path"], model), self.dataset.test)
                 file |= {
@@ -570,25 +502,31 @@ class Plan:
                     "times_as_fast": base["latency_ms_p50"] / timed["latency_ms_p50"],
                     "accuracy": result["value"],
                     "accuracy_se": result["se"],
-                    "agreement": agreement(result["predictions"], self._predictions),
+                    "agreement": agreement(result["predictions"], predictions),
                     **({"correct": pack_correct(result["scores"])} if "formats" in step else {}),
                 }
         return files
 
     def baselines(self):
         """Makes the cells of the baselines without BERT; they have no seed."""
-        from keras_compress.measure.baselines import baselines
-
         data = {"data_sha256": self.dataset.summary()["sha256"]}
-        made = {name: hash_of({"method": name, **data}) for name in ("majority", "tfidf")}
-        if [_made_of(self._path(name, 0), made[name]) for name in made][0]:
+        if _made_of(self._path("majority", 0), hash_of({"method": "majority", **data})):
             return
-        for row, result in reversed(baselines(self.dataset)):
-            name = row["name"]
-            more = {"role": "reference", "hash": made[name], "task": self.dataset.task, **data}
-            more |= {"parameters": row["parameters"], "choice": result["choice"]}
-            cell = cell_of(self.dataset.name, name, 0, result, **more, versions=versions())
-            write_json(self._path(name, 0), cell)
+        for row, result in reversed(baselines(self.dataset)):  # majority, which all have, is last
+            cell = cell_of(
+                self.dataset.name,
+                row["name"],
+                0,
+                result,
+                role="reference",
+                hash=hash_of({"method": row["name"], **data}),
+                task=self.dataset.task,
+                **data,
+                parameters=row["parameters"],
+                choice=result["choice"],
+                versions=versions(),
+            )
+            write_json(self._path(row["name"], 0), cell)
 
     def rehearse(self):
         """Runs every step that is still to be made for one update on a few texts.
@@ -610,36 +548,68 @@ class Plan:
         log.info("rehearsed %d steps in %.0f s", len(models), time.time() - started)
 
     def _rehearsed(self, step, models):
-        if step["name"] in self.ready:
-            return self.ready[step["name"]]
-        data, training = self._data(step), split_settings(self.recipe["training"], step)[0]
+        data, training = self._data(step.get("data")), training_of(self.recipe, step)
         model = self._run_step(
             step,
-            self._seed(step, self.seeds[0]),
+            seed_of(self.recipe, step, self.seeds[0]),
             models,
             data.subset(num_train=FEW * (25 if "data" in step else 1), num_dev=FEW),
             batch_size=FEW,
-            epochs=float(Training(**training).num_steps(len(data.train.texts))),
+            epochs=float(training.num_steps(len(data.train.texts))),
             evaluations=0,
             patience=None,
         )
-        if role_of(self.recipe, step) != "helper" and model.task != self.dataset.task:
-            raise ValueError(
-                f"a model for {model.task} cannot be measured on {self.dataset.name}. Received: no role. "
-                'Say role = "helper".'
-            )
+        if role_of(self.recipe, step) != "helper":
+            if model.task != self.dataset.task:
+                raise ValueError(
+                    f'What makes a model for {model.task} must say role = "helper". Received: no role.'
+                )
+            formats = step.get("formats", self.recipe["formats"])
+            check_export(model, self.folder, formats, self.recipe["sequence_length"])
         return model
 
     def engines(self):
-        """Times one model's graph in all engines, and adds it to the model's cell."""
+        """Times the graph of one model in LiteRT, ONNX Runtime, TensorFlow and Keras, and adds it to the
+        model's cell. A process of its own gives TensorFlow one thread, too."""
         cells = {step["name"]: self._cell(step, seed) for step, seed in self.measured()}
         plain = (name for name, cell in cells.items() if not (cell["role"] or cell["quantized"]))
         name = next(plain, self.predecessor["name"])
-        if name in cells and "engines" not in cells[name]:
-            folder = self.folder / "models" / name
-            rows, notes = time_engines(folder, cells[name]["files"])
-            more = {"engines": rows, "engine_notes": notes}
-            write_json(self._path(name, cells[name]["seed"]), cells[name] | more)
+        if name not in cells or "engines" in cells[name]:
+            return
+        cell, folder, notes = cells[name], (self.folder / "models" / name).resolve(), []
+        paths = {
+            f"LiteRT {file['format']}": folder / file["path"]
+            for file in cell["files"]
+            if file["format"] not in ONNX_FORMATS
+        }
+        with tempfile.TemporaryDirectory() as place:
+            try:
+                changes = {"dev": None, "allow_drift": True}
+                model = TaskModel.load(folder)
+                for file in export(model, place, ONNX_FORMATS, **{**self.export, **changes}):
+                    paths[file["format"].replace(ONNX, "ONNX Runtime ")] = file["path"]
+            except (ImportError, ValueError) as error:
+                notes.append(f"Not timed in ONNX Runtime: {error}.")
+            command = [
+                sys.executable,
+                "-m",
+                "keras_compress",
+                "benchmark",
+                "--json",
+                "--from",
+                folder,
+            ]
+            timed = subprocess.check_output([*command, *paths.values()], cwd=DATA_FOLDER.parent)
+        rows = json.loads(timed)
+        for engine, row in zip(paths, rows):
+            row["path"] = engine
+        engines = [{"name": row["path"], **{key: row[key] for key in TIMES}} for row in rows]
+        write_json(
+            self._path(name, cell["seed"]), cell | {"engines": engines, "engine_notes": notes}
+        )
+
+
+TIMES = ("latency_ms_p50", "latency_ms_p90")
 
 
 @functools.cache
@@ -657,43 +627,3 @@ def _made_of(path, made):
             "have it made anew."
         )
     return content
-
-
-def time_engines(folder, files):
-    """Times a saved model's graph in LiteRT, ONNX Runtime, TensorFlow and Keras, in a process of its
-    own, where TensorFlow has one thread, too.
-
-    Args:
-        folder: where the model is saved. files: facts of its files there.
-    Returns:
-        (rows of name, latency_ms_p50, latency_ms_p90; notes on what could not be done).
-    """
-    from keras_compress.bert.task_model import TaskModel
-    from mobile_export.convert import ONNX, ONNX_FORMATS, export
-
-    folder, notes, length = folder.resolve(), [], files[0]["sequence_length"]
-    lite = [file for file in files if file["format"] not in ONNX_FORMATS]
-    paths = {f"LiteRT {file['format']}": folder / file["path"] for file in lite}
-    with tempfile.TemporaryDirectory() as place:
-        try:
-            model = TaskModel.load(folder)
-            onnx = export(model, place, ONNX_FORMATS, sequence_length=length, allow_drift=True)
-            paths |= {f["format"].replace(ONNX, "ONNX Runtime "): f["path"] for f in onnx}
-            notes += [f"{f['format']} was timed although {f['drift']}." for f in onnx if f["drift"]]
-        except (ImportError, ValueError) as error:
-            notes.append(f"Not timed in ONNX Runtime: {error}.")
-        command = [sys.executable, "-m", "keras_compress", "benchmark", "--json", "--from", folder]
-        timed = subprocess.run(
-            [*command, *paths.values()],
-            capture_output=True,
-            encoding="utf-8",
-            cwd=DATA_FOLDER.parent,
-        )
-    if timed.returncode:
-        said = timed.stderr.strip().splitlines() or [f"exit code {timed.returncode}"]
-        return [], [*notes, f"The engines could not be timed: {said[-1]}."]
-    rows = json.loads(timed.stdout)
-    for name, row in zip(paths, rows):
-        row["path"] = name
-    keys = {"path": "name", "latency_ms_p50": "latency_ms_p50", "latency_ms_p90": "latency_ms_p90"}
-    return [{name: row[key] for key, name in keys.items()} for row in rows], notes

@@ -106,8 +106,10 @@ def read_recipe(name):
             f"{path}: `{where}`: {first['msg']}. Received: {first['input']!r:.100}. See the keys in "
             "experiment/recipe.py."
         ) from None
-    recipe = {"training": {}, **content, "name": path.stem, "steps": content.pop("step")}
-    del recipe["step"]
+    steps = content.pop("step")
+    recipe = {"training": {}, "formats": ["float32", "int8"], **content, "name": path.stem}
+    recipe |= {"steps": steps}
+    recipe.setdefault("sequence_length", recipe["training"].get("max_length", 64))
     try:
         _check(recipe)
     except ValueError as error:
@@ -255,6 +257,16 @@ def is_shared(recipe, step):
     )
 
 
+def seed_of(recipe, step, seed):
+    """The first seed for what is made once for all."""
+    return recipe["seeds"][0] if is_shared(recipe, step) else seed
+
+
+def training_of(recipe, step):
+    """`Training` of a step."""
+    return Training(**split_settings(recipe["training"], step)[0])
+
+
 def rates_of(recipe, step):
     """The learning rates to choose from on dev; None: the step's own holds."""
     fixed = is_shared(recipe, step) or role_of(recipe, step) == "helper"
@@ -270,8 +282,7 @@ def identity(recipe, step, seed, sha256):
         sha256: name of a step's own data, or None for the recipe's -> hash of the data.
     """
     rates, by_name = rates_of(recipe, step), {one["name"]: one for one in parents(recipe, step)}
-    if is_shared(recipe, step):
-        seed = recipe["seeds"][0]
+    seed = seed_of(recipe, step, seed)
     training, settings = split_settings(recipe["training"], step)
     if rates:
         training = {**training, "learning_rate": rates}
@@ -292,7 +303,15 @@ def hash_of(content):
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def changed(recipe, num_layers=None, learning_rate=None, length=None, source=None, new_head=False):
+def changed(
+    recipe,
+    num_layers=None,
+    learning_rate=None,
+    length=None,
+    source=None,
+    new_head=False,
+    fixed_lr=False,
+):
     """The recipe with another number of layers, learning rate, length or source in every step.
 
     A step whose name was made of family and size gets the name of its new size.
@@ -306,6 +325,8 @@ def changed(recipe, num_layers=None, learning_rate=None, length=None, source=Non
                 names[step["name"]] = f"{step['family']}-{num_layers}"
         if learning_rate is not None:
             step["learning_rate"] = learning_rate
+        if fixed_lr:
+            step["learning_rates"] = None  # instead of a choice on dev
         if source is not None and step["from"] not in by_name:
             step["from"] = str(Path(source).resolve()) if Path(source).exists() else source
     for step in steps:
@@ -317,12 +338,6 @@ def changed(recipe, num_layers=None, learning_rate=None, length=None, source=Non
     recipe = {**recipe, "steps": steps, "training": training, "new_head": new_head}
     _check(recipe)
     return recipe
-
-
-def without_rates(recipe):
-    """The recipe whose learning rates hold, instead of being chosen on dev."""
-    steps = [{k: v for k, v in step.items() if k != "learning_rates"} for step in recipe["steps"]]
-    return {**recipe, "learning_rates": None, "steps": steps}
 
 
 def run_step(recipe, step, parent, dataset, *, seed, models={}, **changes):

@@ -352,10 +352,10 @@ def test_packages_for_onnx_are_missed_before_anything_is_trained(
 
 def plan_of(place, recipe="all.toml", **changes):
     asked = {**module.DEFAULTS, "recipe": str(place / recipe), "data": str(place / DATA), **changes}
-    folder, run_json = module._begin(asked, place / "unused", False, False)
-    (plan,) = module._plans(asked, run_json["content"], folder, folder / "cells", False)
+    folder, run_json = module._new_run(asked, place / "unused", False, False)
+    (plan,) = module._plans(run_json, folder, False)
     steps = [step["name"] for step in plan.recipe["steps"]]
-    return list(plan.ready), steps, " ".join(plan.notes)
+    return plan.ready, steps, " ".join(plan.notes)
 
 
 def test_a_fine_tuned_source_is_the_predecessor_as_it_is(finished, place):
