@@ -36,7 +36,6 @@ from keras_compress.bert.checkpoints import load
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.experiment.compare import cell_of
 from keras_compress.experiment.recipe import (
-    Step,
     changed,
     hash_of,
     identity,
@@ -55,7 +54,7 @@ from mobile_export.benchmark import benchmark
 from mobile_export.convert import ONNX, ONNX_FORMATS, check_export, export, exported_model
 
 log = logging.getLogger(__name__)
-QUICK = {"num_train": 800, "num_dev": 200, "num_test": 400}  # `--quick`: texts per split
+QUICK = 800, 200, 400  # `--quick`: texts of train, dev and test
 FEW = 8  # texts of a rehearsal
 PARTS = (  # of a run's folder: what `overwrite` removes
     "models checkpoints tensorboard cells pictures log.txt run.json report.html report.md report.json"
@@ -106,8 +105,11 @@ def run(
     Raises:
         ValueError: on wrong input; OSError: if a file cannot be written. What was finished stays.
     """
-    asked = {key: value for key, value in locals().items() if key != "out"}
-    asked |= {key: str(value) for key, value in asked.items() if isinstance(value, Path)}
+    asked = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in locals().items()
+        if key != "out"
+    }
     started = time.time()
     grows = not out and "seeds" in read_recipe(recipe)
     if resume and not grows:
@@ -223,11 +225,12 @@ class Plan:
     def __init__(self, settings, data, folder):
         dataset = datasets.load(data, task=settings["task"], language=settings["language"])
         dataset.check_splits("train", "dev", "test")
-        self.dataset = dataset.subset(**QUICK) if settings["quick"] else dataset
+        self.dataset = dataset.subset(*QUICK) if settings["quick"] else dataset
         self.sha256 = functools.cache(lambda own: self.data(own).summary()["sha256"])
         self.settings, self.folder, self.cells = settings, folder, folder / settings["cells"]
-        self.recipe, self.notes, self.ready = settings["content"], [], []
-        self.steps = steps_of(self.recipe)
+        self.recipe, self.steps = settings["content"], steps_of(settings["content"])
+        self.predecessor = next(step for step in self.steps if step.role == "predecessor")
+        self.notes, self.ready = [], []  # the names of steps whose model is the source itself
         if settings["source"]:
             self._start_from(Path(settings["source"]).name)
         names = [step.name for step in self.steps if step.role != "helper"]
@@ -237,13 +240,13 @@ class Plan:
                 f"`only` must name steps of the recipe: {', '.join(names)}. "
                 f"Received: {', '.join(self.only)}."
             )
-        self.predecessor = next(step for step in self.steps if step.role == "predecessor")
         self.seeds = settings["seeds"] or self.recipe["seeds"]
-        alone = (
-            self.seeds == self.recipe["seeds"] and len(self.seeds + self.recipe["datasets"]) == 2
+        self.single = (
+            settings["cells"] == "cells"
+            and self.seeds == self.recipe["seeds"]
+            and len(self.seeds) == len(self.recipe["datasets"]) == 1
+            and not any(step.rates for step in self.steps)
         )
-        rates = any(step.rates for step in self.steps)
-        self.single = alone and not rates and settings["cells"] == "cells"
         self.length = self.recipe["sequence_length"]
         self.export = functools.partial(
             export,
@@ -253,42 +256,35 @@ class Plan:
         )
 
     def _start_from(self, source):
-        """Sees what a source of weights is good for. One that is trained for the labels is what the steps
-        that would fine-tune it make; then steps that need pre-trained weights are left out."""
-        model = self._source(self.steps[0], self.steps[0].seed)
-        if model.config.hidden_size > 384 and not self.settings["learning_rate"]:
-            self.notes.append(
-                f"The recipe's learning rates were tried on a width of 384; {source} is "
-                f"{model.config.hidden_size} wide. Lower ones (2e-5 to 1e-4) are usual: --learning-rate."
-            )
+        """Leaves out what a source of weights is not good for: where it is trained for the labels already,
+        it is what the steps make that would fine-tune it, and pre-trained weights are not at hand."""
         if self.settings["new_head"]:
             self.notes.append(
                 f"--new-head: every step that starts from {source} has its weights with a new classifier. "
                 "If these were fine-tuned before, baselines that need pre-trained layers start from "
                 "fine-tuned ones."
             )
+        model = self._source(self.steps[0], self.steps[0].seed)
         if not model.history or untrained(model):
             return
-        kept = []
+        kept, left_out = [], []
         for step in self.steps:
-            if step.method == "finetune" and not step.parents:
+            if step.method == "finetune" and not step.models:
                 self.ready.append(step.name)
-            if step.name in self.ready or step.source in kept:
-                kept.append(step.name)
-        if not self.ready:
+            usable = step.name in self.ready or step.models.get("from") in kept
+            (kept if usable else left_out).append(step)
+        if self.predecessor not in kept:
             raise ValueError(
                 f"{source} is fine-tuned already, and recipe {self.recipe['name']} starts from "
                 "pre-trained weights only. Pass --new-head to fine-tune it anew."
             )
-        left_out = [step.name for step in self.steps if step.name not in kept] or ["nothing"]
+        self.steps = kept
         self.notes.append(
             f"{', '.join(self.ready)}: {source} as it is, since it is fine-tuned for these labels. Left "
-            f"out, since pre-trained weights are not at hand: {', '.join(left_out)}. With --new-head it "
-            "is fine-tuned anew."
+            "out, since pre-trained weights are not at hand: "
+            f"{', '.join(step.name for step in left_out) or 'nothing'}. With --new-head it is fine-tuned "
+            "anew."
         )
-        steps = [step for step in self.recipe["steps"] if step["name"] in kept]
-        self.recipe = {**self.recipe, "steps": steps}
-        self.steps = steps_of(self.recipe)
 
     def missing(self):
         """[(step, seed)] of the cells that are still to be made, or of which a step's formats are.
@@ -336,13 +332,12 @@ class Plan:
         on_dev = before.get("dev_of_learning_rates", before.get("dev", {}))
         steps = {}
         for rate in step.rates:
-            training = {**step.training, "learning_rate": rate}
-            tried = step.model_copy(update={"training": training, "rates": None})
-            steps[f"{rate:g}"] = tried
-            if f"{rate:g}" not in on_dev:
-                model = self.model(tried, step.seed)
-                on_dev[f"{rate:g}"] = value = evaluate(model, self.dataset.dev)["value"]
-                log.info("%s, learning rate %g: %.4f on dev", step.name, rate, value)
+            name, training = f"{rate:g}", {**step.training, "learning_rate": rate}
+            steps[name] = step.model_copy(update={"training": training, "rates": None})
+            if name not in on_dev:
+                model = self.model(steps[name], step.seed)
+                on_dev[name] = evaluate(model, self.dataset.dev)["value"]
+                log.info("%s, learning rate %s: %.4f on dev", step.name, name, on_dev[name])
                 write_json(path, {"dev": on_dev, "hash": made})
         return steps[max(steps, key=on_dev.get)], on_dev
 
@@ -376,16 +371,12 @@ class Plan:
 
     def _run_step(self, step, seed, model_of, dataset, **changes):
         """The model of a step; `model_of` gives that of a parent."""
-        models = {
-            key: model_of(model) if isinstance(model, Step) else model
-            for key, model in step.models.items()
-        }
-        if models["from"] == step.source:
-            models["from"] = self._source(step, seed)
+        models = {key: model_of(parent) for key, parent in step.models.items()}
+        parent = models.pop("from", None) or self._source(step, seed)
         if step.name in self.ready:
-            return models["from"]
+            return parent
         changes["strategy"] = self.settings["strategy"]
-        return run_step(step, models, dataset, seed=seed, **changes)
+        return run_step(step, parent, dataset, seed=seed, models=models, **changes)
 
     def cell(self, step, seed):
         """Trains and measures one cell."""
@@ -490,7 +481,7 @@ class Plan:
         started, models = time.time(), {}
         wanted = [step for step, _ in self.missing()]
         for step in wanted:
-            wanted += [parent for parent in step.parents if parent not in wanted]
+            wanted += [parent for parent in step.models.values() if parent not in wanted]
         for step in filter(wanted.__contains__, self.steps):
             try:
                 models[step.name] = self._rehearsed(step, models)

@@ -43,10 +43,9 @@ class Step(BaseModel):
     """Keys of any step; further ones are settings of `Training` or of the method.
 
     `steps_of` adds what the recipe says of a step:
-        role: "predecessor" for the first, where no other step is.
+        role: "predecessor" for the first, where no other step is. size: default `num_layers`.
         training, settings: of `Training` (those of all steps, too) and of the method, as written.
-        models: {"from" or setting: an earlier `Step`, or the name of a source of weights}.
-        parents: list of those that are steps.
+        models: {"from" or setting: the earlier `Step` that it names}; others name sources of weights.
         shared: whether it is made once for all seeds, with `seed`, the first.
         seeded: whether seeds change a model beside those of the predecessor, which stand for all.
         rates: learning rates to choose from on dev; None: the step's own holds.
@@ -202,22 +201,22 @@ def steps_of(recipe):
                     f"step {step.name!r}: `{key}` must name an earlier step or a source of weights. "
                     f"Received: {named[key]!r}. Put that step first."
                 )
-            if named.get(key) is not None:
-                step.models[key] = steps.get(named[key], named[key])
-        step.parents = [model for model in step.models.values() if isinstance(model, Step)]
-        without_training = bool(step.parents) and not declared.seeded
+            if named.get(key) in steps:
+                step.models[key] = steps[named[key]]
+        parents = step.models.values()
+        untrained = bool(parents) and not declared.seeded
         step.shared = (
             step.role == "predecessor"
             or (step.role == "helper" and recipe.get("shared", True))
-            or (without_training and all(parent.shared for parent in step.parents))
+            or (untrained and all(parent.shared for parent in parents))
         )
         step.seed = recipe.get("seeds", [0])[0]
         step.seeded = declared.seeded or any(
-            parent.seeded for parent in step.parents if parent.role != "predecessor"
+            parent.seeded for parent in parents if parent.role != "predecessor"
         )
         fixed = step.shared or step.role == "helper" or not declared.trains
         step.rates = None if fixed else content.get("learning_rates", recipe.get("learning_rates"))
-        step.new_head = recipe.get("new_head", False) and step.models["from"] == step.source
+        step.new_head = recipe.get("new_head", False) and "from" not in step.models
     return [*steps.values()]
 
 
@@ -228,16 +227,14 @@ def identity(step, seed, sha256):
         sha256: name of a step's own data, or None for the recipe's -> hash of the data.
     """
     seed = step.seed if step.shared else seed
-    models = {
-        key: identity(model, seed, sha256) if isinstance(model, Step) else model
-        for key, model in step.models.items()
-    }
+    models = {key: identity(parent, seed, sha256) for key, parent in step.models.items()}
     return {
         "method": step.method,
         "seed": seed,
         "data_sha256": sha256(step.data),
         "training": step.training | ({"learning_rate": step.rates} if step.rates else {}),
         **({"new_head": True} if step.new_head else {}),
+        "from": step.source,
         **step.settings,
         **models,
     }
@@ -280,21 +277,21 @@ def changed(recipe, /, **asked):
     return recipe
 
 
-def run_step(step, models, dataset, *, seed, **changes):
+def run_step(step, parent, dataset, *, seed, models={}, **changes):
     """Runs one step.
 
     Args:
-        models: {key: `TaskModel`, or the name of a source of weights} as in `step.models`.
+        parent: `TaskModel` of the step or source named by `from`. models: {setting: `TaskModel`}.
         dataset: of the step.
         changes: settings of `Training` that go before the recipe's (folder, strategy, ..).
     Returns:
         `TaskModel`.
     """
-    settings = {**step.settings, **models}
-    parent = settings.pop("from")
     if parent.task == "mlm" and dataset.task != "unlabelled" and step.role != "helper":
         from keras_compress.bert.checkpoints import with_head
 
         parent = with_head(parent, dataset.task, dataset.labels, seed=seed)
     training = Training(**step.training | changes)
-    return method(step.method)(parent, dataset, seed=seed, training=training, **settings)
+    return method(step.method)(
+        parent, dataset, seed=seed, training=training, **step.settings | models
+    )

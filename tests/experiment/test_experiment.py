@@ -373,9 +373,9 @@ def test_a_fine_tuned_source_is_the_predecessor_as_it_is(finished, place):
 def test_the_ready_predecessor_is_saved_and_compressed(finished, place, tmp_path, monkeypatch):
     trained = []
 
-    def stand_in(step, models, *rest, **more):
+    def stand_in(step, parent, *rest, **more):
         trained.append(step.name)
-        return models["from"]
+        return parent
 
     monkeypatch.setattr(module, "run_step", stand_in)
     monkeypatch.setattr(Plan, "rehearse", lambda self: None)
@@ -393,7 +393,7 @@ def test_the_ready_predecessor_is_saved_and_compressed(finished, place, tmp_path
 
 def test_quick_and_length(asked, tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(module, "QUICK", {"num_train": 12, "num_dev": 5, "num_test": 7})
+    monkeypatch.setattr(module, "QUICK", (12, 5, 7))
 
     def stop(plan):
         splits = plan.dataset.train, plan.dataset.dev, plan.dataset.test

@@ -43,7 +43,7 @@ def test_steps_that_name_other_models(tmp_path):
     ]
     recipe = read_recipe(samples.recipe(tmp_path / "mine.toml", *steps))
     wanted = [[], [], ["a", "words"], ["a", "b"]]
-    assert [[p.name for p in step.parents] for step in steps_of(recipe)] == wanted
+    assert [[p.name for p in step.models.values()] for step in steps_of(recipe)] == wanted
     with pytest.raises(ValueError, match="step 'c': `student` must name an earlier step.*'b'"):
         read_recipe(samples.recipe(tmp_path / "wrong.toml", *steps[:2], steps[3], steps[2]))
 
@@ -172,8 +172,7 @@ def test_run_step_passes_everything_on(monkeypatch):
         {"name": "s", "method": "distilbert", "from": "p", "num_layers": 2, "student": "b"},
     ]
     step = steps_of({"training": {"epochs": 2, "max_length": 16}, "steps": steps})[1]
-    models = {"from": parent, "student": student}
-    made = run_step(step, models, "data", seed=5, learning_rate=1e-3)
+    made = run_step(step, parent, "data", seed=5, models={"student": student}, learning_rate=1e-3)
     assert made == "made" and seen.pop("student") is student
     assert seen.pop("training") == Training(epochs=2, max_length=16, learning_rate=1e-3)
     assert seen == {"name": "distilbert", "args": (parent, "data"), "seed": 5, "num_layers": 2}

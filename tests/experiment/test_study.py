@@ -50,8 +50,8 @@ def trained(monkeypatch):
     """Replaces training and measuring; lists (data, step, seed, rate, parent) and the steps looked at on test."""
     made, tested = [], []
 
-    def stand_in(step, models, dataset, *, seed, **_):
-        rate, parent = step.training["learning_rate"], models["from"]
+    def stand_in(step, parent, dataset, *, seed, **_):
+        rate = step.training["learning_rate"]
         before = (parent.history or [{}])[-1].get("name", "source")
         made.append((dataset.name, step.name, seed, rate, before))
         model = parent.clone()
