@@ -18,7 +18,6 @@ Test is looked at once per cell. Times are ratios to the predecessor's file, mea
 
 import contextlib
 import functools
-import itertools
 import json
 import logging
 import os
@@ -51,10 +50,11 @@ from keras_compress.measure.cost import encoder_parameters, flops
 from keras_compress.method import untrained
 from keras_compress.training.settings import Training, one_update
 from mobile_export.benchmark import benchmark
-from mobile_export.convert import ONNX, ONNX_FORMATS, check_export, export, exported_model
+from mobile_export.convert import ONNX_FORMATS, check_export, export, exported_model
 
 log = logging.getLogger(__name__)
 QUICK = 800, 200, 400  # `--quick`: texts of train, dev and test
+ENGINES = {".tflite": "LiteRT", ".onnx": "ONNX Runtime"}
 FEW = 8  # texts of a rehearsal
 PARTS = (  # of a run's folder: what `overwrite` removes
     "models checkpoints tensorboard cells pictures log.txt run.json report.html report.md report.json"
@@ -134,6 +134,7 @@ def run(
     write_json(folder / "run.json", settings)
     log_file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log_file.handleError = lambda record: None  # a full disk is told once, by what cannot go on
     logging.getLogger().addHandler(log_file)
     try:
         for plan in plans:
@@ -271,8 +272,8 @@ class Plan:
         for step in self.steps:
             if step.method == "finetune" and not step.models:
                 self.ready.append(step.name)
-            usable = step.name in self.ready or step.models.get("from") in kept
-            (kept if usable else left_out).append(step)
+            made_here = "from" in step.models and all(one in kept for one in step.models.values())
+            (kept if made_here or step.name in self.ready else left_out).append(step)
         if self.predecessor not in kept:
             raise ValueError(
                 f"{source} is fine-tuned already, and recipe {self.recipe['name']} starts from "
@@ -318,7 +319,7 @@ class Plan:
 
     def _folder(self, part, step, seed):
         """Where a model, its checkpoints or its curves are."""
-        data = Path(step.data or self.dataset.name).stem
+        data = Path(step.data).stem if step.data else self.dataset.name
         label = f"{data}-{step.name}-{seed}-{self._hash(step, seed)}"
         return self.folder / part / (step.name if self.single else label)
 
@@ -464,13 +465,12 @@ class Plan:
     def baselines(self):
         """Makes the cells of the baselines without BERT; they have no seed."""
         chain = {"data_sha256": self.sha256(None), "method": "majority"}
-        if not _made_of(self._path("majority", 0), hash_of(chain)):
-            for row, result in reversed(
-                baselines(self.dataset)
-            ):  # majority, which all have, is last
-                facts = {"parameters": row["parameters"], "choice": result["choice"]}
-                chain["method"] = row["name"]
-                self._write(row["name"], 0, result, chain, role="reference", **facts)
+        if _made_of(self._path("majority", 0), hash_of(chain)):
+            return
+        for row, result in reversed(baselines(self.dataset)):  # majority, which all have, is last
+            facts = {"parameters": row["parameters"], "choice": result["choice"]}
+            chain["method"] = row["name"]
+            self._write(row["name"], 0, result, chain, role="reference", **facts)
 
     def rehearse(self):
         """Runs every step that is still to be made for one update on a few texts.
@@ -516,16 +516,15 @@ class Plan:
         model's cell. A process of its own gives TensorFlow one thread, too."""
         cells = [self._cell(step, self.seeds[0]) for step in self.steps if step.name in self.only]
         cell = next((c for c in cells if not (c["role"] or c["quantized"])), cells[0])
+        folder, notes = (self.folder / "models" / cell["method"]).resolve(), []
         if "engines" in cell:
             return
-        folder, notes = (self.folder / "models" / cell["method"]).resolve(), []
-        lite = [file for file in cell["files"] if file["format"] not in ONNX_FORMATS]
-        paths = {f"LiteRT {file['format']}": folder / file["path"] for file in lite}
+        files = sorted(folder.glob("*.tflite"))
         with tempfile.TemporaryDirectory() as place:
             try:
                 model = TaskModel.load(folder)
-                for file in self.export(model, place, ONNX_FORMATS, dev=None, allow_drift=True):
-                    paths[file["format"].replace(ONNX, "ONNX Runtime ")] = file["path"]
+                onnx = self.export(model, place, ONNX_FORMATS, dev=None, allow_drift=True)
+                files += [Path(file["path"]) for file in onnx]
             except (ImportError, ValueError) as error:
                 notes.append(f"Not timed in ONNX Runtime: {error}.")
             command = [
@@ -537,10 +536,11 @@ class Plan:
                 "--from",
                 folder,
             ]
-            timed = subprocess.check_output([*command, *paths.values()], cwd=DATA_FOLDER.parent)
-        rows = json.loads(timed)
-        for row, engine in itertools.zip_longest(rows, paths):
-            row["name"] = engine or row["path"]
+            rows = json.loads(subprocess.check_output([*command, *files], cwd=DATA_FOLDER.parent))
+        for row in rows:
+            row["name"], file = row["path"], Path(row["path"])
+            if file in files:
+                row["name"] = f"{ENGINES[file.suffix]} {file.stem}"
         path = self._path(cell["method"], cell["seed"])
         write_json(path, cell | {"engines": rows, "engine_notes": notes})
 
