@@ -130,6 +130,7 @@ def run(
     for part in PARTS.split() if overwrite else ():
         shutil.rmtree(folder / part, ignore_errors=True)
         (folder / part).unlink(missing_ok=True)
+    settings["overwrite"] = False  # done
     settings["notes"] = [note for plan in plans for note in plan.notes]
     write_json(folder / "run.json", settings)
     log_file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
@@ -315,6 +316,8 @@ class Plan:
         return self.cells / f"{self.dataset.name}-{name}-{seed}.json"
 
     def _cell(self, step, seed):
+        if self.settings["overwrite"]:
+            return None
         return _made_of(self._path(step.name, seed), self._hash(step, seed))
 
     def _folder(self, part, step, seed):

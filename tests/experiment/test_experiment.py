@@ -290,10 +290,10 @@ def test_overwrite_removes_the_old_run_and_nothing_else(finished, asked, tmp_pat
     monkeypatch.setattr(Plan, "rehearse", lambda self: None)
     monkeypatch.setattr(Plan, "baselines", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run(**asked, out=tmp_path / "out", overwrite=True, seed=3)
+        run(**asked, out=tmp_path / "out", overwrite=True, length=12)
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert left == ["log.txt", "mine.txt", "run.json"]
-    assert json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))["seed"] == 3
+    assert json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))["length"] == 12
     log = (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
     assert "stopped: ZeroDivisionError" in log
 
