@@ -352,6 +352,7 @@ class Plan:
         folder, checkpoints, curves = (self._folder(part, step, seed) for part in parts)
         if (folder / "config.json").is_file():
             log.info("%s: there already", folder.name)
+            model = TaskModel.load(folder)
         else:
             log.info("%s: %s from %s", folder.name, step.method, step.source)
             model = self._run_step(
@@ -366,7 +367,7 @@ class Plan:
             curves.mkdir(parents=True, exist_ok=True)
             shutil.move(stage, curves / stage.parent.name)
         shutil.rmtree(checkpoints, ignore_errors=True)
-        return TaskModel.load(folder)
+        return model
 
     def _source(self, step, seed):
         """What a step starts from that no step makes."""
@@ -482,36 +483,36 @@ class Plan:
             ValueError: naming the step, if it is impossible.
         """
         started, models = time.time(), {}
-        wanted = [step for step, _ in self.missing()]
-        for step in wanted:
-            wanted += [parent for parent in step.models.values() if parent not in wanted]
-        for step in filter(wanted.__contains__, self.steps):
-            try:
-                models[step.name] = self._rehearsed(step, models)
-            except ValueError as error:
-                raise ValueError(f"Step {step.name}: {error}") from error
+        for step, _ in self.missing():
+            self._rehearsed(step, models)
         log.info("rehearsed %d steps in %.0f s", len(models), time.time() - started)
 
     def _rehearsed(self, step, models):
+        """The model of a step from `models`; added there if it is missing."""
+        if step.name in models:
+            return models[step.name]
         data, training = self.data(step.data), Training(**step.training)
-        with one_update():
-            model = self._run_step(
-                step,
-                step.seed if step.shared else self.seeds[0],
-                lambda parent: models[parent.name],
-                data.subset(num_train=FEW * (25 if step.data else 1), num_dev=FEW),
-                batch_size=FEW,
-                epochs=float(training.num_steps(len(data.train.texts))),
-                evaluations=0,
-                patience=None,
-            )
-        if step.role != "helper":
-            if model.task != self.dataset.task:
-                raise ValueError(
-                    f'What makes a model for {model.task} must say role = "helper". Received: no role.'
+        try:
+            with one_update():
+                model = models[step.name] = self._run_step(
+                    step,
+                    step.seed if step.shared else self.seeds[0],
+                    lambda parent: self._rehearsed(parent, models),
+                    data.subset(num_train=FEW * (25 if step.data else 1), num_dev=FEW),
+                    batch_size=FEW,
+                    epochs=float(training.num_steps(len(data.train.texts))),
+                    evaluations=0,
+                    patience=None,
                 )
-            formats = step.formats or self.recipe["formats"]
-            check_export(model, self.folder, formats, self.length)
+            if step.role != "helper":
+                if model.task != self.dataset.task:
+                    raise ValueError(
+                        f'what makes a model for {model.task} must say role = "helper". Received: no role.'
+                    )
+                formats = step.formats or self.recipe["formats"]
+                check_export(model, self.folder, formats, self.length)
+        except ValueError as error:
+            raise ValueError(f"Step {step.name}: {error}") from error
         return model
 
     def engines(self):
