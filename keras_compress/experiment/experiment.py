@@ -330,10 +330,7 @@ class Plan:
         """(a step with the learning rate that is best on dev, {rate: dev metric} if there was a choice)."""
         if not step.rates:
             return step, None
-        made = self._hash(step, step.seed)
-        path = self.cells / "grid" / f"{self.dataset.name}-{step.name}.json"
-        before = self._cell(step, step.seed) or _made_of(path, made) or {}
-        on_dev = before.get("dev_of_learning_rates", before.get("dev", {}))
+        on_dev = (self._cell(step, step.seed) or {}).get("dev_of_learning_rates", {})
         steps = {}
         for rate in step.rates:
             name, training = f"{rate:g}", {**step.training, "learning_rate": rate}
@@ -342,7 +339,6 @@ class Plan:
                 model = self.model(steps[name], step.seed)
                 on_dev[name] = evaluate(model, self.dataset.dev)["value"]
                 log.info("%s, learning rate %s: %.4f on dev", step.name, name, on_dev[name])
-                write_json(path, {"dev": on_dev, "hash": made})
         return steps[max(steps, key=on_dev.get)], on_dev
 
     def model(self, step, seed):
