@@ -515,10 +515,12 @@ class Plan:
         """Times the graph of one model in LiteRT, ONNX Runtime, TensorFlow and Keras, and adds it to the
         model's cell. A process of its own gives TensorFlow one thread, too."""
         cells = [self._cell(step, self.seeds[0]) for step in self.steps if step.name in self.only]
-        cell = next((c for c in cells if not (c["role"] or c["quantized"])), cells[0])
-        folder, notes = (self.folder / "models" / cell["method"]).resolve(), []
-        if "engines" in cell:
+        plain = [cell for cell in cells if not (cell["role"] or cell["quantized"])]
+        plain += [cell for cell in cells if cell["role"] == "predecessor"]
+        if not plain or "engines" in plain[0]:
             return
+        cell, notes = plain[0], []
+        folder = (self.folder / "models" / cell["method"]).resolve()
         files = sorted(folder.glob("*.tflite"))
         with tempfile.TemporaryDirectory() as place:
             try:
