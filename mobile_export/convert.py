@@ -119,7 +119,7 @@ def export(
             differ by more than their `tolerance`, or drift (`parity.MAX_MEAN_DP`, `MAX_FALL`).
     """
     path = Path(path)
-    _check(task_model, path, formats, sequence_length)
+    check_export(task_model, path, formats, sequence_length)
     graph = exported_graph(task_model, sequence_length, cls_only)
     files = []
     for name in dict.fromkeys(formats):
@@ -149,7 +149,7 @@ def export(
     return [facts for facts, _ in files]
 
 
-def _check(task_model, path, formats, sequence_length):
+def check_export(task_model, path, formats, sequence_length):
     """Refuses wrong arguments of `export`."""
     config = task_model.config
     if task_model.task == "mlm":

@@ -22,7 +22,6 @@ a step without a name is called family-size. A step's own `formats` are compared
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import tomllib
@@ -35,12 +34,23 @@ from keras_compress.method import method
 from keras_compress.training.settings import Training
 
 FOLDER = Path(__file__).parents[1] / "recipes"
+FIELDS = {field.name for field in dataclasses.fields(Training)} - {"folder"}
 Names = Annotated[list[str], Field(min_length=1)]
 Rates = Annotated[list[float], Field(min_length=1)]
 
 
 class Step(BaseModel):
-    """Keys of any step; further ones are settings of `Training` or of the method."""
+    """Keys of any step; further ones are settings of `Training` or of the method.
+
+    `steps_of` adds what the recipe says of a step:
+        role: "predecessor" for the first, where no other step is. size: default `num_layers`.
+        training, settings: of `Training` (those of all steps, too) and of the method, as written.
+        models: {"from" or setting: the earlier `Step` that it names}; others name sources of weights.
+        shared: whether it is made once for all seeds, with `seed`, the first.
+        seeded: whether seeds change a model beside those of the predecessor, which stand for all.
+        rates: learning rates to choose from on dev; None: the step's own holds.
+        new_head: whether it starts from a source without its classifier.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow")
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -71,10 +81,6 @@ class Recipe(BaseModel):
     shared: bool = True
 
 
-method_of = functools.cache(method)  # finding a method by its place reads all of their files
-FIXED = {field.alias or name for name, field in Step.model_fields.items()}
-
-
 def recipes():
     """{name: what it is about} of the recipes that come with the package."""
     return {
@@ -98,18 +104,27 @@ def read_recipe(name):
         )
     content = read_toml(path)
     try:
-        Recipe(**content)
+        recipe = Recipe(**content).model_dump(by_alias=True, exclude_none=True)
+        recipe |= {"name": path.stem, "steps": recipe.pop("step")}
+        recipe.setdefault("sequence_length", recipe["training"].get("max_length", 64))
+        if ("seeds" in recipe) != ("datasets" in recipe):
+            raise ValueError("a study has `datasets` and `seeds`. Received: only one of them.")
+        steps = steps_of(recipe)
+        known = {"each", *(step.name for step in steps), *(step.family for step in steps)}
+        for pair in recipe.get("compare", []):
+            left, *right = compared(pair)
+            if not right or not {left, *right} <= known:
+                raise ValueError(
+                    '`compare` must name steps or families, as in "a minus b or c". '
+                    f"Received: {pair!r}."
+                )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(map(str, first["loc"]))
         raise ValueError(
             f"{path}: `{where}`: {first['msg']}. Received: {first['input']!r:.100}. See the keys in "
             "experiment/recipe.py."
         ) from None
-    recipe = {"training": {}, **content, "name": path.stem, "steps": content.pop("step")}
-    del recipe["step"]
-    try:
-        _check(recipe)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return recipe
@@ -119,12 +134,12 @@ def read_toml(path, inside=()):
     """The content of a TOML file and of what it includes; a step of the same name adds to it."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not valid TOML ({error}).") from error
-    steps = content.get("step")
+    steps = content.get("step", [])
     for step in steps if isinstance(steps, list) else ():
-        if isinstance(step, dict) and "family" in step:
-            step.setdefault("name", f"{step['family']}-{size_of(step)}")
+        if "family" in step:
+            step.setdefault("name", f"{step['family']}-{step.get('size', step.get('num_layers'))}")
     name = content.pop("include", None)
     if name is None:
         return content
@@ -136,48 +151,12 @@ def read_toml(path, inside=()):
             f"not include this one. Received: {name!r}."
         )
     base = read_toml(other, (path, *inside))
-    own = {step.get("name"): step for step in steps or ()}
-    known = [step["name"] for step in base["step"]]
-    return {
-        **base,
-        **content,
-        "training": {**base.get("training", {}), **content.get("training", {})},
-        "step": [
-            *({**step, **own.get(step["name"], {})} for step in base["step"]),
-            *(step for step in steps or () if step.get("name") not in known),
-        ],
-    }
-
-
-def _check(recipe):
-    """Raises ValueError unless the steps can follow each other and their settings are known."""
-    names = [step["name"] for step in recipe["steps"]]
-    if ("seeds" in recipe) != ("datasets" in recipe):
-        raise ValueError("a study has `datasets` and `seeds`. Received: only one of them.")
-    for position, step in enumerate(recipe["steps"]):
-        if step["name"] in (*names[:position], "majority", "tfidf"):
-            raise ValueError(
-                "names of steps must be different, and neither majority nor tfidf. "
-                f"Received: {step['name']!r}."
-            )
-        for key in links(step):
-            if step[key] in names[position:]:
-                raise ValueError(
-                    f"step {step['name']!r}: `{key}` must name an earlier step or a source of weights. "
-                    f"Received: {step[key]!r}. Put that step first."
-                )
-        try:
-            split_settings(recipe["training"], step)
-        except ValueError as error:
-            raise ValueError(f"step {step['name']!r}: {error}") from error
-    known = {"each", *names, *(step.get("family") for step in recipe["steps"])}
-    for pair in recipe.get("compare", []):
-        left, *right = compared(pair)
-        if not right or not {left, *right} <= known:
-            raise ValueError(
-                '`compare` must name steps or families, as in "a minus b or c". '
-                f"Received: {pair!r}."
-            )
+    known = {step["name"]: step for step in base["step"]}
+    new = [step for step in steps if step.get("name") not in known]
+    for step in steps:
+        known.get(step.get("name"), {}).update(step)
+    training = base.get("training", {}) | content.get("training", {})
+    return {**base, **content, "training": training, "step": [*base["step"], *new]}
 
 
 def compared(pair):
@@ -186,105 +165,79 @@ def compared(pair):
     return [left, *filter(None, right.split(" or "))]
 
 
-def size_of(step):
-    return step.get("size", step.get("num_layers"))
+def steps_of(recipe):
+    """The `Step`s of a recipe.
 
-
-def predecessor_of(recipe):
-    """The step of that role; the first step where no step has it."""
-    steps = recipe["steps"]
-    return next((step for step in steps if step.get("role") == "predecessor"), steps[0])
-
-
-def role_of(recipe, step):
-    first = predecessor_of(recipe)["name"] == step["name"]
-    return "predecessor" if first else step.get("role")
-
-
-def links(step):
-    """The keys of a step that name a model, `from` first."""
-    models = method_of(step["method"]).declared.models
-    return ["from", *(key for key in models if step.get(key) is not None)]
-
-
-def split_settings(common, step):
-    """(settings of `Training`, settings of the method) of a step.
-
-    Args:
-        common: settings of `Training` for all steps; those of the step itself go before.
     Raises:
-        ValueError: on a setting that neither knows, or a value of the wrong kind.
+        ValueError: unless they can follow each other and their settings are known.
     """
-    fields = {field.name for field in dataclasses.fields(Training)} - {"folder"}
-    own = {key: value for key, value in step.items() if key not in FIXED}
-    training = {**common, **{key: value for key, value in own.items() if key in fields}}
-    settings = {key: value for key, value in own.items() if key not in fields}
-    if not {*common} <= fields:
-        raise ValueError(
-            f"[training] may hold {', '.join(sorted(fields))}. Received: {', '.join(common)}."
+    steps, names = {}, [content["name"] for content in recipe["steps"]]
+    first = {content.get("role"): content["name"] for content in reversed(recipe["steps"])}
+    for content in recipe["steps"]:
+        step = steps[content["name"]] = Step(**content)
+        if step.name == first.get("predecessor", names[0]):
+            step.role = "predecessor"
+        given = {**recipe["training"], **step.model_extra}
+        step.training = {key: value for key, value in given.items() if key in FIELDS}
+        step.settings = {key: value for key, value in given.items() if key not in FIELDS}
+        if step.size is None:
+            step.size = step.settings.get("num_layers")
+        if names.count(step.name) > 1 or step.name in ("majority", "tfidf"):
+            raise ValueError(
+                "names of steps must be different, and neither majority nor tfidf. "
+                f"Received: {step.name!r}."
+            )
+        try:
+            function = method(step.method)
+            function.check(step.settings)
+            Training(**step.training)
+        except ValueError as error:
+            raise ValueError(f"step {step.name!r}: {error}") from error
+        declared, named = function.declared, {"from": step.source, **step.settings}
+        step.models = {}
+        for key in ("from", *declared.models):
+            if named.get(key) in names[len(steps) - 1 :]:
+                raise ValueError(
+                    f"step {step.name!r}: `{key}` must name an earlier step or a source of weights. "
+                    f"Received: {named[key]!r}. Put that step first."
+                )
+            if named.get(key) in steps:
+                step.models[key] = steps[named[key]]
+        parents = step.models.values()
+        untrained = bool(parents) and not declared.seeded
+        step.shared = (
+            step.role == "predecessor"
+            or (step.role == "helper" and recipe.get("shared", True))
+            or (untrained and all(parent.shared for parent in parents))
         )
-    method_of(step["method"]).check(settings)
-    Training(**training)
-    return training, settings
+        step.seed = recipe.get("seeds", [0])[0]
+        step.seeded = declared.seeded or any(
+            parent.seeded for parent in parents if parent.role != "predecessor"
+        )
+        fixed = step.shared or step.role == "helper" or not declared.trains
+        step.rates = None if fixed else content.get("learning_rates", recipe.get("learning_rates"))
+        step.new_head = recipe.get("new_head", False) and "from" not in step.models
+    return [*steps.values()]
 
 
-def parents(recipe, step):
-    """The steps that a step needs models of, `from` first."""
-    wanted = [step[key] for key in links(step)]
-    return [other for name in wanted for other in recipe["steps"] if other["name"] == name]
-
-
-def is_seeded(recipe, step):
-    """Whether seeds change a model beside those of the predecessor, which stand for all."""
-    return method_of(step["method"]).declared.seeded or any(
-        is_seeded(recipe, parent)
-        for parent in parents(recipe, step)
-        if role_of(recipe, parent) != "predecessor"
-    )
-
-
-def is_shared(recipe, step):
-    """Whether a step is made once for all seeds."""
-    role = role_of(recipe, step)
-    made_of = parents(recipe, step)
-    return (
-        role == "predecessor"
-        or (role == "helper" and recipe.get("shared", True))
-        or (bool(made_of) and not method_of(step["method"]).declared.seeded)
-        and all(is_shared(recipe, parent) for parent in made_of)
-    )
-
-
-def rates_of(recipe, step):
-    """The learning rates to choose from on dev; None: the step's own holds."""
-    fixed = is_shared(recipe, step) or role_of(recipe, step) == "helper"
-    if fixed or not method_of(step["method"]).declared.trains:
-        return None
-    return step.get("learning_rates", recipe.get("learning_rates"))
-
-
-def identity(recipe, step, seed, sha256):
+def identity(step, seed, sha256):
     """What a step's model depends on, as JSON has it: data, the chain of settings as written, seeds.
 
     Args:
         sha256: name of a step's own data, or None for the recipe's -> hash of the data.
     """
-    rates, by_name = rates_of(recipe, step), {one["name"]: one for one in parents(recipe, step)}
-    if is_shared(recipe, step):
-        seed = recipe["seeds"][0]
-    training, settings = split_settings(recipe["training"], step)
-    if rates:
-        training = {**training, "learning_rate": rates}
-    models = {
-        key: identity(recipe, by_name[step[key]], seed, sha256)
-        if step[key] in by_name
-        else step[key]
-        for key in links(step)
+    seed = step.seed if step.shared else seed
+    models = {key: identity(parent, seed, sha256) for key, parent in step.models.items()}
+    return {
+        "method": step.method,
+        "seed": seed,
+        "data_sha256": sha256(step.data),
+        "training": step.training | ({"learning_rate": step.rates} if step.rates else {}),
+        **({"new_head": True} if step.new_head else {}),
+        "from": step.source,
+        **step.settings,
+        **models,
     }
-    own = {"method": step["method"], "seed": seed, "data_sha256": sha256(step.get("data"))}
-    if recipe.get("new_head") and step["from"] not in by_name:
-        own["new_head"] = True
-    return {**own, "training": training, **settings, **models}
 
 
 def hash_of(content):
@@ -292,54 +245,53 @@ def hash_of(content):
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def changed(recipe, num_layers=None, learning_rate=None, length=None, source=None, new_head=False):
-    """The recipe with another number of layers, learning rate, length or source in every step.
+def changed(recipe, /, **asked):
+    """The recipe with what a run was asked for: `num_layers`, `learning_rate`, `length`, `source`,
+    `new_head` or `fixed_lr`, as in `experiment.run`; other keys do not matter.
 
-    A step whose name was made of family and size gets the name of its new size.
+    A step whose name was made of family and size gets the name of its new size. A learning rate that is
+    asked for is not chosen on dev.
     """
-    steps, names = [dict(step) for step in recipe["steps"]], {}
-    by_name, training = {step["name"] for step in steps}, dict(recipe["training"])
+    asked = {key: value for key, value in asked.items() if value is not None}
+    recipe, steps = dict(recipe), [dict(step) for step in recipe["steps"]]
+    sources, renamed = {step["from"] for step in steps} - {step["name"] for step in steps}, {}
     for step in steps:
-        if num_layers is not None and "num_layers" in step:
-            step["num_layers"] = num_layers
+        if "num_layers" in asked and "num_layers" in step:
+            step["num_layers"] = asked["num_layers"]
             if "family" in step and "size" not in step:
-                names[step["name"]] = f"{step['family']}-{num_layers}"
-        if learning_rate is not None:
-            step["learning_rate"] = learning_rate
-        if source is not None and step["from"] not in by_name:
-            step["from"] = str(Path(source).resolve()) if Path(source).exists() else source
+                renamed[step["name"]] = f"{step['family']}-{asked['num_layers']}"
+        if "learning_rate" in asked:
+            step["learning_rate"] = asked["learning_rate"]
+        if asked.get("fixed_lr") or "learning_rate" in asked:
+            step["learning_rates"] = None
+        if "source" in asked and step["from"] in sources:
+            source = Path(asked["source"])
+            step["from"] = str(source.resolve()) if source.exists() else asked["source"]
     for step in steps:
-        keys = ("name", *links(step))
-        step.update({key: names.get(step[key], step[key]) for key in keys})
-    if length is not None:
-        training["max_length"] = length
-        recipe = {**recipe, "sequence_length": length}
-    recipe = {**recipe, "steps": steps, "training": training, "new_head": new_head}
-    _check(recipe)
+        step.update({key: renamed[value] for key, value in step.items() if value in [*renamed]})
+    if "length" in asked:
+        recipe["sequence_length"] = asked["length"]
+        recipe["training"] = {**recipe["training"], "max_length": asked["length"]}
+    recipe |= {"steps": steps, "new_head": asked.get("new_head", False)}
+    steps_of(recipe)
     return recipe
 
 
-def without_rates(recipe):
-    """The recipe whose learning rates hold, instead of being chosen on dev."""
-    steps = [{k: v for k, v in step.items() if k != "learning_rates"} for step in recipe["steps"]]
-    return {**recipe, "learning_rates": None, "steps": steps}
-
-
-def run_step(recipe, step, parent, dataset, *, seed, models={}, **changes):
+def run_step(step, parent, dataset, *, seed, models={}, **changes):
     """Runs one step.
 
     Args:
-        parent: `TaskModel` of the step or source named by `from`.
-        dataset: of the step. models: {name: `TaskModel`} of the steps that other settings name.
+        parent: `TaskModel` of the step or source named by `from`. models: {setting: `TaskModel`}.
+        dataset: of the step.
         changes: settings of `Training` that go before the recipe's (folder, strategy, ..).
     Returns:
         `TaskModel`.
     """
-    training, settings = split_settings(recipe["training"], step)
-    settings |= {key: models.get(step[key], step[key]) for key in links(step)[1:]}
-    if parent.task == "mlm" and dataset.task != "unlabelled" and step.get("role") != "helper":
+    if parent.task == "mlm" and dataset.task != "unlabelled" and step.role != "helper":
         from keras_compress.bert.checkpoints import with_head
 
         parent = with_head(parent, dataset.task, dataset.labels, seed=seed)
-    training = Training(**{**training, **changes})
-    return method(step["method"])(parent, dataset, seed=seed, training=training, **settings)
+    training = Training(**step.training | changes)
+    return method(step.method)(
+        parent, dataset, seed=seed, training=training, **step.settings | models
+    )

@@ -154,27 +154,22 @@ def pretraining_step():
     TensorFlow is told. In turns: three short runs of each, real batches; the median of a run, then of the runs."""
     from keras_compress import datasets
     from keras_compress.bert.checkpoints import load
-    from keras_compress.experiment.recipe import parents, read_recipe, run_step
+    from keras_compress.experiment.recipe import read_recipe, run_step, steps_of
 
-    recipe, docs, models, speeds = (
-        read_recipe("pretraining-study"),
-        datasets.load("apidocs"),
-        {},
-        {},
-    )
-    for step in recipe["steps"]:
-        if step["method"] in ("vocabulary", "from_scratch"):
-            parent = models.get(step["from"]) or load(
-                step["from"], task=docs.task, labels=docs.labels
+    steps, docs = steps_of(read_recipe("pretraining-study")), datasets.load("apidocs")
+    models, speeds = {}, {}
+    for step in steps:
+        if step.method in ("vocabulary", "from_scratch"):
+            parent = models.get(step.source) or load(
+                step.source, task=docs.task, labels=docs.labels
             )
-            models[step["name"]] = run_step(recipe, step, parent, docs, seed=0)
-    asked = [step for step in recipe["steps"] if step["method"] == "pretrain"]
+            models[step.name] = run_step(step, parent, docs, seed=0)
+    asked = [step for step in steps if step.method == "pretrain"]
     for _ in range(3):
         for step in asked:
-            (parent,) = parents(recipe, step)
-            short = {**step, "epochs": 0.15, "evaluations": 1}
-            made = run_step(recipe, short, models[parent["name"]], docs, seed=0)
-            speeds.setdefault(step["name"], []).append(made.history[-1]["steps_per_second"])
+            short = {"epochs": 0.15, "evaluations": 1}
+            made = run_step(step, models[step.source], docs, seed=0, **short)
+            speeds.setdefault(step.name, []).append(made.history[-1]["steps_per_second"])
     medians = {name: np.median(found) for name, found in speeds.items()}
     base = medians["pretrained-bert-sop"]
     return [

@@ -5,15 +5,10 @@ from keras_compress.experiment.recipe import (
     changed,
     hash_of,
     identity,
-    is_seeded,
-    is_shared,
-    parents,
-    rates_of,
     read_recipe,
     recipes,
-    role_of,
     run_step,
-    split_settings,
+    steps_of,
 )
 from keras_compress.training.settings import Training
 from tests import samples
@@ -23,22 +18,18 @@ FIRST = '[[step]]\nname = "a"\nmethod = "finetune"\nfrom = "minilm"\n'
 STUDY = 'datasets = ["x"]\nseeds = [0]\n'
 
 
-def steps_of(recipe):
-    return {step["name"]: step for step in recipe["steps"]}
-
-
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_of_the_package_can_be_read(name):
     recipe = read_recipe(name)
     first = recipe["steps"][0]
     assert recipe["name"] == name and recipe["about"] and first["role"] == "predecessor"
-    names = {"minilm", "bilstm", *steps_of(recipe)}
+    names = {"minilm", "bilstm", *(step["name"] for step in recipe["steps"])}
     assert all(step["from"] in names for step in recipe["steps"])
 
 
 def test_studies_share_their_predecessor():
     studies = [read_recipe(name) for name in recipes() if name.endswith("-study")]
-    firsts = [identity(study, study["steps"][0], 7, str) for study in studies]
+    firsts = [identity(steps_of(study)[0], 7, str) for study in studies]
     assert len(firsts) == 6 and len({hash_of(first) for first in firsts}) == 1
     assert firsts[0]["seed"] == 0  # the first, whatever is asked for
 
@@ -52,7 +43,7 @@ def test_steps_that_name_other_models(tmp_path):
     ]
     recipe = read_recipe(samples.recipe(tmp_path / "mine.toml", *steps))
     wanted = [[], [], ["a", "words"], ["a", "b"]]
-    assert [[p["name"] for p in parents(recipe, s)] for s in recipe["steps"]] == wanted
+    assert [[p.name for p in step.models.values()] for step in steps_of(recipe)] == wanted
     with pytest.raises(ValueError, match="step 'c': `student` must name an earlier step.*'b'"):
         read_recipe(samples.recipe(tmp_path / "wrong.toml", *steps[:2], steps[3], steps[2]))
 
@@ -66,7 +57,9 @@ def test_include_adds_keys_steps_and_changes_steps_of_the_same_name(tmp_path):
     )
     recipe = read_recipe(mine)
     assert recipe["training"] == {"epochs": 2, "batch_size": 4} and recipe["formats"] == ["int8"]
-    assert [*steps_of(recipe)] == ["a", "b-2"] and recipe["steps"][0]["epochs"] == 5
+    assert [step["name"] for step in recipe["steps"]] == ["a", "b-2"] and recipe["steps"][0][
+        "epochs"
+    ] == 5
     assert recipe["steps"][0]["method"] == "finetune"
     mine.write_text('include = "mine"\n' + FIRST)
     with pytest.raises(ValueError, match="`include` must name another recipe"):
@@ -80,7 +73,7 @@ def test_include_adds_keys_steps_and_changes_steps_of_the_same_name(tmp_path):
         (b"about = '\xff'", "not valid TOML"),
         ("", "`step`: Field required"),
         ("step = []", "`step`: .*at least 1 item"),
-        ("step = [3]", "`step.0`: .*Received: 3"),
+        ("step = 3", "`step`: .*Received: 3"),
         ("colour = 1\n" + FIRST, "`colour`: .*not permitted"),
         ("formats = 'int8'\n" + FIRST, "`formats`: .*valid list. Received: 'int8'"),
         ("sequence_length = '9'\n" + FIRST, "`sequence_length`: .*valid integer"),
@@ -116,15 +109,17 @@ def test_unknown_recipe(name):
         read_recipe(name)
 
 
-def test_split_settings():
-    step = {"name": "s", "method": "theseus", "from": "p", "num_layers": 2, "epochs": 2}
-    training, settings = split_settings({"epochs": 1, "batch_size": 4}, step)
-    assert training == {"epochs": 2, "batch_size": 4} and settings == {"num_layers": 2}
+def test_settings_of_training_and_of_the_method(tmp_path):
+    steps = ("p", "finetune", "minilm"), ("s", "theseus", "p", "num_layers = 2\nepochs = 2")
+    path = samples.recipe(tmp_path / "mine.toml", *steps, training="epochs = 1")
+    first, step = steps_of(read_recipe(path))
+    assert first.training["epochs"] == 1 and first.settings == {} and first.size is None
+    assert step.training == {**first.training, "epochs": 2}
+    assert step.settings == {"num_layers": 2} and step.size == 2
 
 
 def test_seeds_and_rates_matter_where_a_chain_trains():
-    recipe = read_recipe("factorization-study")
-    steps = steps_of(recipe)
+    steps = {step.name: step for step in steps_of(read_recipe("factorization-study"))}
     for name, trained, shared, rates in (
         ("predecessor", True, True, None),
         ("control", True, False, [5e-5, 2e-4]),
@@ -134,9 +129,8 @@ def test_seeds_and_rates_matter_where_a_chain_trains():
         ("weighted-128", True, False, [5e-5, 2e-4]),
     ):
         step = steps[name]
-        assert is_seeded(recipe, step) == trained and is_shared(recipe, step) == shared
-        assert rates_of(recipe, step) == rates
-    assert role_of(recipe, steps["control"]) == "control"
+        assert (step.seeded, step.shared, step.rates) == (trained, shared, rates)
+    assert steps["control"].role == "control"
 
 
 def test_identity_is_what_a_model_depends_on_and_nothing_else(tmp_path):
@@ -145,7 +139,7 @@ def test_identity_is_what_a_model_depends_on_and_nothing_else(tmp_path):
     recipe |= {"seeds": [0], "datasets": ["x"]}
 
     def mark(recipe, seed=1, data="d"):
-        return hash_of(identity(recipe, recipe["steps"][-1], seed, lambda own: data))
+        return hash_of(identity(steps_of(recipe)[-1], seed, lambda own: data))
 
     renamed = read_recipe(
         samples.recipe(
@@ -173,10 +167,12 @@ def test_run_step_passes_everything_on(monkeypatch):
     compress.declared, compress.check = real.declared, real.check
     monkeypatch.setattr(module, "method", lambda name: seen.update(name=name) or compress)
     parent, student = tiny.shared(), object()
-    step = {"name": "s", "method": "distilbert", "from": "p", "num_layers": 2, "student": "b"}
-    recipe = {"training": {"epochs": 2, "max_length": 16}}
-    models = {"b": student}
-    made = run_step(recipe, step, parent, "data", seed=5, models=models, learning_rate=1e-3)
+    steps = [
+        {"name": "p", "method": "distilbert", "from": "minilm", "num_layers": 2},
+        {"name": "s", "method": "distilbert", "from": "p", "num_layers": 2, "student": "b"},
+    ]
+    step = steps_of({"training": {"epochs": 2, "max_length": 16}, "steps": steps})[1]
+    made = run_step(step, parent, "data", seed=5, models={"student": student}, learning_rate=1e-3)
     assert made == "made" and seen.pop("student") is student
     assert seen.pop("training") == Training(epochs=2, max_length=16, learning_rate=1e-3)
     assert seen == {"name": "distilbert", "args": (parent, "data"), "seed": 5, "num_layers": 2}

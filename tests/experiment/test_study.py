@@ -50,12 +50,12 @@ def trained(monkeypatch):
     """Replaces training and measuring; lists (data, step, seed, rate, parent) and the steps looked at on test."""
     made, tested = [], []
 
-    def stand_in(recipe, step, parent, dataset, *, seed, **_):
-        rate = {**recipe["training"], **step}["learning_rate"]
+    def stand_in(step, parent, dataset, *, seed, **_):
+        rate = step.training["learning_rate"]
         before = (parent.history or [{}])[-1].get("name", "source")
-        made.append((dataset.name, step["name"], seed, rate, before))
+        made.append((dataset.name, step.name, seed, rate, before))
         model = parent.clone()
-        model.history.append({"method": "x", "name": step["name"], "rate": rate})
+        model.history.append({"method": "x", "name": step.name, "rate": rate})
         return model
 
     def measure(model, split):
@@ -72,10 +72,10 @@ def trained(monkeypatch):
     monkeypatch.setattr(module, "run_step", stand_in)
     monkeypatch.setattr(module, "evaluate", measure)
     monkeypatch.setattr(Plan, "rehearse", lambda self: None)
-    monkeypatch.setattr(Plan, "_predictions", [True])
+    monkeypatch.setattr(Plan, "first", (None, [True]))
     monkeypatch.setattr(module, "agreement", lambda a, b: 1.0)
     monkeypatch.setattr(
-        Plan, "_files", lambda self, step, *_: [{"format": f} for f in step.get("formats", ())]
+        Plan, "_files", lambda self, step, *_: [{"format": f} for f in step.formats or ()]
     )
     monkeypatch.setattr(module, "write_report", lambda folder, report: folder)
     return made, tested
