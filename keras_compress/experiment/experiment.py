@@ -267,6 +267,13 @@ class Plan:
                 "fine-tuned ones."
             )
         model = self._source(self.steps[0], self.steps[0].seed)
+        if model.config.hidden_size > 384 and not self.settings["learning_rate"]:
+            log.warning(
+                "warning: the recipe's learning rates were tried on a width of 384; %s is %d wide. "
+                "Lower ones (2e-5 to 1e-4) are usual: --learning-rate",
+                source,
+                model.config.hidden_size,
+            )
         if not model.history or untrained(model):
             return
         kept, left_out = [], []
