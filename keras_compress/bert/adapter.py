@@ -88,8 +88,7 @@ def adapt(get, x):
 
     Every token's vector is mapped alone, so the map can be folded into the table (`factorization.define.fold`).
     """
-    config, y = get.config, x
-    shapes = config.adapter_shapes
+    config, shapes, y = get.config, get.config.adapter_shapes, x
     for index, (_, units, groups) in enumerate(shapes[:-1]):
         if config.adapter == "mlp":
             y = get(keras.layers.Dense, "embedding_inner", units)(x)

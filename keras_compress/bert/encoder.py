@@ -18,20 +18,15 @@ from keras_compress.bert.adapter import GroupLinear, adapt, word_table
 from keras_compress.bert.bilstm import bilstm
 
 TASKS = ("classification", "matching", "tagging", "mlm")
-ATTENTION_PARTS = (
-    "query",
-    "key",
-    "value",
-    "attention_output",
-    "attention_norm",
-)  # other parts: "ffn"
+ATTENTION = "query key value attention_output attention_norm".split()  # other parts: "ffn"
+ACTIVATIONS = {"gelu": tf.nn.gelu, "gelu_tanh": L.gelu_tanh, "relu": tf.nn.relu}
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
 
 def split_name(weight):
     """(layer, its "attention" or "ffn", the rest of the name) of a layer's weight: "layer_3_query/kernel"."""
     layer, _, rest = weight.removeprefix("layer_").partition("_")
-    return int(layer), "attention" if rest.split("/")[0] in ATTENTION_PARTS else "ffn", rest
+    return int(layer), "attention" if rest.split("/")[0] in ATTENTION else "ffn", rest
 
 
 class LayerStore(dict):
@@ -49,9 +44,9 @@ class LayerStore(dict):
         if name not in self:
             self.seed += 1
             start, stddev = keras.initializers, self.config.initializer_range
-            drawn = (
-                "zeros" if name in self.loaded else start.TruncatedNormal(0.0, stddev, self.seed)
-            )
+            drawn = start.TruncatedNormal(0.0, stddev, self.seed)
+            if name in self.loaded:
+                drawn = "zeros"
             if cls in (keras.layers.Dense, GroupLinear):
                 kwargs["kernel_initializer"] = drawn
             elif issubclass(cls, keras.layers.Embedding):
@@ -90,10 +85,6 @@ def embed(get, word_ids, type_ids):
     return get(keras.layers.Dropout, "embeddings_dropout", config.dropout)(x)
 
 
-def activation(name):
-    return {"gelu": tf.nn.gelu, "gelu_tanh": L.gelu_tanh, "relu": tf.nn.relu}[name]
-
-
 def transformer_layer(get, index, x, bias, cls_only=False):
     """One post-norm layer: attention, add & norm, feed-forward, add & norm.
 
@@ -118,7 +109,7 @@ def transformer_layer(get, index, x, bias, cls_only=False):
     context = get(dense, name + "attention_output", hidden)(context)
     x = add_and_norm(get, name + "attention", reader, context)
     name = f"layer_{config.owner(index, 'ffn')}_"
-    act = activation(config.activation)
+    act = ACTIVATIONS[config.activation]
     inner = get(dense, name + "intermediate", config.intermediate_size, act)(x)
     inner = get(dense, name + "output", hidden)(inner)
     return add_and_norm(get, name + "output", x, inner), scores
@@ -144,7 +135,7 @@ def pool(get, x, mask):
 def mlm_head(get, x):
     """Scores of all words: dense, activation, LayerNorm, the embedding matrix. (..., hidden) -> (..., vocabulary)."""
     config = get.config
-    act = activation(config.activation)
+    act = ACTIVATIONS[config.activation]
     x = get(keras.layers.Dense, "mlm_transform", config.table_size, act)(x)
     x = get(L.LayerNorm, "mlm_norm", config.layer_norm_eps)(x)
     return get(L.Bias, "mlm_bias")(word_table(get)(x, as_decoder=True))
@@ -168,27 +159,19 @@ def bert(get, task, num_labels, inputs, cls_only=False):
     """Outputs of a BERT (see `build`)."""
     bias = get(L.AttentionBias, "attention_bias")(inputs["input_mask"])
     x = embed(get, inputs["input_word_ids"], inputs["input_type_ids"])
-    hidden_states, attention_scores = [x], []
-    for index in range(get.config.num_layers):
-        last = index == get.config.num_layers - 1
-        x, scores = transformer_layer(get, index, x, bias, cls_only=cls_only and last)
-        hidden_states.append(x)
-        attention_scores.append(scores)
+    outputs, last = {"hidden_states": [x], "attention_scores": []}, get.config.num_layers - 1
+    for index in range(last + 1):
+        x, scores = transformer_layer(get, index, x, bias, cls_only and index == last)
+        outputs["hidden_states"].append(x)
+        outputs["attention_scores"].append(scores)
     pooled, logits = task_head(get, task, num_labels, x, inputs["input_mask"])
-    return {
-        "hidden_states": hidden_states,
-        "attention_scores": attention_scores,
-        "logits": logits,
-        "pooled": pooled,
-    }
+    return {**outputs, "logits": logits, "pooled": pooled}
 
 
 BLOCKS = {"bert": bert, "bilstm": bilstm}
 
 
-def build(
-    config, task, num_labels, get=None, sequence_length=None, batch_size=None, cls_only=False
-):
+def build(config, task, num_labels, get, sequence_length=None, batch_size=None, cls_only=False):
     """Builds the flat model of a task.
 
     Args:
@@ -212,7 +195,6 @@ def build(
             f"Received: task {task!r}, pooling {config.pooling!r}, a {config.architecture}."
         )
     inputs = make_inputs(sequence_length, batch_size)
-    get = LayerStore(config) if get is None else get
     outputs = BLOCKS[config.architecture](get, task, num_labels, inputs, cls_only)
     return inputs, {name: output for name, output in outputs.items() if output is not None}
 

@@ -36,10 +36,10 @@ class TaskModel:
 
     Args:
         seed: of the initial weights and of dropout.
-        layers: existing layers to use. loaded: names of weights that `set_weights` will set, so need no initial draw.
+        loaded: names of weights that `set_weights` will set, so need no initial draw.
     """
 
-    def __init__(self, config, tokenizer, task, labels, *, seed=0, layers=(), loaded=()):
+    def __init__(self, config, tokenizer, task, labels, *, seed=0, loaded=()):
         if len(tokenizer.vocab) != config.vocab_size:
             raise ValueError(
                 f"The vocabulary must have `vocab_size` pieces. Received: {len(tokenizer.vocab)} pieces "
@@ -57,25 +57,28 @@ class TaskModel:
         self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, labels
         self.history, self.curve, self.metrics = [], [], {}
         # Seeds of neighbouring runs must not overlap: a model makes far fewer than 10,000 layers.
-        self._build(10_000 * seed, layers, {name.split("/")[0] for name in loaded})
+        self._build(LayerStore(config, 10_000 * seed, loaded={x.split("/")[0] for x in loaded}))
         if config.quantization:
             from keras_compress.bert.fake_quant import quantized_layers  # TF-MOT only if needed
 
-            self._build(0, quantized_layers(self.model, config.quantization))
+            wrapped = quantized_layers(self.model, config.quantization)
+            self._build(LayerStore(config, existing=wrapped))
 
-    def _build(self, *store):
-        get = LayerStore(self.config, *store)
+    def _build(self, get):
         self._inputs, self._outputs = build(self.config, self.task, len(self.labels), get)
-        name = self.config.architecture
-        self.model = keras.Model(self._inputs, self._outputs["logits"], name=name)
-        self._forward = None
+        logits, name = self._outputs["logits"], self.config.architecture
+        self.model = keras.Model(self._inputs, logits, name=name)
+        spec = {name: tf.TensorSpec((None, None), tf.int32, name=name) for name in self._inputs}
+        infer = lambda inputs: self.model(inputs, training=False)
+        self._forward = tf.function(infer, input_signature=[spec])
 
     @classmethod
     def from_source(cls, source, task, labels, *, seed=0):
         """A folder that `save` wrote, as it is; any other source of `load` under a new head for task and labels."""
-        from keras_compress.bert.checkpoints import load_for  # builds on this class
+        from keras_compress.bert.checkpoints import is_saved, load  # these build on this class
 
-        return load_for(source, task, labels, seed=seed)
+        wanted = {} if is_saved(source) else {"task": task, "labels": labels}
+        return load(source, **wanted, seed=seed)
 
     def features(self, names):
         """A `keras.Model` with the same weights that returns a dict of named outputs.
@@ -103,7 +106,7 @@ class TaskModel:
             tensors: {"layer/variable": array}; names that the model does not have are ignored.
             only: names that must be found; None = every weight of the model.
         Raises:
-            ValueError: naming the missing weight, or the two shapes that differ.
+            ValueError: naming the weight that is missing, has another shape or is quantised.
         """
         variables = _variables(self.model)
         for name in variables if only is None else only:
@@ -111,12 +114,15 @@ class TaskModel:
                 raise ValueError(
                     f"The weights must hold `{name}`. It is missing; the file may be incomplete."
                 )
-            if tuple(tensors[name].shape) != tuple(variables[name].shape):
+            array, shape = np.asarray(tensors[name]), tuple(variables[name].shape)
+            if array.shape != shape:
+                raise ValueError(f"`{name}` must have shape {shape}. Received: {array.shape}.")
+            if not tf.as_dtype(array.dtype).is_floating:
                 raise ValueError(
-                    f"`{name}` must have shape {tuple(variables[name].shape)}. "
-                    f"Received: {tuple(tensors[name].shape)}."
+                    f"`{name}` must hold floating point numbers. Received: {array.dtype}. "
+                    "Save the model without quantisation."
                 )
-            variables[name].assign(tensors[name])
+            variables[name].assign(array.astype(np.float32))
 
     def clone(self, *, seed=0, config=None):
         """An independent copy with weights of its own; `seed` is dropout's.
@@ -151,8 +157,7 @@ class TaskModel:
         indices, before = list(indices), self.config
         if before.architecture != "bert":
             raise ValueError(
-                f"Only a BERT has layers to choose from. Received: a {before.architecture}. Start "
-                "from a BERT."
+                f"Only a BERT has layers to choose from. Received: a {before.architecture}."
             )
         if not indices or not all(0 <= index < before.num_layers for index in indices):
             raise ValueError(
@@ -171,12 +176,9 @@ class TaskModel:
         small = self.rebuilt(config, kept, seed=seed)
         if before.sharing != "none":
             log.warning(
-                "layers that shared weights have weights of their own now: %s parameters in %d layers, "
-                "%s in %d",
-                f"{self.model.count_params():,}",
-                before.num_layers,
-                f"{small.model.count_params():,}",
-                len(indices),
+                "layers that shared weights have weights of their own now: %d parameters became %d",
+                self.model.count_params(),
+                small.model.count_params(),
             )
         return small
 
@@ -227,11 +229,6 @@ class TaskModel:
 
     def forward(self, encodings, batch_size=64):
         """Logits of encoded texts, in their order: list of float32 arrays, (classes,) or (seq, labels) each."""
-        if self._forward is None:
-            spec = {name: tf.TensorSpec((None, None), tf.int32, name=name) for name in self._inputs}
-            self._forward = tf.function(
-                lambda inputs: self.model(inputs, training=False), input_signature=[spec]
-            )
         logits = [None] * len(encodings)
         by_length = sorted(range(len(encodings)), key=lambda i: len(encodings[i].ids))
         for first in range(0, len(by_length), batch_size):
@@ -295,11 +292,11 @@ class TaskModel:
             tensors = read_safetensors(folder / "model.safetensors")
             model = cls(config, tokenizer, stored["task"], labels, loaded=tensors)
             model.set_weights(tensors)
-            other = sorted(tensors.keys() - model.weights().keys())
+            other = sorted(tensors.keys() - _variables(model.model).keys())
             if other:
                 raise ValueError(
-                    f"config.json must describe all of model.safetensors. Received: {len(other)} weights "
-                    f"more, {', '.join(other[:3])}. Restore the file that was changed."
+                    "config.json must describe all of model.safetensors. Received: also "
+                    f"{', '.join(other[:3])}. Restore the file that was changed."
                 )
             model.history, model.metrics = stored["history"], read_json(folder / "metrics.json")
             with open(folder / "history.csv", encoding="utf-8", newline="") as file:

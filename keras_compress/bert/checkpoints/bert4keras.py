@@ -4,34 +4,29 @@ Both become {bert4keras layer: [arrays in its order]}, and that becomes this pac
 arrays, never as a model, which could hold code.
 """
 
+from collections import defaultdict
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from keras_compress.bert.checkpoints.names import rows, variables
-from keras_compress.bert.checkpoints.published import Checkpoint, published, read_config
+from keras_compress.bert.checkpoints.published import (
+    Checkpoint,
+    config_names,
+    published,
+    read_config,
+)
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.tokenizer import Tokenizer, make_tokenizer, read_vocab
 from keras_compress.files import one_of
 
 _ACTIVATIONS = {"gelu_erf": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
-_NEEDED = ("Embedding-", "Transformer-")
-
-
-def layer_names(config):
-    """{bert4keras layer: [names of its weights, in the order of its `get_weights`]}; an ALBERT has one layer for all."""
-    names, albert = {}, config.sharing == "all"
-    for layer, _, theirs in rows(1 if albert else config.num_layers):
-        theirs = theirs.replace("-0-", "-") if albert else theirs
-        names.setdefault(theirs, []).extend(f"{layer}/{variable}" for variable in variables(layer))
-    return names
-
-
-def config_names(folder):
-    """Names that the config beside Google's or bert4keras' weights may have."""
-    albert = sorted(file.name for file in folder.glob("albert_config*.json"))
-    return ("bert_config.json", *albert, "config.json")
+_NEEDED = (
+    *("Embedding-Norm", "Embedding-Position", "Embedding-Segment", "Embedding-Token"),
+    *("Transformer-0-FeedForward", "Transformer-0-MultiHeadSelfAttention"),
+)
+_UNLIKE = ("-Mask", "-Attention-Bias", "-Relative-Position")
 
 
 def recognises(source):
@@ -82,27 +77,29 @@ def rename(layers, config, num_labels, source="bert4keras"):
     Raises:
         ValueError: if there are further Dense layers and none can be the classifier.
     """
-    names, tensors, heads, left_out = layer_names(config), {}, {}, []
+    names, tensors, heads, left_out = defaultdict(list), {}, {}, []
+    albert = config.sharing == "all"  # one layer for all, without a number
+    for ours, _, theirs in rows(1 if albert else config.num_layers):
+        theirs = theirs.replace("-0-", "-") if albert else theirs
+        names[theirs] += [f"{ours}/{variable}" for variable in variables(ours)]
     for layer, arrays in layers.items():
         # dropout's random state is an integer
         arrays = [array for array in arrays if np.issubdtype(array.dtype, np.floating)]
-        if len(arrays) == len(names.get(layer, ())):
-            tensors |= zip(names.get(layer, ()), arrays)
-            continue
-        left_out.append(layer)
         dense = len(arrays) == 2 and arrays[0].shape == (config.hidden_size, *arrays[1].shape)
-        if dense and not layer.startswith(("NSP-", "MLM-")):
+        if len(arrays) == len(names[layer]):
+            tensors |= zip(names[layer], arrays)
+        elif num_labels is not None and dense and not layer.startswith(("NSP-", "MLM-")):
             heads[layer] = arrays
-    if heads and num_labels is not None:
-        widths = {layer: len(bias) for layer, (_, bias) in heads.items()}
-        if list(widths.values()) != [num_labels]:
-            raise ValueError(
-                f"{source}: the model must have one Dense of width {num_labels}, the number of labels, on "
-                f"its hidden states. Received: {widths}. Give its labels, or load with `new_head`."
-            )
-        head, arrays = heads.popitem()
+        else:
+            left_out.append(layer)
+    widths = {layer: len(bias) for layer, (_, bias) in heads.items()}
+    if heads and [*widths.values()] != [num_labels]:
+        raise ValueError(
+            f"{source}: the model must have one Dense of width {num_labels}, the number of labels, on "
+            f"its hidden states. Received: {widths}. Give its labels, or load with `new_head`."
+        )
+    for arrays in heads.values():
         tensors |= zip(("classifier/kernel", "classifier/bias"), arrays)
-        left_out.remove(head)
     return tensors, left_out
 
 
@@ -127,16 +124,12 @@ def _read_h5(path):
 
 def _config(model):
     layers = {layer.name: layer for layer in model.layers}
-    num_layers = sum(name.endswith("-MultiHeadSelfAttention") for name in layers)
-    needed = {name for _, _, name in rows(max(num_layers, 1)) if name.startswith(_NEEDED)}
-    missing = sorted(needed - {"Embedding-Mapping"} - layers.keys())
-    unlike = ("-Mask", "-Attention-Bias", "-Relative-Position")
-    other = [name for name in layers if name.endswith(unlike)]
+    missing = ["without " + name for name in _NEEDED if name not in layers]
+    other = ["with " + name for name in layers if name.endswith(_UNLIKE)]
     if missing or other:
         raise ValueError(
-            "The model must be a plain BERT encoder of bert4keras. Received: one "
-            + (f"without {', '.join(missing[:4])}." if missing else f"with {', '.join(other[:4])}.")
-            + " An ALBERT, whose layers share all weights, is read from its checkpoint's folder."
+            f"The model must be a plain BERT encoder of bert4keras. Received: one {(missing + other)[0]}. "
+            "An ALBERT, whose layers share all weights, is read from its checkpoint's folder."
         )
     token, attention = layers["Embedding-Token"], layers["Transformer-0-MultiHeadSelfAttention"]
     inner, pooler = layers["Transformer-0-FeedForward"], layers.get("Pooler-Dense")
@@ -152,7 +145,7 @@ def _config(model):
     return BertConfig(
         vocab_size=token.input_dim,
         hidden_size=attention.out_dim,
-        num_layers=num_layers,
+        num_layers=sum(name.endswith("-MultiHeadSelfAttention") for name in layers),
         num_heads=attention.heads,
         intermediate_size=inner.units,
         max_position_embeddings=layers["Embedding-Position"].input_dim,

@@ -2,11 +2,26 @@
 
 from typing import NamedTuple
 
-from keras_compress.bert.checkpoints.names import FIELDS
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.tokenizer import Tokenizer, read_tokenizer
 from keras_compress.files import one_of, read_json
 
+# in Google's bert_config.json and albert_config.json and in Hugging Face's config.json, in `BertConfig`
+FIELDS = """
+vocab_size                    vocab_size
+hidden_size                   hidden_size
+num_hidden_layers             num_layers
+num_attention_heads           num_heads
+intermediate_size             intermediate_size
+max_position_embeddings       max_position_embeddings
+type_vocab_size               type_vocab_size
+hidden_act                    activation
+hidden_dropout_prob           dropout
+attention_probs_dropout_prob  attention_dropout
+initializer_range             initializer_range
+layer_norm_eps                layer_norm_eps
+embedding_size                embedding_size
+"""
 _FIELDS = dict(line.split() for line in FIELDS.strip().splitlines())
 _SIZES = list(_FIELDS)[:5]  # a config must name these
 _GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
@@ -39,6 +54,12 @@ def published(config, folder, tensors, left_out, task=None, labels=None):
     """A `Checkpoint` with the folder's tokenizer; a classifier reads the pooler where there is one, else [CLS]."""
     config = config.replace(pooling="pooler" if "pooler/kernel" in tensors else "cls")
     return Checkpoint(config, read_tokenizer(folder), tensors, left_out, task, labels)
+
+
+def config_names(folder):
+    """Names that the config beside Google's or bert4keras' weights may have."""
+    albert = sorted(file.name for file in folder.glob("albert_config*.json"))
+    return ("bert_config.json", *albert, "config.json")
 
 
 def read_config(folder, *names):

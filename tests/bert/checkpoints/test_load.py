@@ -231,7 +231,9 @@ def test_vocabulary_files(tmp_path):
     ):
         weights.load(folder)
     (folder / "vocab.txt").write_text("a\nb\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="vocab.txt: A vocabulary must hold .PAD."):
+    with pytest.raises(
+        ValueError, match="vocab.txt: A vocabulary must hold each piece once, .PAD."
+    ):
         weights.load(folder)
     cased = make_tokenizer(Path("x"), [*model.tokenizer.vocab, "Cat"])
     assert not cased.lowercase
