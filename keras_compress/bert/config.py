@@ -76,7 +76,8 @@ class BertConfig:
             )
         if self.adapter == "hgt" and self.table_size % max(HGT_GROUPS):
             raise ValueError(
-                f"`embedding_size` of an hgt adapter must be a multiple of {max(HGT_GROUPS)}. Received: {self.table_size}."
+                f"`embedding_size` of an hgt adapter must be a multiple of {max(HGT_GROUPS)}, its number of groups. "
+                f"Received: {self.table_size}."
             )
         if self.quantization is not None and {*self.quantization} != {*QUANTIZATION}:
             raise ValueError(

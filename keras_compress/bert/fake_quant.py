@@ -3,7 +3,7 @@
     integer  q = clamp(round(x S), -M, M),  S = M / max|x|,  M = 2^(bits - 1) - 1               quantize
     float    q / S, with the gradient of x itself (straight-through estimator)                  fake_quantize
 
-`quantized_layers` annotates the flat encoder layer by layer and lets TF-MOT wrap what is annotated. What is quantised:
+`quantized` wraps the layers of the flat encoder one by one in TF-MOT's wrapper. What is quantised:
 
     layer                    "static"                                       "dynamic"
     Dense                    weight (one scale), product, output            weight (one scale per output)
@@ -77,9 +77,8 @@ class WeightQuantizer(Quantizer):
         self.bits, self.axis = bits, axis
 
     def __call__(self, inputs, training, weights, **kwargs):
-        if training or self.axis is not None:
-            return fake_quantize(inputs, largest(inputs, self.axis), self.bits)
-        return marked(inputs, largest(inputs), self.bits)
+        on_grid = fake_quantize if training or self.axis is not None else marked
+        return on_grid(inputs, largest(inputs, self.axis), self.bits)
 
 
 @L.register
@@ -94,9 +93,8 @@ class ActivationQuantizer(Quantizer):
         self.decay, self.start_step = decay, start_step
 
     def build(self, tensor_shape, name, layer):
-        mean = tf.VariableAggregation.MEAN
-        settings = {"shape": (), "initializer": "zeros", "trainable": False, "aggregation": mean}
-        return {"ema": layer.add_weight(f"{name}_range", **settings), "step": layer.optimizer_step}
+        ema = layer.add_weight(f"{name}_range", (), initializer="zeros", trainable=False)
+        return {"ema": ema, "step": layer.optimizer_step}
 
     def __call__(self, inputs, training, weights, **kwargs):
         ema = weights["ema"]
@@ -142,8 +140,9 @@ class LayerQuantizers(quantization.QuantizeConfig):
         if isinstance(layer, keras.layers.Dense):
             quantizer = WeightQuantizer(self.settings["bits"], None if self.static else 0)
             return [(layer.kernel, quantizer)]
-        whole = isinstance(layer, L.WordEmbedding) and not has_row_scales(self.settings)
-        return [(layer.embeddings, WeightQuantizer(8))] if whole else []
+        if isinstance(layer, L.WordEmbedding) and not has_row_scales(self.settings):
+            return [(layer.embeddings, WeightQuantizer(8))]
+        return []
 
     def set_quantize_weights(self, layer, quantize_weights):
         name = "kernel" if isinstance(layer, keras.layers.Dense) else "embeddings"
@@ -165,58 +164,28 @@ class LayerQuantizers(quantization.QuantizeConfig):
         if isinstance(layer, L.WordEmbedding):  # the rows that are looked up, and only these
             row = WeightQuantizer(table_bits(self.settings["bits"]), -1)
             return [row] if has_row_scales(self.settings) else []
+        if not self.static or getattr(layer, "activation", None) is keras.activations.linear:
+            return []  # the product of a linear Dense is quantised already
         if isinstance(layer, L.AttentionProbs):
-            return [ProbabilityQuantizer()] if self.static else []
-        dense = isinstance(layer, keras.layers.Dense)
-        linear = dense and layer.activation is keras.activations.linear
-        return self._activations() if self.static and not linear else []
+            return [ProbabilityQuantizer()]
+        return self._activations()
 
     def get_config(self):
         return {"settings": self.settings}
 
 
-class AsAnnotated(quantization.QuantizeScheme):
-    """TF-MOT's scheme, layout transform and registry in one: wraps what is annotated, and changes nothing else.
-
-    The default scheme would also quantise the inputs, which are ids here, and what LayerNorm reads.
-    """
-
-    def get_layout_transformer(self):
-        return self
-
-    def get_quantize_registry(self):
-        return self
-
-    def apply(self, model, layer_quantize_map):
-        return model, layer_quantize_map
-
-    def supports(self, layer):
-        return False
-
-
-def is_quantized(layer, settings):
-    """Whether a layer of the flat model is quantised (see the module's table)."""
-    static = settings["activations"] == "static"
-    if isinstance(layer, keras.layers.Dense):
-        return not static or L.is_inner_dense(layer)
-    inner = (L.LayerNorm, L.AttentionProbs, L.AttentionContext, keras.layers.Activation)
-    return isinstance(layer, L.WordEmbedding) or (static and isinstance(layer, inner))
-
-
-def quantized_layers(model, settings):
-    """The layers of a flat model, those to be quantised wrapped by TF-MOT, under the names that they had.
+def quantized(layer, settings):
+    """A layer of the flat model, wrapped if it is to be quantised (see the module's table), else as it is.
 
     Args:
-        model: `keras.Model`. settings: `BertConfig.quantization`.
-    Returns:
-        list of layers; a layer that `model` calls several times is one layer still.
+        layer: `keras.layers.Layer`. settings: `BertConfig.quantization`.
     """
-    annotated = L.wrapped(
-        model,
-        lambda layer: quantization.quantize_annotate_layer(layer, LayerQuantizers(settings)),
-        lambda layer: is_quantized(layer, settings),
-    )
-    with quantization.quantize_scope():
-        return quantization.quantize_apply(
-            annotated, AsAnnotated(), quantized_layer_name_prefix=""
-        ).layers
+    kinds = (keras.layers.Dense, L.WordEmbedding)
+    static = settings["activations"] == "static"
+    if static:
+        kinds += (L.LayerNorm, L.AttentionProbs, L.AttentionContext, keras.layers.Activation)
+    if not isinstance(layer, kinds) or (static and layer.name == "classifier"):
+        return layer
+    # A copy, as TF-MOT makes one. It reads "gelu" by name and gets bert4keras' form of it, 1e-7 from TensorFlow's.
+    layer = layer.from_config(layer.get_config())
+    return quantization.QuantizeWrapperV2(layer, LayerQuantizers(settings), name_prefix="")

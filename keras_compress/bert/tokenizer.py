@@ -67,11 +67,8 @@ class Tokenizer:
         return [Encoding(e.ids, e.type_ids, bool(e.overflowing)) for e in encoded]
 
     def encode_words(self, texts, max_length):
-        """Encodes texts whose words are separated by one space, and says where each word starts.
+        """Encodes texts whose words are separated by one space; arguments as in `encode`.
 
-        Args:
-            texts: list of str.
-            max_length: most ids per text, special pieces included.
         Returns:
             list of `Encoding` with `word_starts`.
         """
@@ -85,8 +82,7 @@ class Tokenizer:
     def _encode(self, texts, max_length, **settings):
         if max_length < 4:
             raise ValueError(
-                "`max_length` must leave room for text between [CLS] and [SEP]: at least 4. "
-                f"Received: {max_length}."
+                f"`max_length` must leave room for text between [CLS] and [SEP], at least 4. Received: {max_length}."
             )
         self._engine.enable_truncation(int(max_length), strategy="longest_first")
         return self._engine.encode_batch(texts, **settings)
@@ -109,8 +105,7 @@ def read_vocab(path):
 def read_tokenizer(folder):
     """Reads tokenizer.json or, without one, vocab.txt, and the switches in tokenizer_config.json.
 
-    Raises:
-        ValueError: naming the file, if it is not BERT's tokenizer.
+    Raises ValueError, naming the file, if it is not BERT's tokenizer.
     """
     path, extra = one_of(folder, "tokenizer.json", "vocab.txt"), folder / "tokenizer_config.json"
     vocab, switches = (read_vocab(path), {}) if path.name == "vocab.txt" else _read_json(path)

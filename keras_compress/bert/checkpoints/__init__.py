@@ -7,9 +7,9 @@ Sources of `load`, in the order in which they are tried:
     a Hugging Face folder   config.json, model.safetensors (or its shards), tokenizer.json or vocab.txt   huggingface.py
     a Google folder         bert_config.json, bert_model.ckpt.*, vocab.txt                                google.py
 
-Each file has `recognises(source) -> bool` and `read(source, num_labels) -> Checkpoint`; `num_labels` is the width of
-the classifier that is wanted, 0 if the caller did not say, None if none is wanted. `from_bert4keras` takes a model in
-memory.
+Each file has `recognises(source) -> bool` and `read(source, num_labels) -> Checkpoint`, which raises ValueError, naming
+the file, if it is damaged or no BERT; `num_labels` is the width of the classifier that is wanted, 0 if the caller did
+not say, None if none is wanted. `from_bert4keras` takes a model in memory.
 """
 
 import logging

@@ -6,8 +6,8 @@ An ALBERT's vocabulary must be a WordPiece vocab.txt, as the Chinese ones are.
 from pathlib import Path
 
 from keras_compress.backend import tf
-from keras_compress.bert.checkpoints.names import names_here
-from keras_compress.bert.checkpoints.published import config_names, published, read_config
+from keras_compress.bert.checkpoints.names import rename
+from keras_compress.bert.checkpoints.published import published, read_config
 
 # Google's names of a BERT, then those of an ALBERT's one layer, to Hugging Face's
 _RENAMINGS = (
@@ -29,26 +29,14 @@ def recognises(source):
 
 
 def read(source, num_labels=0):
-    """Reads encoder, pooler and masked-LM head; the file has no classifier.
-
-    Returns:
-        `Checkpoint`.
-    Raises:
-        ValueError: naming the file, if it is not one whole checkpoint with a WordPiece vocabulary.
-    """
+    """Reads encoder, pooler and masked-LM head; the file has no classifier."""
     folder = Path(source)
     indices = sorted(folder.glob("*.ckpt*.index"))
     if len(indices) > 1:
         raise ValueError(
             f"{folder}: a folder must hold one checkpoint. Received: {[path.name for path in indices]}."
         )
-    _, config, _ = read_config(folder, *config_names(folder))
-    sentence_piece = [*folder.glob("*.model"), *folder.glob("*.vocab")]
-    if sentence_piece and not (folder / "vocab.txt").is_file():
-        raise ValueError(
-            f"{folder}: the vocabulary must be WordPiece, a vocab.txt. Received: SentencePiece. Choose "
-            "an ALBERT that comes with vocab.txt, as the Chinese ones do."
-        )
+    _, config, _ = read_config(folder)
     # google-research/albert, modeling.py, computes "gelu" by tanh. A BERT keeps erf, as in Hugging Face and bert4keras.
     # A checkpoint that bert4keras wrote looks the same as Google's: load its .h5 instead.
     if config.sharing == "all" and config.activation == "gelu":
@@ -56,12 +44,11 @@ def read(source, num_labels=0):
     prefix = indices[0].with_suffix("")
     try:
         reader = tf.train.load_checkpoint(str(prefix))
-        every = reader.get_variable_to_shape_map()
-        here = names_here(every, config.num_layers, _RENAMINGS)
-        tensors = {ours: reader.get_tensor(theirs) for theirs, ours in here.items()}
+        names = reader.get_variable_to_shape_map()
+        weights = rename(names, config.num_layers, reader.get_tensor, _RENAMINGS)
     except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:
         raise ValueError(
             f"{prefix}: not a whole TensorFlow checkpoint ({str(error).splitlines()[0]}). "
             "Copy or download all its files again."
         ) from error
-    return published(config, folder, tensors, every.keys() - here.keys())
+    return published(config, folder, *weights)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from keras_compress.bert.checkpoints.names import names_here
+from keras_compress.bert.checkpoints.names import rename
 from keras_compress.bert.checkpoints.published import published, read_config
 from keras_compress.bert.task_model import read_safetensors
 from keras_compress.files import one_of, read_json
@@ -23,28 +23,15 @@ def read(source, num_labels=0):
 
     Args:
         num_labels: None: the classifier will be left out, so it may be of any kind.
-    Returns:
-        `Checkpoint`.
-    Raises:
-        ValueError: if the classifier does not choose one of several labels, or the folder holds no BERT.
     """
     folder = Path(source)
     path, config, values = read_config(folder, "config.json")
+    heads = [_HEADS[name] for name in values.get("architectures") or () if name in _HEADS]
+    task, labels = heads[0] if heads else None, None
+    others = () if task else [("^classifier", "another_classifier")]  # heads that choose no label
     stored = _read_shards(folder)
-    here, tensors = names_here(stored, config.num_layers), {}
-    left_out = [*stored.keys() - here.keys()]
-    for (
-        theirs,
-        ours,
-    ) in here.items():  # PyTorch keeps dense kernels as (out, in); Keras as (in, out)
-        tensors[ours] = stored[theirs].T if ours.endswith("/kernel") else stored[theirs]
-    known = [_HEADS[name] for name in values.get("architectures") or () if name in _HEADS]
-    task, labels = known[0] if known else None, None
-    if task is None:  # another head may be called classifier, too
-        head = [name for name in tensors if name.startswith("classifier/")]
-        left_out += head
-        tensors = {name: array for name, array in tensors.items() if name not in head}
-    elif num_labels is not None and "classifier/kernel" in tensors:
+    tensors, left_out = rename(stored, config.num_layers, stored.get, others)
+    if task and num_labels is not None and "classifier/kernel" in tensors:
         labels = _labels(path, values, tensors["classifier/kernel"].shape[-1])
     return published(config, folder, tensors, left_out, task, labels)
 

@@ -39,13 +39,17 @@ def variables(layer):
     return _VARIABLES.get(layer.split("_")[-1], ("kernel", "bias"))
 
 
-def names_here(names, num_layers, renamings=()):
-    """Names in a file -> names in this package, as {name: "layer/variable"}; a name that no layer has is left out.
+def rename(names, num_layers, read, renamings=()):
+    """Weights under their names in this package.
 
     Args:
+        names: of the weights in a file. read: name -> array.
         renamings: (pattern, replacement), by which the file's names become those of Hugging Face's BERT.
+    Returns:
+        ({"layer/variable": array}, [names left out]). PyTorch keeps dense kernels as (out, in); Keras as (in, out).
     """
-    layers, here = {theirs: layer for layer, theirs, _ in rows(num_layers)}, {}
+    layers = {theirs: layer for layer, theirs, _ in rows(num_layers)}
+    tensors, left_out = {}, []
     for name in names:
         renamed = name
         for pattern, replacement in renamings:
@@ -54,5 +58,8 @@ def names_here(names, num_layers, renamings=()):
         layer = layers.get(part, "")
         known = [v for v in variables(layer) if v in _PYTORCH.get(kind, (kind,))]
         if layer and known:
-            here[name] = f"{layer}/{known[0]}"
-    return here
+            turned = kind == "weight" and known == ["kernel"]
+            tensors[f"{layer}/{known[0]}"] = read(name).T if turned else read(name)
+        else:
+            left_out.append(name)
+    return tensors, left_out

@@ -56,22 +56,17 @@ def published(config, folder, tensors, left_out, task=None, labels=None):
     return Checkpoint(config, read_tokenizer(folder), tensors, left_out, task, labels)
 
 
-def config_names(folder):
-    """Names that the config beside Google's or bert4keras' weights may have."""
-    albert = sorted(file.name for file in folder.glob("albert_config*.json"))
-    return ("bert_config.json", *albert, "config.json")
-
-
 def read_config(folder, *names):
     """The first of these files that a folder holds, as (its path, `BertConfig`, all its values).
 
+    Without names, those of the config beside Google's or bert4keras' weights. Raises ValueError, naming the file, if it
+    does not describe a BERT encoder.
+
     "gelu" is the erf form here, as in Hugging Face's code and bert4keras. For a model that was trained with the tanh
     form write "gelu_new" for `hidden_act`.
-
-    Raises:
-        ValueError: naming the file, if it does not describe a BERT encoder.
     """
-    path = one_of(folder, *names)
+    albert = sorted(file.name for file in folder.glob("albert_config*.json"))
+    path = one_of(folder, *(names or ("bert_config.json", *albert, "config.json")))
     values = read_json(path)
     for name, (needed, rule) in _NEEDED.items():
         if values.get(name, needed) != needed:
