@@ -108,7 +108,7 @@ class TaskModel:
                 raise ValueError(
                     f"`{name}` must hold floating point numbers, not be quantised. Received: {array.dtype}."
                 )
-            variables[name].assign(array.astype(np.float32))
+            variables[name].assign(np.asarray(array, np.float32))
 
     def clone(self, *, seed=0, config=None):
         """An independent copy with weights of its own; `seed` is dropout's.
