@@ -44,10 +44,6 @@ class LayerStore(dict):
         if name not in self:
             self.seed += 1
             self[name] = cls(*args, name=name, **kwargs)
-            if self.config.quantization:
-                from keras_compress.bert.fake_quant import quantized  # TF-MOT only if needed
-
-                self[name] = quantized(self[name], self.config.quantization)
         return self[name]
 
     def normal(self, name):

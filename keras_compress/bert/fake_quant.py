@@ -3,7 +3,7 @@
     integer  q = clamp(round(x S), -M, M),  S = M / max|x|,  M = 2^(bits - 1) - 1               quantize
     float    q / S, with the gradient of x itself (straight-through estimator)                  fake_quantize
 
-`quantized` wraps the layers of the flat encoder one by one in TF-MOT's wrapper. What is quantised:
+`quantized_layers` annotates the flat encoder layer by layer and lets TF-MOT wrap what is annotated. What is quantised:
 
     layer                    "static"                                       "dynamic"
     Dense                    weight (one scale), product, output            weight (one scale per output)
@@ -93,8 +93,9 @@ class ActivationQuantizer(Quantizer):
         self.decay, self.start_step = decay, start_step
 
     def build(self, tensor_shape, name, layer):
-        ema = layer.add_weight(f"{name}_range", (), initializer="zeros", trainable=False)
-        return {"ema": ema, "step": layer.optimizer_step}
+        mean = tf.VariableAggregation.MEAN
+        settings = {"shape": (), "initializer": "zeros", "trainable": False, "aggregation": mean}
+        return {"ema": layer.add_weight(f"{name}_range", **settings), "step": layer.optimizer_step}
 
     def __call__(self, inputs, training, weights, **kwargs):
         ema = weights["ema"]
@@ -174,18 +175,49 @@ class LayerQuantizers(quantization.QuantizeConfig):
         return {"settings": self.settings}
 
 
-def quantized(layer, settings):
-    """A layer of the flat model, wrapped if it is to be quantised (see the module's table), else as it is.
+class AsAnnotated(quantization.QuantizeScheme):
+    """TF-MOT's scheme, layout transform and registry in one: wraps what is annotated, and changes nothing else.
+
+    The default scheme would also quantise the inputs, which are ids here, and what LayerNorm reads.
+    """
+
+    def get_layout_transformer(self):
+        return self
+
+    def get_quantize_registry(self):
+        return self
+
+    def apply(self, model, layer_quantize_map):
+        return model, layer_quantize_map
+
+    def supports(self, layer):
+        return False
+
+
+def is_quantized(layer, settings):
+    """Whether a layer of the flat model is quantised (see the module's table)."""
+    kinds = (keras.layers.Dense, L.WordEmbedding)
+    if settings["activations"] == "dynamic":
+        return isinstance(layer, kinds)
+    kinds += (L.LayerNorm, L.AttentionProbs, L.AttentionContext, keras.layers.Activation)
+    return isinstance(layer, kinds) and layer.name != "classifier"
+
+
+def quantized_layers(model, settings):
+    """The layers of a flat model, those to be quantised wrapped by TF-MOT, under the names that they had.
+
+    TF-MOT copies them: GELU, read by its name, becomes bert4keras' form (1e-7 from TensorFlow's), and the variables of a
+    LayerNorm lose the layer's name, by which the optimiser leaves them out of weight decay.
 
     Args:
-        layer: `keras.layers.Layer`. settings: `BertConfig.quantization`.
+        model: `keras.Model`. settings: `BertConfig.quantization`.
+    Returns:
+        list of layers; a layer that `model` calls several times is one layer still.
     """
-    kinds = (keras.layers.Dense, L.WordEmbedding)
-    static = settings["activations"] == "static"
-    if static:
-        kinds += (L.LayerNorm, L.AttentionProbs, L.AttentionContext, keras.layers.Activation)
-    if not isinstance(layer, kinds) or (static and layer.name == "classifier"):
-        return layer
-    # A copy, as TF-MOT makes one. It reads "gelu" by name and gets bert4keras' form of it, 1e-7 from TensorFlow's.
-    layer = layer.from_config(layer.get_config())
-    return quantization.QuantizeWrapperV2(layer, LayerQuantizers(settings), name_prefix="")
+    wrap = lambda layer: quantization.quantize_annotate_layer(layer, LayerQuantizers(settings))
+    annotated = L.wrapped(model, wrap, lambda layer: is_quantized(layer, settings))
+    with quantization.quantize_scope():
+        whole = quantization.quantize_apply(
+            annotated, AsAnnotated(), quantized_layer_name_prefix=""
+        )
+    return whole.layers

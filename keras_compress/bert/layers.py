@@ -137,11 +137,11 @@ def is_inner_dense(layer):
     return isinstance(layer, keras.layers.Dense) and layer.name != "classifier"
 
 
-def wrapped(model, wrap):
-    """A flat `keras.Model` whose inner `Dense` layers are wrapped, as TF-MOT does it; all layers are the model's own.
+def wrapped(model, wrap, which=is_inner_dense):
+    """A flat `keras.Model` with some layers wrapped, as TF-MOT does it; all layers are the model's own, not copies.
 
     Args:
-        wrap: layer -> the layer around it.
+        wrap: layer -> the layer around it. which: layer -> whether it is wrapped.
     """
-    around = lambda layer: wrap(layer) if is_inner_dense(layer) else layer
+    around = lambda layer: wrap(layer) if which(layer) else layer
     return keras.models.clone_model(model, clone_function=around)

@@ -58,6 +58,12 @@ class TaskModel:
         # Seeds of neighbouring runs must not overlap: a model makes far fewer than 10,000 layers.
         layers = LayerStore(config, 10_000 * seed, loaded=loaded)
         inputs, self._outputs = build(config, task, len(labels), layers)
+        if config.quantization:
+            from keras_compress.bert.fake_quant import quantized_layers  # TF-MOT only if needed
+
+            plain = keras.Model(inputs, self._outputs["logits"])
+            layers = LayerStore(config, existing=quantized_layers(plain, config.quantization))
+            inputs, self._outputs = build(config, task, len(labels), layers)
         self.model = keras.Model(inputs, self._outputs["logits"], name=config.architecture)
         infer = lambda inputs: self.model(inputs, training=False)
         specs = {name: tensor.type_spec for name, tensor in inputs.items()}
@@ -111,10 +117,7 @@ class TaskModel:
             variables[name].assign(np.asarray(array, np.float32))
 
     def clone(self, *, seed=0, config=None):
-        """An independent copy with weights of its own; `seed` is dropout's.
-
-        `config` changes only what leaves every weight's shape alone (dropout, pooling without pooler).
-        """
+        """An independent copy; `seed` is dropout's, `config` may change what leaves all shapes alone (dropout)."""
         return self.rebuilt(config or self.config, self.weights(), seed=seed)
 
     def rebuilt(self, config, weights, *, tokenizer=None, only=None, seed=0):
@@ -132,8 +135,7 @@ class TaskModel:
         """A copy that has only some of the layers, in the order given; embeddings and head are copied.
 
         Args:
-            indices: layers to keep, from 0; ValueError if there is none, or one that does not exist. Layers that
-                shared weights get weights of their own, which is logged.
+            indices: layers to keep, from 0. Layers that shared weights get weights of their own, which is logged.
         """
         indices, before = list(indices), self.config
         if before.architecture != "bert":
@@ -154,11 +156,8 @@ class TaskModel:
         config = before.replace(num_layers=len(indices), sharing="none", num_groups=1)
         small = self.rebuilt(config, kept, seed=seed)
         if before.sharing != "none":
-            log.warning(
-                "layers that shared weights have weights of their own now: %d parameters became %d",
-                self.model.count_params(),
-                small.model.count_params(),
-            )
+            counts = self.model.count_params(), small.model.count_params()
+            log.warning("layers no longer share weights: %d parameters became %d", *counts)
         return small
 
     def predict(self, texts, batch_size=64, max_length=None):
@@ -220,7 +219,7 @@ class TaskModel:
     def save(self, folder, overwrite=False):
         """Writes the model as a folder of plain files: nothing pickled, no code. All of it or nothing appears.
 
-        Raises ValueError if the folder holds files already and `overwrite` is False.
+        ValueError if the folder holds files already and `overwrite` is False.
         """
         lowercase = self.tokenizer.lowercase
         stored = {"keras_compress": FORMAT, "task": self.task, "lowercase": lowercase}
@@ -287,7 +286,7 @@ def read_safetensors(path):
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path}: not a whole safetensors file ({error}). Copy or download it again."
+            f"{path}: not a whole safetensors file ({error}). Copy it again."
         ) from error
 
 

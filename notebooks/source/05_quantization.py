@@ -489,7 +489,7 @@ not rounded so coarsely: scales, layer norms, biases, the word table.
 The paper goes further: activations are rounded while training too, to 8 bits, by ranges that are collected on the way
 and then **fixed** (static, 静态). The file can then compute from one product to the next in integers. (Hardware that
 knows no floats at all needs more: LayerNorm, softmax and the classifier stay floats here.) We use the TensorFlow Model
-Optimization Toolkit (TF-MOT): it wraps each layer that `quantized` hands to it. Which ones?
+Optimization Toolkit (TF-MOT): it wraps each layer that `quantized_layers` annotates. Which ones?
 """
 
 # %%

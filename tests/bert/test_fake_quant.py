@@ -139,11 +139,8 @@ def test_probabilities_have_256_levels_and_a_straight_gradient():
 
 @pytest.mark.parametrize("activations", ["static", "dynamic"])
 def test_what_is_wrapped(activations):
-    changes = {"sharing": "all", "embedding_size": 4}
-    model = tiny.model(**changes)
-    layers = tiny.model(
-        **changes, quantization={**SETTINGS, "activations": activations}
-    ).model.layers
+    model = tiny.model(sharing="all", embedding_size=4)
+    layers = Q.quantized_layers(model.model, {**SETTINGS, "activations": activations})
     found = {
         layer.name
         for layer in layers
