@@ -16,7 +16,7 @@ Departures
 """
 
 from keras_compress.backend import keras, tf
-from keras_compress.bert.layers import LayerNorm, WordEmbedding, register
+from keras_compress.bert.layers import WordEmbedding, register
 
 
 def in_groups(x, groups):
@@ -54,12 +54,9 @@ class GroupLinear(keras.layers.Layer):
         return joined(x, self.units) + self.bias  # (..., units)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "groups": self.groups,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }
+        initializer = keras.initializers.serialize(self.kernel_initializer)
+        own = {"units": self.units, "groups": self.groups, "kernel_initializer": initializer}
+        return super().get_config() | own
 
 
 @register
@@ -80,7 +77,7 @@ class GroupMix(keras.layers.Layer):
 
 def word_table(get):
     """The embedding matrix as a layer: (batch, seq) -> (batch, seq, embedding)."""
-    return get(WordEmbedding, "word_embeddings", get.config.vocab_size, get.config.table_size)
+    return get.table(WordEmbedding, "word_embeddings", get.config.vocab_size, get.config.table_size)
 
 
 def adapt(get, x):
@@ -88,16 +85,17 @@ def adapt(get, x):
 
     Every token's vector is mapped alone, so the map can be folded into the table (`factorization.define.fold`).
     """
-    config, y = get.config, x
-    shapes = config.adapter_shapes
+    config, shapes, y = get.config, get.config.adapter_shapes, x
     for index, (_, units, groups) in enumerate(shapes[:-1]):
         if config.adapter == "mlp":
-            y = get(keras.layers.Dense, "embedding_inner", units)(x)
+            y = get.dense("embedding_inner", units)(x)
         else:
-            mixed = get(GroupMix, f"embedding_mix_{index}", groups)(x, y) if index else x
-            y = get(GroupLinear, f"embedding_groups_{index}", units, groups)(mixed)
-            y = get(LayerNorm, f"embedding_groups_{index}_norm", config.layer_norm_eps)(y)
+            if index:
+                y = get(GroupMix, f"embedding_mix_{index}", groups)(x, y)
+            name = f"embedding_groups_{index}"
+            y = get(GroupLinear, name, units, groups, get.normal(name))(y)
+            y = get.norm(name + "_norm")(y)
         y = get(keras.layers.Activation, f"embedding_gelu_{index}", "gelu")(y)
     if len(shapes) > 2:
         y = get(GroupMix, "embedding_mix", 1)(x, y)
-    return get(keras.layers.Dense, "embedding_projection", config.hidden_size)(y) if shapes else x
+    return get.dense("embedding_projection", config.hidden_size)(y) if shapes else x

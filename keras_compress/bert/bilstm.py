@@ -16,8 +16,7 @@ def bilstm(get, task, num_labels, inputs, cls_only=False):
         raise ValueError(
             "A BiLSTM serves classification, matching and tagging. Received: task 'mlm'. Take a BERT."
         )
-    dropout, mask = get.config.dropout, inputs["input_mask"]
-    embedded = get(keras.layers.Dropout, "embeddings_dropout", dropout)
+    mask, embedded = inputs["input_mask"], get.dropout("embeddings_dropout")
     hidden_states = [embedded(word_table(get)(inputs["input_word_ids"]))]
     for index in range(get.config.num_layers):
         both = [
@@ -28,14 +27,21 @@ def bilstm(get, task, num_labels, inputs, cls_only=False):
     last, pooled = hidden_states[-1], None
     if task != "tagging":
         last = pooled = get(L.MaskedMean, "pooled_mean")(last, mask)
-    classifier = get(keras.layers.Dense, "classifier", num_labels)  # first, as its seed was drawn
-    logits = classifier(get(keras.layers.Dropout, "classifier_dropout", dropout)(last))
+    classifier = get.dense("classifier", num_labels)  # first, as its seed was drawn
+    logits = classifier(get.dropout("classifier_dropout")(last))
     return {"hidden_states": hidden_states, "pooled": pooled, "logits": logits}
 
 
 def _lstm(get, name, x, mask, **settings):
-    units = get.config.intermediate_size
-    lstm = get(keras.layers.LSTM, name, units, return_sequences=True, **settings)
+    lstm = get(
+        keras.layers.LSTM,
+        name,
+        get.config.intermediate_size,
+        kernel_initializer=keras.initializers.GlorotUniform(get.seed + 1),
+        recurrent_initializer=keras.initializers.Orthogonal(seed=get.seed + 1),
+        return_sequences=True,
+        **settings,
+    )
     x = lstm(x, mask=get(AsBool, "as_bool")(mask))
     return get(Reverse, name + "_reverse")(x) if settings else x
 

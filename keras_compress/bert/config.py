@@ -2,15 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from keras_compress.bert.layer_maps import divisors
 from keras_compress.method import BelowOne, Count, Whole, check_fields
 
-Pooling = Literal["pooler", "cls", "mean"]
-Sharing = Literal["none", "all", "attention", "ffn"]
-Adapter = Literal["linear", "mlp", "hgt"]
-SHARINGS, ADAPTERS = get_args(Sharing), get_args(Adapter)
 QUANTIZATION = ("bits", "activations", "decay", "start_step")
 HGT_GROUPS = (8, 4, 2, 1)
 
@@ -52,12 +48,12 @@ class BertConfig:
     dropout: BelowOne = 0.1
     attention_dropout: BelowOne = 0.1
     initializer_range: BelowOne = 0.02
-    pooling: Pooling = "pooler"
+    pooling: Literal["pooler", "cls", "mean"] = "pooler"
     architecture: Literal["bert", "bilstm"] = "bert"
     embedding_size: Count | None = None
-    adapter: Adapter = "linear"
+    adapter: Literal["linear", "mlp", "hgt"] = "linear"
     embedding_norm: Literal["hidden", "embedding"] = "hidden"
-    sharing: Sharing = "none"
+    sharing: Literal["none", "all", "attention", "ffn"] = "none"
     num_groups: Count = 1
     quantization: dict | None = None
 
@@ -65,8 +61,8 @@ class BertConfig:
         check_fields(self)
         if self.hidden_size % self.num_heads:
             raise ValueError(
-                "`hidden_size` must be a multiple of `num_heads`. Received: "
-                f"{self.hidden_size} and {self.num_heads}. Change one of the two."
+                "`hidden_size` must be a multiple of `num_heads`. "
+                f"Received: {self.hidden_size} and {self.num_heads}."
             )
         if self.table_size > self.hidden_size:
             raise ValueError(
@@ -80,8 +76,8 @@ class BertConfig:
             )
         if self.adapter == "hgt" and self.table_size % max(HGT_GROUPS):
             raise ValueError(
-                f"`embedding_size` of an hgt adapter must be a multiple of {max(HGT_GROUPS)}, its number "
-                f"of groups. Received: {self.table_size}."
+                f"`embedding_size` of an hgt adapter must be a multiple of {max(HGT_GROUPS)}, its number of groups. "
+                f"Received: {self.table_size}."
             )
         if self.quantization is not None and {*self.quantization} != {*QUANTIZATION}:
             raise ValueError(
@@ -104,15 +100,11 @@ class BertConfig:
             return [(narrow, wide, 1)]
         if self.adapter == "mlp":
             return [(narrow, 2 * narrow, 1), (2 * narrow, wide, 1)]
-        shapes, depth = [], len(HGT_GROUPS)
-        for layer, groups in enumerate(HGT_GROUPS, start=1):
-            # n + n l / (N - 1), rounded up to a multiple of 8
-            width = -(-narrow * (depth - 1 + layer) // ((depth - 1) * 8)) * 8
-            inputs = (
-                narrow + shapes[-1][1] if shapes else narrow
-            )  # every layer reads the word vector, too
-            shapes.append((inputs, width if layer < depth else wide, groups))
-        return shapes
+        # n + n l / (N - 1), rounded up to a multiple of 8; every layer after the first reads the word vector, too
+        last = len(HGT_GROUPS) - 1
+        widths = [8 * -(-narrow * (last + layer) // (8 * last)) for layer in range(1, last + 1)]
+        inputs = [narrow, *(narrow + width for width in widths)]
+        return list(zip(inputs, [*widths, wide], HGT_GROUPS))
 
     def owner(self, layer, part):
         """The layer whose weights a layer uses for its "attention" or "ffn": the first of its group, or itself."""

@@ -14,55 +14,58 @@ A block that BERT does not have is a function like `bert` in the table `BLOCKS`,
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert import layers as L
-from keras_compress.bert.adapter import GroupLinear, adapt, word_table
+from keras_compress.bert.adapter import adapt, word_table
 from keras_compress.bert.bilstm import bilstm
 
 TASKS = ("classification", "matching", "tagging", "mlm")
-ATTENTION_PARTS = (
-    "query",
-    "key",
-    "value",
-    "attention_output",
-    "attention_norm",
-)  # other parts: "ffn"
+ATTENTION = "query key value attention_output attention_norm".split()  # other parts: "ffn"
+ACTIVATIONS = {"gelu": tf.nn.gelu, "gelu_tanh": L.gelu_tanh, "relu": tf.nn.relu}
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
 
 def split_name(weight):
     """(layer, its "attention" or "ffn", the rest of the name) of a layer's weight: "layer_3_query/kernel"."""
     layer, _, rest = weight.removeprefix("layer_").partition("_")
-    return int(layer), "attention" if rest.split("/")[0] in ATTENTION_PARTS else "ffn", rest
+    return int(layer), "attention" if rest.split("/")[0] in ATTENTION else "ffn", rest
 
 
 class LayerStore(dict):
     """Layers by name: `store(cls, name, ...)` returns the layer of that name, made at its first use.
 
-    Each new layer gets a seed of its own (two layers with one seeded initialiser would start equal). Layers named in
-    `loaded` get their weights afterwards: they start at zero, because drawing a large table takes seconds.
+    Each new layer gets a seed of its own (two layers with one seeded initialiser would start equal). Weights named in
+    `loaded` are set afterwards: they start at zero, because drawing a large table takes seconds.
     """
 
     def __init__(self, config, seed=0, existing=(), loaded=()):
         super().__init__({layer.name: layer for layer in existing})
-        self.config, self.seed, self.loaded = config, seed, frozenset(loaded)
+        self.config, self.seed, self.loaded = config, seed, {name.split("/")[0] for name in loaded}
 
     def __call__(self, cls, name, *args, **kwargs):
         if name not in self:
             self.seed += 1
-            start, stddev = keras.initializers, self.config.initializer_range
-            drawn = (
-                "zeros" if name in self.loaded else start.TruncatedNormal(0.0, stddev, self.seed)
-            )
-            if cls in (keras.layers.Dense, GroupLinear):
-                kwargs["kernel_initializer"] = drawn
-            elif issubclass(cls, keras.layers.Embedding):
-                kwargs["embeddings_initializer"] = drawn
-            elif cls is keras.layers.LSTM:
-                kwargs["kernel_initializer"] = start.GlorotUniform(self.seed)
-                kwargs["recurrent_initializer"] = start.Orthogonal(seed=self.seed)
-            elif cls is keras.layers.Dropout:
-                kwargs["seed"] = self.seed
             self[name] = cls(*args, name=name, **kwargs)
         return self[name]
+
+    def normal(self, name):
+        """The initialiser of a new layer's kernel or table."""
+        if name in self.loaded:
+            return "zeros"
+        stddev = self.config.initializer_range
+        return keras.initializers.TruncatedNormal(0.0, stddev, self.seed + 1)
+
+    def dense(self, name, units, activation=None):
+        start = self.normal(name)
+        return self(keras.layers.Dense, name, units, activation, kernel_initializer=start)
+
+    def table(self, cls, name, num_rows, width):
+        return self(cls, name, num_rows, width, embeddings_initializer=self.normal(name))
+
+    def dropout(self, name, rate=None):
+        rate = self.config.dropout if rate is None else rate
+        return self(keras.layers.Dropout, name, rate, seed=self.seed + 1)
+
+    def norm(self, name):
+        return self(L.LayerNorm, name, epsilon=self.config.layer_norm_eps)
 
 
 def make_inputs(sequence_length=None, batch_size=None):
@@ -80,55 +83,51 @@ def embed(get, word_ids, type_ids):
     if config.embedding_norm == "hidden":
         x = adapt(get, x)
     if config.type_vocab_size:
-        table = get(keras.layers.Embedding, "type_embeddings", config.type_vocab_size, x.shape[-1])
-        x = get(keras.layers.Add, "embeddings_add")([x, table(type_ids)])
-    positions = config.max_position_embeddings, x.shape[-1]
-    x = get(L.PositionEmbedding, "position_embeddings", *positions)(x)
-    x = get(L.LayerNorm, "embeddings_norm", config.layer_norm_eps)(x)
+        sizes = config.type_vocab_size, x.shape[-1]
+        types = get.table(keras.layers.Embedding, "type_embeddings", *sizes)(type_ids)
+        x = get(keras.layers.Add, "embeddings_add")([x, types])
+    sizes = config.max_position_embeddings, x.shape[-1]
+    x = get.table(L.PositionEmbedding, "position_embeddings", *sizes)(x)
+    x = get.norm("embeddings_norm")(x)
     if config.embedding_norm == "embedding":
         x = adapt(get, x)
-    return get(keras.layers.Dropout, "embeddings_dropout", config.dropout)(x)
-
-
-def activation(name):
-    return {"gelu": tf.nn.gelu, "gelu_tanh": L.gelu_tanh, "relu": tf.nn.relu}[name]
+    return get.dropout("embeddings_dropout")(x)
 
 
 def transformer_layer(get, index, x, bias, cls_only=False):
     """One post-norm layer: attention, add & norm, feed-forward, add & norm.
 
     Args:
-        index: which layer, from 0.
-        x: float, (batch, seq, hidden).
+        index: which layer, from 0. x: float, (batch, seq, hidden).
         bias: float, (batch, 1, 1, seq), added to the scores.
         cls_only: compute the outputs of [CLS] alone; exact, and enough for the last layer under [CLS] pooling.
     Returns:
         (hidden states (batch, seq or 1, hidden), attention scores before mask and softmax (batch, heads, seq, seq)).
     """
-    config, dense, hidden = get.config, keras.layers.Dense, get.config.hidden_size
+    config, hidden = get.config, get.config.hidden_size
     name = f"layer_{config.owner(index, 'attention')}_"
     reader = get(L.FirstTokenKept, "cls_only")(x) if cls_only else x
-    query = get(dense, name + "query", hidden)(reader)
-    key = get(dense, name + "key", hidden)(x)
-    value = get(dense, name + "value", hidden)(x)
+    query = get.dense(name + "query", hidden)(reader)
+    key = get.dense(name + "key", hidden)(x)
+    value = get.dense(name + "value", hidden)(x)
     scores = get(L.AttentionScores, name + "attention_scores", config.num_heads)(query, key)
     probs = get(L.AttentionProbs, name + "attention_probs")([scores, bias])
-    dropout = get(keras.layers.Dropout, name + "attention_probs_dropout", config.attention_dropout)
+    dropout = get.dropout(name + "attention_probs_dropout", config.attention_dropout)
     context = get(L.AttentionContext, name + "attention_context")([dropout(probs), value])
-    context = get(dense, name + "attention_output", hidden)(context)
+    context = get.dense(name + "attention_output", hidden)(context)
     x = add_and_norm(get, name + "attention", reader, context)
     name = f"layer_{config.owner(index, 'ffn')}_"
-    act = activation(config.activation)
-    inner = get(dense, name + "intermediate", config.intermediate_size, act)(x)
-    inner = get(dense, name + "output", hidden)(inner)
+    act = ACTIVATIONS[config.activation]
+    inner = get.dense(name + "intermediate", config.intermediate_size, act)(x)
+    inner = get.dense(name + "output", hidden)(inner)
     return add_and_norm(get, name + "output", x, inner), scores
 
 
 def add_and_norm(get, name, x, y):
     """LayerNorm(x + dropout(y)). (batch, seq, hidden) twice -> the same."""
-    y = get(keras.layers.Dropout, name + "_dropout", get.config.dropout)(y)
+    y = get.dropout(name + "_dropout")(y)
     y = get(keras.layers.Add, name + "_add")([x, y])
-    return get(L.LayerNorm, name + "_norm", get.config.layer_norm_eps)(y)
+    return get.norm(name + "_norm")(y)
 
 
 def pool(get, x, mask):
@@ -138,15 +137,14 @@ def pool(get, x, mask):
     first = get(L.FirstToken, "pooled_cls")(x)
     if get.config.pooling == "cls":
         return first
-    return get(keras.layers.Dense, "pooler", get.config.hidden_size, "tanh")(first)
+    return get.dense("pooler", get.config.hidden_size, "tanh")(first)
 
 
 def mlm_head(get, x):
     """Scores of all words: dense, activation, LayerNorm, the embedding matrix. (..., hidden) -> (..., vocabulary)."""
-    config = get.config
-    act = activation(config.activation)
-    x = get(keras.layers.Dense, "mlm_transform", config.table_size, act)(x)
-    x = get(L.LayerNorm, "mlm_norm", config.layer_norm_eps)(x)
+    act = ACTIVATIONS[get.config.activation]
+    x = get.dense("mlm_transform", get.config.table_size, act)(x)
+    x = get.norm("mlm_norm")(x)
     return get(L.Bias, "mlm_bias")(word_table(get)(x, as_decoder=True))
 
 
@@ -159,42 +157,31 @@ def task_head(get, task, num_labels, x, mask):
     if task == "mlm":
         return None, mlm_head(get, x)
     pooled = None if task == "tagging" else pool(get, x, mask)
-    dropout = get(keras.layers.Dropout, "classifier_dropout", get.config.dropout)
-    dropped = dropout(x if pooled is None else pooled)
-    return pooled, get(keras.layers.Dense, "classifier", num_labels)(dropped)
+    dropped = get.dropout("classifier_dropout")(x if pooled is None else pooled)
+    return pooled, get.dense("classifier", num_labels)(dropped)
 
 
 def bert(get, task, num_labels, inputs, cls_only=False):
     """Outputs of a BERT (see `build`)."""
     bias = get(L.AttentionBias, "attention_bias")(inputs["input_mask"])
     x = embed(get, inputs["input_word_ids"], inputs["input_type_ids"])
-    hidden_states, attention_scores = [x], []
-    for index in range(get.config.num_layers):
-        last = index == get.config.num_layers - 1
-        x, scores = transformer_layer(get, index, x, bias, cls_only=cls_only and last)
-        hidden_states.append(x)
-        attention_scores.append(scores)
+    outputs, last = {"hidden_states": [x], "attention_scores": []}, get.config.num_layers - 1
+    for index in range(last + 1):
+        x, scores = transformer_layer(get, index, x, bias, cls_only and index == last)
+        outputs["hidden_states"].append(x)
+        outputs["attention_scores"].append(scores)
     pooled, logits = task_head(get, task, num_labels, x, inputs["input_mask"])
-    return {
-        "hidden_states": hidden_states,
-        "attention_scores": attention_scores,
-        "logits": logits,
-        "pooled": pooled,
-    }
+    return {**outputs, "logits": logits, "pooled": pooled}
 
 
 BLOCKS = {"bert": bert, "bilstm": bilstm}
 
 
-def build(
-    config, task, num_labels, get=None, sequence_length=None, batch_size=None, cls_only=False
-):
+def build(config, task, num_labels, get, sequence_length=None, batch_size=None, cls_only=False):
     """Builds the flat model of a task.
 
     Args:
-        config: `BertConfig`.
-        task: one of `TASKS`.
-        num_labels: width of the classifier.
+        config: `BertConfig`. task: one of `TASKS`. num_labels: width of the classifier.
         get: `LayerStore`; layers that it holds are used, others are made.
         sequence_length, batch_size: fixed sizes for export; None = any.
         cls_only: compute the last layer for [CLS] alone.
@@ -212,7 +199,6 @@ def build(
             f"Received: task {task!r}, pooling {config.pooling!r}, a {config.architecture}."
         )
     inputs = make_inputs(sequence_length, batch_size)
-    get = LayerStore(config) if get is None else get
     outputs = BLOCKS[config.architecture](get, task, num_labels, inputs, cls_only)
     return inputs, {name: output for name, output in outputs.items() if output is not None}
 

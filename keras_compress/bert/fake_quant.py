@@ -77,9 +77,8 @@ class WeightQuantizer(Quantizer):
         self.bits, self.axis = bits, axis
 
     def __call__(self, inputs, training, weights, **kwargs):
-        if training or self.axis is not None:
-            return fake_quantize(inputs, largest(inputs, self.axis), self.bits)
-        return marked(inputs, largest(inputs), self.bits)
+        on_grid = fake_quantize if training or self.axis is not None else marked
+        return on_grid(inputs, largest(inputs, self.axis), self.bits)
 
 
 @L.register
@@ -142,8 +141,9 @@ class LayerQuantizers(quantization.QuantizeConfig):
         if isinstance(layer, keras.layers.Dense):
             quantizer = WeightQuantizer(self.settings["bits"], None if self.static else 0)
             return [(layer.kernel, quantizer)]
-        whole = isinstance(layer, L.WordEmbedding) and not has_row_scales(self.settings)
-        return [(layer.embeddings, WeightQuantizer(8))] if whole else []
+        if isinstance(layer, L.WordEmbedding) and not has_row_scales(self.settings):
+            return [(layer.embeddings, WeightQuantizer(8))]
+        return []
 
     def set_quantize_weights(self, layer, quantize_weights):
         name = "kernel" if isinstance(layer, keras.layers.Dense) else "embeddings"
@@ -165,11 +165,11 @@ class LayerQuantizers(quantization.QuantizeConfig):
         if isinstance(layer, L.WordEmbedding):  # the rows that are looked up, and only these
             row = WeightQuantizer(table_bits(self.settings["bits"]), -1)
             return [row] if has_row_scales(self.settings) else []
+        if not self.static or getattr(layer, "activation", None) is keras.activations.linear:
+            return []  # the product of a linear Dense is quantised already
         if isinstance(layer, L.AttentionProbs):
-            return [ProbabilityQuantizer()] if self.static else []
-        dense = isinstance(layer, keras.layers.Dense)
-        linear = dense and layer.activation is keras.activations.linear
-        return self._activations() if self.static and not linear else []
+            return [ProbabilityQuantizer()]
+        return self._activations()
 
     def get_config(self):
         return {"settings": self.settings}
@@ -196,27 +196,28 @@ class AsAnnotated(quantization.QuantizeScheme):
 
 def is_quantized(layer, settings):
     """Whether a layer of the flat model is quantised (see the module's table)."""
-    static = settings["activations"] == "static"
-    if isinstance(layer, keras.layers.Dense):
-        return not static or L.is_inner_dense(layer)
-    inner = (L.LayerNorm, L.AttentionProbs, L.AttentionContext, keras.layers.Activation)
-    return isinstance(layer, L.WordEmbedding) or (static and isinstance(layer, inner))
+    kinds = (keras.layers.Dense, L.WordEmbedding)
+    if settings["activations"] == "dynamic":
+        return isinstance(layer, kinds)
+    kinds += (L.LayerNorm, L.AttentionProbs, L.AttentionContext, keras.layers.Activation)
+    return isinstance(layer, kinds) and layer.name != "classifier"
 
 
 def quantized_layers(model, settings):
     """The layers of a flat model, those to be quantised wrapped by TF-MOT, under the names that they had.
+
+    TF-MOT copies them: GELU, read by its name, becomes bert4keras' form (1e-7 from TensorFlow's), and the variables of a
+    LayerNorm lose the layer's name, by which the optimiser leaves them out of weight decay.
 
     Args:
         model: `keras.Model`. settings: `BertConfig.quantization`.
     Returns:
         list of layers; a layer that `model` calls several times is one layer still.
     """
-    annotated = L.wrapped(
-        model,
-        lambda layer: quantization.quantize_annotate_layer(layer, LayerQuantizers(settings)),
-        lambda layer: is_quantized(layer, settings),
-    )
+    wrap = lambda layer: quantization.quantize_annotate_layer(layer, LayerQuantizers(settings))
+    annotated = L.wrapped(model, wrap, lambda layer: is_quantized(layer, settings))
     with quantization.quantize_scope():
-        return quantization.quantize_apply(
+        whole = quantization.quantize_apply(
             annotated, AsAnnotated(), quantized_layer_name_prefix=""
-        ).layers
+        )
+    return whole.layers

@@ -20,11 +20,11 @@ def select_layers(num_layers, keep, how="bottom"):
     Raises:
         ValueError: if that is not possible.
     """
-    if not is_layer(keep, 1, num_layers):
+    if not 1 <= keep <= num_layers:
         raise ValueError(
             f"`num_layers` must be 1 to {num_layers}, the model's own. Received: {keep!r}."
         )
-    if isinstance(how, (list, tuple)):
+    if not isinstance(how, str):
         return rising_layers("The layers kept", how, keep, 0, num_layers - 1)
     if how not in HOW:
         raise ValueError(
@@ -40,16 +40,10 @@ def select_layers(num_layers, keep, how="bottom"):
     return [layer(i) for i in range(keep)]
 
 
-def is_layer(value, first, last):
-    """Whether a setting is a whole number in [first, last]; True is none."""
-    return type(value) is int and first <= value <= last
-
-
 def rising_layers(what, layers, number, first, last):
     """A list of so many layers, as a list. Raises ValueError unless they are different and in rising order."""
     layers = list(layers)
-    whole = all(is_layer(layer, first, last) for layer in layers)
-    if not whole or len(layers) != number or layers != sorted({*layers}):
+    if len(layers) != number or layers != sorted({*layers} & {*range(first, last + 1)}):
         raise ValueError(
             f"{what} must be {number} different ones among {first} to {last}, rising. Received: {layers}."
         )

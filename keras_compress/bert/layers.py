@@ -2,11 +2,8 @@
 
 from keras_compress.backend import keras, tf
 
+register = keras.utils.register_keras_serializable(package="keras_compress")
 _MASKED = -1e4  # finite, so that no quantiser, exporter or 0 * inf ever sees an infinity; exp(-1e4) is 0 in float32
-
-
-def register(cls):
-    return keras.utils.register_keras_serializable(package="keras_compress")(cls)
 
 
 def split_heads(x, num_heads):
@@ -56,9 +53,6 @@ class PositionEmbedding(keras.layers.Embedding):
 @register
 class LayerNorm(keras.layers.LayerNormalization):
     """Normalises the last axis to mean 0 and variance 1, then scales and shifts (Ba et al., 2016, Eq. 4)."""
-
-    def __init__(self, epsilon=1e-12, **kwargs):
-        super().__init__(epsilon=epsilon, **kwargs)
 
     def call(self, x):
         centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
@@ -149,6 +143,5 @@ def wrapped(model, wrap, which=is_inner_dense):
     Args:
         wrap: layer -> the layer around it. which: layer -> whether it is wrapped.
     """
-    return keras.models.clone_model(
-        model, clone_function=lambda layer: wrap(layer) if which(layer) else layer
-    )
+    around = lambda layer: wrap(layer) if which(layer) else layer
+    return keras.models.clone_model(model, clone_function=around)

@@ -18,10 +18,11 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
-from keras_compress.files import atomic_folder, read_json, write_json
+from keras_compress.files import atomic_folder, one_of, read_json, write_json
 
 log = logging.getLogger(__name__)
 FORMAT = 1
+FILES = "config.json model.safetensors vocab.txt labels.txt metrics.json history.csv".split()
 
 
 class TaskModel:
@@ -35,11 +36,10 @@ class TaskModel:
         curve: list of dicts, what was measured during training. metrics: dict, what was measured afterwards.
 
     Args:
-        seed: of the initial weights and of dropout.
-        layers: existing layers to use. loaded: names of weights that `set_weights` will set, so need no initial draw.
+        seed: of the initial weights and of dropout. loaded: names of weights that are set later, so need no draw.
     """
 
-    def __init__(self, config, tokenizer, task, labels, *, seed=0, layers=(), loaded=()):
+    def __init__(self, config, tokenizer, task, labels, *, seed=0, loaded=()):
         if len(tokenizer.vocab) != config.vocab_size:
             raise ValueError(
                 f"The vocabulary must have `vocab_size` pieces. Received: {len(tokenizer.vocab)} pieces "
@@ -47,50 +47,47 @@ class TaskModel:
             )
         labels = tuple(labels)
         no_line = re.compile("[\r\n\0\ud800-\udfff]|^$").search
-        if task == "mlm" and labels:
-            raise ValueError(f"A masked-LM model has no labels. Received: {[*labels[:20]]}.")
-        if task != "mlm" and (len({*labels}) < max(2, len(labels)) or any(map(no_line, labels))):
+        fit = len({*labels}) == len(labels) >= 2 and not any(map(no_line, labels))
+        if labels if task == "mlm" else not fit:
             raise ValueError(
-                "Labels must be two or more different names of one line each, in characters of UTF-8. "
-                f"Received: {[*labels[:20]]}."
+                "Labels must be two or more different names of one line each, in characters of UTF-8; "
+                f"a masked-LM model has none. Received: {[*labels[:20]]}."
             )
         self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, labels
         self.history, self.curve, self.metrics = [], [], {}
         # Seeds of neighbouring runs must not overlap: a model makes far fewer than 10,000 layers.
-        self._build(10_000 * seed, layers, {name.split("/")[0] for name in loaded})
+        layers = LayerStore(config, 10_000 * seed, loaded=loaded)
+        inputs, self._outputs = build(config, task, len(labels), layers)
         if config.quantization:
             from keras_compress.bert.fake_quant import quantized_layers  # TF-MOT only if needed
 
-            self._build(0, quantized_layers(self.model, config.quantization))
-
-    def _build(self, *store):
-        get = LayerStore(self.config, *store)
-        self._inputs, self._outputs = build(self.config, self.task, len(self.labels), get)
-        name = self.config.architecture
-        self.model = keras.Model(self._inputs, self._outputs["logits"], name=name)
-        self._forward = None
+            plain = keras.Model(inputs, self._outputs["logits"])
+            layers = LayerStore(config, existing=quantized_layers(plain, config.quantization))
+            inputs, self._outputs = build(config, task, len(labels), layers)
+        self.model = keras.Model(inputs, self._outputs["logits"], name=config.architecture)
+        infer = lambda inputs: self.model(inputs, training=False)
+        specs = {name: tensor.type_spec for name, tensor in inputs.items()}
+        self._forward = tf.function(infer, input_signature=[specs])
 
     @classmethod
     def from_source(cls, source, task, labels, *, seed=0):
         """A folder that `save` wrote, as it is; any other source of `load` under a new head for task and labels."""
-        from keras_compress.bert.checkpoints import load_for  # builds on this class
+        from keras_compress.bert.checkpoints import is_saved, load  # these build on this class
 
-        return load_for(source, task, labels, seed=seed)
+        wanted = {} if is_saved(source) else {"task": task, "labels": labels}
+        return load(source, **wanted, seed=seed)
 
     def features(self, names):
         """A `keras.Model` with the same weights that returns a dict of named outputs.
 
         Args:
-            names: some of `hidden_states`, `attention_scores`, `pooled`, `logits`.
-        Raises:
-            ValueError: if the model has no output of that name.
+            names: some of `hidden_states`, `attention_scores`, `pooled`, `logits`; ValueError if it has no such output.
         """
-        unknown = [name for name in names if name not in self._outputs]
-        if unknown:
+        if not self._outputs.keys() >= {*names}:
             raise ValueError(
-                f"Outputs must be among {', '.join(self._outputs)}. Received: {', '.join(unknown)}."
+                f"Outputs must be among {', '.join(self._outputs)}. Received: {', '.join(names)}."
             )
-        return keras.Model(self._inputs, {name: self._outputs[name] for name in names})
+        return keras.Model(self.model.input, {name: self._outputs[name] for name in names})
 
     def weights(self):
         """All weights as {"layer/variable": float array}, dropout's random state left out."""
@@ -101,9 +98,8 @@ class TaskModel:
 
         Args:
             tensors: {"layer/variable": array}; names that the model does not have are ignored.
-            only: names that must be found; None = every weight of the model.
-        Raises:
-            ValueError: naming the missing weight, or the two shapes that differ.
+            only: names that must be found; None = every weight of the model. ValueError names the one that is
+                missing, has another shape or is quantised.
         """
         variables = _variables(self.model)
         for name in variables if only is None else only:
@@ -111,28 +107,23 @@ class TaskModel:
                 raise ValueError(
                     f"The weights must hold `{name}`. It is missing; the file may be incomplete."
                 )
-            if tuple(tensors[name].shape) != tuple(variables[name].shape):
+            array, shape = np.asarray(tensors[name]), tuple(variables[name].shape)
+            if array.shape != shape:
+                raise ValueError(f"`{name}` must have shape {shape}. Received: {array.shape}.")
+            if not tf.as_dtype(array.dtype).is_floating:
                 raise ValueError(
-                    f"`{name}` must have shape {tuple(variables[name].shape)}. "
-                    f"Received: {tuple(tensors[name].shape)}."
+                    f"`{name}` must hold floating point numbers, not be quantised. Received: {array.dtype}."
                 )
-            variables[name].assign(tensors[name])
+            variables[name].assign(np.asarray(array, np.float32))
 
     def clone(self, *, seed=0, config=None):
-        """An independent copy with weights of its own; `seed` is dropout's.
-
-        Args:
-            config: changes only what leaves every weight's shape alone (dropout, pooling without pooler).
-        """
+        """An independent copy; `seed` is dropout's, `config` may change what leaves all shapes alone (dropout)."""
         return self.rebuilt(config or self.config, self.weights(), seed=seed)
 
     def rebuilt(self, config, weights, *, tokenizer=None, only=None, seed=0):
         """A copy of other shape: what a method makes of `weights()`, on the config (and tokenizer) that they fit.
 
-        Args:
-            only: see `set_weights`.
-        Raises:
-            ValueError: naming the weight that is missing or has another shape.
+        `only` and errors: see `set_weights`.
         """
         tokenizer = tokenizer or self.tokenizer
         copy = TaskModel(config, tokenizer, self.task, self.labels, seed=seed, loaded=weights)
@@ -145,39 +136,28 @@ class TaskModel:
 
         Args:
             indices: layers to keep, from 0. Layers that shared weights get weights of their own, which is logged.
-        Raises:
-            ValueError: if there is none, or one that does not exist.
         """
         indices, before = list(indices), self.config
         if before.architecture != "bert":
             raise ValueError(
-                f"Only a BERT has layers to choose from. Received: a {before.architecture}. Start "
-                "from a BERT."
+                f"Only a BERT has layers to choose from. Received: a {before.architecture}."
             )
-        if not indices or not all(0 <= index < before.num_layers for index in indices):
+        if not indices or not {*indices} <= {*range(before.num_layers)}:
             raise ValueError(
                 f"Layers to keep must be among 0 to {before.num_layers - 1}. Received: {indices}."
             )
-        kept = {}
-        for name, array in self.weights().items():
-            if not name.startswith("layer_"):
-                kept[name] = array
-                continue
+        weights = self.weights()
+        kept = {name: array for name, array in weights.items() if not name.startswith("layer_")}
+        for name in weights.keys() - kept:
             layer, part, rest = split_name(name)
             for new, old in enumerate(indices):
                 if before.owner(old, part) == layer:
-                    kept[f"layer_{new}_{rest}"] = array
+                    kept[f"layer_{new}_{rest}"] = weights[name]
         config = before.replace(num_layers=len(indices), sharing="none", num_groups=1)
         small = self.rebuilt(config, kept, seed=seed)
         if before.sharing != "none":
-            log.warning(
-                "layers that shared weights have weights of their own now: %s parameters in %d layers, "
-                "%s in %d",
-                f"{self.model.count_params():,}",
-                before.num_layers,
-                f"{small.model.count_params():,}",
-                len(indices),
-            )
+            counts = self.model.count_params(), small.model.count_params()
+            log.warning("layers no longer share weights: %d parameters became %d", *counts)
         return small
 
     def predict(self, texts, batch_size=64, max_length=None):
@@ -190,25 +170,19 @@ class TaskModel:
         Returns:
             float32 (n, classes), probabilities that sum to 1; for tagging a list of (words, labels), one per text
             (a word beyond `max_length` is "O" or, where that is no label, the first label).
-        Raises:
-            ValueError: if the model is a masked-LM model, or an answer is not finite.
+        Raises ValueError if the model is a masked-LM model, or an answer is not finite.
         """
         if self.task == "mlm":
             raise ValueError(
-                "`predict` needs a task with labels. Received: a masked-LM model. Put a head on it: load "
-                "it with the task and labels of your data."
+                "`predict` needs a task with labels. Received: a masked-LM model. Load it with the labels of your data."
             )
         texts, longest = list(texts), self.config.max_position_embeddings
         max_length = min(max_length or longest, longest)
         encode = self.tokenizer.encode_words if self.task == "tagging" else self.tokenizer.encode
         encodings = encode(texts, max_length)
-        num_truncated = sum(encoding.truncated for encoding in encodings)
-        if num_truncated:
-            warnings.warn(
-                f"{num_truncated} of {len(texts)} texts are longer than {max_length} pieces; their ends are "
-                "cut off.",
-                stacklevel=2,
-            )
+        if cut := sum(encoding.truncated for encoding in encodings):
+            about = f"{cut} of {len(texts)} texts are longer than {max_length} pieces; their ends are cut off."
+            warnings.warn(about, stacklevel=2)
         logits = self.forward(encodings, batch_size)
         if not all(np.isfinite(row).all() for row in logits):
             raise ValueError(
@@ -218,28 +192,20 @@ class TaskModel:
         if self.task != "tagging":
             logits = np.reshape(np.float32(logits), (len(texts), len(self.labels)))
             return softmax(logits, axis=-1)
-        outside, tagged = self.labels.index("O") if "O" in self.labels else 0, []
+        outside, tagged = "O" if "O" in self.labels else self.labels[0], []
         for text, encoding, rows in zip(texts, encodings, logits):
-            best = rows.argmax(-1)
+            best = [self.labels[tag] for tag in rows.argmax(-1)]
             tags = [best[start] if start >= 0 else outside for start in encoding.word_starts]
-            tagged.append((text.split(" "), [self.labels[tag] for tag in tags]))
+            tagged.append((text.split(" "), tags))
         return tagged
 
     def forward(self, encodings, batch_size=64):
         """Logits of encoded texts, in their order: list of float32 arrays, (classes,) or (seq, labels) each."""
-        if self._forward is None:
-            spec = {name: tf.TensorSpec((None, None), tf.int32, name=name) for name in self._inputs}
-            self._forward = tf.function(
-                lambda inputs: self.model(inputs, training=False), input_signature=[spec]
-            )
-        logits = [None] * len(encodings)
-        by_length = sorted(range(len(encodings)), key=lambda i: len(encodings[i].ids))
+        logits, by_length = {}, sorted(enumerate(encodings), key=lambda pair: len(pair[1].ids))
         for first in range(0, len(by_length), batch_size):
-            rows = by_length[first : first + batch_size]
-            batch = self._forward(self.pad([encodings[i] for i in rows])).numpy()
-            for i, row in zip(rows, batch):
-                logits[i] = row
-        return logits
+            places, batch = zip(*by_length[first : first + batch_size])
+            logits |= zip(places, self._forward(self.pad(batch)).numpy())
+        return [logits[place] for place in range(len(encodings))]
 
     def pad(self, encodings, length=None):
         """Encodings as the model's inputs: dict of int32 (n, `length`); default: the longest of them."""
@@ -253,21 +219,16 @@ class TaskModel:
     def save(self, folder, overwrite=False):
         """Writes the model as a folder of plain files: nothing pickled, no code. All of it or nothing appears.
 
-        Raises:
-            ValueError: if the folder holds files already and `overwrite` is False.
+        ValueError if the folder holds files already and `overwrite` is False.
         """
-        config = {
-            "keras_compress": FORMAT,
-            "task": self.task,
-            "lowercase": self.tokenizer.lowercase,
-            "config": self.config.to_dict(),
-            "history": self.history,
-        }
+        lowercase = self.tokenizer.lowercase
+        stored = {"keras_compress": FORMAT, "task": self.task, "lowercase": lowercase}
+        stored |= {"config": self.config.to_dict(), "history": self.history}
         with atomic_folder(folder, overwrite, "config.json") as part:
             (part / "model.safetensors").write_bytes(save(self.weights()))
             self.tokenizer.save(part / "vocab.txt")
             (part / "labels.txt").write_text("".join(f"{x}\n" for x in self.labels), "utf-8")
-            write_json(part / "config.json", config)
+            write_json(part / "config.json", stored)
             write_json(part / "metrics.json", self.metrics)
             with open(part / "history.csv", "w", encoding="utf-8", newline="") as file:
                 writer = csv.DictWriter(file, dict.fromkeys(chain(*self.curve)))
@@ -276,38 +237,30 @@ class TaskModel:
 
     @classmethod
     def load(cls, folder):
-        """Reads what `save` wrote.
-
-        Raises:
-            ValueError: naming the file that is missing, damaged or does not fit the others.
-        """
+        """Reads what `save` wrote. ValueError names the file that is missing, damaged or does not fit the others."""
         folder = Path(folder)
+        for name in FILES:
+            one_of(folder, name)
         try:
             stored = read_json(folder / "config.json")
-            if stored.get("keras_compress") != FORMAT:
-                raise ValueError(
-                    f"`keras_compress` must be {FORMAT}. Received: {stored.get('keras_compress')!r}."
-                )
+            if (version := stored.get("keras_compress")) != FORMAT:
+                raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {version!r}.")
             config = BertConfig.from_dict(stored["config"])
             tokenizer = Tokenizer(read_vocab(folder / "vocab.txt"), stored["lowercase"])
-            lines = (folder / "labels.txt").read_text("utf-8").removesuffix("\n")
-            labels = lines.split("\n") if lines else []
+            labels = list(filter(None, (folder / "labels.txt").read_text("utf-8").split("\n")))
             tensors = read_safetensors(folder / "model.safetensors")
             model = cls(config, tokenizer, stored["task"], labels, loaded=tensors)
             model.set_weights(tensors)
-            other = sorted(tensors.keys() - model.weights().keys())
+            other = sorted(tensors.keys() - _variables(model.model).keys())
             if other:
                 raise ValueError(
-                    f"config.json must describe all of model.safetensors. Received: {len(other)} weights "
-                    f"more, {', '.join(other[:3])}. Restore the file that was changed."
+                    f"config.json must describe all of model.safetensors. Received: {len(other)} weights more, "
+                    f"{', '.join(other[:3])}. Restore the file that was changed."
                 )
             model.history, model.metrics = stored["history"], read_json(folder / "metrics.json")
             with open(folder / "history.csv", encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file))
-            model.curve = [{k: _value(v) for k, v in row.items() if v} for row in rows]
-        except FileNotFoundError as error:
-            name = Path(error.filename).name
-            raise ValueError(f"{folder}: a saved model must hold {name}. It is missing.") from error
+                for row in csv.DictReader(file):
+                    model.curve.append({name: _value(cell) for name, cell in row.items() if cell})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder}: {' '.join(str(error).split())}") from error
         return model
@@ -329,12 +282,11 @@ def _variables(model):
 
 def read_safetensors(path):
     """All tensors of a safetensors file as {name: array}. Raises ValueError if the file is damaged."""
-    Path(path).stat()  # unlike the library's, this error tells the name of a missing file
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path}: not a whole safetensors file ({error}). Copy or download it again."
+            f"{path}: not a whole safetensors file ({error}). Copy it again."
         ) from error
 
 

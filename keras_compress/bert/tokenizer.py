@@ -38,19 +38,16 @@ class Tokenizer:
 
     def __init__(self, vocab, lowercase=True):
         self.vocab, self.lowercase = list(vocab), bool(lowercase)
-        ids = {piece: index for index, piece in enumerate(self.vocab)}
+        self.ids = ids = {piece: index for index, piece in enumerate(self.vocab)}
         missing = [piece for piece in SPECIAL_PIECES if piece not in ids]
-        if missing:
+        twice = [piece for index, piece in enumerate(self.vocab) if ids[piece] != index]
+        if missing or twice:
             raise ValueError(
-                f"A vocabulary must hold {', '.join(SPECIAL_PIECES)}. Missing: {', '.join(missing)}."
+                f"A vocabulary must hold each piece once, {', '.join(SPECIAL_PIECES)} among them. "
+                f"Missing: {missing}; twice: {twice[:3]}."
             )
-        if len(ids) != len(self.vocab):
-            twice = next(piece for index, piece in enumerate(self.vocab) if ids[piece] != index)
-            raise ValueError(f"A vocabulary must hold each piece once. Received twice: {twice!r}.")
-        self.ids, self.pad_id = ids, ids["[PAD]"]
-        self._engine = _Engine(
-            models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100)
-        )
+        self.pad_id = ids["[PAD]"]
+        self._engine = _Engine(models.WordPiece(ids, unk_token="[UNK]"))
         self._engine.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
         self._engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         ends = [(piece, ids[piece]) for piece in ("[SEP]", "[CLS]")]
@@ -66,37 +63,26 @@ class Tokenizer:
             list of `Encoding`.
         """
         texts = [clean(x) if isinstance(x, str) else tuple(map(clean, x)) for x in texts]
-        return [
-            Encoding(e.ids, e.type_ids, bool(e.overflowing))
-            for e in self._encode(texts, max_length)
-        ]
+        encoded = self._encode(texts, max_length)
+        return [Encoding(e.ids, e.type_ids, bool(e.overflowing)) for e in encoded]
 
     def encode_words(self, texts, max_length):
-        """Encodes texts whose words are separated by one space, and says where each word starts.
+        """Encodes texts whose words are separated by one space; arguments as in `encode`.
 
-        Args:
-            texts: list of str.
-            max_length: most ids per text, special pieces included.
         Returns:
             list of `Encoding` with `word_starts`.
         """
-        words = [[clean(word) for word in text.split(" ")] for text in texts]
-        encodings = self._encode(words, max_length, is_pretokenized=True)
-        return [
-            Encoding(
-                e.ids,
-                e.type_ids,
-                bool(e.overflowing),
-                [(e.word_to_tokens(word) or [-1])[0] for word in range(len(row))],
-            )
-            for row, e in zip(words, encodings)
-        ]
+        encodings = []
+        texts = [[clean(word) for word in text.split(" ")] for text in texts]
+        for words, e in zip(texts, self._encode(texts, max_length, is_pretokenized=True)):
+            starts = [(e.word_to_tokens(k) or [-1])[0] for k in range(len(words))]
+            encodings.append(Encoding(e.ids, e.type_ids, bool(e.overflowing), starts))
+        return encodings
 
     def _encode(self, texts, max_length, **settings):
         if max_length < 4:
             raise ValueError(
-                "`max_length` must leave room for text between [CLS] and [SEP]: at least 4. "
-                f"Received: {max_length}."
+                f"`max_length` must leave room for text between [CLS] and [SEP], at least 4. Received: {max_length}."
             )
         self._engine.enable_truncation(int(max_length), strategy="longest_first")
         return self._engine.encode_batch(texts, **settings)
@@ -108,21 +94,18 @@ class Tokenizer:
 def read_vocab(path):
     """Reads a `vocab.txt`: one piece a line. Raises ValueError if it is not UTF-8."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: a vocabulary must be UTF-8 text. Received: {error.reason} at byte {error.start}."
         ) from error
-    if lines and not lines[-1]:
-        lines.pop()
-    return [line.rstrip("\r") for line in lines]
+    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
 
 
 def read_tokenizer(folder):
     """Reads tokenizer.json or, without one, vocab.txt, and the switches in tokenizer_config.json.
 
-    Raises:
-        ValueError: naming the file, if it is not BERT's tokenizer.
+    Raises ValueError, naming the file, if it is not BERT's tokenizer.
     """
     path, extra = one_of(folder, "tokenizer.json", "vocab.txt"), folder / "tokenizer_config.json"
     vocab, switches = (read_vocab(path), {}) if path.name == "vocab.txt" else _read_json(path)
@@ -158,12 +141,12 @@ def make_tokenizer(path, vocab, lowercase=None):
     `path` is named in the errors.
     """
     if isinstance(vocab, dict):
-        if sorted(vocab.values()) != list(range(len(vocab))):
+        numbers, vocab = sorted(vocab.values()), sorted(vocab, key=vocab.get)
+        if numbers != list(range(len(vocab))):
             raise ValueError(
                 f"{path}: a vocabulary must number its pieces from 0 without gaps. "
-                f"Received: {len(vocab)} pieces up to number {max(vocab.values())}."
+                f"Received: {len(vocab)} pieces up to number {numbers[-1]}."
             )
-        vocab = sorted(vocab, key=vocab.get)
     if lowercase is None:
         words = [piece for piece in vocab if not re.fullmatch(r"\[.*\]", piece)]
         lowercase = not any(re.search("[A-Z]", word) for word in words)

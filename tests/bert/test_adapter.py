@@ -93,21 +93,3 @@ def test_save_load_and_export(tmp_path):
     again = TaskModel.load(tmp_path / "m")
     np.testing.assert_array_equal(again.model(inputs_of(again)), model.model(inputs_of(model)))
     assert export(model, tmp_path, ("float32",), sequence_length=12)[0]["max_dlogit"] < 1e-4
-
-
-@pytest.mark.parametrize(
-    "call, message",
-    [
-        (
-            lambda: BertConfig(embedding_size=60, adapter="hgt"),
-            "`embedding_size` of an hgt .* multiple of 8.*Received: 60",
-        ),
-        (
-            lambda: BertConfig(embedding_size=64, adapter="cubic"),
-            "`adapter` must .*linear.*mlp.*hgt",
-        ),
-    ],
-)
-def test_errors(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()

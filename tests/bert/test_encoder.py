@@ -66,14 +66,15 @@ def test_cls_only_gives_the_same_logits(pooling):
 
 def test_cls_only_needs_a_head_that_reads_cls_alone():
     for task, pooling in (("classification", "mean"), ("tagging", "cls")):
-        assert not can_be_cls_only(tiny.config(pooling=pooling), task)
+        config = tiny.config(pooling=pooling)
+        assert not can_be_cls_only(config, task)
         with pytest.raises(ValueError, match="needs a head that reads .CLS. alone. Received: task"):
-            build(tiny.config(pooling=pooling), task, 3, cls_only=True)
+            build(config, task, 3, LayerStore(config), cls_only=True)
     with pytest.raises(
         ValueError,
         match="`task` must be one of classification, matching, tagging, mlm. Received: 'x'",
     ):
-        build(tiny.config(), "x", 3)
+        build(config, "x", 3, LayerStore(config))
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "mlm"])

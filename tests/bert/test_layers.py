@@ -46,7 +46,7 @@ def test_position_embedding_by_hand():
 
 
 def test_layer_norm_by_hand():
-    layer = L.LayerNorm()
+    layer = L.LayerNorm(epsilon=1e-12)
     layer.build((None, 2))
     layer.set_weights([np.array([2.0, 3.0]), np.array([10.0, 20.0])])
     # Mean 2, variance 1: (1, 3) -> (-1, 1) -> (2 * -1 + 10, 3 * 1 + 20)

@@ -151,7 +151,7 @@ def test_save_refuses_an_occupied_folder(saved, tmp_path):
 def test_load_names_the_missing_file(saved, tmp_path, name):
     folder = copied(saved[1], tmp_path)
     (folder / name).unlink()
-    with pytest.raises(ValueError, match=f"copy: a saved model must hold {name}. It is missing"):
+    with pytest.raises(ValueError, match=f"copy: the weights must come with {name}. It is missing"):
         TaskModel.load(folder)
 
 
@@ -192,7 +192,7 @@ def edited(folder, **changes):
             "Labels must be two or more different names",
         ),
         (lambda f: edited(f, keras_compress=99), "`keras_compress` must be 1. Received: 99"),
-        (lambda f: edited(f, task="mlm"), "A masked-LM model has no labels"),
+        (lambda f: edited(f, task="mlm"), "a masked-LM model has none. Received"),
         (lambda f: edited(f, task="x"), "`task` must be one of .* Received: 'x'"),
         (
             lambda f: edited(f, config={**tiny.config(pooling="cls").to_dict(), "num_layers": 2}),

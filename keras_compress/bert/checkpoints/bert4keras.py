@@ -4,6 +4,7 @@ Both become {bert4keras layer: [arrays in its order]}, and that becomes this pac
 arrays, never as a model, which could hold code.
 """
 
+from collections import defaultdict
 from pathlib import Path
 
 import h5py
@@ -13,25 +14,19 @@ from keras_compress.bert.checkpoints.names import rows, variables
 from keras_compress.bert.checkpoints.published import Checkpoint, published, read_config
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.tokenizer import Tokenizer, make_tokenizer, read_vocab
-from keras_compress.files import one_of
 
 _ACTIVATIONS = {"gelu_erf": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
-_NEEDED = ("Embedding-", "Transformer-")
-
-
-def layer_names(config):
-    """{bert4keras layer: [names of its weights, in the order of its `get_weights`]}; an ALBERT has one layer for all."""
-    names, albert = {}, config.sharing == "all"
-    for layer, _, theirs in rows(1 if albert else config.num_layers):
-        theirs = theirs.replace("-0-", "-") if albert else theirs
-        names.setdefault(theirs, []).extend(f"{layer}/{variable}" for variable in variables(layer))
-    return names
-
-
-def config_names(folder):
-    """Names that the config beside Google's or bert4keras' weights may have."""
-    albert = sorted(file.name for file in folder.glob("albert_config*.json"))
-    return ("bert_config.json", *albert, "config.json")
+_UNLIKE = ("-Mask", "-Attention-Bias", "-Relative-Position")
+# field of `BertConfig`, bert4keras' layer, its attribute
+_SETTINGS = """
+layer_norm_eps           Embedding-Norm                        epsilon
+max_position_embeddings  Embedding-Position                    input_dim
+type_vocab_size          Embedding-Segment                     input_dim
+vocab_size               Embedding-Token                       input_dim
+intermediate_size        Transformer-0-FeedForward             units
+hidden_size              Transformer-0-MultiHeadSelfAttention  out_dim
+num_heads                Transformer-0-MultiHeadSelfAttention  heads
+"""
 
 
 def recognises(source):
@@ -44,29 +39,23 @@ def read(source, num_labels=0):
 
     Args:
         num_labels: width of the one Dense that is the classifier; 0 or None: there is none to read.
-    Returns:
-        `Checkpoint`.
-    Raises:
-        ValueError: naming the file, if it is something else.
     """
     path = Path(source)
     layers = _read_h5(path)
-    _, config, _ = read_config(path.parent, *config_names(path.parent))
+    _, config, _ = read_config(path.parent)
     return published(config, path.parent, *rename(layers, config, num_labels or None, path))
 
 
 def read_model(model, tokenizer, num_labels):
     """Reads a BERT (or `albert_unshared`) in memory; arguments as in `read` and `from_bert4keras`.
 
-    Raises:
-        ValueError: if the model is not a plain BERT of bert4keras.
+    Raises ValueError if the model is not a plain BERT of bert4keras.
     """
     config = _config(model)
     if hasattr(tokenizer, "_token_dict"):
         tokenizer = make_tokenizer("The tokenizer", tokenizer._token_dict, tokenizer._do_lower_case)
     elif not isinstance(tokenizer, Tokenizer):
-        path = one_of(Path(tokenizer).parent, Path(tokenizer).name)
-        tokenizer = make_tokenizer(path, read_vocab(path))
+        tokenizer = make_tokenizer(tokenizer, read_vocab(tokenizer))
     layers = {layer.name: layer.get_weights() for layer in model.layers}
     return Checkpoint(config, tokenizer, *rename(layers, config, num_labels))
 
@@ -78,31 +67,31 @@ def rename(layers, config, num_labels, source="bert4keras"):
         layers: {bert4keras layer: [arrays]}.
         num_labels: width that the classifier must have; None leaves it out. source: named in the error.
     Returns:
-        ({name: array}, [names of layers left out]).
-    Raises:
-        ValueError: if there are further Dense layers and none can be the classifier.
+        ({name: array}, [names of layers left out]). ValueError if no further Dense, or several, can be the classifier.
     """
-    names, tensors, heads, left_out = layer_names(config), {}, {}, []
+    names, tensors, heads, left_out = defaultdict(list), {}, {}, []
+    albert = config.sharing == "all"  # one layer for all, without a number
+    for ours, _, theirs in rows(1 if albert else config.num_layers):
+        theirs = theirs.replace("-0-", "-") if albert else theirs
+        names[theirs] += [f"{ours}/{variable}" for variable in variables(ours)]
     for layer, arrays in layers.items():
         # dropout's random state is an integer
         arrays = [array for array in arrays if np.issubdtype(array.dtype, np.floating)]
-        if len(arrays) == len(names.get(layer, ())):
-            tensors |= zip(names.get(layer, ()), arrays)
-            continue
-        left_out.append(layer)
         dense = len(arrays) == 2 and arrays[0].shape == (config.hidden_size, *arrays[1].shape)
-        if dense and not layer.startswith(("NSP-", "MLM-")):
+        if len(arrays) == len(names[layer]):
+            tensors |= zip(names[layer], arrays)
+        elif num_labels is not None and dense and not layer.startswith(("NSP-", "MLM-")):
             heads[layer] = arrays
-    if heads and num_labels is not None:
-        widths = {layer: len(bias) for layer, (_, bias) in heads.items()}
-        if list(widths.values()) != [num_labels]:
-            raise ValueError(
-                f"{source}: the model must have one Dense of width {num_labels}, the number of labels, on "
-                f"its hidden states. Received: {widths}. Give its labels, or load with `new_head`."
-            )
-        head, arrays = heads.popitem()
+        else:
+            left_out.append(layer)
+    widths = {layer: len(bias) for layer, (_, bias) in heads.items()}
+    if heads and [*widths.values()] != [num_labels]:
+        raise ValueError(
+            f"{source}: the model must have one Dense of width {num_labels}, the number of labels, on "
+            f"its hidden states. Received: {widths}. Give its labels, or load with `new_head`."
+        )
+    for arrays in heads.values():
         tensors |= zip(("classifier/kernel", "classifier/bias"), arrays)
-        left_out.remove(head)
     return tensors, left_out
 
 
@@ -127,41 +116,32 @@ def _read_h5(path):
 
 def _config(model):
     layers = {layer.name: layer for layer in model.layers}
-    num_layers = sum(name.endswith("-MultiHeadSelfAttention") for name in layers)
-    needed = {name for _, _, name in rows(max(num_layers, 1)) if name.startswith(_NEEDED)}
-    missing = sorted(needed - {"Embedding-Mapping"} - layers.keys())
-    unlike = ("-Mask", "-Attention-Bias", "-Relative-Position")
-    other = [name for name in layers if name.endswith(unlike)]
+    settings = [line.split() for line in _SETTINGS.strip().splitlines()]
+    missing = ["without " + name for _, name, _ in settings if name not in layers]
+    other = ["with " + name for name in layers if name.endswith(_UNLIKE)]
     if missing or other:
         raise ValueError(
-            "The model must be a plain BERT encoder of bert4keras. Received: one "
-            + (f"without {', '.join(missing[:4])}." if missing else f"with {', '.join(other[:4])}.")
-            + " An ALBERT, whose layers share all weights, is read from its checkpoint's folder."
+            f"The model must be a plain BERT encoder of bert4keras. Received: one {(missing + other)[0]}. "
+            "An ALBERT, whose layers share all weights, is read from its checkpoint's folder."
         )
-    token, attention = layers["Embedding-Token"], layers["Transformer-0-MultiHeadSelfAttention"]
-    inner, pooler = layers["Transformer-0-FeedForward"], layers.get("Pooler-Dense")
-    inner_activation = "+".join(f.__name__ for f in inner.activation)
+    fields = {field: getattr(layers[name], attribute) for field, name, attribute in settings}
+    pooler, dropout = layers.get("Pooler-Dense"), layers.get("Embedding-Dropout")
+    activation = "+".join(f.__name__ for f in layers["Transformer-0-FeedForward"].activation)
     pooler_activation = pooler.activation.__name__ if pooler else "tanh"
-    if inner_activation not in _ACTIVATIONS or pooler_activation != "tanh":
+    if activation not in _ACTIVATIONS or pooler_activation != "tanh":
         raise ValueError(
             f"The feed-forward activation must be one of {', '.join(_ACTIVATIONS)}, the pooler's tanh. "
-            f"Received: {inner_activation} and {pooler_activation}."
+            f"Received: {activation} and {pooler_activation}."
         )
-    narrow, dropout = "Embedding-Mapping" in layers, layers.get("Embedding-Dropout")
+    if "Embedding-Mapping" in layers:
+        fields["embedding_size"] = layers["Embedding-Token"].output_dim
+        fields["embedding_norm"] = "embedding"
     averaged = any(type(layer).__name__ == "GlobalAveragePooling1D" for layer in model.layers)
     return BertConfig(
-        vocab_size=token.input_dim,
-        hidden_size=attention.out_dim,
-        num_layers=num_layers,
-        num_heads=attention.heads,
-        intermediate_size=inner.units,
-        max_position_embeddings=layers["Embedding-Position"].input_dim,
-        type_vocab_size=layers["Embedding-Segment"].input_dim,
-        activation=_ACTIVATIONS[inner_activation],
-        layer_norm_eps=layers["Embedding-Norm"].epsilon,
-        attention_dropout=attention.attention_dropout or 0.0,
+        **fields,
+        num_layers=sum(name.endswith("-MultiHeadSelfAttention") for name in layers),
+        activation=_ACTIVATIONS[activation],
+        attention_dropout=layers["Transformer-0-MultiHeadSelfAttention"].attention_dropout or 0.0,
         dropout=dropout.rate if dropout else 0.0,
         pooling="mean" if averaged else "pooler" if pooler else "cls",
-        embedding_size=token.output_dim if narrow else None,
-        embedding_norm="embedding" if narrow else "hidden",
     )

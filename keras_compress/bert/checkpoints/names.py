@@ -1,4 +1,6 @@
-"""Names in published files and in this package: of a layer and of a config's field."""
+"""Names of weights in published files and in this package."""
+
+import re
 
 # here, in Hugging Face's files, in bert4keras; {n} is a layer's number
 LAYERS = """
@@ -14,30 +16,15 @@ layer_{n}_attention_norm    encoder.layer.{n}.attention.output.LayerNorm    Tran
 layer_{n}_intermediate      encoder.layer.{n}.intermediate.dense            Transformer-{n}-FeedForward
 layer_{n}_output            encoder.layer.{n}.output.dense                  Transformer-{n}-FeedForward
 layer_{n}_output_norm       encoder.layer.{n}.output.LayerNorm              Transformer-{n}-FeedForward-Norm
-embedding_projection        -                                               Embedding-Mapping
+embedding_projection        encoder.embedding_hidden_mapping_in             Embedding-Mapping
 pooler                      pooler.dense                                    Pooler-Dense
 mlm_transform               cls.predictions.transform.dense                 MLM-Dense
 mlm_norm                    cls.predictions.transform.LayerNorm             MLM-Norm
 mlm_bias                    cls.predictions                                 MLM-Bias
 classifier                  classifier                                      -
 """
-# in Google's bert_config.json and albert_config.json and in Hugging Face's config.json, in `BertConfig`
-FIELDS = """
-vocab_size                    vocab_size
-hidden_size                   hidden_size
-num_hidden_layers             num_layers
-num_attention_heads           num_heads
-intermediate_size             intermediate_size
-max_position_embeddings       max_position_embeddings
-type_vocab_size               type_vocab_size
-hidden_act                    activation
-hidden_dropout_prob           dropout
-attention_probs_dropout_prob  attention_dropout
-initializer_range             initializer_range
-layer_norm_eps                layer_norm_eps
-embedding_size                embedding_size
-"""
 _VARIABLES = {"embeddings": ("embeddings",), "norm": ("beta", "gamma"), "bias": ("bias",)}
+_PYTORCH = {"weight": ("kernel", "gamma", "embeddings"), "bias": ("bias", "beta")}
 
 
 def rows(num_layers):
@@ -50,3 +37,29 @@ def rows(num_layers):
 def variables(layer):
     """A layer's variables by name here, in bert4keras' order."""
     return _VARIABLES.get(layer.split("_")[-1], ("kernel", "bias"))
+
+
+def rename(names, num_layers, read, renamings=()):
+    """Weights under their names in this package.
+
+    Args:
+        names: of the weights in a file. read: name -> array.
+        renamings: (pattern, replacement), by which the file's names become those of Hugging Face's BERT.
+    Returns:
+        ({"layer/variable": array}, [names left out]). PyTorch keeps dense kernels as (out, in); Keras as (in, out).
+    """
+    layers = {theirs: layer for layer, theirs, _ in rows(num_layers)}
+    tensors, left_out = {}, []
+    for name in names:
+        renamed = name
+        for pattern, replacement in renamings:
+            renamed = re.sub(pattern, replacement, renamed)
+        part, _, kind = renamed.removeprefix("bert.").rpartition(".")
+        layer = layers.get(part, "")
+        known = [v for v in variables(layer) if v in _PYTORCH.get(kind, (kind,))]
+        if layer and known:
+            turned = kind == "weight" and known == ["kernel"]
+            tensors[f"{layer}/{known[0]}"] = read(name).T if turned else read(name)
+        else:
+            left_out.append(name)
+    return tensors, left_out

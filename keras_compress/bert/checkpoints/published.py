@@ -2,11 +2,26 @@
 
 from typing import NamedTuple
 
-from keras_compress.bert.checkpoints.names import FIELDS
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.tokenizer import Tokenizer, read_tokenizer
 from keras_compress.files import one_of, read_json
 
+# in Google's bert_config.json and albert_config.json and in Hugging Face's config.json, in `BertConfig`
+FIELDS = """
+vocab_size                    vocab_size
+hidden_size                   hidden_size
+num_hidden_layers             num_layers
+num_attention_heads           num_heads
+intermediate_size             intermediate_size
+max_position_embeddings       max_position_embeddings
+type_vocab_size               type_vocab_size
+hidden_act                    activation
+hidden_dropout_prob           dropout
+attention_probs_dropout_prob  attention_dropout
+initializer_range             initializer_range
+layer_norm_eps                layer_norm_eps
+embedding_size                embedding_size
+"""
 _FIELDS = dict(line.split() for line in FIELDS.strip().splitlines())
 _SIZES = list(_FIELDS)[:5]  # a config must name these
 _GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
@@ -44,13 +59,14 @@ def published(config, folder, tensors, left_out, task=None, labels=None):
 def read_config(folder, *names):
     """The first of these files that a folder holds, as (its path, `BertConfig`, all its values).
 
+    Without names, those of the config beside Google's or bert4keras' weights. Raises ValueError, naming the file, if it
+    does not describe a BERT encoder.
+
     "gelu" is the erf form here, as in Hugging Face's code and bert4keras. For a model that was trained with the tanh
     form write "gelu_new" for `hidden_act`.
-
-    Raises:
-        ValueError: naming the file, if it does not describe a BERT encoder.
     """
-    path = one_of(folder, *names)
+    albert = sorted(file.name for file in folder.glob("albert_config*.json"))
+    path = one_of(folder, *(names or ("bert_config.json", *albert, "config.json")))
     values = read_json(path)
     for name, (needed, rule) in _NEEDED.items():
         if values.get(name, needed) != needed:

@@ -298,10 +298,6 @@ def test_an_unshared_albert_of_bert4keras_in_memory(google_albert):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (
-            lambda f: (f / "vocab.txt").rename(f / "30k-clean.vocab"),
-            "must be WordPiece, a vocab.txt. Received: Sentence",
-        ),
         (lambda f: (f / "vocab.txt").unlink(), "must come with tokenizer.json or vocab.txt"),
         (
             lambda f: (f / "albert_config.json").write_text(
@@ -349,7 +345,7 @@ def probabilities_alike(model, reference):
 def test_bert4keras_model_in_memory(google, classifier):
     from bert4keras.tokenizers import Tokenizer as TheirTokenizer
 
-    with pytest.raises(ValueError, match="must come with nowhere.txt"):
+    with pytest.raises(FileNotFoundError, match="nowhere.txt"):
         weights.from_bert4keras(classifier, google / "nowhere.txt", **TASK)
     for tokenizer in (
         google / "vocab.txt",
@@ -396,7 +392,7 @@ def test_the_masked_lm_head_equals_bert4keras(google):
 
 def test_other_bert4keras_models_are_refused(google):
     with pytest.raises(
-        ValueError, match="plain BERT encoder of bert4keras. Received: one without Embedding-Norm, "
+        ValueError, match="plain BERT encoder of bert4keras. Received: one without Embedding-Norm. "
     ):
         weights.from_bert4keras(tiny.shared().model, tiny.tokenizer(), **TASK)
     with pytest.raises(
