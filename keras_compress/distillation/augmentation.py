@@ -28,6 +28,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save
 from tqdm import tqdm
 
 from keras_compress.backend import tf
@@ -76,13 +77,13 @@ class Candidates:
             self._vector = lambda word, ids: table[list(ids)].mean(axis=0)
         else:
             self._vector = lambda word, ids: vectors.get(word)
-        self._words, rows = list(vectors), np.stack([*vectors.values()])
-        self._rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        self.words, rows = list(vectors), np.stack([*vectors.values()])
+        self.rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         self.nearest = functools.cache(self.nearest)
 
-    def __call__(self, texts, tagged=False):
-        """For each text its words' [(first, last + 1, [candidates])], where there are any; `tagged`: see `spans_of`."""
-        spans = [spans_of(text, tagged) for text in texts]
+    def __call__(self, texts):
+        """For each text its words' [(first, last + 1, [candidates])], where there are any."""
+        spans = [spans_of(text) for text in texts]
         words = [" ".join(text[a:b] for a, b in row) for text, row in zip(texts, spans)]
         encodings = self.tokenizer.encode_words(words, self.max_length)
         slots, to_mask = [], []
@@ -121,16 +122,16 @@ class Candidates:
         vector = self._vector(word, ids)
         if vector is None:
             return []
-        order = np.argsort(-(self._rows @ vector), kind="stable")[: self.number + 1]
-        near = [self._words[row] for row in order if self._words[row] != word]
+        order = np.argsort(-(self.rows @ vector), kind="stable")[: self.number + 1]
+        near = [self.words[row] for row in order if self.words[row] != word]
         return list(filter(str.isalpha, near))[: self.number]
 
 
-def spans_of(text, tagged=False):
-    """[(first, last + 1)] of a text's words; "don't" is one, and never changes. `tagged`: words end at spaces alone."""
+def spans_of(text):
+    """[(first, last + 1)] of a text's words; "don't" is one, and never changes."""
     spaced = "+" if re.search(f"[{CHINESE}] [{CHINESE}]", text) else ""
     word = rf"{LETTERS}(?:['’]{LETTERS})*|[{CHINESE}]{spaced}|\d+|\S"
-    return [match.span() for match in re.finditer("[^ ]+" if tagged else word, text)]
+    return [match.span() for match in re.finditer(word, text)]
 
 
 def change(text, candidates, random, chance=0.4):
@@ -144,14 +145,14 @@ def change(text, candidates, random, chance=0.4):
     return "".join(parts) + text[end:]
 
 
-def augment(texts, candidates, *, copies=20, chance=0.4, seed=0, first=0, tagged=False):
+def augment(texts, candidates, *, copies=20, chance=0.4, seed=0, first=0):
     """Changed copies of each text, text after text.
 
     Args:
         texts: list of str, or of (str, str).
         candidates: `Candidates`. copies: N_a per text; those that came out equal are dropped. chance: p_t.
         seed: every text's copies are a stateless function of it and of the text's position.
-        first: go on from this text. tagged: see `spans_of`.
+        first: go on from this text.
     Yields:
         list of changed texts (the text itself is not among them).
     """
@@ -159,7 +160,7 @@ def augment(texts, candidates, *, copies=20, chance=0.4, seed=0, first=0, tagged
     for begin in range(first - first % TEXTS_AT_ONCE, len(texts), TEXTS_AT_ONCE):
         group = texts[begin : begin + TEXTS_AT_ONCE]
         fields = [(text,) if isinstance(text, str) else tuple(text) for text in group]
-        slots = iter(candidates([*chain(*fields)], tagged))
+        slots = iter(candidates([*chain(*fields)]))
         for index, row in enumerate(fields, start=begin):
             here, random = [next(slots) for _ in row], np.random.default_rng([seed, index])
             if index < first:
@@ -185,12 +186,10 @@ def augmented(dataset, mlm, *, copies=20, vectors=None, folder=None, **settings)
     if isinstance(vectors, str):
         vectors = read_vectors(vectors)
     candidates, train, made = Candidates(mlm, vectors=vectors), dataset.train, []
-    said = [dataset.summary()["sha256"], copies, sorted(settings.items()), list(vectors or ())]
-    made_from = hashlib.sha256(repr(said).encode())
-    for array in (*mlm.weights().values(), *(vectors or {}).values()):
-        made_from.update(np.ascontiguousarray(array).tobytes())
-    path = os.devnull
+    path, settings["copies"] = os.devnull, copies
     if folder:
+        said = repr([dataset.summary()["sha256"], sorted(settings.items()), list(vectors or ())])
+        made_from = hashlib.sha256(said.encode() + save(mlm.weights()) + candidates.rows.tobytes())
         path = Path(folder, f"{made_from.hexdigest()[:16]}.jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -198,8 +197,7 @@ def augmented(dataset, mlm, *, copies=20, vectors=None, folder=None, **settings)
         whole = content[: content.rfind(b"\n") + 1]  # a stop may have cut the last line off
         os.truncate(path, len(whole))
         made = [json.loads(line) for line in whole.splitlines()]
-    settings |= {"copies": copies, "first": len(made), "tagged": dataset.task == "tagging"}
-    more = augment(train.texts, candidates, **settings)
+    more = augment(train.texts, candidates, first=len(made), **settings)
     told = {"total": len(train.texts), "initial": len(made), "desc": "augment", "unit": "text"}
     with open(path, "a", encoding="utf-8") as file:
         for new in tqdm(more, disable=None, **told):
@@ -220,19 +218,12 @@ def read_vectors(path):
     Returns:
         {word: float32 (width,)}.
     Raises:
-        ValueError: naming file and line, if it is missing or malformed.
+        ValueError: naming file and line, if it is malformed.
     """
     vectors, width = {}, None
     number = r" -?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
     row = re.compile(rf"([^\udc80-\udcff]+?)((?:{number})+)\s*")  # words of GloVe hold spaces
-    try:
-        file = open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-    except OSError as error:
-        raise ValueError(
-            f"{path}: word vectors must be a text file ({error.strerror}). Give the path of one, such as "
-            "glove.6B.300d.txt, or leave `vectors` out."
-        ) from error
-    with file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
         for place, line in enumerate(file, 1):
             if not line.strip() or (place == 1 and re.fullmatch(r"\d+ \d+\s*", line)):
                 continue  # word2vec's header: rows and width

@@ -21,7 +21,6 @@ from keras_compress.backend import tf
 from keras_compress.datasets.dataset import batch_order
 
 log = logging.getLogger(__name__)
-READ_BYTES_PER_S = 500e6  # a slow disk; below it, reading costs more than it saves
 
 
 def cache_outputs(model, dataset, tokenizer, order_by, training, seed, num_steps):
@@ -43,46 +42,41 @@ def cache_outputs(model, dataset, tokenizer, order_by, training, seed, num_steps
     shapes = {name: output.shape for name, output in model.output.items()}
 
     def blocks(length):
-        """The shape of each output of a text of so many pieces."""
-        return [
-            tuple(length if size is None else size for size in shape[1:])
-            for shape in shapes.values()
-        ]
+        """{name: shape} of the outputs of a text of so many pieces."""
+        return {
+            name: tuple(length if size is None else size for size in shape[1:])
+            for name, shape in shapes.items()
+        }
 
-    numbers = [sum(map(math.prod, blocks(length))) for length in lengths]
-    starts = np.concatenate([[0], np.cumsum(numbers)])
-    num_bytes = 4 * int(starts[-1])
-    folder = _new_folder(training.folder, num_bytes)
+    def parts(rows):
+        """Where the outputs of a batch of texts lie: (name, place in the padded batch, place in the file)."""
+        for number, row in enumerate(rows):
+            start = starts[row]
+            for name, block in blocks(lengths[row]).items():
+                end = start + math.prod(block)
+                yield name, (number, *map(slice, block)), slice(start, end)
+                start = end
+
+    sizes = [sum(map(math.prod, blocks(length).values())) for length in lengths]
+    starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    folder = _new_folder(training.folder, 4 * starts[-1])
     file = np.lib.format.open_memmap(folder / "outputs.npy", "w+", np.float32, (starts[-1],))
     run = tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)
     begin = time.perf_counter()
     texts = dataset.batches("train", tokenizer, training.batch_size, training.max_length, 0)
     for rows, (inputs, _) in zip(batch_order(lengths, training.batch_size, 0), texts):
-        outputs = run(inputs)
-        values = [outputs[name].numpy() for name in shapes]
-        for place, row in enumerate(rows):
-            pairs = zip(values, blocks(lengths[row]))
-            real = [value[place][tuple(map(slice, block))].ravel() for value, block in pairs]
-            file[starts[row] : starts[row + 1]] = np.concatenate(real)
-    seconds = time.perf_counter() - begin
-    told = len(lengths), seconds, num_bytes / 1e6, ", ".join(shapes)
-    log.info("teacher: %d texts once, %.1f s, %.1f MB on disk (%s)", *told)
-    if num_steps <= per_epoch or num_bytes / READ_BYTES_PER_S > seconds:
-        log.warning(
-            "warning: caching does not pay here: %d updates read each text %.1f times, and an epoch's "
-            "reading may take longer than the teacher's %.1f s",
-            num_steps,
-            num_steps / per_epoch,
-            seconds,
-        )
-
-    def padded(row, longest):
-        flat, values = file[starts[row] : starts[row + 1]], []
-        for real, whole in zip(blocks(lengths[row]), blocks(longest)):
-            values.append(np.zeros(whole, np.float32))
-            values[-1][tuple(map(slice, real))] = flat[: math.prod(real)].reshape(real)
-            flat = flat[math.prod(real) :]
-        return values
+        outputs = {name: value.numpy() for name, value in run(inputs).items()}
+        for name, inside, span in parts(rows):
+            file[span] = outputs[name][inside].ravel()
+    log.info(
+        "teacher: %d texts once, %.1f s, %.1f MB on disk (%s)",
+        len(lengths),
+        time.perf_counter() - begin,
+        4e-6 * starts[-1],
+        ", ".join(shapes),
+    )
+    if num_steps <= per_epoch:
+        log.warning("warning: caching does not pay here: no text is read twice")
 
     @functools.lru_cache(1)
     def order(epoch):
@@ -93,8 +87,13 @@ def cache_outputs(model, dataset, tokenizer, order_by, training, seed, num_steps
             for number in range(first, last):
                 rows = order(number // per_epoch)[number % per_epoch]
                 longest = min(-(-int(lengths[rows].max()) // 4) * 4, training.max_length)
-                values = zip(*(padded(row, longest) for row in rows))
-                yield dict(zip(shapes, map(np.stack, values)))
+                outputs = {
+                    name: np.zeros((len(rows), *block), np.float32)
+                    for name, block in blocks(longest).items()
+                }
+                for name, inside, span in parts(rows):
+                    outputs[name][inside].flat = file[span]
+                yield outputs
 
         signature = {name: tf.TensorSpec(shape, tf.float32) for name, shape in shapes.items()}
         whole = tf.data.Dataset.from_generator(generate, output_signature=signature)
