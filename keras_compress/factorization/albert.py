@@ -107,8 +107,8 @@ def compress(
         `TaskModel`; its history tells the relative error of the matrix.
     """
     narrows, shares = embedding_size is not None, sharing != "none"
-    of_table, of_layers = row_weights != "counts", (num_groups, how) != (1, "mean")
-    if not (narrows or shares) or of_table > narrows or of_layers > shares:
+    belongs = (narrows or row_weights == "counts") and (shares or (num_groups, how) == (1, "mean"))
+    if not belongs or not (narrows or shares):
         raise ValueError(
             "`embedding_size` or `sharing` must be given; `row_weights` belongs to the first, `num_groups` "
             f"and `how` to the second. Received: {embedding_size}, {sharing}, {row_weights}, {num_groups} "
