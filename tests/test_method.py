@@ -8,6 +8,7 @@ import pytest
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.method import (
     FAMILIES,
+    BelowOne,
     Count,
     Positive,
     check,

@@ -29,9 +29,16 @@ def named_outputs(task_model, names):
     tensors = {}
     for name in names:
         kind, *places = name.split("/")
-        tensors[name] = outputs.output[kind]
-        for place in places:
-            tensors[name] = tensors[name][:, 0] if place == "cls" else tensors[name][int(place)]
+        output = outputs.output[kind]
+        if isinstance(output, list):
+            number = int(places.pop(0)) if places else len(output)
+            if not 0 <= number < len(output):
+                raise ValueError(
+                    f"`{kind}` must be read with a number, 0 to {len(output) - 1} in this model, such as "
+                    f'S["{kind}", 0]. Received: {name!r}.'
+                )
+            output = output[number]
+        tensors[name] = output[:, 0] if places == ["cls"] else output
     return keras.Model(outputs.input, tensors)
 
 
@@ -42,6 +49,10 @@ class Outputs(dict):
         return super().__getitem__(key if isinstance(key, str) else "/".join(map(str, key)))
 
 
+class LossError(ValueError):
+    """A loss reads what there is not, or gives no scalar."""
+
+
 class _Symbols(Outputs):
     """Symbols in place of outputs, each made when it is first read."""
 
@@ -50,7 +61,10 @@ class _Symbols(Outputs):
         self.task_model, self.outputs = task_model, outputs
 
     def __missing__(self, name):
-        shape = self.outputs(self.task_model, [name]).output[name].shape
+        try:
+            shape = self.outputs(self.task_model, [name]).output[name].shape
+        except ValueError as error:
+            raise LossError(*error.args) from error
         return self.setdefault(name, tf.compat.v1.placeholder(tf.float32, shape))
 
 
@@ -71,11 +85,18 @@ def outputs_read(losses, teacher, student, outputs=named_outputs):
         labels = tf.compat.v1.placeholder(tf.int32, (None, None) if of_tokens else (None,))
         mask = tf.compat.v1.placeholder(tf.int32, (None, None))
         for loss in losses:
-            loss(T, S, labels, mask)
+            value = loss(T, S, labels, mask)
+            if value.shape.rank:
+                raise LossError(
+                    f"A loss must give a scalar. Received: {loss.__name__} of shape {value.shape}. Take "
+                    "`masked_mean(values, labels >= 0)` of training/losses.py."
+                )
 
     try:
         run.get_concrete_function()
-    except (ValueError, IndexError) as error:  # other shapes, no such output, no such layer
+    except LossError:
+        raise
+    except ValueError as error:  # other shapes
         problem = error
     shapes = [symbol.shape for symbol in (*T.values(), *S.values())]
     of_tokens |= any(len(shape) > 2 for shape in shapes)

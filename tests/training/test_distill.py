@@ -150,7 +150,7 @@ def test_with_other_pieces_whole_texts_can_be_compared_and_tokens_cannot():
         (
             lambda: still(num_layers=1),
             "cls",
-            "Received: list index out of range. Take a student of",
+            "`hidden_states` must be read with a number, 0 to 1 in this model.*Received: 'hidden_states/2",
         ),
         (bilstm, "attention", "Outputs must be among .*Received: attention_scores"),
     ],
@@ -158,6 +158,22 @@ def test_with_other_pieces_whole_texts_can_be_compared_and_tokens_cannot():
 def test_outputs_that_cannot_be_compared_are_refused(student, name, message):
     with pytest.raises(ValueError, match=message):
         read(tiny.shared(), student(), name)
+
+
+@pytest.mark.parametrize(
+    "loss, message",
+    [
+        (lambda T, S, labels, mask: S["logit"][0, 0], "^Outputs must be among .*Received: logit"),
+        (
+            lambda T, S, labels, mask: S["hidden_states"],
+            "^`hidden_states` must be read with a number",
+        ),
+        (lambda T, S, labels, mask: S["logits"][:, 0], "^A loss must give a scalar.*masked_mean"),
+    ],
+)
+def test_a_wrong_loss_is_told_what_is_wrong(loss, message):
+    with pytest.raises(ValueError, match=message):
+        D.outputs_read([loss], still(), still())
 
 
 def test_a_student_that_quantises_or_reads_less_than_the_texts_is_refused():
