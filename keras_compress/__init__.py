@@ -9,7 +9,8 @@ import os
 import sys
 
 if "tensorflow" not in sys.modules:  # else backend.py says what to do
-    os.environ.update(TF_USE_LEGACY_KERAS="1", TF_KERAS="1")
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ["TF_KERAS"] = "1"  # bert4keras reads this one
 
 __version__ = "0.1.0"
 _PUBLIC = {  # name: (module, name there), imported at its first use

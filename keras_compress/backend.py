@@ -1,7 +1,7 @@
 """The one place where TensorFlow and Keras are imported, so that the Keras version is chosen once.
 
 TF-MOT and bert4keras need Keras 2 (tf-keras). Two environment variables select it and must be set
-before TensorFlow is first imported; this module sets them. Everywhere else:
+before TensorFlow is first imported; the package sets them when it is imported. Everywhere else:
 
     from keras_compress.backend import keras, tf
 """
@@ -15,8 +15,6 @@ if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") != "1":
         "TensorFlow was imported before keras_compress, so Keras 3 may already be in use. "
         "Import keras_compress.backend first, or set TF_USE_LEGACY_KERAS=1 and TF_KERAS=1 before Python starts."
     )
-os.environ["TF_USE_LEGACY_KERAS"] = "1"
-os.environ["TF_KERAS"] = "1"  # bert4keras reads this one
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 

@@ -7,9 +7,8 @@ that gives back a smaller `TaskModel` and never changes its input. It lives in a
     @compression()
     def compress(task_model, dataset, *, seed=0, training=Training(), num_layers: Count = 3):
 
-A decorated function of another name is a method of that name (`finetune`, `masked_lm`).
-Settings are declared once, as annotations of the keyword arguments; Python, TOML and the command
-line meet the same declaration and get the same message.
+A decorated function of another name is a method of that name (`finetune`, `masked_lm`). What it
+annotates are its settings; Python, TOML and the command line get the same message about them.
 """
 
 import ast
@@ -18,12 +17,11 @@ import copy
 import dataclasses
 import functools
 import importlib
-import inspect
 import typing
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 FAMILIES = ("replacement", "distillation", "factorization", "quantization", "pruning")
 ROOMS = ("training", "pretraining", *FAMILIES)
@@ -36,7 +34,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
-_STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 _entry = contextvars.ContextVar("history entry of the method at work", default=None)
 
 
@@ -71,51 +69,46 @@ def compression(*, data="labelled", trained_head=True, bert=False, trains=True, 
     Args:
         data, trained_head, bert, trains, seeded: see `Declaration`; `seeded`: by default as `trains`.
     """
+    seeded = trains if seeded is None else seeded
 
     def decorate(function):
-        parameters = inspect.signature(function).parameters
+        name, defaults = function.__name__, function.__kwdefaults__
+        if name == "compress":
+            name = function.__module__.rpartition(".")[2]
         hints = typing.get_type_hints(function, include_extras=True)
-        settings = {
-            name: p.default
-            for name, p in parameters.items()
-            if p.kind is p.KEYWORD_ONLY and name not in ("seed", "training")
-        }
+        settings = {setting: defaults[setting] for setting in hints}
         models = {
-            name: _model_task(hints.get(name)) for name in settings if _model_type(hints.get(name))
+            setting: "mlm" if "mlm" in typing.get_args(hints[setting]) else None
+            for setting, hint in typing.get_type_hints(function).items()
+            if any(hasattr(kind, "from_source") for kind in typing.get_args(hint))
         }
-        name = (
-            function.__module__.rpartition(".")[2]
-            if function.__name__ == "compress"
-            else function.__name__
-        )
-        random = trains if seeded is None else seeded
-        declared = Declaration(name, data, trained_head, bert, trains, random, settings, models)
+        declared = Declaration(name, data, trained_head, bert, trains, seeded, settings, models)
 
         def check_settings(given):
+            if given.get("student") is not None and "layers" in given:
+                raise ValueError(
+                    "Either `layers` or `student` says what the student starts from. Received: both. "
+                    "Leave one out."
+                )
             return check(function, {**settings, **given}, f"See `methods {name}`.")
 
         @functools.wraps(function)
-        def method(
-            task_model, dataset, *, seed=0, training=parameters["training"].default, **given
-        ):
+        def method(task_model, dataset, *, seed=0, training=defaults["training"], **given):
             values = check_settings(given)
             check_input(declared, task_model, dataset, training)
             for setting, task in models.items():
                 if isinstance(values[setting], str):
-                    wanted = ("mlm", ()) if task == "mlm" else (task_model.task, task_model.labels)
-                    from_source = _model_type(hints[setting]).from_source
-                    values[setting] = from_source(values[setting], *wanted, seed=seed)
-            entry = {"method": name, "seed": seed, **{k: _plain(v) for k, v in values.items()}}
+                    wanted = (task, ()) if task else (task_model.task, task_model.labels)
+                    values[setting] = task_model.from_source(values[setting], *wanted, seed=seed)
+            told = {key: getattr(value, "history", value) for key, value in values.items()}
+            entry = {"method": name, "seed": seed, **told}
             if trains:
                 entry["training"] = training.settings()
-            token = _entry.set(entry)
-            try:
-                with training.scope():
-                    result = function(
-                        copy.copy(task_model), dataset, seed=seed, training=training, **values
-                    )
-            finally:
-                _entry.reset(token)
+            context = contextvars.copy_context()
+            context.run(_entry.set, entry)
+            values |= {"seed": seed, "training": training}
+            with training.scope():
+                result = context.run(function, copy.copy(task_model), dataset, **values)
             result.model.trainable = True
             result.history = [*result.history, entry]
             return result
@@ -128,8 +121,7 @@ def compression(*, data="labelled", trained_head=True, bert=False, trains=True, 
 
 def note(**facts):
     """Adds facts to the history entry of the method at work, such as the layers that it chose."""
-    if _entry.get() is not None:
-        _entry.get().update(facts)
+    (entry_at_work() or {}).update(facts)
 
 
 def entry_at_work():
@@ -141,71 +133,46 @@ def check(declaration, values, way_out=""):
     """Checks values by the annotations of a function or a dataclass, strictly: True is no number.
 
     Args:
-        declaration: function (its keyword-only arguments) or dataclass (its fields).
+        declaration: function or dataclass; what it annotates are the settings.
         values: {name: value}. Tuples count as lists, paths as text. way_out: last sentence of the message.
     Returns:
         dict of the checked values.
     Raises:
         ValueError: naming the first setting that breaks its declaration, the rule and the value.
     """
-    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
-    plain |= {name: str(v) for name, v in values.items() if isinstance(v, Path)}
-    model = _declared_model(declaration)
-    try:
-        return dict(model(**plain))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        setting = first["loc"][0]
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(model.model_fields)
+    kinds, checked = _kinds(declaration), {}
+    for name, value in values.items():
+        if name not in kinds:
             raise ValueError(
-                f"Settings must be among {known}. Received: {setting}. {way_out}".strip()
+                f"Settings must be among {', '.join(kinds)}. Received: {name}. {way_out}".strip()
+            )
+        value = list(value) if isinstance(value, tuple) else value
+        value = str(value) if isinstance(value, Path) else value
+        try:
+            checked[name] = kinds[name].validate_python(value)
+        except ValidationError as error:
+            raise ValueError(
+                f"`{name}` must be {rule_of(error)}. Received: {value!r:.200}. {way_out}".strip()
             ) from None
-        rules = [e["msg"] for e in error.errors(include_url=False) if e["loc"][0] == setting]
-        rule = " or ".join(dict.fromkeys(rule.removeprefix("Input should be ") for rule in rules))
-        raise ValueError(
-            f"`{setting}` must be {rule}. Received: {values[setting]!r:.200}. {way_out}".strip()
-        ) from None
+    return checked
+
+
+def rule_of(error):
+    """The rule that pydantic found broken, in words that go on after "must be"."""
+    rules = [each["msg"].removeprefix("Input should be ") for each in error.errors()]
+    return " or ".join(dict.fromkeys(rules))
 
 
 def check_fields(instance):
     """Checks the fields of a dataclass by their annotations; for `__post_init__`."""
-    check(type(instance), {f.name: getattr(instance, f.name) for f in dataclasses.fields(instance)})
+    check(type(instance), vars(instance))
 
 
 @functools.cache
-def _declared_model(declaration):
+def _kinds(declaration):
+    """{name: what checks a value} of the annotated settings."""
     hints = typing.get_type_hints(declaration, include_extras=True)
-    if dataclasses.is_dataclass(declaration):
-        names = [field.name for field in dataclasses.fields(declaration)]
-    else:
-        parameters = inspect.signature(declaration).parameters.values()
-        names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-        names = [name for name in names if name not in ("seed", "training")]
-    fields = {name: (hints.get(name, typing.Any), ...) for name in names}
-    return create_model(declaration.__name__, __config__=_STRICT, **fields)
-
-
-def _parts(hint):
-    """The types that an annotation is made of."""
-    return [hint, *(part for inner in typing.get_args(hint) for part in _parts(inner))]
-
-
-def _model_type(hint):
-    return next((part for part in _parts(hint) if hasattr(part, "from_source")), None)
-
-
-def _model_task(hint):
-    return next((part for part in _parts(hint) if part == "mlm"), None)
-
-
-def _plain(value):
-    """A setting as JSON has it: a model as its history."""
-    if hasattr(value, "history"):
-        return value.history
-    return (
-        value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(value)
-    )
+    return {name: TypeAdapter(hint, config=_STRICT) for name, hint in hints.items()}
 
 
 def check_input(declared, task_model, dataset, training):
@@ -268,9 +235,7 @@ def untrained(task_model):
     for entry in task_model.history:
         if "new" in entry:
             new = entry["new"]
-        elif (
-            "training" in entry and entry.get("num_answers") != 0
-        ):  # a TinyBERT may learn no answers
+        elif "training" in entry and entry.get("num_answers") != 0:  # TinyBERT may learn none
             new = ()
     return [name for name in new if name.startswith(("classifier/", "mlm_"))]
 
@@ -307,29 +272,25 @@ def method(name):
     known = _listed()
     if name not in known:
         raise ValueError(f"`method` must be one of {', '.join(known)}. Received: {name!r}.")
-    room, path, function, _ = known[name]
-    return getattr(importlib.import_module(f"keras_compress.{room}.{path.stem}"), function)
+    room, file, function, _ = known[name]
+    return getattr(importlib.import_module(f"keras_compress.{room}.{file}"), function)
 
 
 def _listed():
-    """{name: (room, path, function, first docstring line)}."""
-    methods = {}
+    """{name: (room, file, function, first docstring line)} of all functions under `@compression`."""
+    listed = {}
     for room in ROOMS:
         for folder in importlib.import_module(f"keras_compress.{room}").__path__:
             for path in sorted(Path(folder).glob("*.py")):
-                for name, function, about in _methods_of(path, path.stat().st_mtime_ns):
-                    methods[name] = room, path, function, about
-    return methods
+                tree = ast.parse(path.read_text(encoding="utf-8"))
+                for node in filter(_is_method, tree.body):
+                    main = node.name == "compress"
+                    about = ast.get_docstring(tree if main else node).partition("\n")[0]
+                    name = path.stem if main else node.name
+                    listed[name] = room, path.stem, node.name, about
+    return listed
 
 
-@functools.cache
-def _methods_of(path, changed):
-    """[(name, function, first docstring line)] of the methods in a file as it is since `changed`."""
-    tree, methods = ast.parse(path.read_text(encoding="utf-8")), []
-    for node in tree.body:
-        decorators = getattr(node, "decorator_list", ())
-        if any(getattr(getattr(d, "func", d), "id", "") == "compression" for d in decorators):
-            main = node.name == "compress"
-            about = (ast.get_docstring(tree if main else node) or "").split("\n")[0]
-            methods.append((path.stem if main else node.name, node.name, about))
-    return methods
+def _is_method(node):
+    decorators = getattr(node, "decorator_list", ())
+    return any(ast.unparse(each).startswith("compression(") for each in decorators)

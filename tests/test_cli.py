@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import Annotated
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from keras_compress import cli
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.cli import main
 from keras_compress.experiment.experiment import run
+from keras_compress.training.checkpoints import Saver
 from tests import samples
 from tests.bert import tiny
 
@@ -119,9 +119,11 @@ def test_help_tells_every_option_and_default(verb, capsys):
         ["run", "--seed", "-1"],
         ["benchmark", "a.tflite", "--runs", "0"],
         ["run", "--seed", "x"],
+        ["run", "--seeds", "0,x"],
         ["data", "burn"],
         ["benchmark"],
         ["train", "--from", "a", "--out", "b", "--strategy", "all"],
+        ["train", "--from", "a", "--out", "b", "--patience", "2", "--evaluations", "0"],
     ],
 )
 def test_wrong_usage_is_exit_2(arguments, capsys):
@@ -326,26 +328,36 @@ def test_a_stopped_command_goes_on_and_is_not_mixed_with_another(call, tmp_path,
         "{}/classification",
         "--set",
         "num_layers=1",
+        "--epochs",
+        "200",
+        "--max-length",
+        "16",
+        "--evaluations",
+        "0",
         "--out",
         slash,
-        *FAST,
     ]
+
+    def save_and_die(self, save=Saver.save):
+        save(self)
+        raise KeyboardInterrupt
+
+    def left():
+        return {path.name for path in tmp_path.iterdir()}
+
     with monkeypatch.context() as patch:
-
-        def die(*_, **__):
-            raise KeyboardInterrupt
-
-        patch.setattr("keras_compress.training.loop._write_summary", die)
+        patch.setattr(Saver, "save", save_and_die)
         assert call(*command)[0] == 1
-    assert (tmp_path / "small.checkpoints" / "asked.json").is_file()
-    for other in (["--seed", "1"], ["--new-head"]):
-        status, _, err = call(*command, *other)
-        assert (
-            status == 1
-            and "holds the checkpoints of another command" in err
-            and not (tmp_path / "small").exists()
-        )
-    assert call(*command)[0] == 0 and not (tmp_path / "small.checkpoints").exists()
+        mine = left()
+        for other in (["--seed", "1"], ["--new-head"], ["--pooling", "cls"]):
+            more, before = [*other, *(["--new-head"] if "--pooling" in other else [])], left()
+            status, _, err = call(*command, *more)
+            assert status == 1 and "resumed" not in err and len(left()) == len(before) + 1
+    others = left() - mine
+    command[-1] = slash[:-1]
+    status, _, err = call(*command)
+    assert status == 0 and f"{mine.pop()}/finetune/ckpt-200" in err
+    assert left() == {"small", *others}
 
 
 def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
@@ -392,10 +404,10 @@ def test_data_and_methods(call):
 
 
 def test_download_is_called_and_needs_a_name(call, monkeypatch):
+    status, out, err = call("data", "download")
+    assert status == 1 and out == "" and "one of sst2, mrpc, tnews. Received: None" in err
     monkeypatch.setattr("keras_compress.datasets.download.download", lambda name: f"there/{name}")
     assert call("data", "download", "sst2")[:2] == (0, "Saved: there/sst2\n")
-    status, out, err = call("data", "download")
-    assert status == 1 and out == "" and "needs a name. Choose sst2, mrpc or tnews" in err
 
 
 def test_run_prints_the_headline(call, monkeypatch, tmp_path):
@@ -404,11 +416,24 @@ def test_run_prints_the_headline(call, monkeypatch, tmp_path):
     monkeypatch.setattr(
         "keras_compress.experiment.experiment.run", lambda **k: seen.update(k) or (tmp_path, report)
     )
-    status, out, _ = call("run", "--quick", "--length", "12", "--from", "x", "--new-head")
+    given = [
+        "--quick",
+        "--length",
+        "12",
+        "--from",
+        "x",
+        "--new-head",
+        "--seeds",
+        "0,3",
+        "--only",
+        "a,b",
+    ]
+    status, out, _ = call("run", *given)
     assert status == 0 and out.splitlines()[-1] == f"Report: {tmp_path / 'report.html'}"
     assert (
         seen["recipe"] == "theseus" and seen["quick"] and seen["new_head"] and seen["length"] == 12
     )
+    assert (seen["seeds"], seen["only"], seen["out"]) == ([0, 3], ["a", "b"], None)
     assert set(seen) == set(inspect.signature(run).parameters)
     assert json.loads(call("run", "--json", "--resume")[1]) == {
         "folder": str(tmp_path),
@@ -418,24 +443,17 @@ def test_run_prints_the_headline(call, monkeypatch, tmp_path):
 
 def test_interrupts_bugs_and_memory(call, monkeypatch):
     def fail(error):
-        def methods(method: Annotated[str | None, ""] = None):
+        def methods():
             """Fail."""
             raise error
 
-        def run():
-            """Fail."""
-            raise error
-
-        monkeypatch.setattr(cli, "VERBS", (methods, run))
+        monkeypatch.setattr(cli, "VERBS", (methods,))
 
     from keras_compress.backend import tf
 
     fail(KeyboardInterrupt())
-    assert call("methods") == (1, "", "stopped\n") and call("run") == (
-        1,
-        "",
-        "stopped; `run --resume` goes on\n",
-    )
+    status, out, err = call("methods")
+    assert (status, out) == (1, "") and err.startswith("stopped. `run --resume` goes on; ")
     fail(
         tf.errors.ResourceExhaustedError(
             None, None, "{{function_node x}} a/ckpt-2; No space left on device"
@@ -682,7 +700,6 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
         (("benchmark", "none.tflite"), "none.tflite"),
         (("benchmark", "{}/exported/vocab.txt"), "must be a TFLite file"),
         (("run", "--resume", "--overwrite"), "Either `--resume` or `--overwrite`"),
-        (("run", "--seeds", "0,x"), "numbers separated by commas. Received: '0,x'"),
         (
             ("serve", "{}/classification"),
             "must hold classifiers as .tflite files with metadata. Received: .*/class",

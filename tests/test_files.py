@@ -6,7 +6,7 @@ import os
 import pytest
 
 from keras_compress import files
-from keras_compress.files import WriteError, atomic_folder, atomic_write, new_folder
+from keras_compress.files import atomic_folder, atomic_write, new_folder
 
 
 def names(folder):
@@ -41,7 +41,7 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(tmp_path, monkeypatch
     if step == "fsync":
         monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(
-        WriteError, match=r"^Could not write `.*x`: No space left.*unchanged. Free some space.*$"
+        OSError, match=r"^Could not write `.*x`: No space left.*unchanged. Free some space.*$"
     ):
         with atomic_write(tmp_path / "x") as file:
             file.write("new")
@@ -55,7 +55,7 @@ def test_a_really_full_device(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "builtins.open", lambda path, *args, _open=open, **kw: _open("/dev/full", "w")
     )
-    with pytest.raises(WriteError, match="No space left"), atomic_write(tmp_path / "x") as file:
+    with pytest.raises(OSError, match="No space left"), atomic_write(tmp_path / "x") as file:
         file.write("new" * 100_000)
     assert names(tmp_path) == []
 
@@ -92,16 +92,33 @@ def test_atomic_folder_appears_whole_or_not_at_all(tmp_path):
 
 def test_atomic_folder_overwrites_only_its_own_kind(tmp_path):
     for number in "01":
-        with atomic_folder(tmp_path / "model", overwrite=True) as folder:
+        with atomic_folder(tmp_path / "model", True, sign="config.json") as folder:
             (folder / "config.json").write_text(number)
     assert (tmp_path / "model" / "config.json").read_text() == "1" and names(tmp_path) == ["model"]
     with pytest.raises(ValueError, match="--overwrite"), atomic_folder(tmp_path / "model"):
         pass
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.doc").write_text("years of work")
-    with (
-        pytest.raises(ValueError, match="same kind"),
-        atomic_folder(tmp_path / "home", overwrite=True) as folder,
-    ):
-        (folder / "config.json").write_text("2")
+    with pytest.raises(ValueError, match="same kind.*no config.json"):
+        with atomic_folder(tmp_path / "home", True, sign="config.json"):
+            pass
     assert names(tmp_path / "home") == ["thesis.doc"]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("old")
+    rename = os.rename
+
+    def refuse(source, target):  # as Windows does while a scanner reads the new folder
+        if ".model." in str(source) and not str(source).endswith(".old"):
+            raise PermissionError("in use")
+        rename(source, target)
+
+    monkeypatch.setattr(files.os, "rename", refuse)
+    with pytest.raises(PermissionError):
+        with atomic_folder(tmp_path / "model", True, sign="config.json") as folder:
+            (folder / "config.json").write_text("new")
+    assert (
+        names(tmp_path) == ["model"] and (tmp_path / "model" / "config.json").read_text() == "old"
+    )

@@ -1,6 +1,7 @@
 """The house: budgets of lines and tokens, the direction of imports, and a quick start without TensorFlow."""
 
 import io
+import json
 import resource
 import subprocess
 import sys
@@ -8,6 +9,9 @@ import tokenize
 from pathlib import Path
 
 import pytest
+
+from keras_compress.method import methods
+from tests.golden.record import CASES
 
 ROOT = Path(__file__).parents[1]
 # Lines after the formatter, docstrings included, and tokens of both parts together. They only ever fall:
@@ -30,19 +34,50 @@ def files():
     return {"library": library, "workshop": [p for p in every if p not in library]}
 
 
+def lines_of(path):
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def tokens_of(path):
+    code = io.StringIO(path.read_text(encoding="utf-8"))
+    kinds = (tokenize.NAME, tokenize.OP, tokenize.NUMBER)
+    return sum(token.type in kinds for token in tokenize.generate_tokens(code.readline))
+
+
 @pytest.mark.parametrize("room", BUDGETS)
 def test_lines_stay_within_the_budget(room):
-    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files()[room]}
-    assert sum(lines.values()) <= BUDGETS[room], sorted(lines.values())[-5:]
+    count = sum(map(lines_of, files()[room]))
+    assert count <= BUDGETS[room], (
+        f"The {room} may have {BUDGETS[room]:,} lines. Received: {count:,}. Delete, merge, or, for a "
+        f"new method, raise BUDGETS by its size. {newest()}"
+    )
 
 
 def test_tokens_stay_within_the_budget():
-    count = 0
-    for path in [path for room in files().values() for path in room]:
-        code = io.StringIO(path.read_text(encoding="utf-8"))
-        kinds = (tokenize.NAME, tokenize.OP, tokenize.NUMBER)
-        count += sum(token.type in kinds for token in tokenize.generate_tokens(code.readline))
-    assert count <= TOKENS
+    count = sum(tokens_of(path) for room in files().values() for path in room)
+    assert count <= TOKENS, (
+        f"All code may have {TOKENS:,} tokens. Received: {count:,}. Delete, merge, or, for a new "
+        f"method, raise TOKENS by its size. {newest()}"
+    )
+
+
+def newest():
+    """The size of the files that changed last."""
+    paths = sorted(sum(files().values(), []), key=lambda path: path.stat().st_mtime)[-3:]
+    sizes = [f"{p.name} has {lines_of(p)} lines, {tokens_of(p)} tokens" for p in paths]
+    return f"Changed last: {'; '.join(sizes)}."
+
+
+def test_every_method_has_a_golden_case_that_is_recorded():
+    recorded = json.loads((ROOT / "tests/golden/weights.json").read_text(encoding="utf-8"))["cases"]
+    missing = {*methods()} - {
+        case[key] for case in CASES for key in ("method", "then") if key in case
+    }
+    missing |= {case["name"] for case in CASES} - {*recorded}
+    assert not missing, (
+        f"{missing}: add a case to tests/golden/record.py, then run "
+        "python -m tests.golden.record weights --only NAME"
+    )
 
 
 def test_the_linter_finds_nothing_and_imports_point_one_way():

@@ -127,5 +127,14 @@ def test_a_new_head_counts_as_trained_once_its_answers_were_learned():
 
 
 def test_paths_and_tuples_count_as_text_and_lists():
-    checked = method("distilbert").check({"layers": (0, 2), "student": Path("somewhere")})
-    assert checked["layers"] == [0, 2] and checked["student"] == "somewhere"
+    checked = method("distilbert").check
+    assert checked({"layers": (0, 2)})["layers"] == [0, 2]
+    assert checked({"student": Path("somewhere")})["student"] == "somewhere"
+
+
+@pytest.mark.parametrize("name", ["soft_targets", "distilbert", "distilbert_general"])
+def test_layers_of_the_teacher_and_a_student_are_not_both_the_start(name):
+    checked = method(name).check
+    with pytest.raises(ValueError, match="Either `layers` or `student`.* Received: both"):
+        checked({"layers": "top", "student": "minilm"})
+    assert checked({"layers": "top", "student": None})["layers"] == "top"

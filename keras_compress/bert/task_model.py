@@ -263,7 +263,7 @@ class TaskModel:
             "config": self.config.to_dict(),
             "history": self.history,
         }
-        with atomic_folder(folder, overwrite=overwrite) as part:
+        with atomic_folder(folder, overwrite, "config.json") as part:
             (part / "model.safetensors").write_bytes(save(self.weights()))
             self.tokenizer.save(part / "vocab.txt")
             (part / "labels.txt").write_text("".join(f"{x}\n" for x in self.labels), "utf-8")

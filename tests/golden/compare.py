@@ -31,7 +31,8 @@ def main(other, golden=Path(__file__).parent):
         for folder in (golden, other)
     )
     same, wrong = 0, [name for name in ours if name not in theirs]
-    print(*(f"{name}: missing" for name in wrong), sep="\n", end="\n" * bool(wrong))
+    for name in ours.keys() ^ theirs.keys():
+        print(f"{name}: only in {other if name in theirs else golden}")
     for name in [name for name in ours if name in theirs]:
         if ours[name]["sha256"] == theirs[name]["sha256"]:
             same += 1

@@ -613,15 +613,17 @@ def short(value, key=None, paths=()):
 
 
 def record_weights(out, only, reverse):
-    """weights.json."""
-    cases = {}
+    """weights.json; with `only` the file's other cases stay as they are."""
+    path = out / "weights.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if only and path.is_file() else {}
+    cases = known.get("cases", {})
     for case in CASES[::-1] if reverse else CASES:
         if only in case["name"]:
             started = time.process_time()
             cases[case["name"]] = {"method": case["method"], **summary(run_case(case))}
             say(time.process_time() - started, case["name"])
     cases = {case["name"]: cases[case["name"]] for case in CASES if case["name"] in cases}
-    write(out / "weights.json", {"recorded": about(), "cases": cases}, depth=4)
+    write(path, {"recorded": known.get("recorded", about()), "cases": cases}, depth=4)
 
 
 def about():
