@@ -14,6 +14,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
+from keras_compress.measure.accuracy import metric_name
+
 INK, GREY, PALE, ACCENT = "#1d2733", "#75808c", "#d9dee4", "#0b63c5"
 STYLE = {
     "font.size": 10,
@@ -59,7 +61,7 @@ def looks(rows):
 def pictures(report):
     """List of (file name, title, caption, PNG bytes); a picture without data is left out."""
     rows, drawn = report["pooled"], []
-    metric = "entity F1" if any(row["metric"] == "entity_f1" for row in rows) else "accuracy"
+    metric = metric_name(rows)
     look, sets = looks(rows), sorted({row["data"] for row in rows})
     with matplotlib.rc_context(STYLE):
         for data, (name, label, value) in itertools.product(sets, AXES):
@@ -329,8 +331,7 @@ def _intervals(rows, look):
         axes.set_yticks(range(len(here)), [row["method"] for row in here])
         axes.set_ylim(len(here) - 0.4, -0.6)
         axes.grid(False, axis="y")
-        metric = "entity F1" if here[0]["metric"] == "entity_f1" else "accuracy"
-        axes.set_xlabel(f"test {metric}, %")
+        axes.set_xlabel(f"test {metric_name(here)}, %")
         title = f"{name} ({here[0]['num_examples']:,} examples)"
         axes.set_title(title, fontsize=10, loc="left", weight="bold")
     return figure

@@ -21,6 +21,7 @@ from keras_compress.experiment.compare import (
 )
 from keras_compress.experiment.recipe import FOLDER, read_toml
 from keras_compress.files import DATA_FOLDER, atomic_write, read_json
+from keras_compress.measure.accuracy import metric_name
 
 FILE_KEYS = (
     *("format", "bytes", "gzip_bytes", "latency_ms_p50", "latency_ms_p90", "accuracy", "agreement"),
@@ -352,11 +353,6 @@ def headline(report):
     ]
 
 
-def metric_name(rows):
-    """What `accuracy` holds, in words."""
-    return "entity F1" if any(row["metric"] == "entity_f1" for row in rows) else "accuracy"
-
-
 def _speed(row, first):
     faster = row["times_as_fast"]
     as_much = (row["flops"] or 0) >= 0.99 * (first["flops"] or math.inf)
@@ -412,8 +408,9 @@ def table_text(report):
             f"in one process; {report['device']}, {report['threads']} thread, batch 1, "
             f"{report['sequence_length']} pieces."
         )
-    if metric_name(report["models"]) == "entity F1":
-        lines.append("Tagging sets: entity F1, bootstrap over sentences.")
+    metric = metric_name(report["models"])
+    if metric != "accuracy":
+        lines.append(f"Tagging sets: {metric}, bootstrap over sentences.")
     lines += [note for note in report["notes"] if note == MADE_SET]
     return "\n".join([*lines, *report["lines"]]) + "\n"
 
