@@ -49,7 +49,7 @@ class Kind(NamedTuple):
 
 KINDS = (
     Kind(
-        "no label",
+        "no label (null, or a mark for none)",
         lambda label, known: has_no_label(label),
         "Remove the row, or give it a label (if this is the name of a class, write labels.txt).",
     ),
@@ -59,7 +59,7 @@ KINDS = (
         "Write `text` as tokens separated by spaces, and as many tags, such as O B-PER I-PER.",
     ),
     Kind(
-        "several names",
+        "several names, or a list of them",
         _is_several,
         "Several labels a text are not supported: keep one (if it is one name, write labels.txt).",
     ),
@@ -93,7 +93,8 @@ def read_labels(path, rows, names):
     for row in every:
         parts = list(filter(None, _tags(row.label))) if tagging else []
         for label in parts or [row.label]:
-            _check(row, label, names or (), known)
+            if not (names and isinstance(label, str | int) and str(label) in known):
+                _check(row, label, known)
     written = {split: [_written(row, tagging) for row in part] for split, part in rows.items()}
     if names is None:
         used = {*itertools.chain(*written["train"])}
@@ -148,10 +149,8 @@ def _tags(label):
     return [] if isinstance(label, dict | None) else str(label).split(" ")
 
 
-def _check(row, label, names, known):
-    """Raises ValueError if a label, or a tag, is of one of KINDS and no line of labels.txt."""
-    if isinstance(label, str | int) and str(label) in names:
-        return
+def _check(row, label, known):
+    """Raises ValueError if a label, or a tag, is of one of KINDS."""
     for kind in KINDS:
         if kind.holds(label, known):
             raise ValueError(

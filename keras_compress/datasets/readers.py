@@ -55,10 +55,7 @@ def read_folder(path):
         check_names(path, names)
     for split in SPLITS:
         records = _split(path, split)
-        labels = [_label(record) for _, record in records]
-        if split == "test" and all(
-            has_no_label(label) and label not in (names or ()) for label in labels
-        ):
+        if split == "test" and not any(_is_labelled(record, names) for _, record in records):
             warn(f"{path}: no labelled test file; results can be taken on dev only.")
         else:
             rows[split] = [_row(*record) for record in records]
@@ -125,6 +122,10 @@ def _label(record):
     return next((record[key] for key in LABEL if key in record), None)
 
 
+def _is_labelled(record, names):
+    return not has_no_label(_label(record)) or str(_label(record)) in (names or ())
+
+
 def _row(where, record):
     columns = next((keys for keys in TEXTS if record.keys() >= {*keys}), None)
     if columns is None or not record.keys() & {*LABEL}:
@@ -132,7 +133,9 @@ def _row(where, record):
             f"{where}: columns must be `label` and `text`, or `label`, `text_a` and `text_b`. "
             f"Received: {short(', '.join(record), 200)}. Name the columns in the first line."
         )
-    texts = tuple(_joined(record[key]) for key in columns)
+    texts = tuple(record[key] for key in columns)
+    if isinstance(texts[0], list) and all(isinstance(token, str) for token in texts[0]):
+        texts = (" ".join(texts[0]), *texts[1:])
     for text in texts:
         if not isinstance(text, str) or not text.strip() or re.search("[\ud800-\udfff]", text):
             raise ValueError(
@@ -140,11 +143,3 @@ def _row(where, record):
                 f"{short(text)}. Remove the row or write its text."
             )
     return Row(where, _label(record), texts if len(texts) > 1 else texts[0])
-
-
-def _joined(text):
-    """A list of tokens as text, in which one space separates them."""
-    tokens = text if isinstance(text, list) else [None]
-    if all(isinstance(token, str) and len(token.split()) == 1 for token in tokens):
-        return " ".join(tokens)
-    return text

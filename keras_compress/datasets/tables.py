@@ -16,8 +16,8 @@ import re
 import warnings
 
 ENDINGS = (".tsv", ".csv", ".jsonl", ".json")
-# A field in quotes; over several lines, or with tabs inside, but not both: that were two stray quotes in two rows.
-QUOTED = re.compile(r'(?:^|(?<=\t))"((?:[^"\t]|"")*|(?:[^"\n]|"")*)"(?=\t|\r?$)', re.M)
+# A field in quotes, of one line or several; one with a tab inside would rather be two fields with a stray quote each.
+QUOTED = re.compile(r'(?:^|(?<=\t))"((?:[^"\t]++|"")*+)"(?=\t|\r?$)', re.M)
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -125,23 +125,20 @@ def _rows(path, text):
 
 
 def _is_quoted(path, text, header):
-    """Whether a CSV writer quoted the fields of a tab-separated file: all that hold quotes, and those doubled."""
+    """Whether a CSV writer made a tab-separated file: what holds quotes stands in quotes, with its quotes doubled."""
     if '"' not in text:
         return False
-    stray = '"' in QUOTED.sub("", text)
-    bodies = [body for body in QUOTED.findall(text) if '""' in body or "\t" in body or "\n" in body]
-    if not bodies and not (header.startswith('"') and not stray):
+    bodies, stray = QUOTED.findall(text), '"' in QUOTED.sub("", text)
+    sure = [body for body in bodies if re.search(r'""|\n', body)]
+    if not sure and (stray or not header.startswith('"')):
         return False
-    number = len(bodies) or len(QUOTED.findall(text))
-    fields = (
-        f"{path}: {number} fields stand in quotes, with quotes doubled, as CSV writers put them"
-    )
     if stray:
         warn(
-            f"{fields}, but other quotes stand alone: all are kept as they are. Name the file .csv if it is one."
+            f"{path}: {len(sure)} field(s) stand in quotes as CSV writers put them, but other quotes stand "
+            "alone: all were kept as text. If the file is a CSV writer's, correct those others."
         )
     else:
-        warn(f"{fields}: these quotes were taken off.")
+        warn(f"{path}: {len(bodies)} field(s) stand in quotes as CSV writers put them: taken off.")
     return not stray
 
 

@@ -26,14 +26,14 @@ def write(path, labels, dev=None, names=None, texts=TEXTS, ending="jsonl"):
 
 
 REFUSED = [
-    (["joy", None], r"None, no label\. Remove"),
+    (["joy", None], r"None, no label .*Remove"),
     (["joy", float("nan")], "nan, no label"),
     (["1", "-"], "'-', no label"),
     ([1, -1], "-1, no label"),
     (["joy", ""], "'', no label"),
     (
         [["joy"], ["joy", "love"]],
-        r"\['joy'\], several names. Several labels a text are not supported",
+        r"\['joy'\], several names.*Several labels a text are not supported",
     ),
     (["joy", ["joy"]], "several names"),
     (["joy", []], "several names"),
@@ -116,8 +116,8 @@ def test_tokens_and_tags_in_lists(tmp_path):
         (tmp_path / f"{split}.json").write_text("\n".join(map(json.dumps, rows)))
     data = read_folder(tmp_path)
     assert data.task == "tagging" and data.train.texts[0] == "我 在 上海"
-    (tmp_path / "dev.json").write_text(json.dumps({**rows[0], "tokens": ["a b", "c"]}))
-    with pytest.raises(ValueError, match=r"dev\.json:1: a text must be a string"):
+    (tmp_path / "dev.json").write_text(json.dumps({**rows[0], "tokens": ["a b", "c", "d"]}))
+    with pytest.raises(ValueError, match=r"dev\.json:1: .*4 tokens and 3 tags"):
         read_folder(tmp_path)
 
 
