@@ -219,8 +219,11 @@ def export(
     rows = convert.export(
         model, out, names, sequence_length=length, dev=dev, allow_drift=allow_drift
     )
-    form = "{path}: {bytes:,} bytes ({gzip_bytes:,} after gzip), XNNPACK parts: {partitions}, "
-    lines = [form.format(**row) + in_words(row) for row in rows]
+    form = "{path}: {bytes:,} bytes ({gzip_bytes:,} after gzip), {parts}"
+    lines = []
+    for row in rows:
+        parts = f"{row['partitions']} XNNPACK part(s), " if row["partitions"] else ""
+        lines.append(form.format(**row, parts=parts) + in_words(row))
     reasons = convert.reasons_without_metadata(rows)
     lines += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
     return rows, lines
@@ -256,13 +259,12 @@ def benchmark(files: list[str], *, source=None, threads: Count = 1, runs: Count 
 
     model = _load(source) if source else None
     rows = benchmark(*files, num_threads=threads, runs=runs, task_model=model)
-    form = (
-        "{path}, {sequence_length} pieces: {latency_ms_p50:.2f} ms (90th percentile {latency_ms_p90:.2f}), "
-        "{times:.2f} x the first"
-    )
+    form = "{path}: {latency_ms_p50:.2f} ms (90th percentile {latency_ms_p90:.2f}), {times:.2f} x the first"
     first = rows[0]["latency_ms_p50"]
     lines = [form.format(**row, times=row["latency_ms_p50"] / first) for row in rows]
-    return rows, [*lines, "{device}, {threads} thread(s)".format(**rows[0])]
+    lengths = ", ".join(map(str, sorted({row["sequence_length"] for row in rows})))
+    lines.append(f"{rows[0]['device']}, {threads} thread(s), sequence length {lengths}")
+    return rows, lines
 
 
 def serve(folder, *, port: int = 8000):

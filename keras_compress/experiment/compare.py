@@ -6,7 +6,9 @@ A cell's files with a `correct` of their own become rows, too: "method:format".
 What is set against what follows from `role`, `family` and `size` of the cells.
 """
 
+import itertools
 import math
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from keras_compress.experiment.recipe import compared
 from keras_compress.files import read_json
 from keras_compress.measure.accuracy import (
+    METRICS,
     Z95,
     pack_correct,
     paired_difference,
@@ -22,7 +25,13 @@ from keras_compress.measure.accuracy import (
     values,
 )
 
-KEYS = ("data", "method", "metric", "role", "family", "size", "parameters", "bytes", "gzip_bytes")
+KEYS = "data method metric role family size parameters bytes gzip_bytes".split()
+
+
+def metric_name(rows):
+    """What `accuracy` holds, in words: the metric of tagging if any row is of tagging."""
+    measured = {row["metric"]: METRICS[row["metric"]] for row in rows}
+    return next((name for metric, name in measured.items() if metric != "accuracy"), "accuracy")
 
 
 def cell_of(data, method, seed, result, **more):
@@ -44,14 +53,11 @@ def read_cells(folder):
     """All cells in a folder, as dicts. Raises ValueError on a JSON file that is no cell."""
     cells = []
     for path in sorted(Path(folder).glob("*.json")):
-        cell = {}
         try:
             cell = read_json(path)
-            values(
-                cell["metric"], np.stack([unpack_correct(cell["correct"], cell["num_examples"])])
-            )
-            cell["data"] + cell["method"] + " " * cell["seed"]
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+            cell["data"], cell["method"], cell["metric"], cell["seed"]
+            unpack_correct(cell["correct"], cell["num_examples"])
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}: a folder of results must hold cells alone. Received a file that is none "
                 f"({error!r}). Move it away."
@@ -62,7 +68,7 @@ def read_cells(folder):
 
 def read_costs(folder):
     """{method, or <data>-<method>: sizes and times} that earlier studies wrote beside their cells."""
-    return {path.stem: read_json(path) for path in sorted(Path(folder).glob("costs/*.json"))}
+    return {path.stem: read_json(path) for path in Path(folder).glob("costs/*.json")}
 
 
 def cost_of(cell, costs):
@@ -73,15 +79,16 @@ def cost_of(cell, costs):
 
 
 def entries_of(cells):
-    """One dict per (data, method), in the table's order: its first cell, `cells` and `scores`.
+    """One dict per (data, method), in the table's order: all of KEYS, what its first cell holds,
+    `cells`, `scores` and `file`, which says whether it is a file of a cell (these have no family).
 
     `scores` is {seed: scores}; the seed of what was made without training is None: it is set against
-    all seeds of the other side. The files of a cell are entries of no family.
+    all seeds of the other side.
     """
-    files = (
+    files = [
         {
             **cell,
-            **{key: file.get(key) for key in ("bytes", "gzip_bytes", "correct")},
+            **file,
             "method": f"{cell['method']}:{file['format']}",
             "family": None,
             "file": True,
@@ -89,11 +96,11 @@ def entries_of(cells):
         for cell in cells
         for file in cell.get("files", ())
         if "correct" in file
-    )
+    ]
     entries = {}
-    for cell in sorted([*cells, *files], key=lambda cell: cell["seed"]):
-        key = cell["data"], cell["method"]
-        entry = entries.setdefault(key, {**cell, "scores": {}, "cells": []})
+    for cell in sorted([*cells, *files], key=itemgetter("seed")):
+        new = {**dict.fromkeys(KEYS), "file": False, **cell, "scores": {}, "cells": []}
+        entry = entries.setdefault((cell["data"], cell["method"]), new)
         seed = cell["seed"] if cell.get("trained", True) else None
         entry["scores"][seed] = unpack_correct(cell["correct"], cell["num_examples"])
         entry["cells"].append(cell)
@@ -102,34 +109,31 @@ def entries_of(cells):
 
 def _order(entry):
     """Predecessor, then by size, large first, methods before baselines; last what knows no BERT."""
-    role, method = entry.get("role"), entry["method"]
-    group = {"predecessor": 0, "reference": 2}.get(role, 1)
-    last = role == "baseline" or method == "majority"
-    return entry["data"], group, -(entry.get("size") or 0), last, method
-
-
-def named(entries, label, like=None):
-    """The entries of a method, or of a family; `like`: of that entry's data set and size alone."""
-    return [
-        entry
-        for entry in entries
-        if entry["method"] == label
-        or (entry.get("family") == label and (not like or entry["size"] == like.get("size")))
-    ]
+    group = {"predecessor": 0, "reference": 2}.get(entry["role"], 1)
+    last = entry["role"] == "baseline" or entry["method"] == "majority"
+    return entry["data"], group, -(entry["size"] or 0), last, entry["method"]
 
 
 def rivals_of(entry, entries):
     """What an entry must beat: the control where there is one, else the baselines of its size."""
-    role, size = entry.get("role"), entry.get("size")
-    models = [
-        e for e in entries if e["data"] == entry["data"] and "file" not in e and e is not entry
-    ]
-    control = [other for other in models if other.get("role") == "control"]
-    if role in ("predecessor", "reference"):
+    if entry["role"] in ("predecessor", "reference"):
         return []
-    if control or role or size is None:
+    models = [e for e in entries if e["data"] == entry["data"] and not e["file"]]
+    control = [e for e in models if e["role"] == "control"]
+    if control or entry["role"] or entry["size"] is None:
         return control
-    return [e for e in models if e.get("role") == "baseline" and e.get("size") == size]
+    return [e for e in models if e["role"] == "baseline" and e["size"] == entry["size"]]
+
+
+def named(entries, labels, like=None):
+    """The entries of some methods or families; of families only those of the size of `like`."""
+    return [
+        entry
+        for label in labels
+        for entry in entries
+        if entry["method"] == label
+        or (entry["family"] == label and (not like or entry["size"] == like["size"]))
+    ]
 
 
 def best_of(entry, others):
@@ -137,17 +141,15 @@ def best_of(entry, others):
     that both have, or None."""
     pairs = []
     for other in others:
-        ours, theirs = entry["scores"], other["scores"]
-        every = other.get("role") == "predecessor"  # its one seed stands for all
-        shared = [(a, b) for a in ours for b in theirs if every or a == b or None in (a, b)]
+        every = other["role"] == "predecessor"  # its one seed stands for all
+        shared = [
+            (ours, theirs)
+            for seed, ours in entry["scores"].items()
+            for one, theirs in other["scores"].items()
+            if every or seed == one or None in (seed, one)
+        ]
         if shared and other["data"] == entry["data"] and other is not entry:
-            pairs.append(
-                (
-                    other["method"],
-                    np.stack([ours[seed] for seed, _ in shared]),
-                    np.stack([theirs[seed] for _, seed in shared]),
-                )
-            )
+            pairs.append((other["method"], *map(np.stack, zip(*shared))))
     return max(pairs, key=lambda pair: values(entry["metric"], pair[2]).mean(), default=None)
 
 
@@ -157,24 +159,24 @@ def difference_of(entry, others):
     return pair and {"baseline": pair[0], **paired_difference(entry["metric"], *pair[1:])}
 
 
-def pool_cells(cells):
-    """One row per (data, method), the mean over seeds.
+def pool_cells(entries, costs={}):
+    """One row per entry, the mean over seeds.
 
     Returns:
         list of dicts: KEYS (`bytes` and `gzip_bytes` of a file; the first seed's, or None), `accuracy`,
         `accuracy_se` (over examples), `seed_spread` (standard deviation over seeds, None for one),
         `seeds`, `num_examples`, `by_seed` (list), `vs_predecessor` and `vs_baseline`: None or the dict
-        of `difference_of`, and `pretraining`: None or what `pretraining_of` gives.
+        of `difference_of`, `pretraining`: None or what `pretraining_of` gives, `costs`: of `cost_of`.
     """
-    rows, entries = [], entries_of(cells)
-    first = [e for e in entries if e.get("role") == "predecessor" and "file" not in e]
+    rows = []
+    first = [e for e in entries if e["role"] == "predecessor" and not e["file"]]
     for entry in entries:
         scores = np.stack(list(entry["scores"].values()))
         each = values(entry["metric"], scores)
         accuracy, error = value_and_error(entry["metric"], scores)
         rows.append(
             {
-                **{key: entry.get(key) for key in KEYS},
+                **{key: entry[key] for key in KEYS},
                 "accuracy": accuracy,
                 "accuracy_se": error,
                 "seed_spread": float(each.std(ddof=1)) if len(each) > 1 else None,
@@ -183,7 +185,8 @@ def pool_cells(cells):
                 "by_seed": each.tolist(),
                 "vs_predecessor": difference_of(entry, first),
                 "vs_baseline": difference_of(entry, rivals_of(entry, entries)),
-                "pretraining": None if "file" in entry else pretraining_of(entry["cells"]),
+                "pretraining": None if entry["file"] else pretraining_of(entry["cells"]),
+                "costs": {} if entry["file"] else cost_of(entry, costs),
             }
         )
     return rows
@@ -197,8 +200,8 @@ def pretraining_of(cells):
         (None where none has it), `dev` (masked words guessed, 0-1), `curve` (list of dicts: `step`,
         `dev` and, for sentence tasks, `dev_sentence`).
     """
-    entries = [e for c in cells for e in c.get("settings", ()) if e.get("method") == "pretrain"]
-    if not entries:
+    made = [step for c in cells for step in c.get("settings", ()) if step["method"] == "pretrain"]
+    if not made:
         return None
 
     def mean(rows, key):
@@ -206,11 +209,11 @@ def pretraining_of(cells):
 
     curve = [
         {key: mean(rows, key) for key in ("step", "dev", "dev_sentence") if key in rows[0]}
-        for rows in zip(*(entry["curve"] for entry in entries))
+        for rows in zip(*(step["curve"] for step in made))
     ]
-    told = [entry for entry in entries if entry["sentence_accuracy"] is not None]
+    told = [step for step in made if step["sentence_accuracy"] is not None]
     right = mean(told, "sentence_accuracy")
-    pairs = sum(entry["sentence_pairs"] for entry in told)
+    pairs = sum(step["sentence_pairs"] for step in told)
     return {
         "sentence_accuracy": right,
         "sentence_by_length": mean(told, "sentence_by_length"),
@@ -231,13 +234,10 @@ def pool(entries, left, right):
         `by_seed` (for each seed, as far as all pairs have it); None if there is nothing to pool.
     """
     by_set, by_seed = {}, []
-    for data in dict.fromkeys(entry["data"] for entry in entries):
-        here = [entry for entry in entries if entry["data"] == data]
+    for data, group in itertools.groupby(entries, itemgetter("data")):
+        here = [*group]
         metric = here[0]["metric"]
-        pairs = [
-            best_of(entry, [other for label in right for other in named(here, label, entry)])
-            for entry in named(here, left)
-        ]
+        pairs = [best_of(entry, named(here, right, entry)) for entry in named(here, [left])]
         pairs = [pair[1:] for pair in pairs if pair]
         if pairs:
             # A size counts the same, however many seeds it has.
@@ -248,8 +248,8 @@ def pool(entries, left, right):
             by_seed.append([np.mean(row) for row in zip(*each)])
     if not by_set:
         return None
-    difference = sum(one["difference"] for one in by_set.values()) / len(by_set)
-    error = sum(one["se"] ** 2 for one in by_set.values()) ** 0.5 / len(by_set)
+    difference = sum(pair["difference"] for pair in by_set.values()) / len(by_set)
+    error = sum(pair["se"] ** 2 for pair in by_set.values()) ** 0.5 / len(by_set)
     return {
         "difference": difference,
         "low": difference - Z95 * error,
@@ -260,29 +260,28 @@ def pool(entries, left, right):
     }
 
 
-def pooled_differences(cells, compare=()):
+def pooled_differences(entries, compare=()):
     """[(text, dict of `pool`)]: what is set against what, pooled over data sets.
 
     Where there is a control, each model is set against it, and a file against the control's file of
     that format, too; the files of a model stand for the model. `compare`: of the recipe.
     """
-    entries, lines = entries_of(cells), []
-    compressed = [e for e in entries if e.get("role") not in ("predecessor", "reference")]
-    methods = sorted({entry["method"] for entry in compressed})
+    compressed = [e for e in entries if e["role"] not in ("predecessor", "reference")]
+    methods = sorted({e["method"] for e in compressed})
+    families = sorted({e["family"] for e in compressed if e["family"] and not e["role"]})
     stand = {method.partition(":")[0] for method in methods if ":" in method}
-    for control in {
-        e["method"] for e in compressed if e.get("role") == "control" and "file" not in e
-    }:
-        for name in methods:
-            for other in (control, f"{control}:{name.partition(':')[2]}"):
-                if other in methods and name not in (other, control, *stand):
-                    lines.append((name, [other], ", pooled over {} data set{}"))
-    families = sorted({e["family"] for e in compressed if e.get("family") and not e.get("role")})
-    asked = [(left, right) for left, *right in map(compared, compare)]
-    every = [(name, right) for name in families for left, right in asked if left == "each"]
-    for name, right in [*every, *(pair for pair in asked if pair[0] != "each")]:
-        both = ", the same seeds, data sets and sizes"
-        how = both if name in families else ", the same seeds and data sets"
+    asked = [compared(pair) for pair in compare]
+    lines = [
+        (name, [other], ", pooled over {} data set{}")
+        for control in {e["method"] for e in compressed if e["role"] == "control" and not e["file"]}
+        for name in methods
+        for other in (control, f"{control}:{name.partition(':')[2]}")
+        if other in methods and name not in (other, control, *stand)
+    ]
+    pairs = [(name, right) for name in families for left, *right in asked if left == "each"]
+    for name, right in pairs + [(left, right) for left, *right in asked if left != "each"]:
+        how = ", the same seeds, data sets and sizes"
+        how = how if name in families else ", the same seeds and data sets"
         how = how if len(right) == 1 else ", pooled over {} data set{} and all sizes"
         lines.append((name, right, how))
     result = []
@@ -291,5 +290,6 @@ def pooled_differences(cells, compare=()):
         if pooled:
             number = len(pooled["by_set"])
             other = "the better of " * (len(right) > 1) + ", ".join(right)
-            result.append((f"{name} minus {other}{how}".format(number, "s" * (number > 1)), pooled))
+            text = f"{name} minus {other}{how}".format(number, "s" * (number > 1))
+            result.append((text, pooled))
     return result

@@ -1,20 +1,18 @@
-"""The pictures of a report, as PNG bytes. One accent colour marks the compressed models; the
-predecessor is black, the baselines are grey; shape and dashes say the same as colour."""
+"""The pictures of a report, as PNG bytes. The predecessor is black, compressed models are coloured,
+controls and baselines grey; a family has one colour, one mark and one kind of line."""
 
 import io
 import itertools
+from operator import itemgetter
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Bbox
+from matplotlib.font_manager import findfont, get_font
+from scipy.optimize import isotonic_regression
 
-from keras_compress.measure.accuracy import metric_name
+from keras_compress.experiment.compare import metric_name
 
 INK, GREY, PALE, ACCENT = "#1d2733", "#75808c", "#d9dee4", "#0b63c5"
 STYLE = {
@@ -37,109 +35,92 @@ STYLE = {
 }
 MAX_CLASSES = 24  # of the confusion picture
 DASHED = (0, (4, 3))
+REFERENCE = {"color": GREY, "linewidth": 1, "linestyle": DASHED, "zorder": 0}
+COLOURS = {"predecessor": [INK], None: [ACCENT, "#d1432b", "#14803c", "#8a3fb5"]}
+SHAPES = [*zip("os^vPD", ("-", "--", ":", "-.", "-", "--"))]
 
 
 def looks(rows):
-    """{model: (colour, marker, line style)} by the roles of pooled rows; a family looks the same."""
-    fixed = {
-        "predecessor": (INK, "o", "-"),
-        "control": (GREY, "o", "--"),
-        "reference": (GREY, "D", DASHED),
-        None: (ACCENT, "o", "-"),
-    }
-    baselines = [row["family"] or row["method"] for row in rows if row["role"] == "baseline"]
-    grey = zip(
-        dict.fromkeys(baselines), itertools.cycle("s^vP"), itertools.cycle(("-", "--", ":", "-."))
-    )
-    marks = {name: (GREY, marker, dashes) for name, marker, dashes in grey}
-    return {
-        row["method"]: fixed.get(row["role"]) or marks[row["family"] or row["method"]]
-        for row in rows
-    }
+    """{model: its colour, marker and line style, as `plot` takes them} by role and family."""
+    look, numbers = {}, {}
+    for row in rows:
+        colours = COLOURS.get(row["role"], [GREY])
+        family = row["role"], row["family"] or row["method"].partition(":")[0]
+        number = numbers.setdefault(family, sum(role == row["role"] for role, _ in numbers))
+        marker, line = SHAPES[number % len(SHAPES)]
+        colour = colours[number % len(colours)]
+        look[row["method"]] = {"color": colour, "marker": marker, "linestyle": line}
+    return look
 
 
 def pictures(report):
     """List of (file name, title, caption, PNG bytes); a picture without data is left out."""
-    rows, drawn = report["pooled"], []
-    metric = metric_name(rows)
-    look, sets = looks(rows), sorted({row["data"] for row in rows})
+    rows, confusion = report["pooled"], report["confusion"]
+    metric, look = metric_name(rows), looks(rows)
+    sets = sorted({row["data"] for row in rows})
+    several = len(sets) > 1
+    curves = own_rows(report["curves"])
     with matplotlib.rc_context(STYLE):
-        for data, (name, label, value) in itertools.product(sets, AXES):
-            models = [model for model in report["models"] if model["data"] == data]
-            several = len(sets) > 1
-            drawn.append(
-                (
-                    f"accuracy_{name}" + f"-{data}" * several,
-                    f"{metric.capitalize()} against {name}" + f", {data}" * several,
-                    "Up and to the left is better. Bars: 95 % intervals. Hollow: the same model as int8. "
-                    "Dashed: a baseline without BERT.",
-                    _scatter(models, value, label, metric, look),
-                )
+        drawn = [
+            (
+                f"accuracy_{name}" + f"-{data}" * several,
+                f"{metric.capitalize()} against {name}" + f", {data}" * several,
+                "Up and to the left is better. Bars: 95 % intervals. Hollow: the same model as int8. "
+                "Dashed: a baseline without BERT.",
+                _scatter([m for m in report["models"] if m["data"] == data], name, metric, look),
             )
-        drawn.append(
+            for data in sets
+            for name in AXES
+        ]
+        drawn += [
             (
                 "intervals",
                 f"Test {metric} of all models",
                 "With 95 % intervals; small marks are single seeds.",
                 _intervals(rows, look),
-            )
-        )
-        curves = own_rows(report["curves"])
-        panels = [("loss", "loss", 1), ("dev", f"dev {metric}, %", 100)]
-        drawn.append(
+            ),
             (
                 "curves",
                 "Training curves",
                 f"Training loss, and {metric} on dev, by update; stages one after another.",
-                curves_figure(curves, panels, looks=look.get),
-            )
-        )
-        drawn.append(
+                curves_figure(curves, {"loss": "loss", "dev": f"dev {metric}, %"}, look),
+            ),
             (
                 "replacing_rate",
                 "Replacing rate",
                 "Chance that a module of the predecessor is replaced by its successor.",
-                curves_figure(curves, [("replacing_rate", "replacing rate", 1)], looks=look.get),
-            )
-        )
-        drawn.append(
+                curves_figure(curves, {"replacing_rate": "replacing rate"}, look),
+            ),
             (
                 "pretraining",
                 "Pre-training",
                 "Means over seeds, on dev. Dashed grey: what the lengths of the segments alone tell.",
                 _pretraining(rows),
-            )
-        )
-        if report["confusion"]:
-            labels, matrix, model = (
-                report["confusion"][key] for key in ("labels", "matrix", "model")
-            )
-            caption = (
-                "Row: truth; column: prediction. Off the diagonal: number of errors (the darker, the larger the "
-                "share of its row). On the diagonal: % right."
-            )
-            if any(_drawable(label, i) == f"class {i}" for i, label in enumerate(labels)):
-                caption += " Class N: line N of labels.txt, from 0."
-            figure = _confusion(labels, matrix)
-            drawn.append(("confusion", f"Confusion of the classes: {model}", caption, figure))
+            ),
+            (
+                "confusion",
+                f"Confusion of the classes: {confusion and confusion['model']}",
+                "Row: truth; column: prediction; in % of the row, 0 for less than half of one. Class N: line "
+                "N of labels.txt, from 0, where the font lacks a character.",
+                confusion and _confusion(confusion["labels"], confusion["matrix"]),
+            ),
+        ]
         return [(*texts, to_png(figure)) for *texts, figure in drawn if figure]
 
 
-AXES = (  # (name, label, model or file -> value or None)
-    ("size", "file size, MB", lambda row: (row.get("file_bytes", row.get("bytes")) or 0) / 1e6),
-    (
-        "latency",
+AXES = {  # {name: (label, model or file -> value or None)}
+    "size": ("file size, MB", lambda row: (row.get("file_bytes", row.get("bytes")) or 0) / 1e6),
+    "latency": (
         "time, of the predecessor's",
         lambda row: row["times_as_fast"] and 1 / row["times_as_fast"],
     ),
-)
+}
 
 
-def new_figure(width, height, rows=1, columns=1):
+def new_figure(width, height, rows=1, columns=1, sharex=False):
     """(figure, array of axes), without the global state of pyplot."""
     figure = Figure((width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, sharex=columns == 1).ravel()
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex).ravel()
 
 
 def to_png(figure):
@@ -148,259 +129,170 @@ def to_png(figure):
     return buffer.getvalue()
 
 
-def _scatter(models, value_of, label, metric, look):
-    points = [m for m in models if value_of(m) and m["accuracy"] is not None]
+def _scatter(models, axis, metric, look):
+    label, value_of = AXES[axis]
+    points = [model for model in models if value_of(model)]
     if not points:
         return None
-    figure, (axes,) = new_figure(4.8, 3.6)
-    labels, occupied, lines = [], [], []
+    figure, (axes,) = new_figure(5.2, max(3.6, 0.24 * len(points)))
+    names = []
     for model in points:
-        colour, marker, _ = look[model["name"]]
-        x, y, half = value_of(model), 100 * model["accuracy"], 196 * (model["accuracy_se"] or 0)
-        axes.errorbar(x, y, half, color=colour, alpha=0.35, linewidth=1.2, zorder=2)
-        axes.plot(x, y, marker, color=colour, markersize=7, zorder=3)
-        labels.append((x, y, model["name"], colour))
-        occupied.append((x, y))
-        lines += [(x, y + part * half) for part in np.linspace(-1, 1, 9)]
+        x, y, mark = value_of(model), 100 * model["accuracy"], look[model["name"]]
+        axes.errorbar(x, y, 196 * model["accuracy_se"], **mark, markersize=7, elinewidth=0.5)
+        names.append((x, y, model["name"], mark["color"]))
         for file in model["files"]:
-            if file["format"] == "int8" and value_of(file) and file["accuracy"] is not None:
-                small = value_of(file), 100 * file["accuracy"]
-                axes.plot(*zip((x, y), small), color=colour, linewidth=0.8, alpha=0.35, zorder=1)
-                hollow = {"markerfacecolor": "white", "markersize": 6, "zorder": 3}
-                axes.plot(*small, marker, color=colour, **hollow)
-                along = np.linspace(0.1, 0.9, 15)
-                lines += [(x + part * (small[0] - x), y + part * (small[1] - y)) for part in along]
-                occupied.append(small)
-    axes.set_xlim(0, 1.2 * max(x for x, _ in occupied))
+            if file["format"] == "int8" and value_of(file) and file["accuracy"]:
+                hollow = {"markevery": [1], "markerfacecolor": "white", "linewidth": 0.5}
+                axes.plot([x, value_of(file)], [y, 100 * file["accuracy"]], **mark, **hollow)
+    axes.set_xlim(0)
     low, high = axes.get_ylim()
-    far = []  # baselines without BERT: a line where it lies near, else a word
-    for model in models:
-        if model["role"] == "reference":
-            value, name = 100 * model["accuracy"], model["name"].replace("tfidf", "TF-IDF")
-            if not 2 * low - high <= value <= 2 * high - low:
-                far.append(f"{name} {value:.1f} %")
-                continue
-            axes.axhline(value, color=GREY, linewidth=1, linestyle=DASHED, zorder=0)
-            where = (1, value), (0, 2), ("axes fraction", "data"), "offset points"
-            axes.annotate(name, *where, color=GREY, fontsize=9, ha="right", va="bottom")
-    axes.set_xlabel(label + (f"\n(far off: {', '.join(far)})" if far else ""))
+    references = {m["name"]: 100 * m["accuracy"] for m in models if m["role"] == "reference"}
+    for value in references.values():
+        if 2 * low - high <= value <= 2 * high - low:  # others would squeeze all else
+            axes.axhline(value, **REFERENCE)
+    told = [f"{name} {value:.1f} %" for name, value in references.items()]
+    axes.set_xlabel(f"{label}\ndashed: {', '.join(told) or 'none'}")
     axes.set_ylabel(f"{metric}, %")
-    _place_labels(figure, axes, labels, occupied, lines)
+    _name(axes, names)
     return figure
-
-
-def _place_labels(figure, axes, labels, points, lines):
-    """Writes each label beside its point, as near as can be without covering a point or another label,
-    and better not a line or a bar."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    frame, pixels = axes.get_window_extent(), figure.dpi / 72
-    taken, lines = (
-        [
-            Bbox.from_bounds(x - half, y - half, 2 * half, 2 * half)
-            for x, y in axes.transData.transform(places)
-        ]
-        for places, half in ((points, 12), (lines, 6))
-    )
-    sides = [(1, 0), (-1, 0), (0.8, 0.8), (0.8, -0.8), (-0.8, 0.8), (-0.8, -0.8), (0, 1), (0, -1)]
-    offsets = [(radius * x, radius * y) for radius in (8, 16, 28, 44) for x, y in sides]
-    for x, y, text, colour in sorted(labels, key=lambda label: -label[1]):
-        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6}
-        note = axes.annotate(
-            text,
-            (x, y),
-            (0, 0),
-            textcoords="offset points",
-            color=colour,
-            fontsize=9,
-            va="center",
-            arrowprops={**line, "shrinkA": 1, "shrinkB": 4},
-        )
-        size, (left, middle) = note.get_window_extent(), axes.transData.transform((x, y))
-
-        def box_at(offset):
-            right, up = offset
-            corner = left + right * pixels - size.width * (0.5 - 0.5 * np.sign(right))
-            return Bbox.from_bounds(
-                corner, middle + up * pixels - size.height / 2, size.width, size.height
-            )
-
-        def cost(offset):
-            box = box_at(offset)
-            outside = not (frame.x0 <= box.x0 and box.x1 <= frame.x1)
-            outside |= not (frame.y0 <= box.y0 and box.y1 <= frame.y1)
-            covered = 10 * sum(map(box.overlaps, taken)) + 2 * sum(map(box.overlaps, lines))
-            return 100 * outside + covered + (max(map(abs, offset)) + abs(offset[1])) / 4
-
-        best = min(offsets, key=cost)
-        note.set_position(best)
-        note.set_horizontalalignment({1: "left", 0: "center", -1: "right"}[int(np.sign(best[0]))])
-        note.arrow_patch.set_visible(max(map(abs, best)) > 10)
-        taken.append(box_at(best))
 
 
 def own_rows(curves):
     """The rows of each model without those inherited from the first, its stages laid end to end."""
-    first, result = next(iter(curves.items()), (None, [])), {}
+    inherited, result = [], {}
     for name, rows in curves.items():
-        offset, last, stage, moved = 0, 0, None, []
+        offset, last, result[name] = 0, {}, []
         for row in rows:
-            if name != first[0] and row in first[1]:
+            if row in inherited:
                 continue
-            if stage is not None and row.get("stage") != stage:
-                offset += last
-            stage, last = row.get("stage"), row["step"]
-            moved.append({**row, "step": offset + row["step"]})
-        result[name] = moved
+            if last and row.get("stage") != last.get("stage"):
+                offset += last["step"]
+            last = row
+            result[name].append({**row, "step": offset + row["step"]})
+        inherited = inherited or rows
     return result
 
 
-def curves_figure(curves, panels, height=3.6, looks=None):
-    """One panel per (key, label, factor) for which there is data; every line named at its end.
+def curves_figure(curves, labels, looks, height=3.6):
+    """A figure with one panel for each key of which there is data; every line named at its end.
 
-    `looks`: name -> (colour, marker, line style).
+    Args:
+        curves: {name: rows of step and keys}. labels: {key: label}; one with a % sign is in percent.
+        looks: {name: `style`}.
     """
 
-    def line(rows, key):
-        known = [row for row in rows if row.get(key) is not None and np.isfinite(row[key])]
-        return [(row["step"], row[key]) for row in known]
+    def known(rows, key):
+        return [(row["step"], row[key]) for row in rows if row.get(key) is not None]
 
-    panels = [panel for panel in panels if any(line(rows, panel[0]) for rows in curves.values())]
+    panels = [key for key in labels if any(known(rows, key) for rows in curves.values())]
     if not panels:
         return None
-    figure, all_axes = new_figure(4.8, height, len(panels))
-    for axes, (key, label, factor) in zip(all_axes, panels):
+    figure, all_axes = new_figure(4.8, height, len(panels), sharex=True)
+    for axes, key in zip(all_axes, panels):
         ends = []
         for name, rows in curves.items():
-            points = line(rows, key)
-            if points:
-                colour, marker, dashes = looks(name)
-                x, y = np.transpose(points)
-                style = {"linestyle": dashes, "linewidth": 1.5, "markersize": 3.5}
-                marker = marker if key.startswith("dev") else None
-                axes.plot(x, factor * y, color=colour, marker=marker, **style)
-                ends.append((x[-1], factor * y[-1], name, colour))
-        axes.set_ylabel(label)
+            if known(rows, key):
+                x, y = np.transpose(known(rows, key)) * [[1], [100 if "%" in labels[key] else 1]]
+                marker = looks[name]["marker"] if key.startswith("dev") else None
+                axes.plot(x, y, **{**looks[name], "marker": marker}, markersize=3.5)
+                ends.append((x[-1], y[-1], name, looks[name]["color"]))
+        axes.set_ylabel(labels[key])
         axes.margins(x=0.02, y=0.08)
-        _name_ends(axes, ends, 0.065 * 3.6 / height * len(panels))
+        _name(axes, ends)
     all_axes[-1].set_xlabel("update")
-    all_axes[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure
 
 
-def _name_ends(axes, ends, share):
-    """Names lines at their ends; the names are `share` of the axes' height apart, or more."""
+def apart(places, gap, low=-np.inf, high=np.inf):
+    """The places nearest to these, in ascending order, that are `gap` apart and within two bounds."""
+    steps = gap * np.arange(len(places))
+    moved = isotonic_regression(np.asarray(places) - steps).x + steps
+    return np.clip(moved, low + steps, high - steps[::-1])
+
+
+def _name(axes, points):
+    """Writes the names of (x, y, name, colour) to the right of the axes, in the order of y, and draws
+    a line from each to its point."""
     low, high = axes.get_ylim()
-    gap, right, heights = share * (high - low), axes.get_xlim()[1] * 1.04, []
-    ends.sort(key=lambda end: end[1])
-    for _, y, _, _ in ends:
-        heights.append(max(y, heights[-1] + gap) if heights else y)
-    for place, (x, y, name, colour) in enumerate(ends):
-        level = min(heights[place], high - gap * (len(ends) - 1 - place))
+    points = sorted(points, key=itemgetter(1))
+    gap = 0.18 * axes.figure.dpi / axes.bbox.height  # 0.18 inches, as a share of the axes' height
+    levels = apart([(y - low) / (high - low) for _, y, _, _ in points], gap, 0, 1)
+    for level, (x, y, name, colour) in zip(levels, points):
         line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5}
-        axes.annotate(
-            name,
-            (x, y),
-            (right, level),
-            color=colour,
-            fontsize=8.5,
-            va="center",
-            annotation_clip=False,
-            arrowprops={**line, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 2},
-        )
+        line["relpos"] = 0, 0.5  # from the middle of the name's left side
+        look = {"color": colour, "fontsize": 8.5, "va": "center", "annotation_clip": False}
+        place = {"xytext": (1.04, level), "textcoords": "axes fraction"}
+        axes.annotate(name, (x, y), **place, **look, arrowprops=line)
 
 
 def _intervals(rows, look):
     """The methods of each data set with 95 % intervals; small marks are single seeds."""
     rows = [row for row in rows if row["method"] != "majority"]
-    names = sorted({row["data"] for row in rows})
-    if not rows:
+    sets = [[*group] for _, group in itertools.groupby(rows, itemgetter("data"))]
+    if not sets:
         return None
-    tallest = max(sum(row["data"] == name for row in rows) for name in names)
-    figure, panels = new_figure(4.6 * len(names), 1.2 + 0.32 * tallest, columns=len(names))
-    for axes, name in zip(panels, names):
-        here = [row for row in rows if row["data"] == name]
+    height = 1.2 + 0.32 * max(map(len, sets))
+    figure, panels = new_figure(4.6 * len(sets), height, columns=len(sets))
+    for axes, here in zip(panels, sets):
         for place, row in enumerate(here):
-            colour, marker, _ = look[row["method"]]
-            each = np.multiply(100, row["by_seed"])
-            axes.plot(each, [place] * len(each), "|", color=colour, alpha=0.6, markersize=9)
-            style = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 1.2}
-            axes.errorbar(100 * row["accuracy"], place, xerr=196 * row["accuracy_se"], **style)
+            mark, each = look[row["method"]], np.multiply(100, row["by_seed"])
+            axes.plot(each, [place] * len(each), "|", color=mark["color"], alpha=0.6, markersize=9)
+            axes.errorbar(100 * row["accuracy"], place, xerr=196 * row["accuracy_se"], **mark)
             if place and row["size"] != here[place - 1]["size"]:
                 axes.axhline(place - 0.5, color=PALE, linewidth=0.8)
-        axes.set_yticks(range(len(here)), [row["method"] for row in here])
-        axes.set_ylim(len(here) - 0.4, -0.6)
+        axes.set(yticks=range(len(here)), yticklabels=[row["method"] for row in here])
+        axes.set(ylim=(len(here) - 0.4, -0.6), xlabel=f"test {metric_name(here)}, %")
         axes.grid(False, axis="y")
-        axes.set_xlabel(f"test {metric_name(here)}, %")
-        title = f"{name} ({here[0]['num_examples']:,} examples)"
+        title = f"{here[0]['data']} ({here[0]['num_examples']:,} examples)"
         axes.set_title(title, fontsize=10, loc="left", weight="bold")
     return figure
 
 
 def _pretraining(rows):
-    """How pre-training went on dev; None if no cell came from it. A family, the first word of a name,
-    has one colour; grey lines: what the lengths of the segments alone tell."""
-    made = {row["method"]: row["pretraining"] for row in rows if row["pretraining"]}
-    families = {}
-    for name in made:
-        families.setdefault(name.partition("-")[0], []).append(name)
-    look = {
-        name: (colour, marker, dashes)
-        for colour, names in zip(itertools.cycle((INK, ACCENT)), families.values())
-        for name, marker, dashes in zip(
-            names, itertools.cycle("os^vPD"), itertools.cycle(("-", "--", ":", "-."))
-        )
-    }
+    """How pre-training went on dev; None if no cell came from it."""
+    rows = [row for row in rows if row["pretraining"]]
     figure = curves_figure(
-        {name: entry["curve"] for name, entry in made.items()},
-        [("dev", "masked words, dev %", 100), ("dev_sentence", "sentences, dev %", 100)],
+        {row["method"]: row["pretraining"]["curve"] for row in rows},
+        {"dev": "masked words, dev %", "dev_sentence": "sentences, dev %"},
+        looks(rows),
         height=7.2,
-        looks=look.get,
     )
-    for share in {entry["sentence_by_length"] for entry in made.values()} - {None}:
-        line = {"color": GREY, "linewidth": 1, "linestyle": DASHED, "zorder": 0}
-        figure.axes[-1].axhline(100 * share, **line)
+    for share in {row["pretraining"]["sentence_by_length"] for row in rows} - {None}:
+        figure.axes[-1].axhline(100 * share, **REFERENCE)
     return figure
 
 
 def _confusion(labels, matrix):
-    """Errors of the classes that have most of them, at most `MAX_CLASSES`."""
-    matrix = np.asarray(matrix)
-    errors = matrix - np.diag(np.diag(matrix))
-    most = np.argsort(-(errors.sum(axis=0) + errors.sum(axis=1)), kind="stable")[:MAX_CLASSES]
-    chosen, rows = np.sort(most), matrix.sum(axis=1, keepdims=True)
-    share, count = (errors / np.maximum(rows, 1))[np.ix_(chosen, chosen)], len(chosen)
-    darkest, side = max(share.max(), 0.05), max(0.27 * count, 0.9)
+    """The classes that have most errors, at most `MAX_CLASSES`; in percent of a row."""
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    matrix = np.array(matrix)
+    errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+    chosen = np.sort(np.argsort(-errors, kind="stable")[:MAX_CLASSES])
+    percent = 100 * matrix[chosen] / np.maximum(matrix[chosen].sum(axis=1, keepdims=True), 1)
+    names, side = [_drawable(labels[row], row) for row in chosen], max(0.27 * len(chosen), 0.9)
     figure, (axes,) = new_figure(2.2 + side, 1.9 + side)
-    colours = LinearSegmentedColormap.from_list("errors", ["white", "#9cc3ee", ACCENT])
-    axes.imshow(share, cmap=colours, vmax=darkest)
-    centred = {"ha": "center", "va": "center"}
-    for i, row in enumerate(chosen):
-        for j, column in enumerate(chosen):
-            if i == j and rows[row, 0]:
-                axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, color="#eceff2"))
-                right = f"{100 * matrix[row, row] / rows[row, 0]:.0f}"
-                axes.text(j, i, right, fontsize=7.5, color=GREY, **centred)
-            elif errors[row, column]:
-                colour = "white" if share[i, j] > 0.6 * darkest else INK
-                axes.text(j, i, matrix[row, column], fontsize=8, color=colour, **centred)
-    names = [_drawable(labels[row], row) for row in chosen]
-    axes.set_xticks(range(count), names, rotation=90 if count > 4 else 0, fontsize=8)
-    axes.set_yticks(range(count), names, fontsize=8)
-    part = f" (the {count} of {len(labels)} classes with most errors)" * (count < len(labels))
-    axes.set_xlabel("predicted" + part)
-    axes.set_ylabel("true")
+    shown = ConfusionMatrixDisplay(percent[:, chosen], display_labels=names).plot(
+        ax=axes,
+        cmap="Blues",
+        colorbar=False,
+        xticks_rotation="vertical",
+        values_format=".0f",
+        im_kw={"norm": PowerNorm(0.5)},
+        text_kw={"fontsize": 8},
+    )
+    for text, value in zip(shown.text_.flat, shown.confusion_matrix.flat):
+        text.set_visible(value > 0)
+    part = f" (the {len(chosen)} of {len(labels)} classes with most errors)"
+    axes.set(xlabel="predicted" + part * (len(chosen) < len(labels)), ylabel="true")
+    axes.tick_params(labelsize=8)
     axes.grid(False)
-    axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
-    axes.grid(True, which="minor", color=PALE, linewidth=0.5)
-    axes.tick_params(which="minor", length=0)
     return figure
 
 
 def _drawable(label, number):
     """The label, shortened, or "class N" where the font of the pictures lacks a character of it."""
-    font = get_font(findfont(FontProperties(family="DejaVu Sans")))
+    font = get_font(findfont(STYLE["font.family"]))
     if not all(font.get_char_index(ord(character)) for character in label):
         return f"class {number}"
     return label if len(label) <= 22 else label[:21] + "…"

@@ -141,14 +141,6 @@ def _resampled_f1(counts):
     return np.array(means)
 
 
-def metric_name(rows):
-    """How to call what is measured of some models, in words: the metric of tagging if any is of tagging."""
-    metrics = {row["metric"] for row in rows}
-    return METRICS[
-        next((name for name in ("entity_f1", "token_accuracy") if name in metrics), "accuracy")
-    ]
-
-
 def agreement(a, b):
     """Share of equal predictions (tagging: of words) of two models, 0-1."""
     return float(np.mean(np.hstack(a) == np.hstack(b)))

@@ -27,7 +27,7 @@ def pooled(cells, left, right):
 
 
 def rows_of(cells):
-    return {row["method"]: row for row in pool_cells(json.loads(json.dumps(cells)))}
+    return {row["method"]: row for row in pool_cells(entries_of(json.loads(json.dumps(cells))))}
 
 
 def test_rows_by_hand():
@@ -173,7 +173,10 @@ def test_files_are_rows_and_a_control_is_the_baseline(tmp_path):
     assert "| file, MB | gzip, MB |" in table and "| 2.00 | 1.50 |" in table
     assert "| – | – |" in table and "file, MB" not in table_text(report(tmp_path / "two", CELLS))
     small["files"] = [{**file, "correct": cell("a", "x", 0, [1, 1, 1, 0])["correct"]}]
-    lines = [text.split(", pooled")[0] for text, _ in compare.pooled_differences([control, small])]
+    lines = [
+        text.split(", pooled")[0]
+        for text, _ in compare.pooled_differences(entries_of([control, small]))
+    ]
     assert sorted(lines) == [
         "control:int8 minus control",
         "static-int8:int8 minus control",

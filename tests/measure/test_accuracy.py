@@ -40,7 +40,6 @@ def test_token_accuracy_by_hand():
     assert result["se"] == pytest.approx(np.std([0.75, 0.6, 0.6, 0]), abs=0.02)
     scores = result["scores"]
     assert accuracy.paired_difference("token_accuracy", scores, scores)["high"] == 0
-    assert accuracy.metric_name([result, {"metric": "accuracy"}]) == "token accuracy"
 
 
 def test_entity_f1_by_hand():
