@@ -390,7 +390,9 @@ def test_data_and_methods(call):
         and shown["train"] == 24
         and len(shown["examples"]) == 5
     )
-    assert "labels: other, same" in call("data", "show", "--data", "{}/matching")[1]
+    assert [*shown["classes"]["O"]] == ["train", "dev", "test"]
+    shown = call("data", "show", "--data", "{}/matching", "--from", "{}/bert-matching")[1]
+    assert "labels: other, same" in shown and "words unknown to " in shown
     status, out, _ = call("methods", "--json")
     assert json.loads(out)["methods"]["theseus"]["family"] == "replacement"
     assert "theseus-study" in json.loads(out)["recipes"]

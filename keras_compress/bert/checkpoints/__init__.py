@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_compress.bert.checkpoints import bert4keras, google, huggingface, minilm, own
-from keras_compress.bert.checkpoints.minilm import minilm_folder
 from keras_compress.bert.checkpoints.published import Checkpoint
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.files import minilm_folder
 
 __all__ = [
     "Checkpoint",
@@ -136,6 +136,11 @@ def with_head(task_model, task, labels, *, seed=0):
     model = from_checkpoint(own.checkpoint(task_model), "encoder", **wanted)
     model.history = deepcopy(task_model.history) + model.history
     return model
+
+
+def read_tokenizer_of(source):
+    """The `Tokenizer` of any source of `load`, whatever its task."""
+    return _read(source, None).tokenizer
 
 
 def is_saved(source):
