@@ -101,7 +101,7 @@ def read_labels(path, rows, names):
         names = sorted(used, key=lambda name: (name.zfill(9) if name.isdigit() else name, name))
         warn(
             f"{path}: no labels.txt; the {len(names)} sorted labels of train are the names: "
-            f"{short(', '.join(names), 200)}."
+            f"{short(', '.join(names), 200)}.{_doubts(names, len(written['train']))}"
         )
         check_names(path, names)
     number_of = _numbers(
@@ -125,6 +125,18 @@ def check_names(path, names):
         )
 
 
+def _doubts(names, num_rows):
+    """What lets one doubt that these are the names of classes, in sentences."""
+    first, alike = {}, []
+    for name in names:
+        if first.setdefault(name.strip().casefold(), name) != name:
+            alike.append(f"{first[name.strip().casefold()]!r} and {name!r}")
+    doubts = f" Alike but for case or spaces: {', '.join(alike)}." if alike else ""
+    if 2 * len(names) > num_rows > 20:
+        doubts += f" These are many for {num_rows} rows."
+    return doubts
+
+
 def _are_tags(rows, names):
     """Whether labels hold a tag for each token."""
     if isinstance(rows[0].text, tuple):
@@ -135,9 +147,13 @@ def _are_tags(rows, names):
         return True
     if names and all(str(row.label) in names for row in rows):
         return False
-    numbers = [(len(row_tags), len(row.text.split(" "))) for row_tags, row in zip(tags, rows)]
-    telling = [pair for pair in numbers if pair != (1, 1)]  # a name of a word looks like its tag
-    fitting = sum(num_tags == num_tokens for num_tags, num_tokens in telling)
+    # One name of one token tells nothing. Characters without spaces count, too: the row is an error then, no class.
+    telling = [
+        (len(row_tags), (len(row.text.split(" ")), len(row.text)))
+        for row_tags, row in zip(tags, rows)
+        if len(row_tags) > 1 or " " in row.text
+    ]
+    fitting = sum(num_tags in lengths for num_tags, lengths in telling)
     repeat = names or 2 * len({*every}) <= len(every)
     return bool(repeat and fitting and 2 * fitting >= len(telling))
 

@@ -91,9 +91,11 @@ def _split(path, split):
         warn(f"{other} is not read, since {files[0].name} is there.")
     records = list(read_records(files[0])) if files else []
     if split != "test" and not records:
+        others = [file.name for name in FILES[split] for file in sorted(path.glob(name + "*"))]
+        received = f"only {', '.join(others[:5])}" if others and not files else "none"
         raise ValueError(
-            f"{files[0] if files else path}: a data set must have a {split} file with examples. Received: none. "
-            f"Write {split}.tsv, {split}.csv, {split}.jsonl or {split}.json."
+            f"{files[0] if files else path}: a data set must have a {split} file with examples. Received: "
+            f"{received}. Write {split}.tsv, {split}.csv, {split}.jsonl or {split}.json."
         )
     return records
 

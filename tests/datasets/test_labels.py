@@ -128,6 +128,25 @@ def test_one_row_of_tags_that_does_not_fit_is_an_error_and_makes_no_class(tmp_pa
         read_folder(write(tmp_path, labels, names=names))
 
 
+def test_tags_of_a_text_without_spaces_make_no_class(tmp_path):
+    write(tmp_path, ["n v n n", "n n v", "n v"], texts=["我在北京", "电影好", "下雨"])
+    with pytest.raises(ValueError, match=r"train\.jsonl:1: .*1 tokens and 4 tags, in '我在北京'"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "labels, doubt",
+    [
+        (["joy", "Joy", "love", "love "], "spaces: 'Joy' and 'joy', 'love' and 'love '"),
+        ([f"a sentence of its own, {k}" for k in range(21)], "These are many for 21 rows"),
+    ],
+)
+def test_doubtful_names_are_said(tmp_path, labels, doubt):
+    texts = [f"text number {k}" for k in range(len(labels))]
+    with pytest.warns(UserWarning, match=f"no labels.txt.*{doubt}"):
+        read_folder(write(tmp_path, labels, texts=texts))
+
+
 @pytest.mark.parametrize("tag, message", [("-100", "no label"), ("X", "a line of labels.txt")])
 def test_a_tag_is_checked_as_a_label_is(tmp_path, tag, message):
     write(tmp_path, TAGS["parts of speech"], dev=f"{tag} NOUN VERB")

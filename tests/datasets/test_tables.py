@@ -143,6 +143,15 @@ def test_a_byte_order_mark_in_any_file(tmp_path, file):
     assert read_folder(tmp_path).summary() == expected.summary()
 
 
+@pytest.mark.parametrize("name", ["train.txt", "train.TSV", "train-00000-of-00001.parquet"])
+def test_a_file_that_is_there_and_not_read_is_named(tmp_path, name):
+    (tmp_path / name).write_text("label\ttext\n")
+    with pytest.raises(
+        ValueError, match=rf"must have a train file.* Received: only {name}\. Write"
+    ):
+        read_folder(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["validation", "valid", "val"])
 def test_other_names_of_dev(tmp_path, name):
     read(tmp_path, written(delimiter="\t", rows=ROWS[2:]))
