@@ -38,7 +38,7 @@ def _is_nested(label):
 
 def _is_several(label, known):
     parts = BETWEEN_NAMES.split(str(label))
-    return isinstance(label, list) or (len(parts) > 1 and known.issuperset(parts))
+    return len(parts) > 1 and known.issuperset(parts)
 
 
 class Kind(NamedTuple):
@@ -51,7 +51,7 @@ KINDS = (
     Kind(
         "no label (null, or a mark for none)",
         lambda label, known: has_no_label(label),
-        "Remove the row, or give it a label (if this is the name of a class, write labels.txt).",
+        "Remove the row, or give it a label (a class of such a name must stand in labels.txt).",
     ),
     Kind(
         "an object (entities by place, as in CLUENER)",
@@ -59,7 +59,12 @@ KINDS = (
         "Write `text` as tokens separated by spaces, and as many tags, such as O B-PER I-PER.",
     ),
     Kind(
-        "several names, or a list of them",
+        "a list of names",
+        lambda label, known: isinstance(label, list),
+        "Several labels a text are not supported: write one name, not in a list.",
+    ),
+    Kind(
+        "several names",
         _is_several,
         "Several labels a text are not supported: keep one (if it is one name, write labels.txt).",
     ),
@@ -93,7 +98,7 @@ def read_labels(path, rows, names):
     for row in every:
         parts = list(filter(None, _tags(row.label))) if tagging else []
         for label in parts or [row.label]:
-            if not (names and isinstance(label, str | int) and str(label) in known):
+            if not (names and isinstance(label, str | int | float) and str(label) in known):
                 _check(row, label, known)
     written = {split: [_written(row, tagging) for row in part] for split, part in rows.items()}
     if names is None:
