@@ -159,8 +159,8 @@ def _are_tags(rows, names):
         if len(row_tags) > 1 or " " in row.text
     ]
     fitting = sum(num_tags in lengths for num_tags, lengths in telling)
-    repeat = names or 2 * len({*every}) <= len(every)
-    return bool(repeat and fitting and 2 * fitting >= len(telling))
+    repeat = names or isinstance(rows[0].label, list) or 2 * len({*every}) <= len(every)
+    return bool(repeat and 2 * fitting > len(telling))
 
 
 def _tags(label):

@@ -117,8 +117,13 @@ def test_tokens_and_tags_in_lists(tmp_path):
         (tmp_path / f"{split}.json").write_text("\n".join(map(json.dumps, rows)))
     data = read_folder(tmp_path)
     assert data.task == "tagging" and data.train.texts[0] == "我 在 上海"
+    rows = [{"tokens": ["EU", "rejects"], "ner_tags": [3, 0]}, {"tokens": ["a"], "ner_tags": [0]}]
+    (tmp_path / "train.json").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "dev.json").write_text(json.dumps(rows[0]))
+    data = read_folder(tmp_path)
+    assert (data.task, data.labels, data.dev.labels) == ("tagging", ("0", "3"), [[1, 0]])
     (tmp_path / "dev.json").write_text(json.dumps({**rows[0], "tokens": ["a b", "c", "d"]}))
-    with pytest.raises(ValueError, match=r"dev\.json:1: .*4 tokens and 3 tags"):
+    with pytest.raises(ValueError, match=r"dev\.json:1: .*4 tokens and 2 tags"):
         read_folder(tmp_path)
 
 

@@ -40,6 +40,10 @@ def test_csv(tmp_path, delimiter, quoting, ends):
     assert data.train.texts == [text for _, text in rows] and data.train.labels == [0, 1, 1, 0]
 
 
+def test_line_ends_of_old_macs(tmp_path):
+    assert read(tmp_path, "label\ttext\rneg\tbad\rpos\tgood\r").train.texts == ["bad", "good"]
+
+
 def test_csv_with_an_index_as_pandas_writes_it(tmp_path):
     assert read(tmp_path, ",label,text\n0,neg,bad\n1,pos,good\n", "csv").train.texts == [
         "bad",
@@ -121,6 +125,7 @@ CHINESE = "label\ttext\nneg\t这部电影很差，我不喜欢\n"
             r"tsv:2: text must be UTF-8. Received: .*; this is GBK, or GB 18030",
         ),
         (CHINESE.encode("gb18030"), "this is GBK"),
+        ("label\ttext\nneg\t這部電影很差我不喜歡\n".encode("big5"), r"tsv:2: .*\)\. Save"),
         (CHINESE.encode("utf-16"), r"tsv:1: .* Received: UTF-16\. Save"),
         (b"\xfe\xff" + CHINESE.encode("utf-16-be"), "Received: UTF-16"),
         ("label\ttext\n".encode("utf-16-le"), r"tsv:1: .*a NUL byte; UTF-16 looks like this"),
