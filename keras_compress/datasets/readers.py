@@ -84,13 +84,13 @@ def read_folder(path):
 
 
 def _split(path, split):
-    """The records of the first file of a split; none of a test split that is not there."""
+    """The records of the first file of a split; none where there is no test file."""
     files = [path / (name + ending) for name in FILES[split] for ending in ENDINGS]
     files = list(filter(Path.is_file, files))
     for other in files[1:]:
         warn(f"{other} is not read, since {files[0].name} is there.")
     records = list(read_records(files[0])) if files else []
-    if split != "test" and not records:
+    if not records and (files or split != "test"):
         others = [file.name for name in FILES[split] for file in sorted(path.glob(name + "*"))]
         received = f"only {', '.join(others[:5])}" if others and not files else "none"
         raise ValueError(
