@@ -307,11 +307,12 @@ def predict(texts: list[str] = [], *, source):
     return rows, ["{label}\t{probability:.3f}\t{text}".format(**row) for row in rows]
 
 
-def data(action: Literal["show", "download"], name=None, *, texts: Texts):
+def data(action: Literal["show", "download"], name=None, *, source="minilm", texts: Texts):
     """Show data sets, or download a public one.
 
-    action: show (counts and examples) or download
+    action: show (classes, lengths, unknown words, texts that occur twice, examples) or download
     name: what to show, as --data; or to download: sst2, mrpc, tnews
+    source: the model whose vocabulary counts, as in other verbs
     """
     if action == "download":
         from keras_compress.datasets.download import download
@@ -319,6 +320,8 @@ def data(action: Literal["show", "download"], name=None, *, texts: Texts):
         folder = download(name)
         return {"folder": str(folder)}, [f"Saved: {folder}"]
     import numpy as np
+
+    from keras_compress.datasets import show
 
     texts.data = name or texts.data
     dataset = texts.load()
@@ -328,7 +331,9 @@ def data(action: Literal["show", "download"], name=None, *, texts: Texts):
     lines.append(f"labels: {', '.join(labels)}")
     for text, label in examples:
         lines.append(f"  {np.take(labels, label) if labels else label}: {text}")
-    return {**summary, "labels": labels, "examples": examples}, lines
+    figures = show.facts(dataset, _tokenizer(source))
+    lines += show.in_words(figures, source)
+    return {**summary, "labels": labels, "examples": examples, **figures}, lines
 
 
 def methods(method=None):
@@ -364,6 +369,18 @@ def _load(source, dataset=None, trained=True, **settings):
     if trained:
         check_trained(model)
     return model
+
+
+def _tokenizer(source):
+    """The tokenizer of a source; MiniLM's without TensorFlow, which takes seconds to import."""
+    if source == "minilm":
+        from keras_compress.bert.tokenizer import read_tokenizer
+        from keras_compress.files import minilm_folder
+
+        return read_tokenizer(minilm_folder())
+    from keras_compress.bert.checkpoints import read_tokenizer_of
+
+    return read_tokenizer_of(source)
 
 
 def _evaluated(model, dataset, split):

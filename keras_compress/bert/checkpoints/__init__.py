@@ -17,10 +17,9 @@ from copy import deepcopy
 from pathlib import Path
 
 from keras_compress.bert.checkpoints import bert4keras, google, huggingface, minilm
-from keras_compress.bert.checkpoints.minilm import minilm_folder
 from keras_compress.bert.checkpoints.published import Checkpoint
 from keras_compress.bert.task_model import TaskModel
-from keras_compress.files import read_json
+from keras_compress.files import minilm_folder, read_json
 
 __all__ = ["from_bert4keras", "from_checkpoint", "load", "minilm_folder", "with_head"]
 FORMATS = (minilm, bert4keras, huggingface, google)
@@ -119,6 +118,11 @@ def with_head(task_model, task, labels, *, seed=0):
     model = from_checkpoint(_as_checkpoint(task_model), "encoder", **wanted)
     model.history = deepcopy(task_model.history) + model.history
     return model
+
+
+def read_tokenizer_of(source):
+    """The `Tokenizer` of any source of `load`, whatever its task."""
+    return (TaskModel.load(source) if is_saved(source) else _read(source, None)).tokenizer
 
 
 def is_saved(source):
