@@ -30,7 +30,17 @@ _MAY_BE_NEW = ("classifier/", "pooler/", "mlm_", "lstm_")
 log = logging.getLogger(__name__)
 
 
-def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0):
+def load(
+    source,
+    *,
+    task=None,
+    labels=None,
+    pooling=None,
+    new_head=False,
+    lowercase=None,
+    ignore_weights=(),
+    seed=0,
+):
     """Loads a model from any source.
 
     Args:
@@ -39,6 +49,7 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
             that reads one text reads two as well, so `task` may be "matching"; `labels` may name LABEL_0, LABEL_1, ...
         pooling: "pooler", "cls" or "mean"; default: what the source was trained with, "cls" where nothing is known.
         new_head: leave out a classifier that the source has.
+        lowercase, ignore_weights: not read yet.
         seed: of the weights that the source does not have.
     Returns:
         `TaskModel`; its history tells what was loaded and what was left out or made new.
