@@ -421,7 +421,7 @@ def test_run_prints_the_headline(call, monkeypatch, tmp_path):
         "--length",
         "12",
         "--from",
-        "x",
+        "{}/bert-matching",
         "--new-head",
         "--seeds",
         "0,3",
