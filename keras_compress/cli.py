@@ -44,7 +44,7 @@ class Texts:
     data: assistant, apidocs, a downloaded set, or a folder with train.tsv, dev.tsv, test.tsv, labels.txt
         (default: assistant, or the recipe's; export: random ids)
     task: classification, matching, tagging or unlabelled, of a built-in set (default: classification); other
-        sets know theirs. Unlabelled text makes a masked-LM model. With --labels: of the model
+        sets know theirs. Unlabelled text makes a masked-LM model
     language: en or zh, of assistant
     """
 
@@ -69,7 +69,8 @@ class Source:
     source: minilm; bilstm, a new small one; a model folder of this project, of Hugging Face (safetensors) or
         of Google's BERT; a bert4keras .h5 file
     new_head: leave out the classifier that the source has
-    labels: the classes in the model's order, such as no,yes, where its files do not tell them
+    labels: the classes in the model's order, such as no,yes, where its files do not tell them; --task says
+        what it does with them
     pooling: pooler, cls or mean: what the classifier reads (default: as the source was trained)
     lowercase: put texts into lower case (default: as the source's files say)
     ignore_weights: PATTERN, such as lm_head.*: weights that no part of a model takes may be left out; may be
