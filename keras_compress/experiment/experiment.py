@@ -47,7 +47,7 @@ from keras_compress.files import DATA_FOLDER, new_folder, read_json, write_json
 from keras_compress.measure.accuracy import agreement, evaluate, pack_correct
 from keras_compress.measure.baselines import baselines
 from keras_compress.measure.cost import encoder_parameters, flops
-from keras_compress.method import untrained
+from keras_compress.method import check_fit, untrained
 from keras_compress.training.settings import Training, one_update
 from mobile_export.benchmark import benchmark
 from mobile_export.convert import ONNX_FORMATS, check_export, export, exported_model
@@ -80,6 +80,10 @@ def run(
     language="en",
     source=None,
     new_head=False,
+    labels=None,
+    pooling=None,
+    lowercase=None,
+    ignore_weights=[],
     length=None,
     num_layers=None,
     learning_rate=None,
@@ -374,8 +378,10 @@ class Plan:
 
     def _source(self, step, seed):
         """What a step starts from that no step makes."""
-        task, labels = self.dataset.task, self.dataset.labels
-        return load(step.source, task=task, labels=labels, new_head=step.new_head, seed=seed)
+        wanted = {"task": self.dataset.task, "labels": self.dataset.labels, **step.reading}
+        model = load(step.source, **wanted, seed=seed)
+        check_fit(model, self.dataset)
+        return model
 
     def _run_step(self, step, seed, model_of, dataset, **changes):
         """The model of a step; `model_of` gives that of a parent."""

@@ -29,15 +29,27 @@ _MAY_BE_NEW = ("classifier/", "pooler/", "mlm_", "lstm_")
 log = logging.getLogger(__name__)
 
 
-def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0):
+def load(
+    source,
+    *,
+    task=None,
+    labels=None,
+    pooling=None,
+    new_head=False,
+    lowercase=None,
+    ignore_weights=(),
+    seed=0,
+):
     """Loads a model from any source.
 
     Args:
         source: "minilm", "bilstm", a folder or a file (see above).
         task, labels: of the model wanted; needed where the source does not tell, else they must agree with it. A head
             that reads one text reads two as well, so `task` may be "matching"; `labels` may name LABEL_0, LABEL_1, ...
+            With labels alone the task is classification.
         pooling: "pooler", "cls" or "mean"; default: what the source was trained with, "cls" where nothing is known.
         new_head: leave out a classifier that the source has.
+        lowercase, ignore_weights: not read yet.
         seed: of the weights that the source does not have.
     Returns:
         `TaskModel`; its history tells what was loaded and what was left out or made new.
@@ -83,11 +95,15 @@ def from_checkpoint(
         known_labels = None
     task = _agreed("task", task, known_task)
     labels = _agreed("labels", labels and tuple(labels), known_labels)
-    if task is None or labels is None:
+    if labels is None:
         raise ValueError(
             f"`task` and `labels` must be given where the weights do not tell. Received: {name}. Give "
-            "them (on the command line: `--data`), or fine-tune the model first (`train`)."
+            "them (on the command line: `--data`, or `--labels` in the model's order, and `--task`), or "
+            "fine-tune the model first (`train`)."
         )
+    if task is None:
+        task = "classification"
+        log.info("%s: its labels are taken to be those of texts; `--task` says otherwise", name)
     pooling = pooling or config.pooling
     if task in ("tagging", "mlm") and pooling == "pooler":
         pooling = "cls"  # these tasks read every token and have no pooler
