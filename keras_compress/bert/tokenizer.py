@@ -1,5 +1,6 @@
 """WordPiece tokenisation with a BERT vocabulary, by the `tokenizers` library."""
 
+import logging
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,9 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from keras_compress.files import one_of, read_json
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+CASED_FROM = 0.1  # share of the pieces with letters that hold a capital; see `make_tokenizer`
+
+log = logging.getLogger(__name__)
 
 
 class Encoding(NamedTuple):
@@ -87,6 +91,14 @@ class Tokenizer:
         self._engine.enable_truncation(int(max_length), strategy="longest_first")
         return self._engine.encode_batch(texts, **settings)
 
+    def with_case(self, lowercase):
+        """The same tokenizer where `lowercase` is None, else one that lower-cases or does not."""
+        if lowercase in (None, self.lowercase):
+            return self
+        cases = ("uncased" if x else "cased" for x in (lowercase, self.lowercase))
+        log.info("%s, as `lowercase` says; the source is %s", *cases)
+        return Tokenizer(self.vocab, lowercase)
+
     def save(self, path):
         Path(path).write_text("\n".join(self.vocab) + "\n", encoding="utf-8")
 
@@ -103,14 +115,22 @@ def read_vocab(path):
 
 
 def read_tokenizer(folder):
-    """Reads tokenizer.json or, without one, vocab.txt, and the switches in tokenizer_config.json.
+    """Reads tokenizer.json or, without one, vocab.txt, and the switches in the folder's configs.
 
     Raises ValueError, naming the file, if it is not BERT's tokenizer.
     """
-    path, extra = one_of(folder, "tokenizer.json", "vocab.txt"), folder / "tokenizer_config.json"
-    vocab, switches = (read_vocab(path), {}) if path.name == "vocab.txt" else _read_json(path)
-    switches |= read_json(extra) if extra.is_file() else {}
-    tokenizer = make_tokenizer(path, vocab, switches.get("do_lower_case"))
+    path = one_of(folder, "tokenizer.json", "vocab.txt")
+    vocab, own = (read_vocab(path), {}) if path.name == "vocab.txt" else _read_json(path)
+    albert = sorted(file.name for file in folder.glob("albert_config*.json"))
+    # Where two files disagree, the first one is followed, as `transformers` does.
+    names = ["tokenizer_config.json", "config.json", "bert_config.json", *albert]
+    stored = {name: read_json(folder / name) for name in names if (folder / name).is_file()}
+    config = stored.pop("tokenizer_config.json", {})
+    places = {"tokenizer_config.json": config, path.name: own, **stored}
+    told = {name: values.get("do_lower_case") for name, values in places.items()}
+    told_by = next((name for name, value in told.items() if value is not None), None)
+    tokenizer = make_tokenizer(path, vocab, told.get(told_by), told_by)
+    switches = own | config
     accents = switches.get("strip_accents") in (None, tokenizer.lowercase)
     if switches.get("tokenize_chinese_chars") is False or not accents:
         raise ValueError(
@@ -135,10 +155,13 @@ def _read_json(path):
     }
 
 
-def make_tokenizer(path, vocab, lowercase=None):
-    """A `Tokenizer` of a list, or {piece: id}; if nothing tells, a vocabulary without capital letters is uncased.
+def make_tokenizer(path, vocab, lowercase=None, told_by=None):
+    """A `Tokenizer` of a list, or {piece: id}, read from `path`, which is named in errors and the log.
 
-    `path` is named in the errors.
+    Args:
+        lowercase: None: the vocabulary tells. It is cased if 10 % or more of its pieces with letters hold a capital: a
+            cased one has over 20 %, an uncased one a few odd entries. Place holders in [] and <> do not count.
+        told_by: name of the file that told `lowercase`.
     """
     if isinstance(vocab, dict):
         numbers, vocab = sorted(vocab.values()), sorted(vocab, key=vocab.get)
@@ -147,11 +170,24 @@ def make_tokenizer(path, vocab, lowercase=None):
                 f"{path}: a vocabulary must number its pieces from 0 without gaps. "
                 f"Received: {len(vocab)} pieces up to number {numbers[-1]}."
             )
+    words = [piece for piece in vocab if not re.fullmatch(r"\[.*\]|<.*>", piece)]
+    letters = sum(word.lower() != word.upper() for word in words)
+    capitals = sum(word.lower() != word for word in words)
+    uncased = capitals < CASED_FROM * max(letters, 1)
+    wanted = uncased if lowercase is None else bool(lowercase)
+    count = f"{capitals:,} of {letters:,} pieces with letters hold a capital"
+    case = "uncased" if wanted else "cased"
     if lowercase is None:
-        words = [piece for piece in vocab if not re.fullmatch(r"\[.*\]", piece)]
-        lowercase = not any(re.search("[A-Z]", word) for word in words)
+        log.info("%s: %s, since %s", path, case, count)
+    elif told_by and wanted == uncased:
+        log.info("%s: %s, as %s says", path, case, told_by)
+    elif told_by:
+        way = "--cased" if wanted else "--lowercase"
+        log.warning(
+            "%s: %s, as %s says, but %s; `%s` overrides it", path, case, told_by, count, way
+        )
     try:
-        return Tokenizer(vocab, lowercase)
+        return Tokenizer(vocab, wanted)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

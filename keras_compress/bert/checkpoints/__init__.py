@@ -30,7 +30,7 @@ _MAY_BE_NEW = ("classifier/", "pooler/", "mlm_", "lstm_")
 log = logging.getLogger(__name__)
 
 
-def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0):
+def load(source, *, task=None, labels=None, pooling=None, new_head=False, lowercase=None, seed=0):
     """Loads a model from any source.
 
     Args:
@@ -39,6 +39,7 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
             that reads one text reads two as well, so `task` may be "matching"; `labels` may name LABEL_0, LABEL_1, ...
         pooling: "pooler", "cls" or "mean"; default: what the source was trained with, "cls" where nothing is known.
         new_head: leave out a classifier that the source has.
+        lowercase: True or False: whether texts are lower-cased; default: as the source says.
         seed: of the weights that the source does not have.
     Returns:
         `TaskModel`; its history tells what was loaded and what was left out or made new.
@@ -50,9 +51,11 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
         _agreed("task", task, saved.task)
         _agreed("labels", labels and tuple(labels), saved.labels)
         _agreed("pooling", pooling, saved.config.pooling)
+        saved.tokenizer = saved.tokenizer.with_case(lowercase)
         return saved
     num_labels = None if new_head else len(labels or ())
     checkpoint = _as_checkpoint(saved) if saved else _read(source, num_labels)
+    checkpoint = checkpoint._replace(tokenizer=checkpoint.tokenizer.with_case(lowercase))
     wanted = {"task": task, "labels": labels, "pooling": pooling, "new_head": new_head}
     return from_checkpoint(checkpoint, str(source), **wanted, seed=seed)
 

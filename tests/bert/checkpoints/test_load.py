@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from keras_compress.bert import checkpoints as weights
-from keras_compress.bert.tokenizer import make_tokenizer, read_tokenizer
+from keras_compress.bert.tokenizer import read_tokenizer
 from tests.bert import tiny
 
 HERE = Path(__file__).parents[1]
@@ -235,8 +235,21 @@ def test_vocabulary_files(tmp_path):
         ValueError, match="vocab.txt: A vocabulary must hold each piece once, .PAD."
     ):
         weights.load(folder)
-    cased = make_tokenizer(Path("x"), [*model.tokenizer.vocab, "Cat"])
-    assert not cased.lowercase
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_lowercase_overrides_the_source(tmp_path, saved, caplog):
+    source = FINE_TUNED
+    if saved:
+        source = tmp_path / "saved"
+        weights.load(FINE_TUNED).save(source)
+    assert weights.load(source).tokenizer.lowercase
+    with caplog.at_level("INFO"):
+        cased = weights.load(source, lowercase=False)
+    assert not cased.tokenizer.lowercase
+    assert "cased, as `lowercase` says; the source is uncased" in caplog.text
+    cased.save(tmp_path / "again")
+    assert not weights.load(tmp_path / "again").tokenizer.lowercase
 
 
 @pytest.mark.parametrize(
