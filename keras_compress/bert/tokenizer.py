@@ -5,12 +5,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as _Engine
-from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from keras_compress.bert import tokenizer_kinds as kinds
+from keras_compress.bert.tokenizer_kinds import SPECIAL_PIECES
 from keras_compress.files import one_of, read_json
 
-SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 CASED_FROM = 0.1  # share of the pieces with letters that hold a capital; see `make_tokenizer`
 
 log = logging.getLogger(__name__)
@@ -35,15 +36,36 @@ class Tokenizer:
 
     Args:
         vocab: list of pieces; a piece's id is its position.
-        lowercase: also strips accents, as BERT's uncased models do.
+        lowercase: as BERT's uncased models do.
+        strip_accents: None: where it lower-cases.
+        added: dicts, arguments of `tokenizers.AddedToken`: words that are found in a text before it is cut into pieces.
+            Those that are no piece follow the vocabulary.
+        split_chinese: whether each Chinese character is a word.
+        special_in_text: whether "[SEP]" in a text is the special piece, as in `transformers`, or five characters, as in
+            Google's code.
+    Attributes:
+        vocab: all pieces: `own`, and `outside`, the added words that are none of these.
     Raises:
         ValueError: if a special piece is missing or a piece occurs twice.
     """
 
-    def __init__(self, vocab, lowercase=True):
-        self.vocab, self.lowercase = list(vocab), bool(lowercase)
+    def __init__(
+        self,
+        vocab,
+        lowercase=True,
+        strip_accents=None,
+        added=(),
+        *,
+        split_chinese=True,
+        special_in_text=False,
+    ):
+        self.own, own = [*vocab], {piece: index for index, piece in enumerate(vocab)}
+        self.lowercase, self.strip_accents = bool(lowercase), strip_accents
+        self.added, self.split_chinese, self.special_in_text = added, split_chinese, special_in_text
+        self.outside = [word["content"] for word in added if word["content"] not in own]
+        self.vocab = [*self.own, *self.outside]
         self.ids = ids = {piece: index for index, piece in enumerate(self.vocab)}
-        missing = [piece for piece in SPECIAL_PIECES if piece not in ids]
+        missing = [piece for piece in SPECIAL_PIECES if piece not in own]
         twice = [piece for index, piece in enumerate(self.vocab) if ids[piece] != index]
         if missing or twice:
             raise ValueError(
@@ -51,11 +73,43 @@ class Tokenizer:
                 f"Missing: {missing}; twice: {twice[:3]}."
             )
         self.pad_id = ids["[PAD]"]
-        self._engine = _Engine(models.WordPiece(ids, unk_token="[UNK]"))
-        self._engine.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
+        self._engine = _Engine(models.WordPiece(own, unk_token="[UNK]"))
+        self._engine.normalizer = normalizers.BertNormalizer(
+            handle_chinese_chars=split_chinese,
+            strip_accents=strip_accents,
+            lowercase=self.lowercase,
+        )
         self._engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         ends = [(piece, ids[piece]) for piece in ("[SEP]", "[CLS]")]
         self._engine.post_processor = processors.BertProcessing(*ends)
+        if special_in_text:
+            special = [piece for piece in (*SPECIAL_PIECES, "[MASK]") if piece in own]
+            self._engine.add_special_tokens(special)
+        self._engine.add_tokens([AddedToken(**word) for word in added])
+
+    def switches(self):
+        """The arguments after `vocab` and `lowercase` that differ from what is usual, as JSON holds them."""
+        every = (
+            ("strip_accents", self.strip_accents, (None, self.lowercase)),
+            ("added", [*self.added], ([],)),
+            ("split_chinese", self.split_chinese, (True,)),
+            ("special_in_text", self.special_in_text, (False,)),
+        )
+        return {name: value for name, value, usual in every if value not in usual}
+
+    def with_pieces(self, kept):
+        """The same tokenizer on some of its pieces."""
+        added = [word for word in self.added if word["content"] in {*kept}]
+        own = [piece for piece in kept if piece not in {*self.outside}]
+        return Tokenizer(own, self.lowercase, **{**self.switches(), "added": added})
+
+    def with_case(self, lowercase):
+        """The same tokenizer where `lowercase` is None, else one that lower-cases or does not."""
+        if lowercase in (None, self.lowercase):
+            return self
+        cases = ("uncased" if x else "cased" for x in (lowercase, self.lowercase))
+        log.info("%s, as `lowercase` says; the source is %s", *cases)
+        return Tokenizer(self.own, lowercase, **self.switches())
 
     def encode(self, texts, max_length):
         """Encodes strings, or (text_a, text_b) pairs, as [CLS] a [SEP] b [SEP]; the longer text is cut first.
@@ -91,16 +145,9 @@ class Tokenizer:
         self._engine.enable_truncation(int(max_length), strategy="longest_first")
         return self._engine.encode_batch(texts, **settings)
 
-    def with_case(self, lowercase):
-        """The same tokenizer where `lowercase` is None, else one that lower-cases or does not."""
-        if lowercase in (None, self.lowercase):
-            return self
-        cases = ("uncased" if x else "cased" for x in (lowercase, self.lowercase))
-        log.info("%s, as `lowercase` says; the source is %s", *cases)
-        return Tokenizer(self.vocab, lowercase)
-
     def save(self, path):
-        Path(path).write_text("\n".join(self.vocab) + "\n", encoding="utf-8")
+        """Writes the vocabulary without the words outside it, which `switches` hold."""
+        Path(path).write_text("\n".join(self.own) + "\n", encoding="utf-8")
 
 
 def read_vocab(path):
@@ -119,49 +166,54 @@ def read_tokenizer(folder):
 
     Raises ValueError, naming the file, if it is not BERT's tokenizer.
     """
-    path = one_of(folder, "tokenizer.json", "vocab.txt")
-    vocab, own = (read_vocab(path), {}) if path.name == "vocab.txt" else _read_json(path)
     albert = sorted(file.name for file in folder.glob("albert_config*.json"))
-    # Where two files disagree, the first one is followed, as `transformers` does.
     names = ["tokenizer_config.json", "config.json", "bert_config.json", *albert]
     stored = {name: read_json(folder / name) for name in names if (folder / name).is_file()}
+    for name, values in stored.items():
+        kinds.check_config(folder / name, values)
+    kinds.check_files(folder)
+    path = one_of(folder, "tokenizer.json", "vocab.txt")
+    vocab, own = (read_vocab(path), {}) if path.name == "vocab.txt" else _read_json(path)
     config = stored.pop("tokenizer_config.json", {})
+    if kinds.tells_nothing(config, path):
+        config = {}
+    # Where two files disagree, the first one is followed, as `transformers` does.
     places = {"tokenizer_config.json": config, path.name: own, **stored}
-    told = {name: values.get("do_lower_case") for name, values in places.items()}
-    told_by = next((name for name, value in told.items() if value is not None), None)
-    tokenizer = make_tokenizer(path, vocab, told.get(told_by), told_by)
-    switches = own | config
-    accents = switches.get("strip_accents") in (None, tokenizer.lowercase)
-    if switches.get("tokenize_chinese_chars") is False or not accents:
-        raise ValueError(
-            f"{path}: the tokenizer must split Chinese characters, and strip accents if it lower-cases. "
-            f"Received: {switches}."
-        )
-    return tokenizer
+
+    def told(key):
+        """(value, file) of the first file that tells."""
+        values = ((place.get(key), name) for name, place in places.items())
+        return next((pair for pair in values if pair[0] is not None), (None, None))
+
+    return make_tokenizer(
+        path,
+        vocab,
+        *told("do_lower_case"),
+        strip_accents=told("strip_accents")[0],
+        split_chinese=told("tokenize_chinese_chars")[0] is not False,
+    )
 
 
 def _read_json(path):
     stored = read_json(path)
-    model, normalizer = stored.get("model") or {}, stored.get("normalizer") or {}
-    kinds = model.get("type"), model.get("continuing_subword_prefix"), normalizer.get("type")
-    if kinds != ("WordPiece", "##", "BertNormalizer"):
-        raise ValueError(
-            f"{path}: the tokenizer must be WordPiece, with '##' and BertNormalizer. Received: {kinds}."
-        )
-    return model.get("vocab", {}), {
+    kinds.check_json(path, stored)
+    normalizer = stored["normalizer"]
+    return stored["model"].get("vocab", {}), {
         "do_lower_case": normalizer.get("lowercase"),
         "strip_accents": normalizer.get("strip_accents"),
         "tokenize_chinese_chars": normalizer.get("handle_chinese_chars"),
     }
 
 
-def make_tokenizer(path, vocab, lowercase=None, told_by=None):
+def make_tokenizer(path, vocab, lowercase=None, told_by=None, **switches):
     """A `Tokenizer` of a list, or {piece: id}, read from `path`, which is named in errors and the log.
+
+    Raises ValueError if most of the pieces are of another kind of tokenizer.
 
     Args:
         lowercase: None: the vocabulary tells. It is cased if 10 % or more of its pieces with letters hold a capital: a
             cased one has over 20 %, an uncased one a few odd entries. Place holders in [] and <> do not count.
-        told_by: name of the file that told `lowercase`.
+        told_by: name of the file that told `lowercase`. switches: of `Tokenizer`.
     """
     if isinstance(vocab, dict):
         numbers, vocab = sorted(vocab.values()), sorted(vocab, key=vocab.get)
@@ -170,6 +222,7 @@ def make_tokenizer(path, vocab, lowercase=None, told_by=None):
                 f"{path}: a vocabulary must number its pieces from 0 without gaps. "
                 f"Received: {len(vocab)} pieces up to number {numbers[-1]}."
             )
+    kinds.check_pieces(path, vocab, switches.get("split_chinese", True))
     words = [piece for piece in vocab if not re.fullmatch(r"\[.*\]|<.*>", piece)]
     letters = sum(word.lower() != word.upper() for word in words)
     capitals = sum(word.lower() != word for word in words)
@@ -187,7 +240,7 @@ def make_tokenizer(path, vocab, lowercase=None, told_by=None):
             "%s: %s, as %s says, but %s; `%s` overrides it", path, case, told_by, count, way
         )
     try:
-        return Tokenizer(vocab, wanted)
+        return Tokenizer(vocab, wanted, **switches)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -18,7 +18,7 @@ import unicodedata
 
 import numpy as np
 
-from keras_compress.bert.tokenizer import SPECIAL_PIECES, Tokenizer
+from keras_compress.bert.tokenizer import SPECIAL_PIECES
 from keras_compress.method import Whole, check_fit, compression, note
 from keras_compress.training.settings import Training
 
@@ -82,7 +82,7 @@ def slice_vocabulary(task_model, kept, *, seed=0):
         task_model.config.replace(vocab_size=len(kept)),
         weights,
         seed=seed,
-        tokenizer=Tokenizer([tokenizer.vocab[index] for index in kept], tokenizer.lowercase),
+        tokenizer=tokenizer.with_pieces([tokenizer.vocab[index] for index in kept]),
     )
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from keras_compress.bert.tokenizer import make_tokenizer, read_tokenizer
+from keras_compress.bert.tokenizer import Tokenizer, make_tokenizer, read_tokenizer
 
 SPECIAL = "[PAD] [UNK] [CLS] [SEP] [MASK]".split()
 # As in Google's Chinese vocabulary: <S> and <T> are the only capitals outside brackets.
@@ -77,3 +77,151 @@ def test_a_tokenizer_with_another_case():
     assert tokenizer.with_case(None) is tokenizer and tokenizer.with_case(False) is tokenizer
     assert pieces(tokenizer, "A I") == ["A", "I"]
     assert pieces(tokenizer.with_case(True), "A I") == ["a", "[UNK]"]
+
+
+# --- what is not BERT's tokenizer ---
+
+JAPANESE = [*SPECIAL, *"映画 面白い 面白く 今日 天気 映 画 ##画 は です ##い".split()]
+KOREAN = [*SPECIAL, *"▁영화 ▁정말 ▁좋 다 ▁ .".split()]
+RULE = r": the tokenizer must be BERT's own, .* Received: "
+
+
+@pytest.mark.parametrize(
+    "file, values",
+    [
+        ("tokenizer_config", {"tokenizer_class": "KoBertTokenizer"}),
+        ("config", {"tokenizer_class": "BertJapaneseTokenizer"}),
+        ("tokenizer_config", {"word_tokenizer_type": "mecab"}),
+        ("tokenizer_config", {"subword_tokenizer_type": "character"}),
+        ("tokenizer_config", {"do_basic_tokenize": False}),
+        ("tokenizer_config", {"do_word_tokenize": False}),
+        ("tokenizer_config", {"never_split": ["iPhone"]}),
+        ("tokenizer_config", {"mecab_kwargs": {"mecab_dic": "ipadic"}}),
+        ("tokenizer_config", {"cls_token": {"content": "<s>", "lstrip": False}}),
+        ("tokenizer_config", {"tokenizer_class": "PreTrainedTokenizerFast"}),  # no tokenizer.json
+        ("tokenizer_config", {"auto_map": {"AutoTokenizer": ["tokenization_x.X", None]}}),
+    ],
+)
+def test_a_config_of_another_tokenizer_is_refused(tmp_path, file, values):
+    ((key, _),) = values.items()
+    with pytest.raises(ValueError, match=f"{file}.json{RULE}`{key}` = "):
+        read_tokenizer(folder_of(tmp_path, **{file: values}))
+
+
+def test_a_config_that_says_what_is_usual_is_read(tmp_path):
+    usual = {
+        "tokenizer_class": "BertTokenizerFast",
+        "never_split": None,
+        "do_basic_tokenize": True,
+        "word_tokenizer_type": "basic",
+        "cls_token": {"content": "[CLS]"},
+        "model_max_length": 512,
+    }
+    folder = folder_of(tmp_path, tokenizer_config=usual, config={"tokenizer_class": None})
+    assert read_tokenizer(folder).switches() == {}
+
+
+@pytest.mark.parametrize(
+    "vocab, message",
+    [
+        (KOREAN, "no piece with '##', but .'▁영화'.* as of SentencePiece"),
+        (JAPANESE, "5 pieces of several Chinese characters, such as .'映画'.* MeCab or jieba"),
+    ],
+)
+def test_a_vocabulary_of_another_tokenizer_is_refused(tmp_path, vocab, message):
+    with pytest.raises(ValueError, match=f"vocab.txt{RULE}{message}"):
+        read_tokenizer(folder_of(tmp_path, vocab))
+
+
+@pytest.mark.parametrize("name", ["spiece.model", "tokenizer_78b3253a26.model", "30k-clean.model"])
+def test_a_sentence_piece_model_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=f"{name}{RULE}a SentencePiece model"):
+        read_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match="a SentencePiece model"):
+        read_tokenizer(folder_of(tmp_path))
+    (tmp_path / name).rename(tmp_path / "best.model")  # the name that someone gave to weights
+    assert read_tokenizer(tmp_path)
+
+
+def tokenizer_json(folder, change=lambda stored: None, vocab=CHINESE):
+    """Writes what `transformers` writes, changed."""
+    stored = json.loads(Tokenizer(vocab)._engine.to_str())
+    change(stored)
+    (folder / "tokenizer.json").write_text(json.dumps(stored), encoding="utf-8")
+    return folder
+
+
+def template(kinds):
+    def item(piece, kind):
+        return {"Sequence" if len(piece) == 1 else "SpecialToken": {"id": piece, "type_id": kind}}
+
+    pair = [item(*x) for x in zip(["[CLS]", "A", "[SEP]", "B", "[SEP]"], kinds)]
+    return {"type": "TemplateProcessing", "single": pair[:3], "pair": pair}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: t["model"].update(type="BPE"), "`model` = 'BPE' instead of 'WordPiece'"),
+        (lambda t: t.update(normalizer={"type": "Lowercase"}), "`normalizer` = 'Lowercase'"),
+        (lambda t: t.update(normalizer=None), "`normalizer` = None"),
+        (
+            lambda t: t.update(normalizer={"type": "Sequence", "normalizers": [t["normalizer"]]}),
+            "`normalizer` = 'Sequence'",
+        ),
+        (lambda t: t["normalizer"].update(clean_text=False), "`clean_text` = False"),
+        (lambda t: t.update(pre_tokenizer={"type": "Whitespace"}), "`pre_tokenizer` = 'White"),
+        (lambda t: t["model"].update(continuing_subword_prefix="_"), "`continuing_.* = '_'"),
+        (lambda t: t["model"].update(max_input_chars_per_word=50), "`max_input_.* = 50"),
+        (lambda t: t.update(post_processor=None), "`post_processor` = .. instead of"),
+        (lambda t: t.update(post_processor=template([0] * 5)), "`post_processor` = "),
+    ],
+)
+def test_another_tokenizer_json_is_refused(tmp_path, change, message):
+    with pytest.raises(ValueError, match=f"tokenizer.json{RULE}{message}"):
+        read_tokenizer(tokenizer_json(tmp_path, change))
+
+
+def test_a_tokenizer_json_is_read(tmp_path):
+    def change(stored):
+        stored["normalizer"].update(lowercase=False, handle_chinese_chars=False)
+        stored["truncation"] = {"max_length": 4, "strategy": "LongestFirst", "stride": 0}
+        stored["post_processor"] = template([0, 0, 0, 1, 1])
+
+    tokenizer = read_tokenizer(tokenizer_json(tmp_path, change))
+    assert (tokenizer.lowercase, tokenizer.switches()) == (False, {"split_chinese": False})
+    assert len(tokenizer.encode(["a b a b a b"], 16)[0].ids) == 8
+    # tokenizer_config.json comes first, unless its class reads tokenizer.json alone
+    folder = folder_of(tmp_path, tokenizer_config={"do_lower_case": True})
+    assert read_tokenizer(folder).lowercase
+    fast = {"do_lower_case": True, "tokenizer_class": "PreTrainedTokenizerFast"}
+    assert not read_tokenizer(folder_of(tmp_path, tokenizer_config=fast)).lowercase
+    with pytest.raises(ValueError, match="json: a vocabulary must number its pieces from 0"):
+        read_tokenizer(tokenizer_json(tmp_path, lambda t: t["model"]["vocab"].update({"!": 99})))
+
+
+# --- switches of BERT's tokenizer ---
+
+
+def test_accents_apart_from_case(tmp_path):
+    vocab = [*SPECIAL, *"cafe café e a b".split()]
+    kept = {"do_lower_case": True, "strip_accents": False}
+    tokenizer = read_tokenizer(folder_of(tmp_path, vocab, tokenizer_config=kept))
+    assert tokenizer.switches() == {"strip_accents": False}
+    assert pieces(tokenizer, "CAFÉ cafe") == ["café", "cafe"]
+    stripped = {"do_lower_case": False, "strip_accents": True}
+    tokenizer = read_tokenizer(folder_of(tmp_path, vocab, tokenizer_config=stripped))
+    assert pieces(tokenizer, "café A") == ["cafe", "[UNK]"]
+    as_case = {"do_lower_case": True, "strip_accents": True}
+    assert read_tokenizer(folder_of(tmp_path, vocab, tokenizer_config=as_case)).switches() == {}
+
+
+def test_chinese_characters_are_words_or_not(tmp_path):
+    vocab = [*SPECIAL, *"音乐 听 音 乐 ##音 ##乐 a".split()]
+    whole = read_tokenizer(
+        folder_of(tmp_path, vocab, tokenizer_config={"tokenize_chinese_chars": False})
+    )
+    assert pieces(whole, "听音乐 音乐") == ["听", "##音", "##乐", "音乐"]
+    again = Tokenizer(whole.own, whole.lowercase, **whole.switches())
+    assert pieces(again, "音乐") == ["音乐"]

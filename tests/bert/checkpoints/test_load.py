@@ -11,7 +11,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from keras_compress.bert import checkpoints as weights
-from keras_compress.bert.tokenizer import read_tokenizer
 from tests.bert import tiny
 
 HERE = Path(__file__).parents[1]
@@ -221,9 +220,6 @@ def test_vocabulary_files(tmp_path):
     assert weights.load(folder).tokenizer.lowercase  # no capital letter in it: uncased
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     assert not weights.load(folder).tokenizer.lowercase
-    (folder / "tokenizer_config.json").write_text('{"tokenize_chinese_chars": false}')
-    with pytest.raises(ValueError, match="vocab.txt: the tokenizer must split Chinese characters"):
-        weights.load(folder)
     (folder / "tokenizer_config.json").write_text("{}")
     (folder / "vocab.txt").write_text("\n".join(model.tokenizer.vocab[:-1]), encoding="utf-8")
     with pytest.raises(
@@ -250,33 +246,6 @@ def test_lowercase_overrides_the_source(tmp_path, saved, caplog):
     assert "cased, as `lowercase` says; the source is uncased" in caplog.text
     cased.save(tmp_path / "again")
     assert not weights.load(tmp_path / "again").tokenizer.lowercase
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (
-            lambda t: t["model"].update(type="BPE"),
-            r"tokenizer.json: the tokenizer must be WordPiece.*Received: \('BPE'",
-        ),
-        (lambda t: t.update(normalizer={"type": "Lowercase"}), "BertNormalizer. Received"),
-        (
-            lambda t: t["model"]["vocab"].update({"!": 99}),
-            "tokenizer.json: a vocabulary must number its pieces from 0",
-        ),
-        (lambda t: t["model"].update(continuing_subword_prefix="_"), "with '##'"),
-    ],
-)
-def test_other_tokenizers_are_refused(tmp_path, change, message):
-    folder = folder_of(tmp_path, remove=["tokenizer_config.json"])
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    tokenizer["normalizer"]["lowercase"] = False
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    assert not read_tokenizer(folder).lowercase
-    change(tokenizer)
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(ValueError, match=message):
-        read_tokenizer(folder)
 
 
 @pytest.mark.parametrize(
