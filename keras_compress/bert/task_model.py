@@ -43,7 +43,8 @@ class TaskModel:
         if len(tokenizer.vocab) != config.vocab_size:
             raise ValueError(
                 f"The vocabulary must have `vocab_size` pieces. Received: {len(tokenizer.vocab)} pieces "
-                f"and a table of {config.vocab_size} rows. Use the vocab.txt that came with the weights."
+                f"and a table of {config.vocab_size} rows. Use the tokenizer's files that came with the weights, or "
+                "resize the table first (`resize_token_embeddings` of `transformers`)."
             )
         labels = tuple(labels)
         no_line = re.compile("[\r\n\0\ud800-\udfff]|^$").search

@@ -9,7 +9,8 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processo
 from tokenizers import Tokenizer as _Engine
 
 from keras_compress.bert import tokenizer_kinds as kinds
-from keras_compress.bert.tokenizer_kinds import SPECIAL_PIECES
+from keras_compress.bert.added_words import added_words
+from keras_compress.bert.tokenizer_kinds import BERT_PIECES, SPECIAL_PIECES
 from keras_compress.files import one_of, read_json
 
 CASED_FROM = 0.1  # share of the pieces with letters that hold a capital; see `make_tokenizer`
@@ -83,7 +84,7 @@ class Tokenizer:
         ends = [(piece, ids[piece]) for piece in ("[SEP]", "[CLS]")]
         self._engine.post_processor = processors.BertProcessing(*ends)
         if special_in_text:
-            special = [piece for piece in (*SPECIAL_PIECES, "[MASK]") if piece in own]
+            special = [piece for piece in BERT_PIECES if piece in own]
             self._engine.add_special_tokens(special)
         self._engine.add_tokens([AddedToken(**word) for word in added])
 
@@ -161,10 +162,10 @@ def read_vocab(path):
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
 
 
-def read_tokenizer(folder):
-    """Reads tokenizer.json or, without one, vocab.txt, and the switches in the folder's configs.
+def read_tokenizer(folder, special_in_text=False):
+    """Reads tokenizer.json or, without one, vocab.txt, and the switches and added words beside it.
 
-    Raises ValueError, naming the file, if it is not BERT's tokenizer.
+    `special_in_text` as in `Tokenizer`. Raises ValueError, naming the file, if it is not BERT's tokenizer.
     """
     albert = sorted(file.name for file in folder.glob("albert_config*.json"))
     names = ["tokenizer_config.json", "config.json", "bert_config.json", *albert]
@@ -185,10 +186,13 @@ def read_tokenizer(folder):
         values = ((place.get(key), name) for name, place in places.items())
         return next((pair for pair in values if pair[0] is not None), (None, None))
 
+    pieces = vocab if isinstance(vocab, dict) else {piece: k for k, piece in enumerate(vocab)}
     return make_tokenizer(
         path,
         vocab,
         *told("do_lower_case"),
+        added=added_words(folder, path, pieces, config),
+        special_in_text=special_in_text,
         strip_accents=told("strip_accents")[0],
         split_chinese=told("tokenize_chinese_chars")[0] is not False,
     )

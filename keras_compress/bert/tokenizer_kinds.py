@@ -3,6 +3,7 @@
 import re
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+BERT_PIECES = (*SPECIAL_PIECES, "[MASK]")
 # What tokenizer_config.json or config.json may say; null is as usual, "Fast" makes no difference.
 _USUAL = {
     "tokenizer_class": ["BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"],
@@ -19,7 +20,7 @@ _USUAL = {
     "clean_text": [True],
     "split_special_tokens": [False],
     "wordpieces_prefix": ["##"],
-    **{f"{piece[1:-1].lower()}_token": [piece] for piece in (*SPECIAL_PIECES, "[MASK]")},
+    **{f"{piece[1:-1].lower()}_token": [piece] for piece in BERT_PIECES},
 }
 _ALL_IN_JSON = ["PreTrainedTokenizer", "TokenizersBackend"]
 _PAIR = [("[CLS]", 0), ("A", 0), ("[SEP]", 0), ("B", 1), ("[SEP]", 1)]

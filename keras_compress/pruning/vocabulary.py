@@ -124,6 +124,8 @@ def compress(
     if dataset.task != "unlabelled":
         check_fit(task_model, dataset)
     counts = dataset.piece_counts(task_model.tokenizer)
+    # Added words stay: without one, a text that holds it would fall apart.
+    keep = [*keep, *(word["content"] for word in task_model.tokenizer.added)]
     kept = choose_pieces(task_model.tokenizer.vocab, counts, min_count, scripts, keep)
     small = slice_vocabulary(task_model, kept, seed=seed)
     before, after, split = task_model.tokenizer, small.tokenizer, "dev" if dataset.dev else "train"

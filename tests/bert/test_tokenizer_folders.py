@@ -1,12 +1,15 @@
 """Tokenizers of published folders: which switches count, and what is not BERT's tokenizer."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from keras_compress.bert.tokenizer import Tokenizer, make_tokenizer, read_tokenizer
+from tests.bert.tokenizer_reference import write
 
 SPECIAL = "[PAD] [UNK] [CLS] [SEP] [MASK]".split()
+REFERENCE = json.loads(Path(__file__).with_name("tokenizer_reference.json").read_text())
 # As in Google's Chinese vocabulary: <S> and <T> are the only capitals outside brackets.
 CHINESE = [*SPECIAL, "[unused1]", "<S>", "<T>", *"iphone nba app the film a b 我 听 看 用".split()]
 CASED = [*SPECIAL, *"a b c d A B iPhone the film I ##s ##ing 我".split()]
@@ -22,6 +25,19 @@ def folder_of(folder, vocab=CHINESE, **configs):
 
 def pieces(tokenizer, text):
     return [tokenizer.vocab[i] for i in tokenizer.encode([text], 64)[0].ids[1:-1]]
+
+
+@pytest.mark.parametrize("name", REFERENCE["folders"])
+def test_ids_equal_those_of_transformers(tmp_path, name):
+    write(tmp_path, REFERENCE["folders"][name])
+    tokenizer = read_tokenizer(tmp_path, special_in_text=True)
+    again = Tokenizer(tokenizer.own, tokenizer.lowercase, **tokenizer.switches())
+    texts = REFERENCE["texts"]
+    assert len(texts) == 200 and {len(ids) > 2 for ids in REFERENCE["ids"][name]} == {True, False}
+    for text, ids, *ours in zip(
+        texts, REFERENCE["ids"][name], tokenizer.encode(texts, 512), again.encode(texts, 512)
+    ):
+        assert [x.ids for x in ours] == [ids, ids], text
 
 
 # --- cased or uncased ---
@@ -225,3 +241,47 @@ def test_chinese_characters_are_words_or_not(tmp_path):
     assert pieces(whole, "听音乐 音乐") == ["听", "##音", "##乐", "音乐"]
     again = Tokenizer(whole.own, whole.lowercase, **whole.switches())
     assert pieces(again, "音乐") == ["音乐"]
+
+
+# --- added words ---
+
+
+def test_added_words_of_every_file(tmp_path, caplog):
+    n = len(CHINESE)
+    files = {
+        "added_tokens": {"<user>": n, "[MASK]": CHINESE.index("[MASK]")},
+        "special_tokens_map": {"bos_token": {"content": "[unused1]"}, "cls_token": "[CLS]"},
+        "tokenizer_config": {
+            "added_tokens_decoder": {f"{n + 1}": {"content": "[URL]", "special": True}},
+            "additional_special_tokens": ["[URL]"],
+            "extra_special_tokens": {"image_token": "NBA!"},
+        },
+    }
+    tokenizer = read_tokenizer(folder_of(tmp_path, **files))
+    assert tokenizer.outside == ["<user>", "[URL]", "NBA!"] and tokenizer.own == CHINESE
+    assert len(tokenizer.vocab) == n + 3 and tokenizer.ids["[URL]"] == n + 1
+    assert pieces(tokenizer, "看[URL]<USER>[unused1]NBA!nba") == (
+        "看 [URL] <user> [unused1] NBA! nba".split()
+    )
+    # a piece that an added word is part of goes its own way; words of a text are found as well
+    (encoding,) = tokenizer.encode_words(["看 [URL] iphone"], 16)
+    assert encoding.word_starts == [1, 2, 3]
+    kept = [piece for piece in tokenizer.vocab if piece not in ("[URL]", "听")]
+    few = tokenizer.with_pieces(kept)
+    assert few.vocab == kept and pieces(few, "[URL]<user>") == ["[UNK]"] * 3 + ["<user>"]
+
+
+def test_a_special_piece_in_a_text_is_google_s_or_transformers(tmp_path):
+    vocab = [*SPECIAL, *"[ ] sep a".split()]
+    google = read_tokenizer(folder_of(tmp_path, vocab))
+    assert pieces(google, "a [SEP]") == ["a", "[", "sep", "]"] and google.switches() == {}
+    theirs = read_tokenizer(tmp_path, special_in_text=True)
+    assert pieces(theirs, "a [SEP] [sep]") == ["a", "[SEP]", "[", "sep", "]"]
+    assert theirs.switches() == {"special_in_text": True}
+
+
+@pytest.mark.parametrize("number", [3, len(CHINESE) + 1])
+@pytest.mark.parametrize("word", ["<user>", "nba"])
+def test_an_added_word_needs_its_own_id(tmp_path, word, number):
+    with pytest.raises(ValueError, match=f"must have the id .* Received: '{word}' with {number}"):
+        read_tokenizer(folder_of(tmp_path, added_tokens={word: number}))

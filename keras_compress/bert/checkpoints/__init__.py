@@ -18,7 +18,7 @@ from pathlib import Path
 
 from keras_compress.bert.checkpoints import bert4keras, google, huggingface, minilm
 from keras_compress.bert.checkpoints.minilm import minilm_folder
-from keras_compress.bert.checkpoints.published import Checkpoint
+from keras_compress.bert.checkpoints.published import Checkpoint, without_spare_rows
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.files import read_json
 
@@ -76,6 +76,7 @@ def from_checkpoint(
     checkpoint, name, *, task=None, labels=None, pooling=None, new_head=False, seed=0
 ):
     """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history and messages."""
+    checkpoint = without_spare_rows(checkpoint, name)
     config, tokenizer, tensors, left_out, known_task, known_labels = checkpoint
     if new_head:
         tensors = {k: v for k, v in tensors.items() if not k.startswith("classifier/")}

@@ -221,9 +221,9 @@ def test_vocabulary_files(tmp_path):
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     assert not weights.load(folder).tokenizer.lowercase
     (folder / "tokenizer_config.json").write_text("{}")
-    (folder / "vocab.txt").write_text("\n".join(model.tokenizer.vocab[:-1]), encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join([*model.tokenizer.vocab, "x", "y"]))
     with pytest.raises(
-        ValueError, match="copy: The vocabulary must have `vocab_size` pieces. Received: 19 pieces"
+        ValueError, match="copy: The vocabulary must have `vocab_size` pieces. Received: 22 pieces"
     ):
         weights.load(folder)
     (folder / "vocab.txt").write_text("a\nb\n", encoding="utf-8")
@@ -246,6 +246,48 @@ def test_lowercase_overrides_the_source(tmp_path, saved, caplog):
     assert "cased, as `lowercase` says; the source is uncased" in caplog.text
     cased.save(tmp_path / "again")
     assert not weights.load(tmp_path / "again").tokenizer.lowercase
+
+
+def resized(folder, rows, vocab_size):
+    """Gives the folder's word table other rows; the further ones repeat the first."""
+    tensors = load_file(folder / "model.safetensors")
+    (name,) = (name for name in tensors if name.endswith("word_embeddings.weight"))
+    tensors[name] = np.resize(tensors[name], (rows, tensors[name].shape[1]))
+    save_file(tensors, folder / "model.safetensors")
+    stored = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**stored, "vocab_size": vocab_size}))
+
+
+@pytest.mark.parametrize("said, rows", [(24, 24), (20, 24), (120, 120)])
+def test_rows_of_the_table_without_a_piece_are_cut(tmp_path, caplog, said, rows):
+    folder = folder_of(tmp_path)
+    before = weights.load(folder)
+    resized(folder, rows, vocab_size=said)
+    with caplog.at_level("INFO"):
+        model = weights.load(folder)
+    assert f"{rows - 20} of {rows} rows of the word table belong to no piece" in caplog.text
+    levels = {r.levelname for r in caplog.records if "belong to no piece" in r.message}
+    assert levels == ({"WARNING"} if rows > 22 else {"INFO"})
+    np.testing.assert_array_equal(model.predict(["the cats"]), before.predict(["the cats"]))
+    assert model.config == before.config
+
+
+def test_added_words_take_their_rows(tmp_path):
+    folder = folder_of(tmp_path)
+    before = weights.load(folder)
+    (folder / "added_tokens.json").write_text('{"[URL]": 20, "[USER]": 21}')
+    with pytest.raises(ValueError, match="Received: 22 pieces and a table of 20 rows. Use the tok"):
+        weights.load(folder)
+    resized(folder, 22, vocab_size=22)
+    model = weights.load(folder)
+    assert model.tokenizer.outside == ["[URL]", "[USER]"]
+    np.testing.assert_array_equal(model.predict(["the cats"]), before.predict(["the cats"]))
+    table = model.weights()["word_embeddings/embeddings"]
+    np.testing.assert_array_equal(table[20:], before.weights()["word_embeddings/embeddings"][:2])
+    model.save(tmp_path / "saved")
+    again = weights.load(tmp_path / "saved")
+    texts = ["the [URL] cats[USER]", "[MASK] cats"]
+    np.testing.assert_array_equal(again.predict(texts), model.predict(texts))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +318,7 @@ def test_lowercase_overrides_the_source(tmp_path, saved, caplog):
             r"`position_embeddings/embeddings` must have shape \(8, 8\). Received: \(16, 8\)",
         ),
         (
-            {"vocab_size": 23},
+            {"vocab_size": 23},  # neither the pieces nor the rows
             "The vocabulary must have `vocab_size` pieces. Received: 20 pieces and a table of 23 rows",
         ),
         (
