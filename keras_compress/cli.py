@@ -410,7 +410,7 @@ def _add_options(verb, function):
         if is_dataclass(hint):
             _add_options(verb, hint)
             continue
-        if function is Training and name not in Training().settings():
+        if function is Training and name in ("folder", "checkpoint_every"):
             continue
         settings = {"help": texts.get(name) or hint.__metadata__[-1], "default": default}
         if type(default) in (int, float, str):

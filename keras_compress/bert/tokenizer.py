@@ -2,9 +2,11 @@
 
 import logging
 import re
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as _Engine
 
@@ -14,6 +16,7 @@ from keras_compress.bert.tokenizer_kinds import BERT_PIECES, SPECIAL_PIECES
 from keras_compress.files import one_of, read_json
 
 CASED_FROM = 0.1  # share of the pieces with letters that hold a capital; see `make_tokenizer`
+WARN_FROM = 0.1  # share of unknown words
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,9 @@ class Tokenizer:
                 f"A vocabulary must hold each piece once, {', '.join(SPECIAL_PIECES)} among them. "
                 f"Missing: {missing}; twice: {twice[:3]}."
             )
-        self.pad_id = ids["[PAD]"]
+        self.pad_id, self._warned = ids["[PAD]"], False
+        ends = ("[PAD]", "[CLS]", "[SEP]")
+        self._begins_word = [not x.startswith("##") and x not in ends for x in self.vocab]
         self._engine = _Engine(models.WordPiece(own, unk_token="[UNK]"))
         self._engine.normalizer = normalizers.BertNormalizer(
             handle_chinese_chars=split_chinese,
@@ -144,7 +149,34 @@ class Tokenizer:
                 f"`max_length` must leave room for text between [CLS] and [SEP], at least 4. Received: {max_length}."
             )
         self._engine.enable_truncation(int(max_length), strategy="longest_first")
-        return self._engine.encode_batch(texts, **settings)
+        encoded = self._engine.encode_batch(texts, **settings)
+        share = self.unknown_share([index for e in encoded for index in e.ids])
+        if share >= WARN_FROM and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{share:.0%} of the words of {len(texts):,} text(s) are unknown to the vocabulary, such as "
+                f"{', '.join(self._unknown_words(texts))}. The model cannot tell them apart: check that the "
+                "vocabulary is for this language, and its case (`--lowercase`, `--cased`).",
+                stacklevel=4,
+            )
+        return encoded
+
+    def unknown_share(self, ids):
+        """Share of the words that are unknown, 0-1; `ids`: int (n,), the pieces of many texts."""
+        counts = np.bincount(ids, minlength=len(self.vocab))
+        return float(counts[self.ids["[UNK]"]] / max(counts[self._begins_word].sum(), 1))
+
+    def _unknown_words(self, texts):
+        """The first five of them; a pair or a list of words is a text, too."""
+        words = {}
+        parts = (part for text in texts for part in ([text] if isinstance(text, str) else text))
+        for part in parts:
+            e = self._engine.encode(part, add_special_tokens=False)
+            unknown = (index == self.ids["[UNK]"] for index in e.ids)
+            words |= {part[a:b][:20]: None for (a, b), is_one in zip(e.offsets, unknown) if is_one}
+            if len(words) >= 5:
+                break
+        return list(words)[:5]
 
     def save(self, path):
         """Writes the vocabulary without the words outside it, which `switches` hold."""
