@@ -468,7 +468,7 @@ def _add_options(verb, function, texts={}):
         if is_dataclass(hint):
             _add_options(verb, hint, _help_of(function))
             continue
-        if function is Training and name not in Training().settings():
+        if function is Training and name in ("folder", "checkpoint_every"):
             continue
         required, several = default is parameter.empty, hint == list[str]
         settings = {"help": texts.get(name) or hint.__metadata__[-1]}

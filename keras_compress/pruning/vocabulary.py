@@ -18,7 +18,7 @@ import unicodedata
 
 import numpy as np
 
-from keras_compress.bert.tokenizer import SPECIAL_PIECES, Tokenizer
+from keras_compress.bert.tokenizer import SPECIAL_PIECES
 from keras_compress.method import Whole, check_fit, compression, note
 from keras_compress.training.settings import Training
 
@@ -76,7 +76,7 @@ def slice_vocabulary(task_model, kept, *, seed=0):
     for name in {"word_embeddings/embeddings", "mlm_bias/bias"} & weights.keys():
         weights[name] = weights[name][kept]
     config = task_model.config.replace(vocab_size=len(kept))
-    pieces = Tokenizer([tokenizer.vocab[index] for index in kept], tokenizer.lowercase)
+    pieces = tokenizer.with_pieces([tokenizer.vocab[index] for index in kept])
     return task_model.rebuilt(config, weights, tokenizer=pieces, seed=seed)
 
 
@@ -117,6 +117,8 @@ def compress(
     if dataset.task != "unlabelled":
         check_fit(task_model, dataset)
     counts = dataset.piece_counts(task_model.tokenizer)
+    # Added words stay: without one, a text that holds it would fall apart.
+    keep = [*keep, *(word["content"] for word in task_model.tokenizer.added)]
     kept = choose_pieces(task_model.tokenizer.vocab, counts, min_count, scripts, keep)
     small = slice_vocabulary(task_model, kept, seed=seed)
     before, after, split = task_model.tokenizer, small.tokenizer, "dev" if dataset.dev else "train"

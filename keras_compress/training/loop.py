@@ -25,6 +25,7 @@ def stream(dataset, tokenizer, training, seed, first, last, **settings):
 
     `settings` are further ones of `Dataset.batches`.
     """
+    dataset.check_unknown(tokenizer, training)
     per_epoch = math.ceil(len(dataset.train.texts) / training.batch_size)
     parts = [
         dataset.batches(

@@ -17,7 +17,7 @@ from copy import deepcopy
 from pathlib import Path
 
 from keras_compress.bert.checkpoints import bert4keras, google, huggingface, minilm
-from keras_compress.bert.checkpoints.published import Checkpoint
+from keras_compress.bert.checkpoints.published import Checkpoint, without_spare_rows
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.files import minilm_folder, read_json
 
@@ -49,7 +49,8 @@ def load(
             With labels alone the task is classification.
         pooling: "pooler", "cls" or "mean"; default: what the source was trained with, "cls" where nothing is known.
         new_head: leave out a classifier that the source has.
-        lowercase, ignore_weights: not read yet.
+        lowercase: True or False: whether texts are lower-cased; default: as the source says.
+        ignore_weights: not read yet.
         seed: of the weights that the source does not have.
     Returns:
         `TaskModel`; its history tells what was loaded and what was left out or made new.
@@ -61,9 +62,11 @@ def load(
         _agreed("task", task, saved.task)
         _agreed("labels", labels and tuple(labels), saved.labels)
         _agreed("pooling", pooling, saved.config.pooling)
+        saved.tokenizer = saved.tokenizer.with_case(lowercase)
         return saved
     num_labels = None if new_head else len(labels or ())
     checkpoint = _as_checkpoint(saved) if saved else _read(source, num_labels)
+    checkpoint = checkpoint._replace(tokenizer=checkpoint.tokenizer.with_case(lowercase))
     wanted = {"task": task, "labels": labels, "pooling": pooling, "new_head": new_head}
     return from_checkpoint(checkpoint, str(source), **wanted, seed=seed)
 
@@ -84,6 +87,7 @@ def from_checkpoint(
     checkpoint, name, *, task=None, labels=None, pooling=None, new_head=False, seed=0
 ):
     """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history and messages."""
+    checkpoint = without_spare_rows(checkpoint, name)
     config, tokenizer, tensors, left_out, known_task, known_labels = checkpoint
     if new_head:
         tensors = {k: v for k, v in tensors.items() if not k.startswith("classifier/")}
