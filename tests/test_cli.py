@@ -578,11 +578,6 @@ COMPRESS = (
             "must have a dev file. Received: none. Add dev.tsv",
         ),
         ("data", replace("labels.txt", "one\n"), "labels.txt: there must be at least two names"),
-        (
-            "data",
-            replace("labels.txt", "yes\nmaybe\nno\n"),
-            "model's labels must be the one asked for",
-        ),
         ("model", cut, "model.safetensors: not a whole safetensors file"),
         (
             "model",

@@ -90,7 +90,8 @@ def read_folder(path):
                 "They are kept; a result on them says little about new texts."
             )
     task = "matching" if pairs else "tagging" if tagging else "classification"
-    return Dataset(path.resolve().name, task, tuple(names), **splits)
+    ordered = (path / "labels.txt").is_file()
+    return Dataset(path.resolve().name, task, tuple(names), **splits, ordered=ordered)
 
 
 def read_text(path):

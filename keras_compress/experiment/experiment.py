@@ -267,6 +267,7 @@ class Plan:
                 "fine-tuned ones."
             )
         model = self._source(self.steps[0], self.steps[0].seed)
+        self.dataset = self.dataset.with_labels(model.labels)
         if model.config.hidden_size > 384 and not self.settings["learning_rate"]:
             log.warning(
                 "warning: the recipe's learning rates were tried on a width of 384; %s is %d wide. "
@@ -374,8 +375,8 @@ class Plan:
 
     def _source(self, step, seed):
         """What a step starts from that no step makes."""
-        task, labels = self.dataset.task, self.dataset.labels
-        return load(step.source, task=task, labels=labels, new_head=step.new_head, seed=seed)
+        wanted = {key: getattr(self.dataset, key) for key in ("task", "labels", "ordered")}
+        return load(step.source, **wanted, new_head=step.new_head, seed=seed)
 
     def _run_step(self, step, seed, model_of, dataset, **changes):
         """The model of a step; `model_of` gives that of a parent."""

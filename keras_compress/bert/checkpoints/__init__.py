@@ -21,10 +21,11 @@ from keras_compress.bert.checkpoints import bert4keras, google, huggingface, min
 from keras_compress.bert.checkpoints.minilm import minilm_folder
 from keras_compress.bert.checkpoints.names import matches, unknown, without_optimiser
 from keras_compress.bert.checkpoints.published import Checkpoint
+from keras_compress.bert.labels import places, unnamed
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.files import read_json
 
-__all__ = ["from_bert4keras", "from_checkpoint", "load", "minilm_folder", "with_head"]
+__all__ = ["from_bert4keras", "from_checkpoint", "load", "load_with", "minilm_folder", "with_head"]
 FORMATS = (minilm, bert4keras, huggingface, google)
 # What a task reads from the encoder: made new where the checkpoint has nothing of it. A BiLSTM is new as a whole.
 _MAY_BE_NEW = ("classifier/", "pooler/", "mlm_", "lstm_")
@@ -33,19 +34,30 @@ log = logging.getLogger(__name__)
 
 
 def load(
-    source, *, task=None, labels=None, pooling=None, new_head=False, ignore_weights=(), seed=0
+    source,
+    *,
+    task=None,
+    labels=None,
+    pooling=None,
+    new_head=False,
+    ignore_weights=(),
+    seed=0,
+    ordered=True,
 ):
     """Loads a model from any source.
 
     Args:
         source: "minilm", "bilstm", a folder or a file (see above).
         task, labels: of the model wanted; needed where the source does not tell, else they must agree with it. A head
-            that reads one text reads two as well, so `task` may be "matching"; `labels` may name LABEL_0, LABEL_1, ...
+            that reads one text reads two as well, so `task` may be "matching". Where the source names its classes,
+            `labels` may have them in any order and case: the model keeps its own.
         pooling: "pooler", "cls" or "mean"; default: what the source was trained with, "cls" where nothing is known. A
             trained head keeps its own, unless the file cannot tell it (a bert4keras .h5 file).
         new_head: leave out a classifier that the source has, and whatever else stands on the encoder.
         ignore_weights: patterns ("lm_head.*") of weights that may be left out, although no part of a model takes them.
         seed: of the weights that the source does not have.
+        ordered: whether `labels` are in the order of the model's training. If not, they do not name the classes of a
+            trained head that has no names (LABEL_0, LABEL_1, ...).
     Returns:
         `TaskModel`; its history tells what was loaded and what was left out or made new.
     Raises:
@@ -54,14 +66,29 @@ def load(
     saved = TaskModel.load(source) if is_saved(source) else None
     if saved and not new_head and (saved.task != "mlm" or task in (None, "mlm")):
         _agreed("task", task, saved.task)
-        _agreed("labels", labels and tuple(labels), saved.labels)
+        saved.labels = _names(source, labels, saved.labels, ordered)
         _agreed("pooling", pooling, saved.config.pooling)
         return saved
     num_labels = None if new_head else len(labels or ())
     checkpoint = _as_checkpoint(saved) if saved else _read(source, num_labels)
     wanted = {"task": task, "labels": labels, "pooling": pooling, "new_head": new_head}
-    wanted |= {"ignore_weights": ignore_weights, "seed": seed}
+    wanted |= {"ignore_weights": ignore_weights, "seed": seed, "ordered": ordered}
     return from_checkpoint(checkpoint, str(source), **wanted)
+
+
+def load_with(source, dataset, *, labels=None, **settings):
+    """A model and the data that it is for, which take the model's names of the labels in its order.
+
+    Args:
+        source, settings: as in `load`. dataset: `Dataset`.
+        labels: in the order of the model's training, where its files do not tell; default: those of the data.
+    Returns:
+        (`TaskModel`, `Dataset`).
+    """
+    settings |= {"ordered": dataset.ordered} if labels is None else {}
+    settings["task"] = "mlm" if dataset.task == "unlabelled" else dataset.task
+    model = load(source, labels=dataset.labels if labels is None else labels, **settings)
+    return model, dataset.with_labels(model.labels)
 
 
 def from_bert4keras(
@@ -101,6 +128,7 @@ def from_checkpoint(
     new_head=False,
     ignore_weights=(),
     seed=0,
+    ordered=True,
 ):
     """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history and messages."""
     config, tokenizer, tensors, left_out, known_task, known_labels, guessed = checkpoint
@@ -111,10 +139,10 @@ def from_checkpoint(
         known_task = known_labels = None
     if (known_task, task) == ("classification", "matching"):
         known_task = task
-    if labels and known_labels == tuple(f"LABEL_{k}" for k in range(len(labels))):
-        known_labels = None
     task = _agreed("task", task, known_task)
-    labels = _agreed("labels", labels and tuple(labels), known_labels)
+    if "classifier/kernel" in tensors:
+        known_labels = known_labels or unnamed(tensors["classifier/kernel"].shape[-1])
+        labels = _names(name, labels, known_labels, ordered)
     if task is None or labels is None:
         raise ValueError(
             f"`task` and `labels` must be given where the weights do not tell. Received: {name}. Give "
@@ -205,6 +233,23 @@ def _check_unknown(name, left_out, new_head, ignored):
         f"{way_out * in_head}leave them out, if they change no answer: `ignore_weights` "
         "(`--ignore-weights PATTERN`)."
     )
+
+
+def _names(name, labels, known, ordered):
+    """The names of a trained head's classes: its own, unless it has none and `labels` are in its order."""
+    if labels is None or tuple(labels) == known:
+        return known
+    labels = tuple(labels)
+    if known and known == unnamed(len(known)):
+        if not ordered:
+            return known
+        if len(labels) == len(known):
+            log.info(
+                "%s: its classes have no names; in this order they are %s", name, ", ".join(labels)
+            )
+            return labels
+    places(labels, known)
+    return known
 
 
 def _agreed(what, wanted, known):

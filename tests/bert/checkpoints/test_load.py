@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from keras_compress.bert import checkpoints as weights
 from keras_compress.bert.tokenizer import make_tokenizer, read_tokenizer
+from keras_compress.datasets.dataset import Dataset, Split
 from tests.bert import tiny
 
 HERE = Path(__file__).parents[1]
@@ -110,6 +111,84 @@ def test_fine_tuned_classifier_equals_transformers():
     ]
 
 
+ROWS = {"neg": "the cat", "neu": "a dog", "pos": "the mat"}
+
+
+def dataset_of(names, ordered=True):
+    """One text of each class, whose names may be written otherwise."""
+    order = list(names) if ordered else sorted(names)
+    labels = [order.index(name) for name in names]
+    split = Split(list(ROWS.values()), labels)
+    return Dataset("d", "classification", tuple(order), split, split, ordered=ordered)
+
+
+@pytest.mark.parametrize(
+    "names, ordered",
+    [
+        (("neg", "neu", "pos"), True),
+        (("NEG", "Neu", "pos"), False),  # sorted: NEG, Neu, pos
+        (("0", "1", "2"), False),  # as GLUE has it; config.json's id2label tells
+    ],
+)
+def test_data_take_the_model_s_order(names, ordered, caplog):
+    data = dataset_of(names, ordered)
+    reordered = Dataset(
+        "d",
+        "classification",
+        data.labels[::-1],
+        Split(data.train.texts, [2 - k for k in data.train.labels]),
+        ordered=ordered,
+    )
+    with caplog.at_level("INFO"):
+        for given in (data, reordered):
+            model, fitted = weights.load_with(FINE_TUNED, given)
+            assert model.labels == fitted.labels == ("neg", "neu", "pos")
+            assert fitted.train == Split([*ROWS.values()], [0, 1, 2])
+    assert f"{names[2]} = pos" in caplog.text
+    one = Dataset("d", "classification", ("pos", "neg"), Split(["x"], [0]))
+    assert weights.load_with(FINE_TUNED, one)[1].train.labels == [2]
+
+
+def test_names_that_were_only_sorted_never_match_a_head_without_names(tmp_path):
+    unnamed = folder_of(tmp_path, id2label=None, label2id=None)
+    model, data = weights.load_with(unnamed, dataset_of(("x", "a", "m")))  # labels.txt
+    assert model.labels == ("x", "a", "m") and data.train.labels == [0, 1, 2]
+    sorted_names = dataset_of(("x", "a", "m"), ordered=False)
+    with pytest.raises(
+        ValueError, match="LABEL_0, LABEL_1, ... only. Received: a, m, x .*`--labels`"
+    ):
+        weights.load_with(unnamed, sorted_names)
+    model, data = weights.load_with(unnamed, sorted_names, labels=["x", "a", "m"])
+    assert model.labels == data.labels == ("x", "a", "m") and data.train.labels == [0, 1, 2]
+    model, data = weights.load_with(unnamed, dataset_of(("2", "0", "1"), ordered=False))
+    assert data.train.labels == [2, 0, 1]
+    model, data = weights.load_with(unnamed, sorted_names, new_head=True)
+    assert model.labels == data.labels == ("a", "m", "x")
+
+
+def test_other_names_and_other_numbers_are_refused_with_a_way_that_keeps_the_head():
+    for names, received in ((("1", "2", "3"), "1, 2, 3"), (("neg", "neu", "good"), "good")):
+        with pytest.raises(
+            ValueError, match=f"by name. Received: {received}; .*Write a labels.txt"
+        ):
+            weights.load_with(FINE_TUNED, dataset_of(names, ordered=False))
+
+
+def test_a_saved_head_without_names(tmp_path):
+    weights.load(folder_of(tmp_path, id2label=None, label2id=None)).save(tmp_path / "m")
+    assert weights.load(tmp_path / "m", labels=["x", "a", "m"]).labels == ("x", "a", "m")
+    with pytest.raises(ValueError, match="Which class is which must be written down"):
+        weights.load_with(tmp_path / "m", dataset_of(("x", "a", "m"), ordered=False))
+
+
+def test_tags_take_the_model_s_order(tmp_path):
+    tiny.model("tagging").save(tmp_path / "m")  # O, B-x, I-x
+    split = Split(["the cat"], [[0, 2]])
+    data = Dataset("d", "tagging", ("B-X", "I-X", "O"), split, ordered=False)
+    _, fitted = weights.load_with(tmp_path / "m", data)
+    assert fitted.labels == ("O", "B-x", "I-x") and fitted.train.labels == [[1, 0]]
+
+
 def test_the_same_head_matches_pairs(tmp_path):
     model = weights.load(FINE_TUNED, task="matching")
     assert model.task == "matching" and logits_like_expected(model) < 1e-5
@@ -120,15 +199,18 @@ def test_the_same_head_matches_pairs(tmp_path):
         weights.load(FINE_TUNED, task="tagging")
 
 
-def test_labels_of_a_fine_tuned_folder(tmp_path):
+def test_labels_of_a_fine_tuned_folder(tmp_path, caplog):
     with pytest.raises(
-        ValueError, match=r"labels must be the one asked for. Received: \('neg', 'neu', 'pos'\)"
+        ValueError, match="among the model's, by name. Received: a, b, c; the model"
     ):
         weights.load(FINE_TUNED, labels=["a", "b", "c"])
+    assert weights.load(FINE_TUNED, labels=["POS", "neg"]).labels == ("neg", "neu", "pos")
     unnamed = folder_of(tmp_path, id2label=None, label2id=None)
     assert weights.load(unnamed).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
-    assert weights.load(unnamed, labels=["a", "b", "c"]).labels == ("a", "b", "c")
-    with pytest.raises(ValueError, match="labels must be the one asked for"):
+    with caplog.at_level("INFO"):
+        assert weights.load(unnamed, labels=["a", "b", "c"]).labels == ("a", "b", "c")
+    assert "its classes have no names; in this order they are a, b, c" in caplog.text
+    with pytest.raises(ValueError, match=r"its 3 classes LABEL_0, .* only. Received: a, b \(2\)"):
         weights.load(unnamed, labels=["a", "b"])
     model = weights.load(unnamed, task="tagging", labels=["O", "B"], new_head=True)
     assert model.history[0]["new"] == ["classifier/bias", "classifier/kernel"]
@@ -424,8 +506,11 @@ def test_own_folder(tmp_path):
     model.save(tmp_path / "m")
     again = weights.load(tmp_path / "m", task="classification", labels=list(model.labels))
     np.testing.assert_array_equal(again.predict(tiny.TEXTS), model.predict(tiny.TEXTS))
-    for wanted in ({"task": "matching"}, {"labels": ("a", "b")}):
-        with pytest.raises(ValueError, match="must be the one asked for.*or load with `new_head`"):
+    for wanted, rule in (
+        ({"task": "matching"}, "must be the one asked for"),
+        ({"labels": ("a", "b")}, "must be among the model's"),
+    ):
+        with pytest.raises(ValueError, match=f"{rule}.*`new_head`"):
             weights.load(tmp_path / "m", **wanted)
     headless = weights.load(
         tmp_path / "m", task="matching", labels=("a", "b"), new_head=True, seed=3
