@@ -164,7 +164,8 @@ def compress(
     function.check(values)
     # A method that only looks at text leaves the model its task.
     looks = unlabelled and function.declared.data == "any" and not function.declared.trains
-    model = _load(**vars(start), dataset=None if looks else dataset, trained=False)
+    model, fitted = _load(**vars(start), dataset=None if looks else dataset, trained=False)
+    dataset = fitted or dataset
     command = [name, values, vars(start), training.settings(), dataset.summary()]
     checkpoints = out.with_name(f"{out.name}.checkpoints-{hash_of(command)}")
     training = training.replace(folder=str(checkpoints))
@@ -215,7 +216,8 @@ def export(
             "Choose another folder, or pass `--overwrite`."
         )
     dataset = texts.load() if texts.data else None
-    model, dev = _load(source, dataset), dataset and dataset.dev
+    model, dataset = _load(source, dataset)
+    dev = dataset and dataset.dev
     rows = convert.export(
         model, out, names, sequence_length=length, dev=dev, allow_drift=allow_drift
     )
@@ -237,7 +239,7 @@ def evaluate(*, source, texts: Texts, split: Literal["train", "dev", "test"] = "
     """
     dataset = texts.load()
     dataset.check_splits(split)
-    model = _load(source, dataset)
+    model, dataset = _load(source, dataset)
     if tflite:
         from mobile_export.parity import exported_model
 
@@ -257,7 +259,7 @@ def benchmark(files: list[str], *, source=None, threads: Count = 1, runs: Count 
     os.environ.update(TF_NUM_INTRAOP_THREADS=str(threads), TF_NUM_INTEROP_THREADS=str(threads))
     from mobile_export.benchmark import benchmark
 
-    model = _load(source) if source else None
+    model = _load(source)[0] if source else None
     rows = benchmark(*files, num_threads=threads, runs=runs, task_model=model)
     form = "{path}: {latency_ms_p50:.2f} ms (90th percentile {latency_ms_p90:.2f}), {times:.2f} x the first"
     first = rows[0]["latency_ms_p50"]
@@ -287,7 +289,7 @@ def predict(texts: list[str] = [], *, source):
 
     texts: texts; the two of a pair are separated by a tab (default: stdin's lines)
     """
-    model = _load(source)
+    model, _ = _load(source)
     given = texts = texts or [line.rstrip("\r\n") for line in sys.stdin]
     if model.task == "matching":
         for text in texts:
@@ -354,16 +356,16 @@ VERBS = (run, table, train, compress, export, evaluate, benchmark, serve, predic
 
 
 def _load(source, dataset=None, trained=True, **settings):
-    """The model of a source, for the task of a data set if one is given; `trained`: its head must be."""
-    from keras_compress.bert.checkpoints import load
+    """(model, data) of a source, for a data set if one is given; `trained`: the model's head must be."""
+    from keras_compress.bert.checkpoints import load, load_with
 
-    if dataset is not None:
-        settings["task"] = "mlm" if dataset.task == "unlabelled" else dataset.task
-        settings["labels"] = dataset.labels
-    model = load(source, **settings)
+    if dataset is None:
+        model = load(source, **settings)
+    else:
+        model, dataset = load_with(source, dataset, **settings)
     if trained:
         check_trained(model)
-    return model
+    return model, dataset
 
 
 def _evaluated(model, dataset, split):
