@@ -21,6 +21,7 @@ from keras_compress.bert.checkpoints import bert4keras, google, huggingface, min
 from keras_compress.bert.checkpoints.minilm import minilm_folder
 from keras_compress.bert.checkpoints.names import matches, unknown, without_optimiser
 from keras_compress.bert.checkpoints.published import Checkpoint
+from keras_compress.bert.checkpoints.unread import what_is
 from keras_compress.bert.labels import places, unnamed
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.files import read_json
@@ -133,6 +134,12 @@ def from_checkpoint(
     """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history and messages."""
     config, tokenizer, tensors, left_out, known_task, known_labels, guessed = checkpoint
     left_out = without_optimiser(left_out)
+    if left_out and not any(weight.startswith("layer_") for weight in tensors):
+        raise ValueError(
+            f"{name}: the weights must be those of a BERT, under its usual names. Received: "
+            f"{len(tensors) + len(left_out)} tensors, {len(tensors)} of them known; unknown are "
+            f"{', '.join(sorted(left_out)[:3])}. Save the model with the library that its format belongs to."
+        )
     if new_head:
         tensors = {k: v for k, v in tensors.items() if not k.startswith("classifier/")}
     if "classifier/kernel" not in tensors:
@@ -203,18 +210,11 @@ def _read(source, num_labels):
     for reader in FORMATS:
         if reader.recognises(source):
             return reader.read(source, num_labels)
-    path = Path(source)
-    if path.name == "pytorch_model.bin" or (path / "pytorch_model.bin").exists():
-        raise ValueError(
-            f"{path}: weights must be model.safetensors. Received: pytorch_model.bin, a pickle, which can "
-            "run code when it is opened. Convert it where you trust it: "
-            "model.save_pretrained(folder, safe_serialization=True)."
-        )
     raise ValueError(
         "The source must be minilm, a folder that `save` wrote, a Hugging Face folder (config.json, "
         "model.safetensors, tokenizer.json or vocab.txt), a Google folder (bert_config.json, "
         "bert_model.ckpt.*, vocab.txt) or a bert4keras .h5 file. Received: "
-        f"{path}, which {'holds none of these' if path.exists() else 'does not exist'}."
+        f"{source}: {what_is(source)}."
     )
 
 

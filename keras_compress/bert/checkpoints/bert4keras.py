@@ -13,6 +13,7 @@ from scipy.special import softmax
 
 from keras_compress.bert.checkpoints.names import matches, rows, variables
 from keras_compress.bert.checkpoints.published import Checkpoint, published, read_config
+from keras_compress.bert.checkpoints.unread import what_h5_is
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES
 from keras_compress.bert.tokenizer import Tokenizer, make_tokenizer, read_vocab
@@ -38,7 +39,10 @@ num_heads                Transformer-0-MultiHeadSelfAttention  heads
 
 def recognises(source):
     path = Path(source)
-    return path.is_file() and path.suffix not in (".bin", ".safetensors", ".json", ".txt")
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return path.suffix in (".h5", ".hdf5") or file.read(4) == b"\x89HDF"
 
 
 def read(source, num_labels=0):
@@ -115,20 +119,20 @@ def rename(layers, config, num_labels, source="bert4keras"):
 
 
 def _read_h5(path):
+    layers = {}
     try:
         with h5py.File(path, "r") as file:
-            layers = {
-                name: [group[weight][()] for weight in group.attrs["weight_names"]]
-                for name, group in file.get("model_weights", file).items()
-                if "weight_names" in group.attrs
-            }
-    except (OSError, KeyError, TypeError) as error:
+            groups = file.get("model_weights", file)
+            for name in [*groups] if "Embedding-Token" in groups else ():
+                names = groups[name].attrs.get("weight_names", ())
+                layers[name] = [groups[name][weight][()] for weight in names]
+            names = [*groups]
+    except (OSError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a whole HDF5 file ({error}). Copy it again.") from error
-    if "Embedding-Token" not in layers:
+    if "Transformer-0-FeedForward" not in layers and "Transformer-FeedForward" not in layers:
         raise ValueError(
-            f"{path}: bert4keras weights must be HDF5 with layers by name. Received: no layer "
-            f"`Embedding-Token` among {list(layers)[:5]}. Save with model.save_weights('name.h5'), "
-            "not 'name.weights.h5', or pass the model to `from_bert4keras`."
+            f"{path}: bert4keras weights must be HDF5 with layers by name. Received: {what_h5_is(names)}, or "
+            "pass the model to `from_bert4keras`."
         )
     return layers
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 
 import ml_dtypes
@@ -266,6 +267,27 @@ def test_other_heads_are_left_out_by_name(tmp_path):
 LORA = "bert.encoder.layer.0.attention.self.query.lora_A.weight"
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", "model."])
+def test_a_prefix_of_all_names_is_left_out(tmp_path, prefix, caplog):
+    tensors = {prefix + name: array for name, array in stored().items()}
+    with caplog.at_level("INFO"):
+        model = weights.load(folder_of(tmp_path, tensors))
+    assert logits_like_expected(model) < 1e-5 and model.history[0]["left_out"] == []
+    assert f"begin with {prefix}, which is left out" in caplog.text
+    save_file(tensors | {prefix + LORA: np.zeros(3)}, tmp_path / "copy" / "model.safetensors")
+    with pytest.raises(ValueError, match=f"1 of unknown parts, {prefix}{LORA}"):
+        weights.load(tmp_path / "copy", **TASK, new_head=True)
+
+
+def test_a_file_of_which_hardly_anything_is_known(tmp_path):
+    tensors = {f"query_{name}": array for name, array in stored().items()}
+    tensors |= {f"text_{name}": array for name, array in stored().items()}
+    with pytest.raises(
+        ValueError, match="Received: 50 tensors, 0 of them known; .* query_bert.emb"
+    ):
+        weights.load(folder_of(tmp_path, tensors))
+
+
 @pytest.mark.parametrize(
     "name, in_encoder",
     [
@@ -488,11 +510,36 @@ def test_a_pickle_is_refused_unopened(tmp_path, monkeypatch):
     assert not Path("trapped").exists()
 
 
-def test_unknown_sources_name_the_choices(tmp_path):
-    (tmp_path / "empty").mkdir()
+def written(path, content=b""):
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def zipped(path, *names):
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return path
+
+
+def test_unknown_sources_say_what_they_are(tmp_path):
+    torch = zipped(tmp_path / "torch" / "bert.pt", "archive/data.pkl")
     for source, why in (
         ("minilmm", "minilmm, which does not exist"),
-        (tmp_path / "empty", "holds none of these"),
+        ("google-bert/bert-base-chinese", "hf download google-bert/bert-base-chinese"),
+        (written(tmp_path / "empty" / "x.txt").parent, "holds none of these"),
+        (torch, "a pickle, which can run code"),
+        (torch.parent, "bert.pt, a pickle, which can run code"),
+        (written(tmp_path / "old" / "best.ckpt", b"\x80\x02\x8a"), "a pickle, which can run code"),
+        (zipped(tmp_path / "k" / "m.keras", "model.weights.h5"), "a whole Keras model"),
+        (written(tmp_path / "lora" / "adapter_config.json").parent, "a LoRA adapter without its"),
+        (written(tmp_path / "graph" / "saved_model.pb").parent, "a TensorFlow SavedModel"),
+        (written(tmp_path / "tf" / "tf_model.h5").parent, "from_tf=True"),
+        (written(tmp_path / "h5" / "a.h5", b"\x89HDF").parent, "Give the file: .*a.h5"),
+        (FINE_TUNED / "model.safetensors", "Give its folder"),
+        (written(tmp_path / "x" / "int8.tflite"), "an exported file"),
     ):
         with pytest.raises(ValueError, match=f"must be minilm, .*bert4keras .h5 file. .*{why}"):
             weights.load(source, **TASK)
