@@ -131,8 +131,7 @@ def _read_h5(path):
         raise ValueError(f"{path}: not a whole HDF5 file ({error}). Copy it again.") from error
     if "Transformer-0-FeedForward" not in layers and "Transformer-FeedForward" not in layers:
         raise ValueError(
-            f"{path}: bert4keras weights must be HDF5 with layers by name. Received: {what_h5_is(names)}, or "
-            "pass the model to `from_bert4keras`."
+            f"{path}: bert4keras weights must be HDF5 with layers by name. Received: {what_h5_is(names)}."
         )
     return layers
 

@@ -72,8 +72,8 @@ def _whole(prefix):
 
 def _prefixes(source):
     """The checkpoints that a folder holds, or that a file or the name common to several files stands for."""
-    path = Path(source)
-    indices = sorted(path.glob("*.index")) or [Path(f"{path}.index"), path.with_suffix(".index")]
+    common = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", str(source))
+    indices = sorted(Path(source).glob("*.index")) or [Path(f"{common}.index")]
     return [index.with_suffix("") for index in indices if index.is_file()]
 
 

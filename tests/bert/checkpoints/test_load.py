@@ -524,10 +524,12 @@ def zipped(path, *names):
     return path
 
 
-def test_unknown_sources_say_what_they_are(tmp_path):
+def test_unknown_sources_say_what_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(written(tmp_path / "here" / "note.txt").parent)
     torch = zipped(tmp_path / "torch" / "bert.pt", "archive/data.pkl")
     for source, why in (
         ("minilmm", "minilmm, which does not exist"),
+        (".", "holds none of these"),
         ("google-bert/bert-base-chinese", "hf download google-bert/bert-base-chinese"),
         (written(tmp_path / "empty" / "x.txt").parent, "holds none of these"),
         (torch, "a pickle, which can run code"),
