@@ -85,18 +85,17 @@ class Source:
     ignore_weights: list[str] = field(default_factory=list)
 
     def load(self, dataset=None, task=None, trained=True, seed=0):
-        """The model, for the task of a data set if one is given; `trained`: its head must be."""
-        from keras_compress.bert.checkpoints import load
+        """(model, data with its labels in the model's order); `trained`: the model's head must be."""
+        from keras_compress.bert.checkpoints import load, load_with
 
-        wanted = {**vars(self), "seed": seed}
         if dataset:
-            task, wanted["labels"] = dataset.task, self.labels or dataset.labels
-        model = load(**wanted, task="mlm" if task == "unlabelled" else task)
-        if dataset and dataset.labels:
-            boundary.check_fit(model, dataset)
+            model, dataset = load_with(dataset=dataset, **vars(self), seed=seed)
+        else:
+            task = "mlm" if task == "unlabelled" else task
+            model = load(**vars(self), task=task, seed=seed)
         if trained:
             boundary.check_trained(model)
-        return model
+        return model, dataset
 
 
 @dataclass
@@ -204,7 +203,8 @@ def compress(
     function.check(values)
     # A method that only looks at text leaves the model its task.
     looks = unlabelled and function.declared.data == "any" and not function.declared.trains
-    model = source.load(None if looks else dataset, trained=False, seed=seed)
+    model, fitted = source.load(None if looks else dataset, trained=False, seed=seed)
+    dataset = fitted or dataset
     command = [name, values, {**vars(source), "seed": seed}, training.settings(), dataset.summary()]
     checkpoints = out.with_name(f"{out.name}.checkpoints-{hash_of(command)}")
     training = training.replace(folder=str(checkpoints))
@@ -254,8 +254,8 @@ def export(
             f"Exported files are not replaced without `--overwrite`. Received: {', '.join(there)}. "
             "Choose another folder, or pass `--overwrite`."
         )
-    dataset = texts.given()
-    model, dev = source.load(dataset, texts.task), dataset and dataset.dev
+    model, dataset = source.load(texts.given(), texts.task)
+    dev = dataset and dataset.dev
     rows = convert.export(
         model, out, names, sequence_length=length, dev=dev, allow_drift=allow_drift
     )
@@ -283,7 +283,7 @@ def evaluate(
     """
     dataset = texts.load()
     dataset.check_splits(split)
-    model = source.load(dataset)
+    model, dataset = source.load(dataset)
     if tflite:
         from mobile_export.parity import exported_model
 
@@ -310,7 +310,7 @@ def benchmark(
     os.environ.update(TF_NUM_INTRAOP_THREADS=str(threads), TF_NUM_INTEROP_THREADS=str(threads))
     from mobile_export.benchmark import benchmark
 
-    model = source.load(texts.given(), texts.task) if source.source else None
+    model = source.load(texts.given(), texts.task)[0] if source.source else None
     rows = benchmark(*files, num_threads=threads, runs=runs, task_model=model)
     form = "{path}: {latency_ms_p50:.2f} ms (90th percentile {latency_ms_p90:.2f}), {times:.2f} x the first"
     first = rows[0]["latency_ms_p50"]
@@ -341,7 +341,7 @@ def predict(texts: list[str] = [], *, source: Source, data: Texts):
     texts: texts; the two of a pair are separated by a tab (default: stdin's lines)
     data: a set with the model's labels, where its files do not tell them
     """
-    model = source.load(data.given(), data.task)
+    model, _ = source.load(data.given(), data.task)
     given = texts = texts or [line.rstrip("\r\n") for line in sys.stdin]
     if model.task == "matching":
         for text in texts:

@@ -232,8 +232,8 @@ def check_fit(task_model, dataset):
     if tuple(task_model.labels) != tuple(dataset.labels):
         raise ValueError(
             "Model and data must have the same labels in the same order. Received: "
-            f"{list(task_model.labels)[:8]} and {list(dataset.labels)[:8]}. Reorder labels.txt, or load the "
-            "model with a new head."
+            f"{list(task_model.labels)[:8]} and {list(dataset.labels)[:8]}. Where the names are the same, "
+            "`dataset.with_labels(model.labels)` orders them; else load the model with a new head."
         )
 
 

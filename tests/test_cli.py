@@ -762,11 +762,6 @@ COMPRESS = (
             "must have a dev file with examples. Received: none. Write dev.tsv",
         ),
         ("data", replace("labels.txt", "one\n"), "labels.txt: there must be at least two names"),
-        (
-            "data",
-            replace("labels.txt", "yes\nmaybe\nno\n"),
-            "model's labels must be the one asked for",
-        ),
         ("model", cut, "model.safetensors: not a whole safetensors file"),
         (
             "model",

@@ -4,11 +4,15 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import logging
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 
+from keras_compress.bert.labels import places
+
+log = logging.getLogger(__name__)
 SPLITS = ("train", "dev", "test")
 WINDOW = 32  # batches per window that is sorted by length
 
@@ -32,6 +36,7 @@ class Dataset:
         task: "classification", "matching", "tagging" or "unlabelled".
         labels: the names; a label id is a place in this tuple.
         train, dev, test: `Split` or None.
+        ordered: whether the order of the names was written down, not made by sorting.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Dataset:
     train: Split
     dev: Split = None
     test: Split = None
+    ordered: bool = True
     _encoded: dict = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def batches(
@@ -116,6 +122,27 @@ class Dataset:
             dev=draw(self.dev, num_dev),
             test=draw(self.test, num_test),
         )
+
+    def with_labels(self, names):
+        """The same data with a model's names of the labels, in its order.
+
+        Raises ValueError if a label has no place among the names (see `bert.labels.places`).
+        """
+        names = tuple(names)
+        if not self.labels or self.labels == names:
+            return self
+        place = places(self.labels, names)
+        pairs = ", ".join(f"{label} = {names[k]}" for label, k in zip(self.labels[:8], place))
+        log.info("%s: labels are numbered as in the model: %s", self.name, pairs)
+
+        def renumbered(split):
+            by_row = [
+                [place[i] for i in x] if self.task == "tagging" else place[x] for x in split.labels
+            ]
+            return Split(split.texts, by_row)
+
+        splits = {name: split and renumbered(split) for name, split in self.splits().items()}
+        return dataclasses.replace(self, labels=names, ordered=True, **splits)
 
     def splits(self):
         """{"train", "dev", "test": `Split` or None}."""

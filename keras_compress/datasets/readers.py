@@ -80,7 +80,7 @@ def read_folder(path):
     task = "matching" if pairs else "tagging" if tagging else "classification"
     source = "labels.txt" if names else "the labels of train"
     log.info("%s: %s, since %s; the names are from %s", path, task, REASONS[task], source)
-    return Dataset(path.resolve().name, task, tuple(read_names), **splits)
+    return Dataset(path.resolve().name, task, tuple(read_names), **splits, ordered=bool(names))
 
 
 def _split(path, split):

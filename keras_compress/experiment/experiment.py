@@ -47,7 +47,7 @@ from keras_compress.files import DATA_FOLDER, new_folder, read_json, write_json
 from keras_compress.measure.accuracy import agreement, evaluate, pack_correct
 from keras_compress.measure.baselines import baselines
 from keras_compress.measure.cost import encoder_parameters, flops
-from keras_compress.method import check_fit, untrained
+from keras_compress.method import untrained
 from keras_compress.training.settings import Training, one_update
 from mobile_export.benchmark import benchmark
 from mobile_export.convert import ONNX_FORMATS, check_export, export, exported_model
@@ -271,6 +271,7 @@ class Plan:
                 "fine-tuned ones."
             )
         model = self._source(self.steps[0], self.steps[0].seed)
+        self.dataset = self.dataset.with_labels(model.labels)
         if model.config.hidden_size > 384 and not self.settings["learning_rate"]:
             log.warning(
                 "warning: the recipe's learning rates were tried on a width of 384; %s is %d wide. "
@@ -378,10 +379,9 @@ class Plan:
 
     def _source(self, step, seed):
         """What a step starts from that no step makes."""
-        wanted = {"task": self.dataset.task, "labels": self.dataset.labels, **step.reading}
-        model = load(step.source, **wanted, seed=seed)
-        check_fit(model, self.dataset)
-        return model
+        about = {key: getattr(self.dataset, key) for key in ("task", "labels", "ordered")}
+        about["ordered"] |= "labels" in step.reading
+        return load(step.source, **{**about, **step.reading}, seed=seed)
 
     def _run_step(self, step, seed, model_of, dataset, **changes):
         """The model of a step; `model_of` gives that of a parent."""

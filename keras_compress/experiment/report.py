@@ -208,13 +208,14 @@ def headline(report):
     rows, result = report["models"], []
     if len({row["data"] for row in rows}) > 1 and report["lines"]:
         return [(line, "") for line in report["lines"]]
-    first = next((row for row in rows if row["role"] == "predecessor"), {"accuracy": 0})
+    first = next((row for row in rows if row["role"] == "predecessor"), {"accuracy": None})
     linear = next((row["accuracy"] for row in rows if row["name"] == "tfidf"), 0)
-    for row in [row for row in rows if not row["role"] and first["accuracy"]]:
-        share = row["accuracy"] / first["accuracy"]
+    for row in [row for row in rows if not row["role"] and first["accuracy"] is not None]:
+        share = row["accuracy"] / first["accuracy"] if first["accuracy"] else 1
         verb = "reaches" if share > 1 else "keeps" if share >= 0.9 else "keeps only"
+        part = f"{verb} {100 * share:.1f} % of" if first["accuracy"] else "stands beside"
         text = (
-            f"{row['name']} {verb} {100 * share:.1f} % of the predecessor's {compare.metric_name(rows)} "
+            f"{row['name']} {part} the predecessor's {compare.metric_name(rows)} "
             f"({100 * row['accuracy']:.1f} against {100 * first['accuracy']:.1f} %)"
         )
         if row["file_bytes"] and first["file_bytes"]:

@@ -371,6 +371,17 @@ def test_a_fine_tuned_source_is_the_predecessor_as_it_is(finished, place):
         plan_of(place, "plain.toml", source=source)
 
 
+def test_data_take_the_order_of_a_fine_tuned_source(place):
+    samples.model(place / "tuned", tuned=True)
+    (samples.data(place / "unordered") / "labels.txt").unlink()  # sorted: maybe, no, yes
+    asked = {"recipe": str(place / "two.toml"), "data": str(place / "unordered")}
+    asked = {**module.DEFAULTS, **asked, "source": str(place / "tuned")}
+    folder, settings = module._new_run(asked, place / "unused", False)
+    plan = Plan(settings, settings["content"]["datasets"][0], folder)
+    assert plan.ready == ["predecessor"] and plan.dataset.labels == ("no", "maybe", "yes")
+    assert plan.dataset.test == module.datasets.load(place / DATA).test
+
+
 def test_the_ready_predecessor_is_saved_and_compressed(finished, place, tmp_path, monkeypatch):
     trained = []
 

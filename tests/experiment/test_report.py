@@ -179,6 +179,14 @@ def test_headline_by_hand(tmp_path):
     )
 
 
+def test_a_predecessor_that_is_never_right_has_a_headline(tmp_path):
+    right = {"predecessor": 0, "theseus-3": 15}
+    ((lead, _),) = headline(report(tmp_path, cells("sst2", right)))
+    assert lead.startswith(
+        "theseus-3 stands beside the predecessor's accuracy (50.0 against 0.0 %)"
+    )
+
+
 def test_headline_says_what_speed_was_measured(tmp_path):
     assert said(tmp_path, times_as_fast=1.0, flops=5)[0].endswith("but runs no faster.")
     same = "but computes as much as before (speed measured: 1.11x)."

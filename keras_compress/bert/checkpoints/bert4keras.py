@@ -9,13 +9,21 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from scipy.special import softmax
 
-from keras_compress.bert.checkpoints.names import rows, variables
+from keras_compress.bert.checkpoints.names import matches, rows, variables
 from keras_compress.bert.checkpoints.published import Checkpoint, published, read_config
+from keras_compress.bert.checkpoints.unread import what_h5_is
 from keras_compress.bert.config import BertConfig
+from keras_compress.bert.encoder import INPUT_NAMES
 from keras_compress.bert.tokenizer import Tokenizer, make_tokenizer, read_vocab
 
 _ACTIVATIONS = {"gelu_erf": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
+# Between the encoder and the answer: what `load` knows, and what does nothing at inference.
+_HEAD = (
+    "Activation Dense Dropout GaussianDropout GaussianNoise GlobalAveragePooling1D Lambda "
+    "SlicingOpLambda SpatialDropout1D"
+).split()
 _UNLIKE = ("-Mask", "-Attention-Bias", "-Relative-Position")
 # field of `BertConfig`, bert4keras' layer, its attribute
 _SETTINGS = """
@@ -31,7 +39,10 @@ num_heads                Transformer-0-MultiHeadSelfAttention  heads
 
 def recognises(source):
     path = Path(source)
-    return path.is_file() and path.suffix not in (".bin", ".safetensors", ".json", ".txt")
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return path.suffix in (".h5", ".hdf5") or file.read(4) == b"\x89HDF"
 
 
 def read(source, num_labels=0):
@@ -43,15 +54,27 @@ def read(source, num_labels=0):
     path = Path(source)
     layers = _read_h5(path)
     _, config, _ = read_config(path.parent)
-    return published(config, path.parent, *rename(layers, config, num_labels or None, path))
+    checkpoint = published(config, path.parent, *rename(layers, config, num_labels or None, path))
+    return checkpoint._replace(guessed=True)
 
 
-def read_model(model, tokenizer, num_labels):
+def read_model(model, tokenizer, num_labels, ignored=()):
     """Reads a BERT (or `albert_unshared`) in memory; arguments as in `read` and `from_bert4keras`.
 
-    Raises ValueError if the model is not a plain BERT of bert4keras.
+    Raises ValueError if the model is not a plain BERT of bert4keras, or a layer that is none of `_HEAD`, nor `ignored`,
+    stands between it and the answer.
     """
-    config = _config(model)
+    head = _behind_encoder(model)
+    config = _config(model, head)
+    for name, layer in head.items():
+        kind, pretraining = type(layer).__name__, name.startswith(("MLM-", "NSP-"))
+        known = kind in _HEAD or pretraining or matches(name, ignored)
+        if num_labels is not None and not known:
+            raise ValueError(
+                "Between BERT and the answer may stand [CLS] or a mean, the pooler, dropout and one Dense. "
+                f"Received: {kind} ({name}). Load the encoder alone and train a head without it: "
+                "`new_head`; or name it in `ignore_weights`, if it changes no answer."
+            )
     if hasattr(tokenizer, "_token_dict"):
         if tokenizer._pre_tokenize or tokenizer._token_translate:
             raise ValueError(
@@ -101,25 +124,51 @@ def rename(layers, config, num_labels, source="bert4keras"):
 
 
 def _read_h5(path):
+    layers = {}
     try:
         with h5py.File(path, "r") as file:
-            layers = {
-                name: [group[weight][()] for weight in group.attrs["weight_names"]]
-                for name, group in file.get("model_weights", file).items()
-                if "weight_names" in group.attrs
-            }
-    except (OSError, KeyError, TypeError) as error:
+            groups = file.get("model_weights", file)
+            for name in [*groups] if "Embedding-Token" in groups else ():
+                names = groups[name].attrs.get("weight_names", ())
+                layers[name] = [groups[name][weight][()] for weight in names]
+            names = [*groups]
+    except (OSError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a whole HDF5 file ({error}). Copy it again.") from error
-    if "Embedding-Token" not in layers:
+    if "Transformer-0-FeedForward" not in layers and "Transformer-FeedForward" not in layers:
         raise ValueError(
-            f"{path}: bert4keras weights must be HDF5 with layers by name. Received: no layer "
-            f"`Embedding-Token` among {list(layers)[:5]}. Save with model.save_weights('name.h5'), "
-            "not 'name.weights.h5', or pass the model to `from_bert4keras`."
+            f"{path}: bert4keras weights must be HDF5 with layers by name. Received: {what_h5_is(names)}."
         )
     return layers
 
 
-def _config(model):
+def _behind_encoder(model):
+    """{name: layer} of all layers between the encoder and the outputs."""
+    found, tensors = {}, list(model.outputs)
+    while tensors:
+        layer, node, _ = tensors.pop()._keras_history
+        if not layer.name.startswith(("Input-", "Embedding-", "Transformer-")):
+            found[layer.name] = layer
+            tensors += layer._inbound_nodes[node].keras_inputs
+    return found
+
+
+def differ(task_model, model):
+    """Largest difference between the answers of a `TaskModel` and of the bert4keras model that it was made of.
+
+    The texts are random ids, one of them padded. An answer is logits or their softmax.
+    """
+    ids = np.random.default_rng(0).integers(1, task_model.config.vocab_size, (2, 8))
+    ids[1, 5:] = 0
+    inputs = dict(zip(INPUT_NAMES, np.int32([ids, ids > 0, ids * 0])))
+    theirs = model([ids, ids * 0], training=False).numpy()
+    ours = task_model.model(inputs, training=False).numpy()
+    if theirs.shape != ours.shape:
+        return np.inf
+    gaps = [np.abs(answers - theirs) for answers in (ours, softmax(ours, axis=-1))]
+    return min(gap[ids > 0].max() if gap.ndim == 3 else gap.max() for gap in gaps)
+
+
+def _config(model, head):
     layers = {layer.name: layer for layer in model.layers}
     settings = [line.split() for line in _SETTINGS.strip().splitlines()]
     missing = ["without " + name for _, name, _ in settings if name not in layers]
@@ -141,7 +190,7 @@ def _config(model):
     if "Embedding-Mapping" in layers:
         fields["embedding_size"] = layers["Embedding-Token"].output_dim
         fields["embedding_norm"] = "embedding"
-    averaged = any(type(layer).__name__ == "GlobalAveragePooling1D" for layer in model.layers)
+    averaged = any(type(layer).__name__ == "GlobalAveragePooling1D" for layer in head.values())
     return BertConfig(
         **fields,
         num_layers=sum(name.endswith("-MultiHeadSelfAttention") for name in layers),

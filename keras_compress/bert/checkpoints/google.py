@@ -1,8 +1,12 @@
 """A Google folder: bert_config.json, bert_model.ckpt.*, vocab.txt; or an ALBERT's albert_config*.json and *.ckpt*.
 
-An ALBERT's vocabulary must be a WordPiece vocab.txt, as the Chinese ones are.
+An ALBERT's vocabulary must be a WordPiece vocab.txt, as the Chinese ones are. run_classifier.py's output is one of
+them, too: its classifier reads the pooler; its classes have no names.
 """
 
+import contextlib
+import logging
+import re
 from pathlib import Path
 
 from keras_compress.backend import tf
@@ -13,6 +17,7 @@ from keras_compress.bert.checkpoints.published import published, read_config
 _RENAMINGS = (
     ("/", "."),
     (r"(type|word|position)_embeddings$", r"\g<0>.weight"),
+    (r"^output_(weight|bias)s?$", r"classifier.\1"),  # of run_classifier.py
     (r"predictions\.output_bias", "predictions.bias"),
     (r"encoder\.layer_", "encoder.layer."),
     (r"transformer\.group_0\.inner_group_0\.", "layer.0."),
@@ -24,31 +29,84 @@ _RENAMINGS = (
 )
 
 
+log = logging.getLogger(__name__)
+
+
 def recognises(source):
-    return any(Path(source).glob("*.ckpt*.index"))
+    return bool(_prefixes(source))
 
 
 def read(source, num_labels=0):
-    """Reads encoder, pooler and masked-LM head; the file has no classifier."""
-    folder = Path(source)
-    indices = sorted(folder.glob("*.ckpt*.index"))
-    if len(indices) > 1:
+    """Reads encoder, pooler, masked-LM head, and the classifier of run_classifier.py."""
+    prefix = _choose(source, _prefixes(source))
+    folder = prefix.parent
+    with _whole(prefix):
+        reader = tf.train.load_checkpoint(str(prefix))
+        names = reader.get_variable_to_shape_map()
+    _check_layout(prefix, names)
+    if not any(folder.glob("*config*.json")):
         raise ValueError(
-            f"{folder}: a folder must hold one checkpoint. Received: {[path.name for path in indices]}."
+            f"{folder}: the weights must come with bert_config.json or config.json. It stays with the "
+            "pre-trained model, as vocab.txt does: copy both from there."
         )
     _, config, _ = read_config(folder)
+    with _whole(prefix):
+        weights = rename(names, config.num_layers, reader.get_tensor, _RENAMINGS)
     # google-research/albert, modeling.py, computes "gelu" by tanh. A BERT keeps erf, as in Hugging Face and bert4keras.
     # A checkpoint that bert4keras wrote looks the same as Google's: load its .h5 instead.
     if config.sharing == "all" and config.activation == "gelu":
         config = config.replace(activation="gelu_tanh")
-    prefix = indices[0].with_suffix("")
+    return published(config, folder, *weights)
+
+
+@contextlib.contextmanager
+def _whole(prefix):
     try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        names = reader.get_variable_to_shape_map()
-        weights = rename(names, config.num_layers, reader.get_tensor, _RENAMINGS)
+        yield
     except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:
         raise ValueError(
             f"{prefix}: not a whole TensorFlow checkpoint ({str(error).splitlines()[0]}). "
             "Copy or download all its files again."
         ) from error
-    return published(config, folder, *weights)
+
+
+def _prefixes(source):
+    """The checkpoints that a folder holds, or that a file or the name common to several files stands for."""
+    common = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", str(source))
+    indices = sorted(Path(source).glob("*.index")) or [Path(f"{common}.index")]
+    return [index.with_suffix("") for index in indices if index.is_file()]
+
+
+def _choose(source, prefixes):
+    """The checkpoint that the file `checkpoint` names, else the one of the last step."""
+    if len(prefixes) == 1 or not Path(source).is_dir():
+        return prefixes[0]
+    state, names = Path(source, "checkpoint"), [prefix.name for prefix in prefixes]
+    text = state.read_text(encoding="utf-8") if state.is_file() else ""
+    named = re.search(r'^model_checkpoint_path: "(?:.*/)?(.+)"', text, re.M)
+    steps = [re.search(r"-(\d+)$", name) for name in names]
+    if named and named[1] in names:
+        chosen, why = named[1], "as the file checkpoint says"
+    elif all(steps):
+        chosen, why = max(names, key=lambda name: int(name.rpartition("-")[2])), "the last step"
+    else:
+        raise ValueError(
+            f"{source}: a folder must hold one checkpoint, or several that end in their step. Received: "
+            f"{', '.join(names)}. Give the one: {prefixes[0]}."
+        )
+    log.info("%s: of %d checkpoints %s is read, %s", source, len(names), chosen, why)
+    return Path(source, chosen)
+
+
+def _check_layout(prefix, names):
+    if "_CHECKPOINTABLE_OBJECT_GRAPH" in names:
+        raise ValueError(
+            f"{prefix}: a checkpoint must name variables as Google's BERT does. Received: an object checkpoint of "
+            "TensorFlow 2. Take the one for TensorFlow 1, or load it in bert4keras and write "
+            "model.save_weights('name.h5')."
+        )
+    if any("/layer_shared/" in name for name in names):
+        raise ValueError(
+            f"{prefix}: an ALBERT must have the layout of google-research/albert. Received: that of the early "
+            "albert_zh (layer_shared). Take its Google form, with _google or _g in its name."
+        )

@@ -26,10 +26,16 @@ def read(source, num_labels=0):
     """
     folder = Path(source)
     path, config, values = read_config(folder, "config.json")
-    heads = [_HEADS[name] for name in values.get("architectures") or () if name in _HEADS]
+    names = values.get("architectures") or ()
+    heads = [_HEADS[name] for name in names if name in _HEADS]
     task, labels = heads[0] if heads else None, None
     others = () if task else [("^classifier", "another_classifier")]  # heads that choose no label
     stored = _read_shards(folder)
+    if not names and "classifier.weight" in stored and num_labels is not None:
+        raise ValueError(
+            f"{path}: `architectures` must tell what the classifier chooses. Received: none. Write "
+            f"{' or '.join(map(repr, _HEADS))} there, or load the encoder alone: `new_head` (`--new-head`)."
+        )
     tensors, left_out = rename(stored, config.num_layers, stored.get, others)
     if task and num_labels is not None and "classifier/kernel" in tensors:
         labels = _labels(path, values, tensors["classifier/kernel"].shape[-1])

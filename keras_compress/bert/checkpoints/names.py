@@ -1,6 +1,10 @@
 """Names of weights in published files and in this package."""
 
+import logging
 import re
+from fnmatch import fnmatchcase
+
+log = logging.getLogger(__name__)
 
 # here, in Hugging Face's files, in bert4keras; {n} is a layer's number
 LAYERS = """
@@ -23,7 +27,17 @@ mlm_norm                    cls.predictions.transform.LayerNorm             MLM-
 mlm_bias                    cls.predictions                                 MLM-Bias
 classifier                  classifier                                      -
 """
+# Patterns of names that no layer takes, and that change no answer: an optimiser's, and those of pre-training.
+_OPTIMISER = """
+*/adam_m */adam_v */Adam* */lamb_* */Momentum* */ExponentialMovingAverage* *beta[12]_power* global_step
+*loss_scale* good_steps optimizer* training/* save_counter*
+"""
+_PRETRAINING = """
+*position_ids *cls[./]predictions[./]* *cls[./]seq_relationship[./]* MLM-* NSP-*
+"""
+_ENCODER = re.compile(r"(^|[./])(embeddings|encoder)[./]|^(Embedding|Transformer)-")
 _VARIABLES = {"embeddings": ("embeddings",), "norm": ("beta", "gamma"), "bias": ("bias",)}
+_WORDS = "embeddings.word_embeddings.weight"
 _PYTORCH = {"weight": ("kernel", "gamma", "embeddings"), "bias": ("bias", "beta")}
 
 
@@ -49,12 +63,14 @@ def rename(names, num_layers, read, renamings=()):
         ({"layer/variable": array}, [names left out]). PyTorch keeps dense kernels as (out, in); Keras as (in, out).
     """
     layers = {theirs: layer for layer, theirs, _ in rows(num_layers)}
-    tensors, left_out = {}, []
+    tensors, left_out, common = {}, [], {}
     for name in names:
-        renamed = name
+        common[name] = name
         for pattern, replacement in renamings:
-            renamed = re.sub(pattern, replacement, renamed)
-        part, _, kind = renamed.removeprefix("bert.").rpartition(".")
+            common[name] = re.sub(pattern, replacement, common[name])
+    prefix = _prefix(common.values())
+    for name, renamed in common.items():
+        part, _, kind = renamed.removeprefix(prefix).removeprefix("bert.").rpartition(".")
         layer = layers.get(part, "")
         known = [v for v in variables(layer) if v in _PYTORCH.get(kind, (kind,))]
         if layer and known:
@@ -63,3 +79,32 @@ def rename(names, num_layers, read, renamings=()):
         else:
             left_out.append(name)
     return tensors, left_out
+
+
+def _prefix(names):
+    """What stands before a BERT's names: "module." of DataParallel, "_orig_mod." of torch.compile, a wrapper's own."""
+    found = [name for name in names if name.endswith(_WORDS)]
+    if len(found) != 1:
+        return ""
+    prefix = found[0].removesuffix(_WORDS).removesuffix("bert.")
+    if prefix:
+        log.info("the names of weights begin with %s, which is left out", prefix)
+    return prefix
+
+
+def matches(name, patterns):
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def without_optimiser(names):
+    """The names that do not belong to an optimiser."""
+    return [name for name in names if not matches(name, _OPTIMISER.split())]
+
+
+def unknown(names, new_head):
+    """Of names that no layer takes, those whose weights may change an answer; under a new head the encoder's alone."""
+    return [
+        name
+        for name in without_optimiser(names)
+        if not matches(name, _PRETRAINING.split()) and (not new_head or _ENCODER.search(name))
+    ]

@@ -43,6 +43,7 @@ class Checkpoint(NamedTuple):
     Attributes:
         tensors: {"layer/variable": array}. left_out: names of tensors in the file that no layer of a `TaskModel` takes.
         task, labels: of the classifier in the file; None where the file does not tell.
+        guessed: whether the file does not tell what its classifier reads, so that `config.pooling` is a guess.
     """
 
     config: BertConfig
@@ -51,6 +52,7 @@ class Checkpoint(NamedTuple):
     left_out: list
     task: str | None = None
     labels: tuple | None = None
+    guessed: bool = False
 
 
 def published(config, folder, tensors, left_out, task=None, labels=None, special_in_text=False):

@@ -104,12 +104,85 @@ def test_google_checkpoint_equals_bert4keras(google):
     assert both(model, theirs(google, with_pool=True), "pooled") < 1e-5
     assert model.config.pooling == "pooler" and model.tokenizer.lowercase
     assert model.history[0]["loaded"] == 5 + 16 * 2 + 2
-    assert model.history[0]["left_out"] == [
-        "bert/pooler/dense/bias/adam_m",
-        "cls/seq_relationship/output_weights",
-        "global_step",
-        "mlm_bias/bias",
-    ]
+    assert model.history[0]["left_out"] == ["cls/seq_relationship/output_weights", "mlm_bias/bias"]
+
+
+@pytest.fixture(scope="module")
+def tuned(google, tmp_path_factory):
+    """What run_classifier.py leaves in its output folder: two steps, Adam's slots, no config."""
+    reader = tf.train.load_checkpoint(str(google / "bert_model.ckpt"))
+    folder, rng = tmp_path_factory.mktemp("tuned"), np.random.default_rng(5)
+    for step in (0, 30):
+        values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        values = {name: array for name, array in values.items() if name.startswith("bert/")}
+        values["output_weights"] = rng.normal(size=(3, 8)).astype(np.float32)
+        values["output_bias"] = rng.normal(size=3).astype(np.float32)
+        slots = {f"{name}/adam_{k}": array for name, array in values.items() for k in "mv"}
+        values |= slots | {"global_step": np.int64(step)}
+        tf.raw_ops.SaveV2(
+            prefix=str(folder / f"model.ckpt-{step}"),
+            tensor_names=[*values],
+            shape_and_slices=[""] * len(values),
+            tensors=[tf.constant(array) for array in values.values()],
+        )
+    return folder
+
+
+def with_config(tuned, google, folder):
+    shutil.copytree(tuned, folder)
+    for file in ("bert_config.json", "vocab.txt"):
+        shutil.copy(google / file, folder)
+    return folder
+
+
+def test_the_classifier_of_run_classifier(google, tuned, tmp_path, caplog):
+    with pytest.raises(ValueError, match="It stays with the pre-trained model.*copy both from"):
+        weights.load(tuned, **TASK)
+    folder = with_config(tuned, google, tmp_path / "tuned")
+    with caplog.at_level("INFO"):
+        model = weights.load(folder, **TASK)
+    assert "of 2 checkpoints model.ckpt-30 is read, the last step" in caplog.text
+    assert model.history[0]["new"] == model.history[0]["left_out"] == []
+    reader = tf.train.load_checkpoint(str(folder / "model.ckpt-30"))
+    inputs = model.pad(model.tokenizer.encode(tiny.TEXTS, 16))
+    pooled = theirs(google, with_pool=True)([inputs["input_word_ids"], inputs["input_type_ids"]])
+    # logits = pooled W^T + b, as in run_classifier.py's create_model
+    expected = pooled @ reader.get_tensor("output_weights").T + reader.get_tensor("output_bias")
+    np.testing.assert_allclose(model.model(inputs), expected, atol=1e-5)
+    with pytest.raises(ValueError, match=r"its 3 classes .* only. Received: a, b \(2\)"):
+        weights.load(folder, task="classification", labels=("a", "b"))
+    assert len(weights.load(folder, **TASK, new_head=True).history[0]["new"]) == 2
+
+
+def test_which_checkpoint_of_several(google, tuned, tmp_path, caplog):
+    folder = with_config(tuned, google, tmp_path / "tuned")
+    (folder / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt-0"\n')
+    bias = lambda source: weights.load(source, **TASK).weights()["classifier/bias"]
+    with caplog.at_level("INFO"):
+        first = bias(folder)
+    assert "model.ckpt-0 is read, as the file checkpoint says" in caplog.text
+    np.testing.assert_array_equal(bias(folder / "model.ckpt-0"), first)
+    for ending in ("index", "data-00000-of-00001"):
+        np.testing.assert_array_equal(bias(folder / f"model.ckpt-0.{ending}"), first)
+    assert (bias(folder / "model.ckpt-30") != first).all()
+
+
+def test_other_checkpoints_say_what_they_are(google, tmp_path):
+    model = theirs(google)
+    for file in ("bert_config.json", "vocab.txt"):
+        shutil.copy(google / file, tmp_path)
+    tf.train.Checkpoint(model=model).write(str(tmp_path / "bert_model.ckpt"))
+    with pytest.raises(ValueError, match="Received: an object checkpoint of TensorFlow 2. Take"):
+        weights.load(tmp_path, **TASK)
+    (tmp_path / "keras").mkdir()
+    model.save_weights(str(tmp_path / "keras/best.weights"), save_format="tf")
+    for source in ("keras", "keras/best.weights", "keras/best.weights.index"):
+        with pytest.raises(ValueError, match="an object checkpoint .*save_weights"):
+            weights.load(tmp_path / source, **TASK)
+    (tmp_path / "early").mkdir()
+    write_checkpoint(tmp_path / "early/m.ckpt", {"bert/encoder/layer_shared/output/bias": (8,)})
+    with pytest.raises(ValueError, match="the early albert_zh .*_g in its name"):
+        weights.load(tmp_path / "early", **TASK)
 
 
 def test_google_checkpoint_for_tagging(google):
@@ -150,8 +223,11 @@ def test_google_checkpoint_for_tagging(google):
             "bert_model.ckpt: not a whole TensorFlow check",
         ),
         (
-            lambda f: shutil.copy(f / "bert_model.ckpt.index", f / "b.ckpt.index"),
-            "a folder must hold one checkpoint",
+            lambda f: (
+                (f / "bert_model.ckpt.index").rename(f / "b.ckpt.index")
+                and shutil.copy(f / "b.ckpt.index", f / "c.ckpt.index")
+            ),
+            "must hold one checkpoint, or several that end in their step. Received: b.ckpt, c.ckpt",
         ),
     ],
 )
@@ -250,7 +326,6 @@ def test_google_albert_equals_bert4keras(google_albert):
         [
             "cls",
             "cls",
-            "global_step",
             "mlm_bias",
             "mlm_norm",
             "mlm_norm",
@@ -387,6 +462,88 @@ def test_bert4keras_head_must_fit(google, classifier):
     assert bare.history[0]["new"] == ["classifier/bias", "classifier/kernel"]
 
 
+def head_on(google, *layers, **settings):
+    """A bert4keras BERT under layers."""
+    bert = theirs(google, **settings)
+    tensor = bert.output
+    for layer in layers:
+        tensor = layer(tensor)
+    return keras.Model(bert.input, tensor)
+
+
+def dense(units=3, **settings):
+    return keras.layers.Dense(units, kernel_initializer="orthogonal", **settings)
+
+
+def first():
+    return keras.layers.Lambda(lambda x: x[:, 0])
+
+
+def test_heads_that_are_read_from_memory(google):
+    layers = keras.layers
+    for head, settings, pooling in (
+        ([layers.Lambda(lambda x: x[:, 0]), layers.Dropout(0.1), dense()], {}, "cls"),
+        ([lambda x: x[:, 0], dense(), layers.Activation("softmax")], {}, "cls"),
+        ([layers.GlobalAveragePooling1D(), dense(activation="softmax")], {}, "mean"),
+        ([layers.Dropout(0.1), dense()], {"with_pool": True}, "pooler"),
+    ):
+        model = head_on(google, *head, **settings)
+        ours = weights.from_bert4keras(model, tiny.tokenizer(), **TASK)
+        assert ours.config.pooling == pooling
+
+
+def crf():
+    from bert4keras.layers import ConditionalRandomField
+
+    return ConditionalRandomField(name="crf")
+
+
+HEADS = {  # what it is called in the message, the layers on the encoder
+    r"Bidirectional \(bilstm\)": lambda: [
+        keras.layers.Bidirectional(keras.layers.LSTM(4), name="bilstm"),
+        dense(),
+    ],
+    r"LayerNormalization \(norm\)": lambda: [
+        first(),
+        keras.layers.LayerNormalization(name="norm"),
+        dense(),
+    ],
+    "GlobalMaxPooling1D": lambda: [keras.layers.GlobalMaxPooling1D(), dense()],
+    "answers that differ": lambda: [keras.layers.Lambda(lambda x: x[:, 1]), dense()],
+    "answers that differ by": lambda: [first(), dense(activation="sigmoid")],
+    "answers that differ by 0": lambda: [  # a mean over padding, too
+        keras.layers.Lambda(lambda x: x * 1.0, mask=None),
+        keras.layers.Lambda(lambda x: tf.reduce_mean(x, 1)),
+        dense(),
+    ],
+}
+
+
+@pytest.mark.parametrize("named", HEADS)
+def test_other_layers_between_bert_and_the_answer_are_refused(google, named):
+    model = head_on(google, *HEADS[named]())
+    with pytest.raises(ValueError, match=f"Received: {named}.*`new_head`"):
+        weights.from_bert4keras(model, tiny.tokenizer(), **TASK)
+    weights.from_bert4keras(model, tiny.tokenizer(), **TASK, new_head=True)
+
+
+def test_a_crf_is_refused_and_may_be_ignored(google, tmp_path):
+    tags = {"task": "tagging", "labels": ("O", "B-x", "I-x")}
+    model = head_on(google, dense(), crf())
+    for file in ("bert_config.json", "vocab.txt"):
+        shutil.copy(google / file, tmp_path)
+    model.save_weights(tmp_path / "best.h5")
+    with pytest.raises(ValueError, match=r"ConditionalRandomField \(crf\).*`ignore_weights`"):
+        weights.from_bert4keras(model, tiny.tokenizer(), **tags)
+    with pytest.raises(ValueError, match="1 of unknown parts, crf. .*`--new-head`.*`--ignore-weig"):
+        weights.load(tmp_path / "best.h5", **tags)
+    for settings in ({"ignore_weights": ["c?f"]}, {"new_head": True}):
+        assert (
+            "crf" in weights.load(tmp_path / "best.h5", **tags, **settings).history[0]["left_out"]
+        )
+        weights.from_bert4keras(model, tiny.tokenizer(), **tags, **settings)
+
+
 def test_the_masked_lm_head_equals_bert4keras(google):
     model = theirs(google, None, with_mlm=True)
     ours = weights.from_bert4keras(model, tiny.tokenizer(), "mlm", ())
@@ -413,7 +570,7 @@ def test_other_bert4keras_models_are_refused(google):
 
 
 @pytest.mark.parametrize("name", ["best.weights", "best.h5", "whole.h5"])
-def test_bert4keras_file(google, classifier, tmp_path, name):
+def test_bert4keras_file(google, classifier, tmp_path, name, caplog):
     """`whole.h5` holds the model with its Lambda as marshalled code, which is not looked at."""
     for file in ("bert_config.json", "vocab.txt"):
         shutil.copy(google / file, tmp_path)
@@ -421,7 +578,10 @@ def test_bert4keras_file(google, classifier, tmp_path, name):
         classifier.save(tmp_path / name, save_format="h5")
     else:
         classifier.save_weights(tmp_path / name, save_format="h5")
-    model = weights.load(tmp_path / name, **TASK)
+    with caplog.at_level("INFO"):
+        model = weights.load(tmp_path / name, **TASK)
+    assert "the head is taken to read [CLS], since the file does not tell" in caplog.text
+    assert weights.load(tmp_path / name, **TASK, pooling="mean").config.pooling == "mean"
     assert probabilities_alike(model, classifier) < 1e-5
     assert model.history[0] == {
         "method": "load",
@@ -453,6 +613,28 @@ def test_damaged_bert4keras_file(classifier, tmp_path):
         ValueError, match="new.weights.h5: bert4keras weights must be HDF5 with layers by name"
     ):
         weights.load(tmp_path / "new.weights.h5", **TASK)
+
+
+@pytest.mark.parametrize(
+    "groups, message",
+    [
+        (
+            ["Embedding-Token", "Encoder-1-FeedForward", "dense_1"],
+            "keras-bert .3 groups: Embedding-",
+        ),
+        (["layers", "vars"], "as Keras 3 and 'name.weights.h5' write them"),
+        (["bert", "classifier", "dropout_37"], "from_tf=True"),
+        (["conv2d", "dense"], "another model's .2 groups: conv2d, dense"),
+    ],
+)
+def test_other_h5_files_say_what_they_are(tmp_path, groups, message):
+    import h5py
+
+    with h5py.File(tmp_path / "best.h5", "w") as file:
+        for name in groups:
+            file.create_group(name)
+    with pytest.raises(ValueError, match=f"best.h5: bert4keras weights .*Received: .*{message}"):
+        weights.load(tmp_path / "best.h5", **TASK)
 
 
 def test_a_loaded_model_is_saved_and_loaded(google, tmp_path):

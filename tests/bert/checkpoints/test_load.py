@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 
 import ml_dtypes
@@ -11,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from keras_compress.bert import checkpoints as weights
+from keras_compress.datasets.dataset import Dataset, Split
 from tests.bert import tiny
 
 HERE = Path(__file__).parents[1]
@@ -109,6 +111,84 @@ def test_fine_tuned_classifier_equals_transformers():
     ]
 
 
+ROWS = {"neg": "the cat", "neu": "a dog", "pos": "the mat"}
+
+
+def dataset_of(names, ordered=True):
+    """One text of each class, whose names may be written otherwise."""
+    order = list(names) if ordered else sorted(names)
+    labels = [order.index(name) for name in names]
+    split = Split(list(ROWS.values()), labels)
+    return Dataset("d", "classification", tuple(order), split, split, ordered=ordered)
+
+
+@pytest.mark.parametrize(
+    "names, ordered",
+    [
+        (("neg", "neu", "pos"), True),
+        (("NEG", "Neu", "pos"), False),  # sorted: NEG, Neu, pos
+        (("0", "1", "2"), False),  # as GLUE has it; config.json's id2label tells
+    ],
+)
+def test_data_take_the_model_s_order(names, ordered, caplog):
+    data = dataset_of(names, ordered)
+    reordered = Dataset(
+        "d",
+        "classification",
+        data.labels[::-1],
+        Split(data.train.texts, [2 - k for k in data.train.labels]),
+        ordered=ordered,
+    )
+    with caplog.at_level("INFO"):
+        for given in (data, reordered):
+            model, fitted = weights.load_with(FINE_TUNED, given)
+            assert model.labels == fitted.labels == ("neg", "neu", "pos")
+            assert fitted.train == Split([*ROWS.values()], [0, 1, 2])
+    assert f"{names[2]} = pos" in caplog.text
+    one = Dataset("d", "classification", ("pos", "neg"), Split(["x"], [0]))
+    assert weights.load_with(FINE_TUNED, one)[1].train.labels == [2]
+
+
+def test_names_that_were_only_sorted_never_match_a_head_without_names(tmp_path):
+    unnamed = folder_of(tmp_path, id2label=None, label2id=None)
+    model, data = weights.load_with(unnamed, dataset_of(("x", "a", "m")))  # labels.txt
+    assert model.labels == ("x", "a", "m") and data.train.labels == [0, 1, 2]
+    sorted_names = dataset_of(("x", "a", "m"), ordered=False)
+    with pytest.raises(
+        ValueError, match="LABEL_0, LABEL_1, ... only. Received: a, m, x .*`--labels`"
+    ):
+        weights.load_with(unnamed, sorted_names)
+    model, data = weights.load_with(unnamed, sorted_names, labels=["x", "a", "m"])
+    assert model.labels == data.labels == ("x", "a", "m") and data.train.labels == [0, 1, 2]
+    model, data = weights.load_with(unnamed, dataset_of(("2", "0", "1"), ordered=False))
+    assert data.train.labels == [2, 0, 1]
+    model, data = weights.load_with(unnamed, sorted_names, new_head=True)
+    assert model.labels == data.labels == ("a", "m", "x")
+
+
+def test_other_names_and_other_numbers_are_refused_with_a_way_that_keeps_the_head():
+    for names, received in ((("1", "2", "3"), "1, 2, 3"), (("neg", "neu", "good"), "good")):
+        with pytest.raises(
+            ValueError, match=f"by name. Received: {received}; .*Write a labels.txt"
+        ):
+            weights.load_with(FINE_TUNED, dataset_of(names, ordered=False))
+
+
+def test_a_saved_head_without_names(tmp_path):
+    weights.load(folder_of(tmp_path, id2label=None, label2id=None)).save(tmp_path / "m")
+    assert weights.load(tmp_path / "m", labels=["x", "a", "m"]).labels == ("x", "a", "m")
+    with pytest.raises(ValueError, match="Which class is which must be written down"):
+        weights.load_with(tmp_path / "m", dataset_of(("x", "a", "m"), ordered=False))
+
+
+def test_tags_take_the_model_s_order(tmp_path):
+    tiny.model("tagging").save(tmp_path / "m")  # O, B-x, I-x
+    split = Split(["the cat"], [[0, 2]])
+    data = Dataset("d", "tagging", ("B-X", "I-X", "O"), split, ordered=False)
+    _, fitted = weights.load_with(tmp_path / "m", data)
+    assert fitted.labels == ("O", "B-x", "I-x") and fitted.train.labels == [[1, 0]]
+
+
 def test_the_same_head_matches_pairs(tmp_path):
     model = weights.load(FINE_TUNED, task="matching")
     assert model.task == "matching" and logits_like_expected(model) < 1e-5
@@ -119,15 +199,18 @@ def test_the_same_head_matches_pairs(tmp_path):
         weights.load(FINE_TUNED, task="tagging")
 
 
-def test_labels_of_a_fine_tuned_folder(tmp_path):
+def test_labels_of_a_fine_tuned_folder(tmp_path, caplog):
     with pytest.raises(
-        ValueError, match=r"labels must be the one asked for. Received: \('neg', 'neu', 'pos'\)"
+        ValueError, match="among the model's, by name. Received: a, b, c; the model"
     ):
         weights.load(FINE_TUNED, labels=["a", "b", "c"])
+    assert weights.load(FINE_TUNED, labels=["POS", "neg"]).labels == ("neg", "neu", "pos")
     unnamed = folder_of(tmp_path, id2label=None, label2id=None)
     assert weights.load(unnamed).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
-    assert weights.load(unnamed, labels=["a", "b", "c"]).labels == ("a", "b", "c")
-    with pytest.raises(ValueError, match="labels must be the one asked for"):
+    with caplog.at_level("INFO"):
+        assert weights.load(unnamed, labels=["a", "b", "c"]).labels == ("a", "b", "c")
+    assert "its classes have no names; in this order they are a, b, c" in caplog.text
+    with pytest.raises(ValueError, match=r"its 3 classes LABEL_0, .* only. Received: a, b \(2\)"):
         weights.load(unnamed, labels=["a", "b"])
     model = weights.load(unnamed, task="tagging", labels=["O", "B"], new_head=True)
     assert model.history[0]["new"] == ["classifier/bias", "classifier/kernel"]
@@ -162,11 +245,12 @@ def test_other_heads_are_left_out_by_name(tmp_path):
         "bert.embeddings.position_ids": np.arange(16),
     }
     folder = folder_of(tmp_path, tensors, architectures=["BertForMultipleChoice"])
-    with pytest.raises(
-        ValueError, match="`task` and `labels` must be given where the weights do not tell"
-    ):
-        weights.load(folder)
-    history = weights.load(folder, **TASK).history[0]
+    with pytest.raises(ValueError, match="`task` and `labels` must be given where the weights do"):
+        weights.load(folder, new_head=True)
+    with pytest.raises(ValueError, match="2 of unknown parts, classifier.bias, .*`--new-head`"):
+        weights.load(folder, **TASK)
+    assert weights.load(folder, **TASK, ignore_weights=["classifier.*"]).labels == TASK["labels"]
+    history = weights.load(folder, **TASK, new_head=True).history[0]
     assert (
         history["new"] == ["classifier/bias", "classifier/kernel"]
         and history["loaded"] == 5 + 16 + 2
@@ -177,6 +261,68 @@ def test_other_heads_are_left_out_by_name(tmp_path):
         "classifier.weight",
         "mlm_bias/bias",
     ]
+
+
+LORA = "bert.encoder.layer.0.attention.self.query.lora_A.weight"
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", "model."])
+def test_a_prefix_of_all_names_is_left_out(tmp_path, prefix, caplog):
+    tensors = {prefix + name: array for name, array in stored().items()}
+    with caplog.at_level("INFO"):
+        model = weights.load(folder_of(tmp_path, tensors))
+    assert logits_like_expected(model) < 1e-5 and model.history[0]["left_out"] == []
+    assert f"begin with {prefix}, which is left out" in caplog.text
+    save_file(tensors | {prefix + LORA: np.zeros(3)}, tmp_path / "copy" / "model.safetensors")
+    with pytest.raises(ValueError, match=f"1 of unknown parts, {prefix}{LORA}"):
+        weights.load(tmp_path / "copy", **TASK, new_head=True)
+
+
+def test_a_file_of_which_hardly_anything_is_known(tmp_path):
+    tensors = {f"query_{name}": array for name, array in stored().items()}
+    tensors |= {f"text_{name}": array for name, array in stored().items()}
+    with pytest.raises(
+        ValueError, match="Received: 50 tensors, 0 of them known; .* query_bert.emb"
+    ):
+        weights.load(folder_of(tmp_path, tensors))
+
+
+@pytest.mark.parametrize(
+    "name, in_encoder",
+    [
+        ("lstm.weight_ih_l0", False),
+        ("crf.transitions", False),
+        ("qa_outputs.weight", False),
+        (LORA, True),
+        ("bert.encoder.layer.1.output.dense.weight", True),  # config.json says one layer
+        ("bert.encoder.layer.0.attention.self.distance_embedding.weight", True),
+    ],
+)
+def test_unknown_weights_are_refused_by_name(tmp_path, name, in_encoder):
+    folder = folder_of(tmp_path, stored() | {name: np.zeros((8, 8), np.float32)})
+    with pytest.raises(ValueError, match=f"1 of unknown parts, {name}. ") as error:
+        weights.load(folder)
+    assert ("`--new-head`" in str(error.value)) != in_encoder
+    if in_encoder:
+        with pytest.raises(ValueError, match="1 of unknown parts"):
+            weights.load(folder, **TASK, new_head=True)
+    else:
+        weights.load(folder, **TASK, new_head=True)
+    model = weights.load(folder, ignore_weights=["no", name.replace("0", "?")])
+    assert model.history[0]["left_out"] == [name]
+
+
+def test_a_classifier_of_unknown_architecture(tmp_path):
+    folder = folder_of(tmp_path, architectures=None)
+    with pytest.raises(ValueError, match="config.json: `architectures` must tell .*`--new-head`"):
+        weights.load(folder, **TASK)
+    assert weights.load(folder, **TASK, new_head=True).labels == TASK["labels"]
+
+
+def test_a_trained_head_keeps_its_pooling():
+    assert weights.load(FINE_TUNED, pooling="pooler").config.pooling == "pooler"
+    with pytest.raises(ValueError, match="pooling must be .*Received: 'pooler', asked for 'mean'"):
+        weights.load(FINE_TUNED, pooling="mean")
 
 
 def test_shards_half_precision_and_old_names(tmp_path):
@@ -388,11 +534,38 @@ def test_a_pickle_is_refused_unopened(tmp_path, monkeypatch):
     assert not Path("trapped").exists()
 
 
-def test_unknown_sources_name_the_choices(tmp_path):
-    (tmp_path / "empty").mkdir()
+def written(path, content=b""):
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def zipped(path, *names):
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return path
+
+
+def test_unknown_sources_say_what_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(written(tmp_path / "here" / "note.txt").parent)
+    torch = zipped(tmp_path / "torch" / "bert.pt", "archive/data.pkl")
     for source, why in (
         ("minilmm", "minilmm, which does not exist"),
-        (tmp_path / "empty", "holds none of these"),
+        (".", "holds none of these"),
+        ("google-bert/bert-base-chinese", "hf download google-bert/bert-base-chinese"),
+        (written(tmp_path / "empty" / "x.txt").parent, "holds none of these"),
+        (torch, "a pickle, which can run code"),
+        (torch.parent, "bert.pt, a pickle, which can run code"),
+        (written(tmp_path / "old" / "best.ckpt", b"\x80\x02\x8a"), "a pickle, which can run code"),
+        (zipped(tmp_path / "k" / "m.keras", "model.weights.h5"), "a whole Keras model"),
+        (written(tmp_path / "lora" / "adapter_config.json").parent, "a LoRA adapter without its"),
+        (written(tmp_path / "graph" / "saved_model.pb").parent, "a TensorFlow SavedModel"),
+        (written(tmp_path / "tf" / "tf_model.h5").parent, "from_tf=True"),
+        (written(tmp_path / "h5" / "a.h5", b"\x89HDF").parent, "Give the file: .*a.h5"),
+        (FINE_TUNED / "model.safetensors", "Give its folder"),
+        (written(tmp_path / "x" / "int8.tflite"), "an exported file"),
     ):
         with pytest.raises(ValueError, match=f"must be minilm, .*bert4keras .h5 file. .*{why}"):
             weights.load(source, **TASK)
@@ -406,8 +579,11 @@ def test_own_folder(tmp_path):
     model.save(tmp_path / "m")
     again = weights.load(tmp_path / "m", task="classification", labels=list(model.labels))
     np.testing.assert_array_equal(again.predict(tiny.TEXTS), model.predict(tiny.TEXTS))
-    for wanted in ({"task": "matching"}, {"labels": ("a", "b")}):
-        with pytest.raises(ValueError, match="must be the one asked for.*or load with `new_head`"):
+    for wanted, rule in (
+        ({"task": "matching"}, "must be the one asked for"),
+        ({"labels": ("a", "b")}, "must be among the model's"),
+    ):
+        with pytest.raises(ValueError, match=f"{rule}.*`new_head`"):
             weights.load(tmp_path / "m", **wanted)
     headless = weights.load(
         tmp_path / "m", task="matching", labels=("a", "b"), new_head=True, seed=3

@@ -1,0 +1,79 @@
+"""What a source is that no reader takes, and how to make something of it that can be read."""
+
+import re
+import zipfile
+from pathlib import Path
+
+_SAVE = "model.save_pretrained(folder, safe_serialization=True)"
+_TORCH = (
+    "a pickle, which can run code when it is opened. Convert it where you trust it, and give the folder: "
+    + _SAVE
+)
+_H5 = "load it where it was made, and write model.save_weights('name.h5')"
+_SUFFIXES = {
+    ".safetensors": "a file of weights alone. Give its folder, with config.json and vocab.txt",
+    ".tflite": "an exported file. Give the folder of the model that it was made of",
+    ".onnx": "an exported file. Give the folder of the model that it was made of",
+    ".gguf": "a file for llama.cpp. Take the Hugging Face folder that it was made of",
+    ".pb": f"a TensorFlow graph; {_H5}",
+}
+_FILES = {  # in a folder
+    "adapter_config.json": "a LoRA adapter without its model. Merge them: model.merge_and_unload(), then "
+    + _SAVE,
+    "saved_model.pb": f"a TensorFlow SavedModel; {_H5}",
+    "tf_model.h5": f"Hugging Face's weights for TensorFlow. Load with from_tf=True, then {_SAVE}",
+    "flax_model.msgpack": f"Hugging Face's weights for Flax. Load with from_flax=True, then {_SAVE}",
+}
+
+
+def what_is(source):
+    """What a source is, and the way out, as the end of a message."""
+    path = Path(source)
+    if path.is_dir():
+        named = [f"{name}, {what}" for name, what in _FILES.items() if (path / name).is_file()]
+        files = sorted(filter(Path.is_file, path.iterdir()))
+        named += [f"{file.name}, {what}" for file in files if (what := _content(file))]
+        for file in files:
+            if _starts(file).startswith(b"\x89HDF"):
+                named.append(f"a folder with {file.name}. Give the file: {file}")
+        return [*named, "a folder that holds none of these"][0]
+    if path.is_file():
+        return _SUFFIXES.get(path.suffix) or _content(path) or "a file that holds none of these"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        return f"{source}, which does not exist, but looks like a Hub name: hf download {source} --local-dir my-bert"
+    return f"{source}, which does not exist"
+
+
+def _starts(path):
+    with open(path, "rb") as file:
+        return file.read(8)
+
+
+def _content(path):
+    """What a file is by its content, None if that does not tell."""
+    start = _starts(path)
+    if start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5":
+        return _TORCH
+    if start.startswith(b"PK") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith("data.pkl") for name in names):
+            return _TORCH
+        if "model.weights.h5" in names:
+            return f"a whole Keras model, which can hold code; {_H5}"
+    return None
+
+
+def what_h5_is(names):
+    """What an HDF5 file is whose groups have these names, and the way out."""
+    some = f"({len(names)} groups: {', '.join([*names][:3])})"
+    if any(name.startswith("Encoder-1-") for name in names):
+        return (
+            f"weights of keras-bert {some}. Build the same model in bert4keras, copy the weights layer by layer, "
+            "and write model.save_weights('name.h5')"
+        )
+    if {"layers", "_layer_checkpoint_dependencies"} & {*names}:
+        return f"weights as Keras 3 and 'name.weights.h5' write them {some}. Write model.save_weights('name.h5')"
+    if any(name in ("bert", "electra", "distilbert") for name in names):
+        return f"{_FILES['tf_model.h5']} {some}"
+    return f"another model's {some}. Write model.save_weights('name.h5') of the bert4keras model, or pass it to `from_bert4keras`"
