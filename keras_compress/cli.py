@@ -499,14 +499,14 @@ def _help_of(place):
 
 def _answer(function, options):
     """What a verb gives for the options, as text or JSON."""
-    if options.get("strategy") == "mirrored":
-        from keras_compress.training.optimizer import strategy
-
-        strategy("mirrored")  # workers must meet before TensorFlow does anything else
 
     @functools.wraps(function)
     def verb(**given):
         _look(options)
+        if options.get("strategy") == "mirrored":
+            from keras_compress.training.optimizer import strategy
+
+            strategy("mirrored")  # workers must meet before TensorFlow does anything else
         return function(**given)
 
     # A group is no option itself: it takes its own out of all.

@@ -120,6 +120,7 @@ run nothing: recipe must be one of
 run nothing.toml: recipe must be one of .* Received: 'nothing.toml'
 run --from nowhere: nowhere, which does not exist
 run --data nowhere: Received: 'nowhere'
+run --from nowhere --strategy mirrored: nowhere, which does not exist
 """
 
 
