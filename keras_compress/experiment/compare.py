@@ -89,6 +89,7 @@ def entries_of(cells):
         {
             **cell,
             **file,
+            "num_examples": cell["num_examples"],  # the file's own counts the texts of its check
             "method": f"{cell['method']}:{file['format']}",
             "family": None,
             "file": True,
