@@ -7,6 +7,7 @@ Nothing heavy is imported before a verb is at work.
 
 import argparse
 import contextlib
+import functools
 import inspect
 import json
 import logging
@@ -17,19 +18,21 @@ import sys
 import tomllib
 import typing
 import warnings
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ValidationError, validate_call
 
 from keras_compress import method as boundary
-from keras_compress.experiment.recipe import hash_of, recipes
+from keras_compress.experiment.recipe import find_recipe, hash_of, recipes
 from keras_compress.files import new_folder
-from keras_compress.method import Count, Positive, Whole, check_trained
+from keras_compress.method import Count, Positive, Whole
 from keras_compress.training.settings import Training
 
-COMMAS = BeforeValidator(lambda text: text.split(","))
+COMMAS = BeforeValidator(lambda text: re.split(r"\s*,\s*", text.strip()))
 FLAGS = {"source": "--from", "settings": "--set"}
+OPPOSITES = {"lowercase": "--cased"}
+NAMED = ("minilm", "bilstm")  # sources that are no paths
 # What wrong input or a full machine raises, with the names of TensorFlow, which need not be imported here.
 EXPECTED = {"ValueError", "OSError", "ImportError", "ResourceExhaustedError", "OutOfRangeError"}
 
@@ -54,26 +57,59 @@ class Texts:
 
         return datasets.load(self.data or "assistant", task=self.task, language=self.language)
 
+    def given(self):
+        """The data set that was named, None if none was."""
+        return self.load() if self.data else None
+
 
 @dataclass
-class Start:
-    """Options of the verbs that train: the model to start from.
+class Source:
+    """Options of every verb that loads a model.
 
+    source: minilm; bilstm, a new small one; a model folder of this project, of Hugging Face (safetensors) or
+        of Google's BERT; a bert4keras .h5 file
+    new_head: leave out the classifier that the source has
+    labels: the classes in the model's order, such as no,yes, where its files do not tell them; --task says
+        what it does with them
     pooling: pooler, cls or mean: what the classifier reads (default: as the source was trained)
+    lowercase: put texts into lower case (default: as the source's files say)
+    ignore_weights: PATTERN, such as lm_head.*: weights that no part of a model takes may be left out; may be
+        repeated
     """
 
     source: str
     new_head: bool = False
+    labels: Annotated[list[str], COMMAS] | None = None
     pooling: Literal["pooler", "cls", "mean"] | None = None
-    seed: Whole = 0
+    lowercase: bool | None = None
+    ignore_weights: list[str] = field(default_factory=list)
+
+    def load(self, dataset=None, task=None, trained=True, seed=0):
+        """(model, data), for a data set if one is given; `trained`: the model's head must be."""
+        from keras_compress.bert.checkpoints import load, load_with
+
+        wanted = {**vars(self), "seed": seed}
+        if dataset:
+            model, dataset = load_with(dataset=dataset, **wanted)
+        else:
+            model = load(**wanted, task="mlm" if task == "unlabelled" else task)
+        if trained:
+            boundary.check_trained(model)
+        return model, dataset
+
+
+@dataclass
+class AnySource(Source):
+    __doc__ = Source.__doc__
+
+    source: str | None = None
 
 
 def run(
     recipe="theseus",
     *,
     texts: Texts,
-    source=None,
-    new_head=False,
+    source: AnySource,
     length: int | None = None,
     num_layers: Count | None = None,
     learning_rate: Positive | None = None,
@@ -105,7 +141,7 @@ def run(
     fixed_lr: take the recipe's learning rates instead of choosing on dev
     strategy: mirrored: all devices share each batch
     """
-    options = locals()
+    options = {**locals(), **vars(texts), **vars(source)}
     from keras_compress.experiment.experiment import run
     from keras_compress.experiment.report import headline
 
@@ -114,7 +150,7 @@ def run(
             "Either `--resume` or `--overwrite` can be given. Received: both. Leave one out."
         )
     del options["texts"]
-    folder, report = run(**options, **vars(texts))
+    folder, report = run(**options)
     lines = [" ".join(sentences).strip() for sentences in headline(report)]
     lines.append(f"Report: {folder / 'report.html'}")
     return {"folder": str(folder), "models": report["models"]}, lines
@@ -134,7 +170,9 @@ def table(study, *, picture=None):
     return report["pooled"], [table_text(report)]
 
 
-def train(*, start: Start, out, overwrite=False, texts: Texts, training: Training):
+def train(
+    *, source: Source, seed: Whole = 0, out, overwrite=False, texts: Texts, training: Training
+):
     """Fine-tune a BERT on a task, or train a masked-LM model on unlabelled text."""
     return compress(None, **locals())
 
@@ -143,7 +181,8 @@ def compress(
     method,
     *,
     settings: list[str] = [],
-    start: Start,
+    source: Source,
+    seed: Whole = 0,
     out,
     overwrite=False,
     texts: Texts,
@@ -164,12 +203,12 @@ def compress(
     function.check(values)
     # A method that only looks at text leaves the model its task.
     looks = unlabelled and function.declared.data == "any" and not function.declared.trains
-    model, fitted = _load(**vars(start), dataset=None if looks else dataset, trained=False)
+    model, fitted = source.load(None if looks else dataset, trained=False, seed=seed)
     dataset = fitted or dataset
-    command = [name, values, vars(start), training.settings(), dataset.summary()]
+    command = [name, values, {**vars(source), "seed": seed}, training.settings(), dataset.summary()]
     checkpoints = out.with_name(f"{out.name}.checkpoints-{hash_of(command)}")
     training = training.replace(folder=str(checkpoints))
-    model = function(model, dataset, seed=start.seed, training=training, **values)
+    model = function(model, dataset, seed=seed, training=training, **values)
     lines = []
     if model.task == dataset.task:
         model.metrics, lines = _evaluated(model, dataset, "dev")
@@ -189,7 +228,7 @@ def _setting(text):
 
 def export(
     *,
-    source,
+    source: Source,
     texts: Texts,
     out,
     overwrite=False,
@@ -215,8 +254,7 @@ def export(
             f"Exported files are not replaced without `--overwrite`. Received: {', '.join(there)}. "
             "Choose another folder, or pass `--overwrite`."
         )
-    dataset = texts.load() if texts.data else None
-    model, dataset = _load(source, dataset)
+    model, dataset = source.load(texts.given(), texts.task)
     dev = dataset and dataset.dev
     rows = convert.export(
         model, out, names, sequence_length=length, dev=dev, allow_drift=allow_drift
@@ -231,7 +269,13 @@ def export(
     return rows, lines
 
 
-def evaluate(*, source, texts: Texts, split: Literal["train", "dev", "test"] = "test", tflite=None):
+def evaluate(
+    *,
+    source: Source,
+    texts: Texts,
+    split: Literal["train", "dev", "test"] = "test",
+    tflite=None,
+):
     """Measure a model, or an exported file with its model, on a labelled split.
 
     split: train, dev or test
@@ -239,7 +283,7 @@ def evaluate(*, source, texts: Texts, split: Literal["train", "dev", "test"] = "
     """
     dataset = texts.load()
     dataset.check_splits(split)
-    model, dataset = _load(source, dataset)
+    model, dataset = source.load(dataset)
     if tflite:
         from mobile_export.parity import exported_model
 
@@ -247,19 +291,26 @@ def evaluate(*, source, texts: Texts, split: Literal["train", "dev", "test"] = "
     return _evaluated(model, dataset, split)
 
 
-def benchmark(files: list[str], *, source=None, threads: Count = 1, runs: Count = 50):
+def benchmark(
+    files: list[str], *, source: AnySource, texts: Texts, threads: Count = 1, runs: Count = 50
+):
     """Time exported files on this machine, side by side.
 
     files: exported files, .tflite or .onnx
     source: the model that they come from: times the same graph as tf.function and in Keras, too
+    data: a set with the model's labels, where its files do not tell them
     threads: threads of the runtime
     runs: forward passes per file, after 10 to warm up
     """
+    if not source.source and (source, texts) != (AnySource(), Texts()):
+        raise ValueError(
+            "Options about a model need the model. Received: no `--from`. Name the model, or leave them out."
+        )
     # Read when TensorFlow is imported.
     os.environ.update(TF_NUM_INTRAOP_THREADS=str(threads), TF_NUM_INTEROP_THREADS=str(threads))
     from mobile_export.benchmark import benchmark
 
-    model = _load(source)[0] if source else None
+    model = source.load(texts.given(), texts.task)[0] if source.source else None
     rows = benchmark(*files, num_threads=threads, runs=runs, task_model=model)
     form = "{path}: {latency_ms_p50:.2f} ms (90th percentile {latency_ms_p90:.2f}), {times:.2f} x the first"
     first = rows[0]["latency_ms_p50"]
@@ -284,12 +335,13 @@ def serve(folder, *, port: int = 8000):
     return {"address": address}, ["Ended."]
 
 
-def predict(texts: list[str] = [], *, source):
+def predict(texts: list[str] = [], *, source: Source, data: Texts):
     """Label texts from the command line, or from stdin, one a line.
 
     texts: texts; the two of a pair are separated by a tab (default: stdin's lines)
+    data: a set with the model's labels, where its files do not tell them
     """
-    model, _ = _load(source)
+    model, _ = source.load(data.given(), data.task)
     given = texts = texts or [line.rstrip("\r\n") for line in sys.stdin]
     if model.task == "matching":
         for text in texts:
@@ -309,11 +361,12 @@ def predict(texts: list[str] = [], *, source):
     return rows, ["{label}\t{probability:.3f}\t{text}".format(**row) for row in rows]
 
 
-def data(action: Literal["show", "download"], name=None, *, texts: Texts):
+def data(action: Literal["show", "download"], name=None, *, source="minilm", texts: Texts):
     """Show data sets, or download a public one.
 
-    action: show (counts and examples) or download
+    action: show (classes, lengths, unknown words, texts that occur twice, examples) or download
     name: what to show, as --data; or to download: sst2, mrpc, tnews
+    source: the model whose vocabulary counts, as in other verbs
     """
     if action == "download":
         from keras_compress.datasets.download import download
@@ -321,6 +374,8 @@ def data(action: Literal["show", "download"], name=None, *, texts: Texts):
         folder = download(name)
         return {"folder": str(folder)}, [f"Saved: {folder}"]
     import numpy as np
+
+    from keras_compress.datasets import show
 
     texts.data = name or texts.data
     dataset = texts.load()
@@ -330,7 +385,9 @@ def data(action: Literal["show", "download"], name=None, *, texts: Texts):
     lines.append(f"labels: {', '.join(labels)}")
     for text, label in examples:
         lines.append(f"  {np.take(labels, label) if labels else label}: {text}")
-    return {**summary, "labels": labels, "examples": examples}, lines
+    figures = show.facts(dataset, _tokenizer(source))
+    lines += show.in_words(figures, source)
+    return {**summary, "labels": labels, "examples": examples, **figures}, lines
 
 
 def methods(method=None):
@@ -355,17 +412,16 @@ def methods(method=None):
 VERBS = (run, table, train, compress, export, evaluate, benchmark, serve, predict, data, methods)
 
 
-def _load(source, dataset=None, trained=True, **settings):
-    """(model, data) of a source, for a data set if one is given; `trained`: the model's head must be."""
-    from keras_compress.bert.checkpoints import load, load_with
+def _tokenizer(source):
+    """The tokenizer of a source; MiniLM's without TensorFlow, which takes seconds to import."""
+    if source == "minilm":
+        from keras_compress.bert.tokenizer import read_tokenizer
+        from keras_compress.files import minilm_folder
 
-    if dataset is None:
-        model = load(source, **settings)
-    else:
-        model, dataset = load_with(source, dataset, **settings)
-    if trained:
-        check_trained(model)
-    return model, dataset
+        return read_tokenizer(minilm_folder())
+    from keras_compress.bert.checkpoints import read_tokenizer_of
+
+    return read_tokenizer_of(source)
 
 
 def _evaluated(model, dataset, split):
@@ -382,11 +438,8 @@ def _evaluated(model, dataset, split):
 def parser():
     """All verbs with the options that their signatures declare.
 
-    source: minilm; bilstm, a new small one; a model folder of this project, of Hugging Face (safetensors) or
-        of Google's BERT; a bert4keras .h5 file
     out: folder to write
     overwrite: replace what the folder holds
-    new_head: leave out the classifier that the source has
     seed: of initial weights, data order, dropout and draws
     allow_drift: write int8 files that drift too far from Keras, marked
     """
@@ -403,28 +456,36 @@ def parser():
     return top
 
 
-def _add_options(verb, function):
-    """Adds what a verb, or a group of options, declares; what a verb takes by place is an argument."""
+def _add_options(verb, function, texts={}):
+    """Adds what a verb, or a group of options, declares; what a verb takes by place is an argument.
+
+    `texts` are the verb's own words about options of the group.
+    """
     hints = typing.get_type_hints(function, include_extras=True)
-    texts = _help_of(parser) | _help_of(function)
+    texts = _help_of(parser) | _help_of(function) | texts
     for name, parameter in inspect.signature(function).parameters.items():
         hint, default = hints.get(name, str), parameter.default
         if is_dataclass(hint):
-            _add_options(verb, hint)
+            _add_options(verb, hint, _help_of(function))
             continue
-        if function is Training and name not in Training().settings():
+        if function is Training and name in ("folder", "checkpoint_every"):
             continue
-        settings = {"help": texts.get(name) or hint.__metadata__[-1], "default": default}
+        required, several = default is parameter.empty, hint == list[str]
+        settings = {"help": texts.get(name) or hint.__metadata__[-1]}
+        settings["default"] = [] if several else default
         if type(default) in (int, float, str):
             settings["help"] += f" (default: {default})"
-        required, several = default is parameter.empty, hint == list[str]
-        if default is False:
+        if default is False or name in OPPOSITES:
             settings["action"] = "store_true"
         if parameter.kind is parameter.KEYWORD_ONLY or is_dataclass(function):
             if several:
                 settings["action"] = "append"
             flag = FLAGS.get(name, "--" + name.replace("_", "-"))
-            verb.add_argument(flag, dest=name, required=required, **settings)
+            place = verb.add_mutually_exclusive_group() if name in OPPOSITES else verb
+            place.add_argument(flag, dest=name, required=required, **settings)
+            if name in OPPOSITES:
+                settings |= {"help": f"the opposite of {flag}", "action": "store_false"}
+                place.add_argument(OPPOSITES[name], dest=name, **settings)
         elif required:
             verb.add_argument(name, nargs="+" if several else None, **settings)
         else:
@@ -442,10 +503,39 @@ def _answer(function, options):
         from keras_compress.training.optimizer import strategy
 
         strategy("mirrored")  # workers must meet before TensorFlow does anything else
+
+    @functools.wraps(function)
+    def verb(**given):
+        _look(options)
+        return function(**given)
+
     # A group is no option itself: it takes its own out of all.
-    given = {name: options.get(name, options) for name in inspect.signature(function).parameters}
-    result, lines = validate_call(function)(**given)
+    groups = {name for name, hint in typing.get_type_hints(function).items() if is_dataclass(hint)}
+    names = inspect.signature(function).parameters
+    given = {name: options if name in groups else options[name] for name in names}
+    result, lines = validate_call(verb)(**given)
     return json.dumps(result, ensure_ascii=False) if options["json"] else "\n".join(lines)
+
+
+def _look(options):
+    """Raises an error at once if there is nothing at a path: TensorFlow takes long to import."""
+    given = options.get
+    if given("recipe"):
+        find_recipe(given("recipe"))
+    if given("data"):
+        from keras_compress import datasets
+
+        datasets.find(given("data"))
+    for path in (*given("files", ()), *filter(None, [given("tflite")])):
+        os.stat(path)
+    source = given("source")
+    if source and source not in NAMED and not os.path.exists(source):
+        is_name = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source)
+        hub = f" If it is a name of the Hugging Face Hub, fetch it: `hf download {source}`."
+        raise ValueError(
+            f"`--from` must be {', '.join(NAMED)}, or a folder or file. Received: {source}, which does "
+            f"not exist. Check the path.{hub if is_name else ''}"
+        )
 
 
 def main(arguments=None):
@@ -472,7 +562,7 @@ def main(arguments=None):
         rule = first["msg"].removeprefix("Input should be ")
         names = [name for name in first["loc"] if name in options]
         options["wrong_usage"](
-            f"{names[0]} must be {rule}. Received: {first['input']!r}" if names else rule
+            f"{names[-1]} must be {rule}. Received: {first['input']!r}" if names else rule
         )
     except Exception as error:
         if not EXPECTED & {kind.__name__ for kind in type(error).__mro__}:

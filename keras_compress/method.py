@@ -17,6 +17,7 @@ import copy
 import dataclasses
 import functools
 import importlib
+import inspect
 import typing
 from pathlib import Path
 from typing import Annotated
@@ -76,6 +77,13 @@ def compression(*, data="labelled", trained_head=True, bert=False, trains=True, 
         if name == "compress":
             name = function.__module__.rpartition(".")[2]
         hints = typing.get_type_hints(function, include_extras=True)
+        _, _, *own = inspect.signature(function).parameters.values()
+        for one in own:
+            if one.kind != one.KEYWORD_ONLY or one.name not in (*hints, "seed", "training"):
+                raise TypeError(
+                    "A method's settings must stand behind `*`, each with an annotation, such as "
+                    f"`epsilon: BelowOne = 0.1`. Received: {one} in {name}."
+                )
         settings = {setting: defaults[setting] for setting in hints}
         models = {
             setting: "mlm" if "mlm" in typing.get_args(hints[setting]) else None

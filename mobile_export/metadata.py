@@ -9,10 +9,11 @@ MediaPipe alone, which need not be installed to export.
 MediaPipe 1.2.2 splits and looks up words as BERT does. But it lower-cases ASCII alone, keeps accents,
 control and format characters, splits at ASCII white space alone, and stops at NUL. So it reads 19 of
 the 39 tricky strings of tests/mobile_export/test_mediapipe.py otherwise than this package, and none
-after `mediapipe_compatible`. Two differences stay:
+after `mediapipe_compatible`. Three differences stay:
     Of 145,731 characters put between two letters, the `tokenizers` library takes 362 for letters and
     MediaPipe does not, or the reverse: 256 rare ideographs (U+2B820 to U+2B91F), and punctuation of
     newer Unicode.
+    A special piece that a user writes, such as [SEP], is five characters to MediaPipe.
     Words of over 100 bytes but at most 100 characters: MediaPipe counts bytes and BERT characters.
 Plain English and Chinese commands: 500 of 500 alike.
 """
@@ -46,8 +47,16 @@ def no_metadata(task_model):
         return f"{client} gives one text one label, which {task_model.task} is not"
     if task_model.config.architecture != "bert":
         return f"{client} takes a single graph, and a {task_model.config.architecture} has loops"
-    if not task_model.tokenizer.lowercase:
+    tokenizer = task_model.tokenizer
+    if not tokenizer.lowercase:
         return f"{client} lower-cases every text, which the model's vocabulary does not expect"
+    if tokenizer.strip_accents is False:
+        return f"{client} needs texts without accents, which the model's vocabulary has"
+    if not tokenizer.split_chinese:
+        return f"{client} splits Chinese characters, which the model's tokenizer keeps together"
+    if tokenizer.added:
+        words = ", ".join(word["content"] for word in tokenizer.added[:3])
+        return f"{client} does not find added words, and the model's tokenizer has {words}"
     return None
 
 

@@ -8,6 +8,7 @@ import pytest
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.method import (
     FAMILIES,
+    BelowOne,
     Count,
     Positive,
     check,
@@ -138,3 +139,13 @@ def test_layers_of_the_teacher_and_a_student_are_not_both_the_start(name):
     with pytest.raises(ValueError, match="Either `layers` or `student`.* Received: both"):
         checked({"layers": "top", "student": "minilm"})
     assert checked({"layers": "top", "student": None})["layers"] == "top"
+
+
+def test_a_setting_without_an_annotation_is_no_setting():
+    def bare(task_model, dataset, *, seed=0, training=None, epsilon=0.1): ...
+
+    def by_place(task_model, dataset, epsilon: BelowOne = 0.1, *, seed=0, training=None): ...
+
+    for function in (bare, by_place):
+        with pytest.raises(TypeError, match=r"behind `\*`, each with an annotation.*epsilon"):
+            compression()(function)

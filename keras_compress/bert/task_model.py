@@ -43,7 +43,8 @@ class TaskModel:
         if len(tokenizer.vocab) != config.vocab_size:
             raise ValueError(
                 f"The vocabulary must have `vocab_size` pieces. Received: {len(tokenizer.vocab)} pieces "
-                f"and a table of {config.vocab_size} rows. Use the vocab.txt that came with the weights."
+                f"and a table of {config.vocab_size} rows. Use the tokenizer's files that came with the weights, or "
+                "resize the table first (`resize_token_embeddings` of `transformers`)."
             )
         labels = tuple(labels)
         no_line = re.compile("[\r\n\0\ud800-\udfff]|^$").search
@@ -221,8 +222,9 @@ class TaskModel:
 
         ValueError if the folder holds files already and `overwrite` is False.
         """
-        lowercase = self.tokenizer.lowercase
+        lowercase, switches = self.tokenizer.lowercase, self.tokenizer.switches()
         stored = {"keras_compress": FORMAT, "task": self.task, "lowercase": lowercase}
+        stored |= {"tokenizer": switches} if switches else {}
         stored |= {"config": self.config.to_dict(), "history": self.history}
         with atomic_folder(folder, overwrite, "config.json") as part:
             (part / "model.safetensors").write_bytes(save(self.weights()))
@@ -246,7 +248,8 @@ class TaskModel:
             if (version := stored.get("keras_compress")) != FORMAT:
                 raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {version!r}.")
             config = BertConfig.from_dict(stored["config"])
-            tokenizer = Tokenizer(read_vocab(folder / "vocab.txt"), stored["lowercase"])
+            vocab, switches = read_vocab(folder / "vocab.txt"), stored.get("tokenizer", {})
+            tokenizer = Tokenizer(vocab, stored["lowercase"], **switches)
             labels = list(filter(None, (folder / "labels.txt").read_text("utf-8").split("\n")))
             tensors = read_safetensors(folder / "model.safetensors")
             model = cls(config, tokenizer, stored["task"], labels, loaded=tensors)

@@ -6,7 +6,8 @@ from keras_compress.datasets import apidocs, download, readers
 from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.files import DATA_FOLDER
 
-__all__ = ["Dataset", "Split", "load"]
+__all__ = ["Dataset", "Split", "find", "load"]
+BUILT_IN = ("assistant", "apidocs")
 
 
 def load(name, *, task=None, language="en"):
@@ -22,12 +23,24 @@ def load(name, *, task=None, language="en"):
     Raises:
         ValueError: there is no such set, or it has another task.
     """
+    path = find(name)
     if name == "assistant":
         from keras_compress.datasets import assistant
 
         return assistant.load(language, task or "classification")
     if name == "apidocs":
         return apidocs.load(task or "classification")
+    data = readers.read_folder(path) if path.is_dir() else readers.read_text(path)
+    if task not in (None, data.task):
+        raise ValueError(
+            f"{path}: the data must be for the task {task}. Received: {data.task}. "
+            "The task follows from columns and labels (see data/README.md)."
+        )
+    return data
+
+
+def find(name):
+    """The path of a data set; nothing is there for a built-in one. ValueError if there is no such set."""
     path = Path(name)
     if name in download.SOURCES and not path.exists():
         path = DATA_FOLDER / "downloads" / name
@@ -36,15 +49,9 @@ def load(name, *, task=None, language="en"):
                 f"`{name}` is not on this machine yet. "
                 f"Fetch it with: python -m keras_compress data download {name}"
             )
-    if not path.exists():
+    if name not in BUILT_IN and not path.exists():
         raise ValueError(
-            f"A data set must be assistant, apidocs, {', '.join(download.SOURCES)}, or a folder that "
+            f"A data set must be {', '.join((*BUILT_IN, *download.SOURCES))}, or a folder that "
             f"exists. Received: {str(name)!r}. Choose one of these, or check the path."
         )
-    data = readers.read_folder(path) if path.is_dir() else readers.read_text(path)
-    if task not in (None, data.task):
-        raise ValueError(
-            f"{path}: the data must be for the task {task}. Received: {data.task}. "
-            "The task follows from columns and labels (see data/README.md)."
-        )
-    return data
+    return path

@@ -181,6 +181,17 @@ class Dataset:
         special = [tokenizer.ids[piece] for piece in ("[PAD]", "[CLS]", "[SEP]")]
         return float(counts[tokenizer.ids["[UNK]"]] / max(counts.sum() - counts[special].sum(), 1))
 
+    def check_unknown(self, tokenizer, training):
+        """Raises ValueError if more of the training texts' words are unknown than `training.max_unknown`."""
+        ids = self._encode("train", tokenizer, training.max_length)[0].flat_values
+        share = tokenizer.unknown_share(ids)
+        if share > training.max_unknown:
+            raise ValueError(
+                f"At most {training.max_unknown:.0%} of the words of the training texts may be unknown "
+                f"to the vocabulary. Received: {share:.0%} of {self.name}. Take a model for this "
+                "language, or raise `max_unknown` (`--max-unknown`; of a recipe, in [training])."
+            )
+
     def _encode(self, split, tokenizer, max_length, words=False):
         """Ids, type ids (ragged) and labels as int32 tensors, kept for later epochs."""
         from keras_compress.backend import tf

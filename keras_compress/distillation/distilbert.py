@@ -28,7 +28,14 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.method import Count, NotNegative, Positive, compression, note
 from keras_compress.pretraining.masked_lm import choosing_model, masked_accuracy, masked_stream
 from keras_compress.training.distill import distill, start_student
-from keras_compress.training.losses import cosine_loss, label_loss, masked_mean, soft_label_loss
+from keras_compress.training.losses import (
+    cosine_loss,
+    label_loss,
+    masked_mean,
+    soft_label_loss,
+    soft_targets,
+    true_labels,
+)
 from keras_compress.training.settings import Training
 
 
@@ -45,27 +52,28 @@ def without_token_types(task_model, *, seed=0):
     positions = "position_embeddings/embeddings"
     weights[positions] = weights[positions] + weights["type_embeddings/embeddings"][0]
     pooling = "cls" if config.pooling == "pooler" else config.pooling
-    return task_model.rebuilt(
-        config.replace(type_vocab_size=0, pooling=pooling), weights, seed=seed
-    )
+    config = config.replace(type_vocab_size=0, pooling=pooling)
+    return task_model.rebuilt(config, weights, seed=seed)
 
 
 def make_student(task_model, num_layers, layers, student, seed):
     """The student: `layers` of the teacher without token types, or the given model."""
-    if (
-        student is not None
-        and student.config.num_layers != num_layers
-        and (student.config.architecture != "bert")
-    ):
-        raise ValueError(
-            f"`num_layers` must be what `student` has. Received: {num_layers} for a "
-            f"{student.config.architecture} of {student.config.num_layers}. Set "
-            f"num_layers={student.config.num_layers}."
-        )
     kept = select_layers(task_model.config.num_layers, num_layers, layers)
     note(layers=None if student else kept)
     small = start_student(task_model, student, kept, seed)
+    if small.config.num_layers != num_layers:  # of a BiLSTM no layers are taken away
+        raise ValueError(
+            f"`num_layers` must be what `student` has. Received: {num_layers}. Set "
+            f"num_layers={small.config.num_layers}."
+        )
     return small if student else without_token_types(small, seed=seed)
+
+
+def cosine(teacher_output, student_output):
+    """1 - cos(h_S, h_T) of the last hidden states, mean over real tokens, as a loss of `distill`."""
+    return lambda T, S, labels, mask: masked_mean(
+        cosine_loss(T[teacher_output], S[student_output]), mask
+    )
 
 
 @compression()
@@ -95,23 +103,13 @@ def compress(
     Returns:
         `TaskModel` of the teacher's task.
     """
-    small = make_student(task_model, num_layers, layers, student, seed)
-
-    def soft(T, S, labels, mask):
-        return masked_mean(soft_label_loss(T["logits"], S["logits"], temperature), labels >= 0)
-
-    def label(T, S, labels, mask):
-        return label_loss(labels, S["logits"])
-
-    def cosine(T, S, labels, mask):
-        last = T["hidden_states", task_model.config.num_layers], S["hidden_states", num_layers]
-        return masked_mean(cosine_loss(*last), mask)
-
+    last = ("hidden_states", task_model.config.num_layers), ("hidden_states", num_layers)
     losses = {
-        "soft": (soft_weight, soft),
-        "label": (label_weight, label),
-        "cosine": (cosine_weight, cosine),
+        "soft": (soft_weight, soft_targets(temperature)),
+        "label": (label_weight, true_labels),
+        "cosine": (cosine_weight, cosine(*last)),
     }
+    small = make_student(task_model, num_layers, layers, student, seed)
     return distill(task_model, small, dataset, losses, training=training, seed=seed)
 
 
@@ -149,28 +147,23 @@ def distilbert_general(
     small = make_student(task_model, num_layers, layers, student, seed)
     masked = masked_stream(dataset, task_model.tokenizer, training, seed, whole_word=whole_word)
 
-    def batches(first, last):  # targets: the true pieces where masked, else -1
-        return masked(first, last).map(
-            lambda inputs, targets: (
-                {**inputs, "targets": targets if tokens == "masked" else inputs["input_mask"] - 1},
-                targets,
-            )
-        )
+    def scored(labels, mask):  # labels: the true pieces where masked, else -1
+        return labels >= 0 if tokens == "masked" else mask > 0
+
+    def choose(inputs, labels):
+        chosen = tf.cast(scored(labels, inputs["input_mask"]), tf.int32)
+        return {**inputs, "targets": chosen - 1}, labels
 
     def soft(T, S, labels, mask):
         return masked_mean(soft_label_loss(T["logits"], S["logits"], temperature))
 
     def label(T, S, labels, mask):
-        scored = tf.boolean_mask(labels, labels >= 0 if tokens == "masked" else mask > 0)
-        return label_loss(scored, S["logits"])
-
-    def cosine(T, S, labels, mask):
-        return masked_mean(cosine_loss(T["hidden"], S["hidden"]), mask)
+        return label_loss(tf.boolean_mask(labels, scored(labels, mask)), S["logits"])
 
     losses = {
         "soft": (soft_weight, soft),
         "label": (label_weight, label),
-        "cosine": (cosine_weight, cosine),
+        "cosine": (cosine_weight, cosine("hidden", "hidden")),
     }
     return distill(
         task_model,
@@ -179,7 +172,7 @@ def distilbert_general(
         losses,
         training=training,
         seed=seed,
-        outputs=lambda model, keys: choosing_model(model),
-        batches=batches,
+        outputs=lambda model, names: choosing_model(model),
+        batches=lambda first, last: masked(first, last).map(choose),
         measure=lambda: masked_accuracy(small, dataset, training),
     )

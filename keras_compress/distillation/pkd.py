@@ -25,7 +25,7 @@ from keras_compress.bert.layer_maps import check_multiple, rising_layers
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.method import Count, NotNegative, Positive, Share, compression, note
 from keras_compress.training.distill import distill, start_student
-from keras_compress.training.losses import label_loss, masked_mean, soft_label_loss
+from keras_compress.training.losses import masked_mean, soft_targets, true_labels
 from keras_compress.training.settings import Training
 
 
@@ -57,15 +57,10 @@ def patience_loss(teacher, student, normalize=True, reduction="mean"):
     Returns:
         float scalar.
     """
-    teacher, student = (
-        tf.stack(teacher, axis=1),
-        tf.stack(student, axis=1),
-    )  # (batch, layers, hidden)
+    h_T, h_S = tf.stack(teacher, axis=1), tf.stack(student, axis=1)  # (batch, layers, hidden)
     if normalize:
-        teacher, student = (
-            tf.math.l2_normalize(h, axis=-1, epsilon=1e-12) for h in (teacher, student)
-        )
-    squares = tf.square(student - teacher)
+        h_T, h_S = (tf.math.l2_normalize(h, axis=-1, epsilon=1e-12) for h in (h_T, h_S))
+    squares = tf.square(h_S - h_T)
     return masked_mean(squares if reduction == "mean" else tf.reduce_sum(squares, axis=(1, 2)))
 
 
@@ -101,11 +96,8 @@ def compress(
     learned_from = patient_layers(task_model.config.num_layers, num_layers, layer_map)
     note(learned_from=learned_from)
 
-    def label(T, S, labels, mask):
-        return label_loss(labels, S["logits"])
-
     def soft(T, S, labels, mask):
-        value = masked_mean(soft_label_loss(T["logits"], S["logits"], temperature), labels >= 0)
+        value = soft_targets(temperature)(T, S, labels, mask)
         return value / len(task_model.labels) if soft_reduction == "mean" else value
 
     def patience(T, S, labels, mask):
@@ -115,10 +107,10 @@ def compress(
 
     return distill(
         task_model,
-        start_student(task_model, student, list(range(num_layers)), seed),
+        start_student(task_model, student, range(num_layers), seed),
         dataset,
         # L = (1 - alpha) L_CE + alpha L_DS + beta L_PT
-        {"label": (1.0 - alpha, label), "soft": (alpha, soft), "patience": (beta, patience)},
+        {"label": (1.0 - alpha, true_labels), "soft": (alpha, soft), "patience": (beta, patience)},
         training=training,
         seed=seed,
     )

@@ -19,7 +19,7 @@ from keras_compress.bert.layer_maps import select_layers
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.method import Count, NotNegative, Positive, compression, note
 from keras_compress.training.distill import distill, start_student
-from keras_compress.training.losses import label_loss, logits_mse, masked_mean, soft_label_loss
+from keras_compress.training.losses import logits_mse, masked_mean, soft_targets, true_labels
 from keras_compress.training.settings import Training
 
 
@@ -51,30 +51,19 @@ def compress(
     Returns:
         `TaskModel` of the teacher's task.
     """
-    depth = (student or task_model).config.num_layers if num_layers is None else num_layers
-    kept = (
-        list(range(depth))
-        if student
-        else select_layers(task_model.config.num_layers, depth, layers)
-    )
+    depth = num_layers or (student or task_model).config.num_layers
+    kept = range(depth) if student else select_layers(task_model.config.num_layers, depth, layers)
     note(layers=None if student else kept)
 
-    def soft(T, S, labels, mask):
-        values = (
-            soft_label_loss(T["logits"], S["logits"], temperature)
-            if kind == "kl"
-            else logits_mse(T["logits"], S["logits"])
-        )
-        return masked_mean(values, labels >= 0)
+    def mse(T, S, labels, mask):
+        return masked_mean(logits_mse(T["logits"], S["logits"]), labels >= 0)
 
-    def label(T, S, labels, mask):
-        return label_loss(labels, S["logits"])
-
+    soft = soft_targets(temperature) if kind == "kl" else mse
     return distill(
         task_model,
         start_student(task_model, student, kept, seed),
         dataset,
-        {"soft": (soft_weight, soft), "label": (label_weight, label)},
+        {"soft": (soft_weight, soft), "label": (label_weight, true_labels)},
         training=training,
         seed=seed,
     )

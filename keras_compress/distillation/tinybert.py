@@ -100,35 +100,29 @@ def projection(width, student_width, seed):
     return layer
 
 
-def make_student(teacher, student, learned_from, sizes, seed):
+def make_student(teacher, student, learned_from, seed, *sizes):
     """The student: the given model, the teacher's layers, or a thin model with random weights.
 
     Args:
-        sizes: {"hidden_size": .., "num_heads": .., "intermediate_size": ..}; None: the teacher's.
+        sizes: hidden size, number of heads and intermediate size; None: the teacher's.
     """
-    sizes = {name: size for name, size in sizes.items() if size is not None}
-    other = {name: size for name, size in sizes.items() if size != getattr(teacher.config, name)}
-    if student is None and other:
-        return thin_student(teacher, len(learned_from) - 1, **other, seed=seed)
-    small = start_student(teacher, student, [layer - 1 for layer in learned_from[1:]], seed)
-    if any(size != getattr(small.config, name) for name, size in sizes.items()):
+    names = "hidden_size", "num_heads", "intermediate_size"
+    sizes = {name: size for name, size in zip(names, sizes) if size is not None}
+    config = (student or teacher).config
+    if all(size == getattr(config, name) for name, size in sizes.items()):
+        return start_student(teacher, student, [layer - 1 for layer in learned_from[1:]], seed)
+    if student:
         raise ValueError(
             f"Sizes must be those of the `student` given. Received: {sizes}. Leave them out."
         )
-    return small
+    return thin_student(teacher, len(learned_from) - 1, **sizes, seed=seed)
 
 
 def thin_student(teacher, num_layers, seed=0, **sizes):
     """A student of other sizes with random weights; nothing in it is factorized or shared."""
-    config = teacher.config.replace(
-        num_layers=num_layers,
-        embedding_size=None,
-        adapter="linear",
-        embedding_norm="hidden",
-        sharing="none",
-        num_groups=1,
-        **sizes,
-    )
+    plain = {"embedding_size": None, "adapter": "linear", "embedding_norm": "hidden"}
+    plain |= {"sharing": "none", "num_groups": 1, "num_layers": num_layers}
+    config = teacher.config.replace(**plain, **sizes)
     return TaskModel(config, teacher.tokenizer, teacher.task, teacher.labels, seed=seed)
 
 
@@ -136,6 +130,11 @@ def learn_inside(
     teacher, small, dataset, learned_from, losses, reduction, share_projection, *, seed, **settings
 ):
     """Trains a student on the teacher's embeddings, attention and hidden states; `settings` of `distill`."""
+    if settings["training"].cache_teacher and reduction == "reference":
+        raise ValueError(
+            '`cache_teacher` keeps nothing of padding, over which reduction="reference" averages. '
+            "Received: both. Leave one out."
+        )
     widths = teacher.config.hidden_size, small.config.hidden_size
     W_h = projection(*widths, seed=seed)
     W_e = W_h if share_projection else projection(*widths, seed=seed + 1)
@@ -152,15 +151,14 @@ def learn_inside(
         states = ((T["hidden_states", n], W_h(S["hidden_states", m])) for m, n in pairs)
         return tf.add_n([hidden_loss(*pair, mask, reduction) for pair in states])
 
-    terms = {"embd": (1.0, embd), "attn": (1.0, attn), "hidn": (1.0, hidn)}  # L
-    used = [W_e] * ("embd" in losses) + [W_h] * ("hidn" in losses)
+    terms, projections = {"embd": embd, "attn": attn, "hidn": hidn}, {"embd": W_e, "hidn": W_h}
     return distill(
         teacher,
         small,
         dataset,
-        {name: terms[name] for name in losses},
+        {name: (1.0, terms[name]) for name in losses},  # L
         stage="inside",
-        layers=dict.fromkeys(used),
+        layers=[projections[name] for name in losses if name in projections],
         seed=seed,
         **settings,
     )
@@ -207,20 +205,15 @@ def compress(
     Returns:
         `TaskModel`, without the projection.
     """
-    num_steps = training.num_steps(len(dataset.train.texts))
-    if num_steps < 2 and 0.0 < inside_share < 1.0:
-        raise ValueError(
-            f"Both stages need an update. Received: {num_steps} in all. Take more `epochs`, or "
-            "`inside_share` 0 or 1."
-        )
-    check_reduction(training, reduction)
     learned_from = map_layers(task_model.config.num_layers, num_layers, layer_map)
-    sizes = {
-        "hidden_size": hidden_size,
-        "num_heads": num_heads,
-        "intermediate_size": intermediate_size,
-    }
-    small = make_student(task_model, student, learned_from, sizes, seed)
+    sizes = hidden_size, num_heads, intermediate_size
+    small = make_student(task_model, student, learned_from, seed, *sizes)
+    num_steps = training.num_steps(len(dataset.train.texts))
+    num_inside = round(inside_share * num_steps)
+    if 0.0 < inside_share < 1.0:
+        num_inside = min(max(num_inside, 1), num_steps - 1)  # each stage has an update
+    num_answers = num_steps - num_inside
+    note(learned_from=learned_from, num_inside=num_inside, num_answers=num_answers)
     if copies:
         folder = training.folder and f"{training.folder}/augmented"
         dataset = augmented(dataset, mlm, copies=copies, vectors=vectors, seed=seed, folder=folder)
@@ -228,26 +221,11 @@ def compress(
         raise ValueError(
             "`mlm` and `vectors` need `copies` of 1 or more. Received: 0. Set `copies`."
         )
-    num_inside = round(inside_share * num_steps)
-    if 0.0 < inside_share < 1.0:
-        num_inside = min(max(num_inside, 1), num_steps - 1)  # each stage has an update
-    num_answers = num_steps - num_inside
-    note(learned_from=learned_from, num_inside=num_inside, num_answers=num_answers)
     if num_inside:
-        learn_inside(
-            task_model,
-            small,
-            dataset,
-            learned_from,
-            losses,
-            reduction,
-            share_projection,
-            num_steps=num_inside,
-            training=training.replace(
-                patience=None
-            ),  # dev says little of a head that is not trained yet
-            seed=seed,
-        )
+        inner = learned_from, losses, reduction, share_projection
+        early = training.replace(patience=None)  # dev says little of a head that is not trained yet
+        stage = {"training": early, "num_steps": num_inside, "seed": seed}
+        learn_inside(task_model, small, dataset, *inner, **stage)
 
     def pred(T, S, labels, mask):  # L_pred
         return masked_mean(soft_cross_entropy(T["logits"], S["logits"], temperature), labels >= 0)
@@ -291,31 +269,10 @@ def tinybert_general(
     Returns:
         `TaskModel` of the teacher's task; its head is not trained.
     """
-    check_reduction(training, reduction)
     learned_from = map_layers(task_model.config.num_layers, num_layers, layer_map)
-    sizes = {
-        "hidden_size": hidden_size,
-        "num_heads": num_heads,
-        "intermediate_size": intermediate_size,
-    }
     note(learned_from=learned_from, num_answers=0)
-    return learn_inside(
-        task_model,
-        make_student(task_model, student, learned_from, sizes, seed),
-        dataset,
-        learned_from,
-        losses,
-        reduction,
-        share_projection,
-        training=training.replace(patience=None, evaluations=0),
-        seed=seed,
-    )
-
-
-def check_reduction(training, reduction):
-    """Raises ValueError if padding would be averaged that a cached teacher does not keep."""
-    if training.cache_teacher and reduction == "reference":
-        raise ValueError(
-            '`cache_teacher` keeps nothing of padding, over which reduction="reference" averages. '
-            "Received: both. Leave one out."
-        )
+    sizes = hidden_size, num_heads, intermediate_size
+    small = make_student(task_model, student, learned_from, seed, *sizes)
+    inner = learned_from, losses, reduction, share_projection
+    training = training.replace(patience=None, evaluations=0)
+    return learn_inside(task_model, small, dataset, *inner, training=training, seed=seed)

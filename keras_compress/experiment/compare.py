@@ -16,6 +16,7 @@ import numpy as np
 from keras_compress.experiment.recipe import compared
 from keras_compress.files import read_json
 from keras_compress.measure.accuracy import (
+    METRICS,
     Z95,
     pack_correct,
     paired_difference,
@@ -28,8 +29,9 @@ KEYS = "data method metric role family size parameters bytes gzip_bytes".split()
 
 
 def metric_name(rows):
-    """What `accuracy` holds, in words."""
-    return "entity F1" if any(row["metric"] == "entity_f1" for row in rows) else "accuracy"
+    """What `accuracy` holds, in words: the metric of tagging if any row is of tagging."""
+    measured = {row["metric"]: METRICS[row["metric"]] for row in rows}
+    return next((name for metric, name in measured.items() if metric != "accuracy"), "accuracy")
 
 
 def cell_of(data, method, seed, result, **more):

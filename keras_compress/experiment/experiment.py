@@ -80,6 +80,10 @@ def run(
     language="en",
     source=None,
     new_head=False,
+    labels=None,
+    pooling=None,
+    lowercase=None,
+    ignore_weights=[],
     length=None,
     num_layers=None,
     learning_rate=None,
@@ -376,7 +380,9 @@ class Plan:
     def _source(self, step, seed):
         """What a step starts from that no step makes."""
         wanted = {key: getattr(self.dataset, key) for key in ("task", "labels", "ordered")}
-        return load(step.source, **wanted, new_head=step.new_head, seed=seed)
+        if "labels" in step.reading:
+            wanted["ordered"] = True
+        return load(step.source, **{**wanted, **step.reading}, seed=seed)
 
     def _run_step(self, step, seed, model_of, dataset, **changes):
         """The model of a step; `model_of` gives that of a parent."""

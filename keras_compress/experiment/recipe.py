@@ -35,6 +35,14 @@ from keras_compress.training.settings import Training
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 FIELDS = {field.name for field in dataclasses.fields(Training)} - {"folder"}
+# Settings of `load` that a run may be asked for, with what stands for none.
+READING = {
+    "new_head": False,
+    "labels": None,
+    "pooling": None,
+    "lowercase": None,
+    "ignore_weights": [],
+}
 Names = Annotated[list[str], Field(min_length=1)]
 Rates = Annotated[list[float], Field(min_length=1)]
 
@@ -49,7 +57,7 @@ class Step(BaseModel):
         shared: whether it is made once for all seeds, with `seed`, the first.
         seeded: whether seeds change a model beside those of the predecessor, which stand for all.
         rates: learning rates to choose from on dev; None: the step's own holds.
-        new_head: whether it starts from a source without its classifier.
+        reading: those of `READING` that were asked for, if it starts from a source.
     """
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -89,6 +97,16 @@ def recipes():
     }
 
 
+def find_recipe(name):
+    """The path of a recipe. Raises ValueError if there is none of that name."""
+    path = FOLDER / f"{name}.toml" if name in recipes() else Path(name)
+    if path.suffix != ".toml" or not path.is_file():
+        raise ValueError(
+            f"A recipe must be one of {', '.join(recipes())}, or a TOML file. Received: {str(name)!r}."
+        )
+    return path
+
+
 def read_recipe(name):
     """Reads and checks a recipe: a name from `recipes()`, or the path of a TOML file.
 
@@ -97,11 +115,7 @@ def read_recipe(name):
     Raises:
         ValueError: naming the file, the step and what is wrong with it.
     """
-    path = FOLDER / f"{name}.toml" if name in recipes() else Path(name)
-    if path.suffix != ".toml" or not path.is_file():
-        raise ValueError(
-            f"A recipe must be one of {', '.join(recipes())}, or a TOML file. Received: {str(name)!r}."
-        )
+    path = find_recipe(name)
     content = read_toml(path)
     try:
         recipe = Recipe(**content).model_dump(by_alias=True, exclude_none=True)
@@ -172,6 +186,7 @@ def steps_of(recipe):
         ValueError: unless they can follow each other and their settings are known.
     """
     steps, names = {}, [content["name"] for content in recipe["steps"]]
+    reading = {key: recipe[key] for key in READING if recipe.get(key, READING[key]) != READING[key]}
     first = {content.get("role"): content["name"] for content in reversed(recipe["steps"])}
     for content in recipe["steps"]:
         step = steps[content["name"]] = Step(**content)
@@ -216,7 +231,7 @@ def steps_of(recipe):
         )
         fixed = step.shared or step.role == "helper" or not declared.trains
         step.rates = None if fixed else content.get("learning_rates", recipe.get("learning_rates"))
-        step.new_head = recipe.get("new_head", False) and "from" not in step.models
+        step.reading = {} if "from" in step.models else reading
     return [*steps.values()]
 
 
@@ -233,7 +248,7 @@ def identity(step, seed, sha256):
         "seed": seed,
         "data_sha256": sha256(step.data),
         "training": step.training | ({"learning_rate": step.rates} if step.rates else {}),
-        **({"new_head": True} if step.new_head else {}),
+        **step.reading,
         "from": step.source,
         **step.settings,
         **models,
@@ -247,7 +262,7 @@ def hash_of(content):
 
 def changed(recipe, /, **asked):
     """The recipe with what a run was asked for: `num_layers`, `learning_rate`, `length`, `source`,
-    `new_head` or `fixed_lr`, as in `experiment.run`; other keys do not matter.
+    `fixed_lr` or one of `READING`, as in `experiment.run`; other keys do not matter.
 
     A step whose name was made of family and size gets the name of its new size. A learning rate that is
     asked for is not chosen on dev.
@@ -272,7 +287,7 @@ def changed(recipe, /, **asked):
     if "length" in asked:
         recipe["sequence_length"] = asked["length"]
         recipe["training"] = {**recipe["training"], "max_length": asked["length"]}
-    recipe |= {"steps": steps, "new_head": asked.get("new_head", False)}
+    recipe |= {"steps": steps, **READING, **{key: asked[key] for key in READING if key in asked}}
     steps_of(recipe)
     return recipe
 

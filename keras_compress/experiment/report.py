@@ -194,7 +194,7 @@ def _write(path, content):
 
 def table_text(report):
     """The Markdown table of a report, and below it what is pooled over data sets and sizes."""
-    return _page("report.txt", report=report)
+    return _page("report.txt", report=report, metric=compare.metric_name(report["models"]))
 
 
 def _page(template, **facts):

@@ -20,6 +20,7 @@ Departures
     A shared part includes its LayerNorm.
 """
 
+import collections
 import logging
 from typing import Literal
 
@@ -44,17 +45,12 @@ def factorize(task_model, embedding_size, importance=None, *, seed=0):
         ValueError: see `check_wide_table`.
     """
     check_wide_table(task_model, embedding_size)
-    config, weights = task_model.config, task_model.weights()
-    narrow, projection, error = factorize_table(
-        weights["word_embeddings/embeddings"], embedding_size, importance
-    )
-    weights |= {
-        "word_embeddings/embeddings": narrow,
-        "embedding_projection/kernel": projection,
-        "embedding_projection/bias": np.zeros(config.hidden_size, np.float32),
-    }
-    narrowed = config.replace(embedding_size=embedding_size, adapter="linear")
-    return task_model.rebuilt(narrowed, weights, seed=seed), error
+    name, weights = "word_embeddings/embeddings", task_model.weights()
+    narrow, projection, error = factorize_table(weights[name], embedding_size, importance)
+    weights |= {name: narrow, "embedding_projection/kernel": projection}
+    weights["embedding_projection/bias"] = np.zeros(projection.shape[1], np.float32)
+    config = task_model.config.replace(embedding_size=embedding_size, adapter="linear")
+    return task_model.rebuilt(config, weights, seed=seed), error
 
 
 def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
@@ -76,16 +72,16 @@ def share_layers(task_model, sharing, num_groups=1, how="mean", *, seed=0):
             "Take a BERT that shares nothing yet, and fewer groups."
         )
     config = task_model.config.replace(sharing=sharing, num_groups=num_groups)
-    weights = {name: array for name, array in before.items() if not name.startswith("layer_")}
-    for name in before.keys() - weights.keys():
-        owner, part, rest = split_name(name)
-        if config.owner(owner, part) == owner:
-            group = [
-                before[f"layer_{layer}_{rest}"]
-                for layer in range(layers)
-                if config.owner(layer, part) == owner
-            ]
-            weights[name] = np.mean(group, axis=0) if how == "mean" else group[0]
+    groups = collections.defaultdict(list)
+    for name, array in before.items():
+        if name.startswith("layer_"):
+            layer, part, rest = split_name(name)
+            name = f"layer_{config.owner(layer, part)}_{rest}"
+        groups[name].append(array)
+    weights = {
+        name: np.mean(group, axis=0) if how == "mean" else group[0]
+        for name, group in groups.items()
+    }
     return task_model.rebuilt(config, weights, seed=seed)
 
 
@@ -111,11 +107,8 @@ def compress(
         `TaskModel`; its history tells the relative error of the matrix.
     """
     narrows, shares = embedding_size is not None, sharing != "none"
-    if (
-        not (narrows or shares)
-        or (not narrows and row_weights != "counts")
-        or (not shares and (num_groups, how) != (1, "mean"))
-    ):
+    belongs = (narrows or row_weights == "counts") and (shares or (num_groups, how) == (1, "mean"))
+    if not belongs or not (narrows or shares):
         raise ValueError(
             "`embedding_size` or `sharing` must be given; `row_weights` belongs to the first, `num_groups` "
             f"and `how` to the second. Received: {embedding_size}, {sharing}, {row_weights}, {num_groups} "

@@ -51,10 +51,7 @@ def table_model(config, *, seed=0, layers=()):
 
 def whole_table(model, vocab_size):
     """The embedding matrix that a `table_model` stands for: float32 (V, H)."""
-    starts = range(0, vocab_size, 4096)
-    return np.concatenate(
-        [model(tf.range(first, min(first + 4096, vocab_size))).numpy() for first in starts]
-    )
+    return np.concatenate([model(ids) for ids in tf.data.Dataset.range(vocab_size).batch(4096)])
 
 
 def fit_adapter(
@@ -73,8 +70,7 @@ def fit_adapter(
     """
     narrow, projection, _ = factorize_table(table, config.table_size, importance)
     svd_error = relative_error(table, narrow @ projection, importance)
-    model = table_model(config, seed=seed)
-    size = len(projection)
+    model, size = table_model(config, seed=seed), len(projection)
     if config.adapter == "mlp":  # x = gelu(x) - gelu(-x)
         both = np.concatenate([np.eye(size), -np.eye(size)], axis=1)
         model.get_layer("embedding_inner").set_weights([both, np.zeros(2 * size)])
@@ -89,18 +85,16 @@ def fit_adapter(
         target, scale = tf.constant(table, tf.float32), float(np.mean(np.square(table)))
 
         def draw(step):
-            point = tf.random.stateless_uniform(
-                (batch_size,), (seed, step), maxval=shares[-1], dtype=tf.float64
-            )
+            uniform = tf.random.stateless_uniform
+            point = uniform((batch_size,), (seed, step), maxval=shares[-1], dtype=tf.float64)
             ids = tf.searchsorted(shares, point, side="right")
             return ids, tf.gather(target, ids)
 
+        def loss(true, fitted):
+            return tf.reduce_mean(tf.square(true - fitted)) / scale
+
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, num_steps)
-        model.compile(
-            keras.optimizers.Adam(rate),
-            lambda true, fitted: tf.reduce_mean(tf.square(true - fitted)) / scale,
-            jit_compile=False,
-        )
+        model.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
         model.fit(tf.data.Dataset.range(num_steps).map(draw), verbose=0)
     fitted = whole_table(model, len(table))
     return weights_of(model), {

@@ -50,14 +50,7 @@ def factorize_table(table, size, importance=None):
         importance: float (V,), 0 or more, weights of the rows' squared errors; None: all alike.
     Returns:
         (narrow (V, E), projection (E, H), relative error with all rows alike).
-    Raises:
-        ValueError: if E is above that.
     """
-    if size > min(table.shape):
-        raise ValueError(
-            f"`embedding_size` must be at most {min(table.shape)}, the smaller side of the matrix. "
-            f"Received: {size}. Lower it."
-        )
     table = table.astype(np.float64)
     rows = table if importance is None else np.sqrt(importance)[:, None] * table
     projection = np.linalg.svd(rows, full_matrices=False)[2][:size]

@@ -1,14 +1,16 @@
 """Accuracy and entity F1 with their uncertainty, and paired comparisons of models on the same examples.
 
 What is kept per example are `scores`: right or wrong (n,) for classification and matching, and (n, 3) counts of
-right, predicted and gold entities for tagging. Everything below is computed from them, so a study can keep them
+right, predicted and gold entities for tagging (of tags, where these mark no entities). Everything below is computed from them, so a study can keep them
 (packed, see `pack_correct`) and compare models later. Several seeds of one model are a leading axis: (seeds, n[, 3]).
 """
 
-import itertools
-
 import numpy as np
 
+from keras_compress.measure.tagging import entity_counts, marks_entities, word_counts
+
+# How reports call what is measured.
+METRICS = {"accuracy": "accuracy", "entity_f1": "entity F1", "token_accuracy": "token accuracy"}
 NUM_RESAMPLES = 1000
 Z95 = 1.96
 
@@ -36,13 +38,15 @@ def score_predictions(task, labels, gold, predicted):
         gold: label id per text; tagging: list of label ids per text, one per word.
         predicted: label id per text; tagging: list of label *names* per text, one per word.
     Returns:
-        dict: `metric` ("accuracy" | "entity_f1"), `value` and `se` (0-1), `n`, `predictions`, `scores` (module
+        dict: `metric` (of METRICS; tagging: "entity_f1" or "token_accuracy", as the labels are), `value` and `se` (0-1), `n`, `predictions`, `scores` (module
         docstring), `confusion` (gold x predicted; tagging: words), `macro_f1` (over classes; tagging: over tags).
     """
     if task == "tagging":
-        metric = "entity_f1"
+        by_entity = marks_entities(labels)
+        metric = "entity_f1" if by_entity else "token_accuracy"
+        counts = entity_counts if by_entity else word_counts
         gold_tags = [[labels[label] for label in row] for row in gold]
-        scores = np.array([entity_counts(*pair) for pair in zip(gold_tags, predicted, strict=True)])
+        scores = np.array([counts(*pair) for pair in zip(gold_tags, predicted, strict=True)])
         words = np.concatenate(gold), [labels.index(tag) for row in predicted for tag in row]
     else:
         metric, words = "accuracy", (gold, predicted)
@@ -62,24 +66,6 @@ def score_predictions(task, labels, gold, predicted):
     }
 
 
-def entities(tags):
-    """Set of (type, first, last + 1) of one sentence, by the rules of conlleval: an I after O, or after another type,
-    starts an entity as B does."""
-    spans, start = set(), 0
-    for position, (before, tag) in enumerate(itertools.pairwise(["O", *tags, "O"])):
-        if tag != "I" + before[1:]:
-            if before != "O":
-                spans.add((before[2:], start, position))
-            start = position
-    return spans
-
-
-def entity_counts(gold, predicted):
-    """[right, predicted, gold] numbers of entities in one sentence; right = same type, first and last word."""
-    gold, predicted = entities(gold), entities(predicted)
-    return [len(gold & predicted), len(predicted), len(gold)]
-
-
 def f1(counts):
     """Micro F1, (..., 3) -> (...): 2 right / (predicted + gold); 0 where there is nothing."""
     right, predicted, gold = np.moveaxis(counts, -1, 0)
@@ -95,7 +81,7 @@ def value_and_error(metric, scores):
     """Mean over seeds and its standard error over examples, from (seeds, n[, 3]).
 
     Accuracy: each example is averaged over the seeds first; one seed gives sqrt(p (1 - p) / n).
-    Entity F1: bootstrap over sentences.
+    Tagging: bootstrap over sentences.
     """
     if metric == "accuracy":
         error = scores.mean(axis=0).std() / scores.shape[1] ** 0.5
@@ -108,17 +94,17 @@ def paired_difference(metric, a, b):
     """Model a minus model b on the same examples, with a 95 % interval.
 
     Accuracy: each example is averaged over the seeds first, then the normal interval of the per-example differences.
-    Entity F1: paired bootstrap over sentences (both models see the same resamples), percentile interval.
+    Tagging: paired bootstrap over sentences (both models see the same resamples), percentile interval.
     The interval says what other test examples would change; `seed_spread`, beside it, what other seeds would.
 
     Args:
-        metric: "accuracy" or "entity_f1".
+        metric: of METRICS.
         a, b: scores, (n[, 3]) or (seeds, n[, 3]).
     Returns:
         dict: `difference`, `low`, `high`, `se`, `n`, `seed_spread` (standard deviation of the per-seed differences;
         None with one seed, or with two unequal numbers of seeds).
     """
-    num_axes = {"accuracy": 2, "entity_f1": 3}[metric]
+    num_axes = 2 if metric == "accuracy" else 3
     a, b = (scores if scores.ndim == num_axes else scores[None] for scores in (a, b))
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(
@@ -170,17 +156,19 @@ def class_f1(confusion):
 
 
 def pack_correct(scores):
-    """Scores of one seed as a short hex string: one bit per example, or three bytes per sentence for counts."""
+    """Scores of one seed as a short hex string: one bit per example, or three numbers per sentence for counts, of one
+    byte each, or of two where one is above 255."""
     if scores.ndim == 1:
         return np.packbits(scores).tobytes().hex()
-    return bytes(scores.ravel().tolist()).hex()  # refuses numbers above 255
+    return scores.astype("u1" if scores.max(initial=0) < 256 else "<u2").tobytes().hex()
 
 
 def unpack_correct(text, n):
     """Inverse of `pack_correct`: bool (n,) or int (n, 3), told apart by the length."""
     data = np.frombuffer(bytes.fromhex(text), np.uint8)
-    if len(data) == 3 * n:
-        return data.reshape(n, 3).astype(np.int64)
+    for number, kind in ((3, "u1"), (6, "<u2")):
+        if len(data) == number * n:
+            return data.view(kind).reshape(n, 3).astype(np.int64)
     if len(data) != -(-n // 8):
         raise ValueError(f"`text` must hold {n} packed scores. Received: {len(data)} bytes.")
     return np.unpackbits(data, count=n).astype(bool)

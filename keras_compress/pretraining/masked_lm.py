@@ -18,13 +18,9 @@ from keras_compress.bert.encoder import LayerStore, mlm_head
 from keras_compress.bert.layers import register
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.method import compression, note
-from keras_compress.pretraining.masking import (
-    MaskShare,
-    check_mask_piece,
-    each_piece,
-    mask_words,
-)
+from keras_compress.pretraining.masking import MaskShare, each_piece, mask_words
 from keras_compress.training.loop import fit, stream
+from keras_compress.training.losses import label_loss
 from keras_compress.training.optimizer import adamw
 from keras_compress.training.settings import Training
 
@@ -43,7 +39,13 @@ def choosing_model(task_model):
     Inputs: the usual ones and `targets` (batch, seq), -1 where a token is left out.
     Returns: dict of `logits` (chosen tokens, vocabulary) and `hidden` (batch, seq, hidden), the last
     hidden states.
+    Raises: ValueError unless the vocabulary has [MASK].
     """
+    if "[MASK]" not in task_model.tokenizer.ids:
+        raise ValueError(
+            "The vocabulary must have the piece [MASK]. Received: a vocabulary without it. Take the "
+            "vocab.txt of a BERT."
+        )
     targets = keras.Input((None,), dtype="int32", name="targets")
     features = task_model.features(["hidden_states"])
     hidden = features.output["hidden_states"][-1]
@@ -52,39 +54,38 @@ def choosing_model(task_model):
     return keras.Model({**features.input, "targets": targets}, {"logits": logits, "hidden": hidden})
 
 
-@register
 def masked_loss(targets, logits):
     """Cross-entropy in nats, mean over masked tokens. (batch, seq) with -1, (masked tokens, vocabulary) -> scalar."""
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets[targets >= 0], logits)
-    return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32))
+    return label_loss(targets[targets >= 0], logits)
 
 
 def masked_stream(dataset, tokenizer, training, seed, *, whole_word=False, share=0.15):
-    """(first, last) -> tf.data of (inputs with masked words, targets); see `loop.stream` and `mask_words`."""
-    check_mask_piece(tokenizer)
+    """(first, last) -> tf.data of what `mask_words` gives; see `loop.stream`."""
 
-    def mask(step, inputs, words):
+    def mask(step, batch):
+        inputs, words = batch
         words = words if whole_word else each_piece(inputs, tokenizer)
         return mask_words(inputs, words, tokenizer, [seed, step], share)
 
-    return lambda first, last: (
-        stream(dataset, tokenizer, training, seed, first, last, words=whole_word)
-        .enumerate(first)
-        .map(lambda step, batch: mask(step, *batch))
-    )
+    def batches(*span):
+        texts = stream(dataset, tokenizer, training, seed, *span, words=whole_word)
+        return texts.enumerate(span[0]).map(mask)
+
+    return batches
 
 
-def masked_accuracy(task_model, dataset, training, share=0.15, num_texts=1000):
-    """Share of the masked pieces of dev that the model guesses, 0-1; the masks are the same at every call."""
+def masked_accuracy(task_model, dataset, training, share=0.15):
+    """Share of the masked pieces of 1,000 texts of dev that the model guesses, 0-1; the masks are always the same."""
     right, model, tokenizer = [], choosing_model(task_model), task_model.tokenizer
-    few = dataset.subset(num_dev=num_texts)
+    few = dataset.subset(num_dev=1000)
     batches = few.batches("dev", tokenizer, training.batch_size, training.max_length)
     for step, (inputs, _) in enumerate(batches):
         words = each_piece(inputs, tokenizer)
         inputs, targets = mask_words(inputs, words, tokenizer, (0, step), share)
-        logits = model({**inputs, "targets": targets}, training=False)["logits"]
+        logits = model(inputs, training=False)["logits"]
         right.append(tf.argmax(logits, -1, tf.int32) == targets[targets >= 0])
-    return float(np.mean(np.concatenate(right))) if sum(map(len, right)) else 0.0
+    right = np.concatenate(right)
+    return float(np.mean(right)) if len(right) else 0.0
 
 
 @compression(data="any", trained_head=False)
@@ -119,9 +120,7 @@ def masked_lm(
     trained = keras.Model(chosen.input, chosen.output["logits"])
     num_steps = training.num_steps(len(dataset.train.texts))
     trained.compile(adamw(training, num_steps), masked_loss, jit_compile=False)
-    batches = masked_stream(
-        dataset, model.tokenizer, training, seed, whole_word=whole_word, share=mask_share
-    )
+    masks = {"whole_word": whole_word, "share": mask_share}
     model.curve += fit(
         trained,
         model,
@@ -129,9 +128,7 @@ def masked_lm(
         training,
         seed=seed,
         stage="mlm",
-        batches=lambda first, last: batches(first, last).map(
-            lambda inputs, targets: ({**inputs, "targets": targets}, targets)
-        ),
+        batches=masked_stream(dataset, model.tokenizer, training, seed, **masks),
         measure=lambda: masked_accuracy(model, dataset, training, mask_share),
     )
     return model

@@ -33,8 +33,8 @@ def mask_words(inputs, words, tokenizer, seed, share=0.15, ngram=1):
         seed: two integers: the draw is a stateless function of them.
         share: chance of a word. ngram: N, most words in a row that are drawn together.
     Returns:
-        (inputs with changed `input_word_ids`, targets): targets int32 (batch, seq), the true id where
-        a piece was drawn, -1 elsewhere.
+        (inputs with changed `input_word_ids` and with `targets`, targets): int32 (batch, seq), the true
+        id where a piece was drawn, -1 elsewhere.
     """
     ids = inputs["input_word_ids"]
     seed = tf.stack([tf.cast(number, tf.int64) for number in seed])
@@ -49,7 +49,8 @@ def mask_words(inputs, words, tokenizer, seed, share=0.15, ngram=1):
     random_ids = tf.cast(draw[2] * len(tokenizer.vocab), ids.dtype)
     changed = tf.where(draw[1] < MASKED + RANDOM, random_ids, ids)
     changed = tf.where(draw[1] < MASKED, tokenizer.ids["[MASK]"], changed)
-    return {**inputs, "input_word_ids": tf.where(chosen, changed, ids)}, tf.where(chosen, ids, -1)
+    shown, targets = tf.where(chosen, changed, ids), tf.where(chosen, ids, -1)
+    return {**inputs, "input_word_ids": shown, "targets": targets}, targets
 
 
 def length_probabilities(ngram):
@@ -82,15 +83,7 @@ def each_word(inputs, tokenizer):
 
 def each_piece(inputs, tokenizer):
     """Every piece as a word of its own; [CLS], [SEP] and padding as -1. int32 (batch, seq)."""
-    ids, padded = inputs["input_word_ids"], inputs["input_mask"] == 0
-    special = padded | (ids == tokenizer.ids["[CLS]"]) | (ids == tokenizer.ids["[SEP]"])
+    ids, special = inputs["input_word_ids"], inputs["input_mask"] == 0
+    for piece in ("[CLS]", "[SEP]"):
+        special |= ids == tokenizer.ids[piece]
     return tf.where(special, -1, tf.range(tf.shape(ids)[1])[None])
-
-
-def check_mask_piece(tokenizer):
-    """Raises ValueError unless the vocabulary has [MASK]."""
-    if "[MASK]" not in tokenizer.ids:
-        raise ValueError(
-            "The vocabulary must have the piece [MASK]. Received: a vocabulary without it. Take the "
-            "vocab.txt of a BERT."
-        )

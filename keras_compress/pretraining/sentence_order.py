@@ -11,18 +11,17 @@ Departures
     fine-tune from its dense layer: what comes next has a head of its own.
 """
 
-import statistics
 import time
 from typing import Literal
 
 import numpy as np
 
-from keras_compress.backend import keras, tf
+from keras_compress.backend import keras
 from keras_compress.bert.checkpoints import with_head
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, task_head
 from keras_compress.method import Count, compression, note
 from keras_compress.pretraining.masked_lm import choosing_model, masked_accuracy, masked_loss
-from keras_compress.pretraining.masking import MaskShare, check_mask_piece, each_word, mask_words
+from keras_compress.pretraining.masking import MaskShare, each_word, mask_words
 from keras_compress.pretraining.sentence_pairs import LABELS, by_length, sentence_pairs
 from keras_compress.training.loop import fit, stream
 from keras_compress.training.optimizer import adamw
@@ -52,92 +51,69 @@ def pretrain(
         unmasked (in the curve `dev_sentence`, beside `dev`, the share of masked words guessed), what
         the lengths of the two segments alone would give, and the updates per second.
     """
-    check_mask_piece(task_model.tokenizer)
     if task_model.config.type_vocab_size < 2:
         raise ValueError(
             "Pairs of segments need two token types. Received: a model with `type_vocab_size` "
             f"{task_model.config.type_vocab_size}. Take a BERT that has them, or train `masked_lm`."
         )
-    tokenizer, length = task_model.tokenizer, training.max_length
-    pairs = sentence_pairs(dataset, tokenizer, length, sentence_task, seed)
+    tokenizer, length, ordered = task_model.tokenizer, training.max_length, sentence_task != "none"
     # Words are guessed in the same texts, whatever the sentence task.
-    as_written = sentence_pairs(dataset, tokenizer, length, "none", seed)
+    pairs, as_written = (
+        sentence_pairs(dataset, tokenizer, length, task, seed) for task in (sentence_task, "none")
+    )
     model = with_head(task_model, "mlm", (), seed=seed)
     chosen = choosing_model(model)
-    heads, losses = {"mlm": chosen.output["logits"]}, {"mlm": masked_loss}
-    if sentence_task != "none":
+    outputs, losses = {"mlm": chosen.output["logits"]}, {"mlm": masked_loss}
+    if ordered:
         get = LayerStore(model.config.replace(pooling="pooler"), 10_000 * seed + 5_000)
-        _, heads["sentence"] = task_head(
-            get, "matching", len(LABELS), chosen.output["hidden"], chosen.input["input_mask"]
-        )
+        last = chosen.output["hidden"], chosen.input["input_mask"]
+        _, outputs["sentence"] = task_head(get, "matching", len(LABELS), *last)
         losses["sentence"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     heads = {  # the curve's columns have these names
-        name: keras.layers.Activation("linear", name=name)(scores) for name, scores in heads.items()
+        name: keras.layers.Activation("linear", name=name)(out) for name, out in outputs.items()
     }
-    trained = keras.Model(chosen.input, heads)
-    num_pairs = len(pairs.train.texts)
+    trained, num_pairs = keras.Model(chosen.input, heads), len(pairs.train.texts)
     num_steps = training.num_steps(num_pairs)
-    metrics = {name: "accuracy" for name in heads if name == "sentence"}
-    trained.compile(adamw(training, num_steps), losses, jit_compile=False, metrics=metrics)
+    metrics = {"sentence": "accuracy"} if ordered else None
+    trained.compile(adamw(training, num_steps), losses, metrics=metrics, jit_compile=False)
 
     def mask(step, batch):
-        words, draw = each_word(batch[0], tokenizer), [seed, step]
-        inputs, targets = mask_words(batch[0], words, tokenizer, draw, mask_share, ngram)
+        words = each_word(batch[0], tokenizer)
+        inputs, targets = mask_words(batch[0], words, tokenizer, [seed, step], mask_share, ngram)
         answers = {"mlm": targets, "sentence": batch[1]}
-        return {**inputs, "targets": targets}, {name: answers[name] for name in heads}
+        return inputs, {name: answers[name] for name in heads}
 
-    judge = None
-    if "sentence" in heads and pairs.dev:
-        judge = keras.Model({name: chosen.input[name] for name in INPUT_NAMES}, heads["sentence"])
+    def batches(*span):
+        return stream(pairs, tokenizer, training, seed, *span).enumerate(span[0]).map(mask)
 
     def sentence_accuracy():
+        judge = keras.Model({name: chosen.input[name] for name in INPUT_NAMES}, heads["sentence"])
         right = [
-            tf.argmax(judge(inputs, training=False), -1).numpy() == labels.numpy()
+            np.argmax(judge(inputs, training=False), -1) == labels.numpy()
             for inputs, labels in pairs.batches("dev", tokenizer, training.batch_size, length)
         ]
         return float(np.mean(np.concatenate(right)))
 
     def measure():
         words = {"dev": masked_accuracy(model, as_written, training, mask_share)}
-        return {**words, "dev_sentence": sentence_accuracy()} if judge else words
+        return {**words, "dev_sentence": sentence_accuracy()} if ordered else words
 
-    clock = StepClock()
-    note(num_steps=num_steps, pairs=num_pairs, parameters=model.model.count_params())
-    rows = fit(
-        trained,
-        model,
-        pairs,
-        training,
-        seed=seed,
-        stage="pretrain",
-        batches=lambda first, last: (
-            stream(pairs, tokenizer, training, seed, first, last).enumerate(first).map(mask)
-        ),
-        callbacks=[clock],
-        measure=measure,
+    ends = []
+    clock = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
     )
+    note(num_steps=num_steps, pairs=num_pairs, parameters=model.model.count_params())
+    settings = {"seed": seed, "stage": "pretrain", "callbacks": [clock]}
+    rows = fit(trained, model, pairs, training, batches=batches, measure=measure, **settings)
     model.curve += rows
+    # The median leaves out what happens between updates: tracing, evaluation, checkpoints.
+    seconds = float(np.median(np.diff(ends))) if len(ends) > 1 else None
+    dev = pairs.dev if ordered else None
     note(
-        sentence_accuracy=judge and sentence_accuracy(),
-        sentence_pairs=judge and len(pairs.dev.texts),
-        sentence_by_length=judge and by_length(pairs, tokenizer, length),
-        steps_per_second=clock.steps_per_second(),
+        sentence_accuracy=dev and sentence_accuracy(),
+        sentence_pairs=dev and len(dev.texts),
+        sentence_by_length=dev and by_length(pairs, tokenizer, length),
+        steps_per_second=seconds and 1 / seconds,
         curve=[row for row in rows if "dev" in row],
     )
     return model
-
-
-class StepClock(keras.callbacks.Callback):
-    """Times updates. The median leaves out what happens between them: tracing, evaluation, checkpoints."""
-
-    def __init__(self):
-        super().__init__()
-        self.ends = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.ends.append(time.perf_counter())
-
-    def steps_per_second(self):
-        """Updates per second, None if there were fewer than two."""
-        gaps = [after - before for before, after in zip(self.ends, self.ends[1:])]
-        return 1 / statistics.median(gaps) if gaps else None

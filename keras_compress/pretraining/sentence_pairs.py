@@ -14,7 +14,6 @@ Departures
     The other document's B is one of its own segments B, so that `nsp` and `sop` differ in nothing but the task.
 """
 
-import itertools
 import logging
 
 import numpy as np
@@ -75,22 +74,21 @@ def by_length(pairs, tokenizer, max_length):
 def segments(split, tokenizer, max_length, random):
     """[(document, A, B)], A and B neighbouring texts of one or more sentences each."""
     lengths = [len(encoding.ids) - 2 for encoding in tokenizer.encode(split.texts, max_length)]
-    room, pairs, alone = max_length - 3, [], 0  # room beside [CLS] and two [SEP]
-    rows = zip(split.labels, split.texts, lengths)
-    for document, group in itertools.groupby(rows, key=lambda row: row[0]):
-        sentences, chunk = list(group), []
-        for number, (_, text, length) in enumerate(sentences, start=1):
-            if not chunk:
-                shorter = random.random() < SHORTER
-                size, target = 0, random.integers(min(2, room), room + 1) if shorter else room
-            chunk.append(text)
-            size += length
-            if size >= target or number == len(sentences):
-                if len(chunk) > 1:
-                    cut = random.integers(1, len(chunk))
-                    pairs.append((document, " ".join(chunk[:cut]), " ".join(chunk[cut:])))
-                alone += len(chunk) == 1
-                chunk = []
+    room, pairs, alone, chunk = max_length - 3, [], 0, []  # room beside [CLS] and two [SEP]
+    documents = [*split.labels, None]
+    for number, (text, length) in enumerate(zip(split.texts, lengths)):
+        if not chunk:
+            shorter = random.random() < SHORTER
+            size, target = 0, random.integers(min(2, room), room + 1) if shorter else room
+        chunk.append(text)
+        size += length
+        if size >= target or documents[number] != documents[number + 1]:
+            if len(chunk) > 1:
+                cut = random.integers(1, len(chunk))
+                first, second = " ".join(chunk[:cut]), " ".join(chunk[cut:])
+                pairs.append((documents[number], first, second))
+            alone += len(chunk) == 1
+            chunk = []
     log.info(
         "sentence pairs: %d; left out, since they stand alone: %d sentences", len(pairs), alone
     )

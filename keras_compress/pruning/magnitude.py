@@ -37,9 +37,7 @@ def schedule(num_steps, sparsity, initial_sparsity=0.0, begin=0.0, end=0.75, fre
     frequency = max(1, min(frequency, (last - first) // 10))
     # A mask is made only where frequency divides t - t_0: another t_1 would never bring the last mask.
     last = first + max(1, (last - first) // frequency) * frequency
-    return api.PolynomialDecay(
-        initial_sparsity, sparsity, first, last, power=3, frequency=frequency
-    )
+    return api.PolynomialDecay(initial_sparsity, sparsity, first, last, 3, frequency)
 
 
 def zeros(task_model):

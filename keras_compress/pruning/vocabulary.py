@@ -18,7 +18,7 @@ import unicodedata
 
 import numpy as np
 
-from keras_compress.bert.tokenizer import SPECIAL_PIECES, Tokenizer
+from keras_compress.bert.tokenizer import SPECIAL_PIECES
 from keras_compress.method import Whole, check_fit, compression, note
 from keras_compress.training.settings import Training
 
@@ -45,25 +45,22 @@ def choose_pieces(vocab, counts, min_count=1, scripts=None, keep=()):
     Raises:
         ValueError: if `scripts` or `keep` names what the vocabulary does not have.
     """
-    all_scripts = set().union(*map(scripts_of, vocab))
-    for name, given, known in (("scripts", scripts or (), all_scripts), ("keep", keep, {*vocab})):
-        if {*given} - known:
+    every = set().union(*map(scripts_of, vocab))
+    allowed = every if scripts is None else {*scripts}
+    for name, given, known in (("scripts", allowed, every), ("keep", {*keep}, {*vocab})):
+        if given - known:
             raise ValueError(
-                f"`{name}` must be among what the vocabulary has. Received: {sorted({*given} - known)}. "
+                f"`{name}` must be among what the vocabulary has. Received: {sorted(given - known)}. "
                 f"It has {', '.join(sorted(known)[:40])}."
             )
-    always = {*SPECIAL_PIECES, "[MASK]", *keep}
-
-    def stays(piece, count):
-        if piece in always or count >= max(min_count, 1):
-            return True
-        allowed = scripts is None or scripts_of(piece) <= {*scripts}
-        return allowed and (len(piece.removeprefix("##")) == 1 or min_count == 0)
-
-    chosen = {piece for piece, count in zip(vocab, counts) if stays(piece, count)}
-    spelled = [piece for piece in chosen if not re.fullmatch(r"\[.*\]", piece)]
-    letters = {c for piece in spelled for c in piece.removeprefix("##")}
-    chosen |= letters | {f"##{c}" for c in letters}
+    chosen = {*SPECIAL_PIECES, "[MASK]", *keep}
+    for piece, count in zip(vocab, counts):
+        spares = min_count == 0 or len(piece.removeprefix("##")) == 1
+        if count >= max(min_count, 1) or (spares and scripts_of(piece) <= allowed):
+            chosen.add(piece)
+    spelled = (piece for piece in chosen if not re.fullmatch(r"\[.*\]", piece))
+    letters = {letter for piece in spelled for letter in piece.removeprefix("##")}
+    chosen |= letters | {f"##{letter}" for letter in letters}
     return np.array([index for index, piece in enumerate(vocab) if piece in chosen])
 
 
@@ -78,20 +75,16 @@ def slice_vocabulary(task_model, kept, *, seed=0):
     weights, tokenizer = task_model.weights(), task_model.tokenizer
     for name in {"word_embeddings/embeddings", "mlm_bias/bias"} & weights.keys():
         weights[name] = weights[name][kept]
-    return task_model.rebuilt(
-        task_model.config.replace(vocab_size=len(kept)),
-        weights,
-        seed=seed,
-        tokenizer=Tokenizer([tokenizer.vocab[index] for index in kept], tokenizer.lowercase),
-    )
+    config = task_model.config.replace(vocab_size=len(kept))
+    pieces = tokenizer.with_pieces([tokenizer.vocab[index] for index in kept])
+    return task_model.rebuilt(config, weights, tokenizer=pieces, seed=seed)
 
 
-def cut_otherwise(before, after, dataset, split="dev"):
-    """Share of a split's texts that a pruned tokenizer cuts into other pieces, 0-1."""
+def cut_otherwise(before, after, texts):
+    """Share of texts that a pruned tokenizer cuts into other pieces, 0-1. What is cut at spaces first is cut alike."""
 
     def pieces(tokenizer):
-        encode = tokenizer.encode_words if dataset.task == "tagging" else tokenizer.encode
-        encodings = encode(getattr(dataset, split).texts, 512)
+        encodings = tokenizer.encode(texts, 512)
         return [[tokenizer.vocab[index] for index in encoding.ids] for encoding in encodings]
 
     return float(np.mean([old != new for old, new in zip(pieces(before), pieces(after))]))
@@ -124,6 +117,8 @@ def compress(
     if dataset.task != "unlabelled":
         check_fit(task_model, dataset)
     counts = dataset.piece_counts(task_model.tokenizer)
+    # Added words stay: without one, a text that holds it would fall apart.
+    keep = [*keep, *(word["content"] for word in task_model.tokenizer.added)]
     kept = choose_pieces(task_model.tokenizer.vocab, counts, min_count, scripts, keep)
     small = slice_vocabulary(task_model, kept, seed=seed)
     before, after, split = task_model.tokenizer, small.tokenizer, "dev" if dataset.dev else "train"
@@ -133,7 +128,7 @@ def compress(
         "looked_at": split,
         "unknown_before": dataset.unknown_rate(before, split),
         "unknown": dataset.unknown_rate(after, split),
-        "cut_otherwise": cut_otherwise(before, after, dataset, split),
+        "cut_otherwise": cut_otherwise(before, after, getattr(dataset, split).texts),
     }
     note(**facts)
     log.info("vocabulary: %s", facts)

@@ -30,13 +30,14 @@ Departures
     The last stage trains everything; train_head_last=False trains the successor layers alone, as theirs.
 """
 
+import functools
 import math
 from typing import Literal
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import LayerStore, embed, make_inputs, task_head, transformer_layer
 from keras_compress.bert.layer_maps import check_multiple
-from keras_compress.bert.layers import AttentionBias, register
+from keras_compress.bert.layers import AttentionBias
 from keras_compress.method import BelowOne, Count, Share, compression, note
 from keras_compress.training.finetune import task_loss, tune
 from keras_compress.training.loop import fit
@@ -47,9 +48,8 @@ Gate = Literal["bernoulli", "uniform", "anneal"]
 Granularity = Literal["batch", "sample"]
 
 
-@register
 class ModuleMix(keras.layers.Layer):
-    """One module of the predecessor and its successor, of which training draws one.
+    """One module of the predecessor and its successor, of which training draws one. It is never saved.
 
     Per-batch Bernoulli gates compute only the module drawn; the other gates need both. Inference is the successor.
     The draw is a stateless function of seed, step and module, so that replicas and resumed runs draw alike.
@@ -62,65 +62,41 @@ class ModuleMix(keras.layers.Layer):
         rate: chance of the successor. step: number of the update. Both not trainable; set from outside.
     """
 
-    def __init__(
-        self, predecessor, successor, index, gate="bernoulli", granularity="batch", seed=0, **kwargs
-    ):
+    def __init__(self, predecessor, successor, index, gate, granularity, seed, **kwargs):
         super().__init__(**kwargs)
         self.predecessor, self.successor = predecessor, successor
         self.index, self.gate, self.granularity, self.seed = index, gate, granularity, seed
-        self.rate = self.add_weight(name="rate", shape=(), initializer="zeros", trainable=False)
-        self.step = self.add_weight(
-            name="step", shape=(), dtype="int64", initializer="zeros", trainable=False
-        )
+        state = {"shape": (), "initializer": "zeros", "trainable": False}
+        self.rate = self.add_weight("rate", **state)
+        self.step = self.add_weight("step", dtype="int64", **state)
 
     def draw(self, shape=()):
-        """r_i of the current step: bool of `shape` for Bernoulli gates, else float."""
+        """r_i of the current step: float of `shape`, 0 or 1 for Bernoulli gates."""
         if self.gate == "anneal":
             return tf.fill(shape, self.rate)
         seed = tf.stack([self.seed * 1000 + self.index, self.step])
         if self.granularity == "sample":  # each replica has texts of its own
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             seed = tf.random.experimental.stateless_fold_in(seed, replica)
-        uniform = tf.random.stateless_uniform(shape, seed=seed)
+        u = tf.random.stateless_uniform(shape, seed=seed)
         if self.gate == "bernoulli":
-            return uniform < self.rate
-        return tf.pow(uniform, (1.0 - self.rate) / tf.maximum(self.rate, 1e-6))
+            return tf.cast(u < self.rate, tf.float32)
+        return tf.pow(u, (1.0 - self.rate) / tf.maximum(self.rate, 1e-6))
 
     def call(self, inputs, training=None):
+        scc = functools.partial(self.successor, inputs, training=bool(training))
+        prd = functools.partial(self.predecessor, inputs, training=True)
         if not training:
-            return self.successor(inputs, training=False)
-        replaced = lambda: self.successor(inputs, training=True)  # noqa: E731
-        kept = lambda: self.predecessor(inputs, training=True)  # noqa: E731
-        if self.gate == "bernoulli" and self.granularity == "batch":
-            return tf.cond(self.draw(), replaced, kept)  # Sec. 3.1, r_i in {0, 1}
+            return scc()
+        if (self.gate, self.granularity) == ("bernoulli", "batch"):
+            return tf.cond(self.draw() > 0.0, scc, prd)  # Sec. 3.1, r_i in {0, 1}
         r = self.draw((tf.shape(inputs[0])[0], 1, 1) if self.granularity == "sample" else ())
-        if self.gate == "bernoulli":
-            return tf.where(r, replaced(), kept())
-        return r * replaced() + (1.0 - r) * kept()  # Sec. 3.1
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "index": self.index,
-            "gate": self.gate,
-            "granularity": self.granularity,
-            "seed": self.seed,
-            "predecessor": keras.saving.serialize_keras_object(self.predecessor),
-            "successor": keras.saving.serialize_keras_object(self.successor),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        modules = {
-            name: keras.saving.deserialize_keras_object(config[name])
-            for name in ("predecessor", "successor")
-        }
-        return cls(**{**config, **modules})
+        return r * scc() + (1.0 - r) * prd()  # Sec. 3.1
 
 
-def constant_rate(rate, steps=None):
+def constant_rate(rate, steps=math.inf):
     """p(t) = `rate` before step `steps`, then 1; without `steps` always `rate`."""
-    return lambda step: 1.0 if steps is not None and step >= steps else rate
+    return lambda step: rate if step < steps else 1.0
 
 
 def linear_rate(base, k):
@@ -195,50 +171,34 @@ def build_theseus(
         (`keras.Model` from the usual inputs to logits, list of `ModuleMix`). The head is the successor's, frozen.
     """
     ours, theirs = (LayerStore(m.config, existing=m.model.layers) for m in (successor, predecessor))
-    predecessor.model.trainable = False
+    predecessor.model.trainable, separate = False, embeddings == "separate"
     for layer in successor.model.layers:
-        layer.trainable = layer.name.startswith("layer_")
-    mix_settings = {"gate": gate, "granularity": granularity, "seed": seed}
+        of_embeddings = separate and "embeddings" in layer.name
+        layer.trainable = layer.name.startswith("layer_") or of_embeddings
     inputs, mixes = make_inputs(), []
     bias = AttentionBias(name="attention_bias")(inputs["input_mask"])
     ids = [inputs["input_word_ids"], inputs["input_type_ids"]]
-    if embeddings == "shared":
-        x = embed(ours, *ids)
+
+    def mix(index, kept, replaced):
+        mixes.append(ModuleMix(kept, replaced, index, gate, granularity, seed))
+        return mixes[-1]
+
+    if separate:
+        x = mix(-1, _embedding_module(theirs), _embedding_module(ours))(ids)
     else:
-        for layer in successor.model.layers:
-            layer.trainable |= "embeddings" in layer.name
-        mixes.append(
-            ModuleMix(
-                _embedding_module(theirs),
-                _embedding_module(ours),
-                -1,
-                name="mix_embeddings",
-                **mix_settings,
-            )
-        )
-        x = mixes[-1](ids)
+        x = embed(ours, *ids)
     for index, layers in enumerate(module_map):
-        mixes.append(
-            ModuleMix(
-                _module(theirs, layers),
-                _module(ours, [index]),
-                index,
-                name=f"mix_{index}",
-                **mix_settings,
-            )
-        )
-        x = mixes[-1]([x, bias])
+        x = mix(index, _module(theirs, layers), _module(ours, [index]))([x, bias])
     _, logits = task_head(ours, successor.task, len(successor.labels), x, inputs["input_mask"])
     return keras.Model(inputs, logits, name="theseus"), mixes
 
 
 def _module(get, layers):
     """Some layers of a model as a model of their own: [hidden states, bias] -> hidden states."""
-    start, bias = keras.Input((None, get.config.hidden_size)), keras.Input((1, 1, None))
-    x = start
+    x, bias = inputs = [keras.Input((None, get.config.hidden_size)), keras.Input((1, 1, None))]
     for layer in layers:
         x, _ = transformer_layer(get, layer, x, bias)
-    return keras.Model([start, bias], x)
+    return keras.Model(inputs, x)
 
 
 def _embedding_module(get):
@@ -296,23 +256,15 @@ def compress(
         "cosine": cosine_rate(rate, full_step),
     }
     successor = task_model.keep_layers(kept, seed=seed)
-    mixed, mixes = build_theseus(
-        task_model.clone(seed=seed + 1),
-        successor,
-        modules,
-        embeddings=embeddings,
-        gate=gate,
-        granularity=granularity,
-        seed=seed,
-    )
+    gates = {"embeddings": embeddings, "gate": gate, "granularity": granularity, "seed": seed}
+    predecessor = task_model.clone(seed=seed + 1)
+    mixed, mixes = build_theseus(predecessor, successor, modules, **gates)
     mixed.compile(adamw(training, total), task_loss(successor.task), jit_compile=False)
     successor.curve += fit(
         mixed,
         successor,
         dataset,
-        training.replace(
-            patience=None
-        ),  # while old modules help, dev says little: never stop early
+        training.replace(patience=None),  # while old modules help, dev says little
         seed=seed,
         stage="replace",
         num_steps=num_replacing,

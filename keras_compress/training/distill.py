@@ -10,6 +10,7 @@ S["attention_scores", 0] (layer 0). The engine runs these functions once on symb
 read it learns which outputs to build, what to cache, and what must be comparable.
 """
 
+import functools
 import logging
 
 from keras_compress.backend import keras, tf
@@ -22,29 +23,22 @@ from keras_compress.training.teacher_cache import cache_outputs
 log = logging.getLogger(__name__)
 
 
-def output_name(key):
-    """("hidden_states", 3, "cls") -> "hidden_states/3/cls"."""
-    return key if isinstance(key, str) else "/".join(map(str, key))
-
-
-def named_outputs(task_model, keys):
-    """A `keras.Model` with a task model's weights: inputs -> {output name: output}.
-
-    Raises:
-        ValueError: if the model has no such output.
-    """
-    keys = [(key,) if isinstance(key, str) else key for key in keys]
-    outputs = task_model.features(sorted({kind for kind, *_ in keys}))
+def named_outputs(task_model, names):
+    """A `keras.Model` with a task model's weights: inputs -> {name: output}, names such as "hidden_states/3/cls"."""
+    outputs = task_model.features(sorted({name.split("/")[0] for name in names}))
     tensors = {}
-    for kind, *place in keys:
-        tensor = outputs.output[kind]
-        if place and not place[0] < len(tensor):
-            raise ValueError(
-                f"A layer of `{kind}` must be below {len(tensor)}. Received: {place[0]}. "
-                "Choose among the layers that the model has."
-            )
-        tensor = tensor[place[0]] if place else tensor
-        tensors[output_name((kind, *place))] = tensor[:, 0] if place[1:] == ["cls"] else tensor
+    for name in names:
+        kind, *places = name.split("/")
+        output = outputs.output[kind]
+        if isinstance(output, list):
+            number = int(places.pop(0)) if places else len(output)
+            if not 0 <= number < len(output):
+                raise ValueError(
+                    f"`{kind}` must be read with a number, 0 to {len(output) - 1} in this model, such as "
+                    f'S["{kind}", 0]. Received: {name!r}.'
+                )
+            output = output[number]
+        tensors[name] = output[:, 0] if places == ["cls"] else output
     return keras.Model(outputs.input, tensors)
 
 
@@ -52,143 +46,123 @@ class Outputs(dict):
     """Outputs by name: outputs["hidden_states", 3] reads "hidden_states/3"."""
 
     def __getitem__(self, key):
-        return super().__getitem__(output_name(key))
+        return super().__getitem__(key if isinstance(key, str) else "/".join(map(str, key)))
+
+
+class LossError(ValueError):
+    """A loss reads what there is not, or gives no scalar."""
 
 
 class _Symbols(Outputs):
-    """Symbols in place of outputs; `shapes` tells which outputs were read, by key."""
+    """Symbols in place of outputs, each made when it is first read."""
 
     def __init__(self, task_model, outputs):
         super().__init__()
-        self.task_model, self.outputs, self.shapes = task_model, outputs, {}
+        self.task_model, self.outputs = task_model, outputs
 
-    def __getitem__(self, key):
-        if key not in self.shapes:
-            self.shapes[key] = self.outputs(self.task_model, [key]).output[output_name(key)].shape
-            self[output_name(key)] = tf.compat.v1.placeholder(tf.float32, self.shapes[key])
-        return super().__getitem__(key)
+    def __missing__(self, name):
+        try:
+            shape = self.outputs(self.task_model, [name]).output[name].shape
+        except ValueError as error:
+            raise LossError(*error.args) from error
+        return self.setdefault(name, tf.compat.v1.placeholder(tf.float32, shape))
 
 
 def outputs_read(losses, teacher, student, outputs=named_outputs):
     """Runs losses once on symbols, to learn which outputs they read.
 
     Returns:
-        ([teacher's keys], [student's keys]).
+        ([names of the teacher's], [names of the student's]).
     Raises:
         ValueError: if these losses cannot compare the two models.
     """
+    check_not_quantized(student)
     T, S = _Symbols(teacher, outputs), _Symbols(student, outputs)
-    of_tokens = teacher.task in ("tagging", "mlm")
+    of_tokens, problem = teacher.task in ("tagging", "mlm"), None
 
     @tf.function(autograph=False)
     def run():
         labels = tf.compat.v1.placeholder(tf.int32, (None, None) if of_tokens else (None,))
         mask = tf.compat.v1.placeholder(tf.int32, (None, None))
         for loss in losses:
-            loss(T, S, labels, mask)
+            value = loss(T, S, labels, mask)
+            if value.shape.rank:
+                raise LossError(
+                    f"A loss must give a scalar. Received: {loss.__name__} of shape {value.shape}. Take "
+                    "`masked_mean(values, labels >= 0)` of training/losses.py."
+                )
 
-    for model in (teacher, student):
-        check_not_quantized(model)
-    if (teacher.task, teacher.labels) != (student.task, student.labels):
-        raise ValueError(
-            "Teacher and student must have one task and the same labels. Received: "
-            f"{teacher.task} {list(teacher.labels)[:8]} and {student.task} {list(student.labels)[:8]}. "
-            "Load the student under a new head."
-        )
-    way_out = (
-        "Take a student of the teacher's sizes, a method with a projection, or losses on logits."
-    )
-    if of_tokens:
-        check_same_pieces(teacher, student)
-    problem = None
     try:
         run.get_concrete_function()
-    except ValueError as error:
+    except LossError:
+        raise
+    except ValueError as error:  # other shapes
         problem = error
-    if any(len(shape) > 2 for shape in (*S.shapes.values(), *T.shapes.values())):
-        check_same_pieces(teacher, student)
-    heads = {shape[1] for symbols in (T, S) for shape in symbols.shapes.values() if len(shape) == 4}
-    if len(heads) > 1:
+    shapes = [symbol.shape for symbol in (*T.values(), *S.values())]
+    of_tokens |= any(len(shape) > 2 for shape in shapes)
+    if of_tokens and not same_pieces(teacher, student):
+        ours, theirs = student.tokenizer, teacher.tokenizer
         raise ValueError(
-            "Attention is compared head by head, so `num_heads` of teacher and student must be equal. "
-            f"Received: {teacher.config.num_heads} and {student.config.num_heads}. {way_out}"
+            "Tokens can be compared only if both models cut texts alike. Received: "
+            f"{len(theirs.vocab)} and {len(ours.vocab)} pieces, lowercase {theirs.lowercase} and "
+            f"{ours.lowercase}. Take losses on the logits of whole texts."
         )
+    if len({shape[1] for shape in shapes if len(shape) == 4}) > 1:  # 1 head would be broadcast
+        problem = f"`num_heads` {teacher.config.num_heads} and {student.config.num_heads}"
     if problem:
         raise ValueError(
             "The losses must be able to compare the outputs of teacher and student. Received: "
-            f"{str(problem).strip().splitlines()[0]}. {way_out}"
-        ) from problem
-    return list(T.shapes), list(S.shapes)
+            f"{str(problem).strip().splitlines()[0]}. Take a student of the teacher's sizes, a method "
+            "with a projection, or losses on logits."
+        )
+    return list(T), list(S)
 
 
 def same_pieces(teacher, student):
     """Whether both models cut a text into the same pieces."""
-    ours, theirs = student.tokenizer, teacher.tokenizer
-    return (ours.vocab, ours.lowercase) == (theirs.vocab, theirs.lowercase)
-
-
-def check_same_pieces(teacher, student):
-    """Raises ValueError unless tokens of both models can be compared one by one."""
-    if not same_pieces(teacher, student):
-        teacher, student = teacher.tokenizer, student.tokenizer
-        raise ValueError(
-            "Tokens can be compared only if both models cut texts alike. Received: "
-            f"{len(teacher.vocab)} and {len(student.vocab)} pieces, lowercase {teacher.lowercase} and "
-            f"{student.lowercase}. Take losses on the logits of whole texts."
-        )
+    ours, theirs = (
+        # A special piece that is written in a text is rare, and both get the student's ids.
+        (model.tokenizer.vocab, {**model.tokenizer.switches(), "special_in_text": None})
+        for model in (student, teacher)
+    )
+    return ours == theirs and student.tokenizer.lowercase == teacher.tokenizer.lowercase
 
 
 class Distiller(keras.Model):
-    """Trains a student to agree with a teacher.
+    """Trains a student to agree with a teacher, on batches (inputs, labels, what the teacher is given).
 
     Args:
-        teacher: callable, the teacher's side of a batch -> its outputs by name. It is not tracked: no
-            checkpoint holds it, no optimizer sees it.
+        teacher: callable -> the teacher's outputs by name. It is not tracked: no checkpoint holds it, no
+            optimizer sees it.
         student: `keras.Model`, inputs -> its outputs by name.
-        losses: {name: function, see `distill`}. weights: {name: number, or `tf.Variable` of a schedule}.
-        layers: layers that the losses use and that train with the student.
+        losses, layers: see `distill`.
     """
 
-    def __init__(self, teacher, student, losses, weights, layers=()):
+    def __init__(self, teacher, student, losses, layers=()):
         super().__init__()
         self.student, self.own_layers = student, list(layers)
-        self._teacher, self._losses, self._weights = teacher, losses, dict(weights)
-        self.means = {name: keras.metrics.Mean(name=name) for name in ("loss", *weights)}
+        self._teacher, self._losses = teacher, losses
+        self.means = {name: keras.metrics.Mean(name=name) for name in ("loss", *losses)}
 
     @property
     def metrics(self):
         return list(self.means.values())
 
-    def call(self, inputs, training=None):
-        return self.student(inputs["student"], training=training)
-
     def train_step(self, data):
-        inputs, labels = data
-        teacher = self._teacher(inputs["teacher"])
-        T = Outputs({name: tf.stop_gradient(value) for name, value in teacher.items()})
+        inputs, labels, asked = data
+        T, terms, loss = Outputs(self._teacher(asked)), {}, 0.0
         with tf.GradientTape() as tape:
-            S = Outputs(self.student(inputs["student"], training=True))
-            mask = inputs["student"]["input_mask"]
-            terms = {name: loss(T, S, labels, mask) for name, loss in self._losses.items()}
-            loss = tf.add_n([self._weights[name] * term for name, term in terms.items()])
+            S = Outputs(self.student(inputs, training=True))
+            for name, (weight, function) in self._losses.items():
+                terms[name] = function(T, S, labels, inputs["input_mask"])
+                loss += terms[name] * (
+                    weight(self.optimizer.iterations) if callable(weight) else weight
+                )
             share = loss / tf.distribute.get_strategy().num_replicas_in_sync
         self.optimizer.minimize(share, self.trainable_variables, tape=tape)
         for name, value in {"loss": loss, **terms}.items():
             self.means[name].update_state(value)
         return {name: mean.result() for name, mean in self.means.items()}
-
-
-class _WeightSchedules(keras.callbacks.Callback):
-    """Sets scheduled weights of losses before each update. They are variables, so nothing is traced again."""
-
-    def __init__(self, schedules, variables):
-        super().__init__()
-        self.schedules, self.variables = schedules, variables
-
-    def on_train_batch_begin(self, batch, logs=None):
-        step = int(self.model.optimizer.iterations.numpy())
-        for name, schedule in self.schedules.items():
-            self.variables[name].assign(schedule(step))
 
 
 def distill(
@@ -204,7 +178,6 @@ def distill(
     first_step=0,
     layers=(),
     outputs=named_outputs,
-    callbacks=(),
     batches=None,
     measure=None,
 ):
@@ -212,14 +185,14 @@ def distill(
 
     Args:
         teacher, student: `TaskModel`s; the teacher stays as it is.
-        losses: {name: (weight, function)}. A weight is a number or a schedule, update -> number; a loss
-            of weight 0 is left out. A function takes (T, S, labels, mask) to a scalar; mask, int32
-            (batch, seq), is the student's.
-        training, seed, stage, num_steps, callbacks, measure: see `loop.fit`. With
-            `training.cache_teacher` the teacher runs once per text that is read (teacher_cache.py).
+        losses: {name: (weight, function)}. A weight is a number or a schedule, update (int64 tensor) ->
+            number; a loss of weight 0 is left out. A function takes (T, S, labels, mask) to a scalar;
+            mask, int32 (batch, seq), is the student's.
+        training, seed, stage, num_steps, measure: see `loop.fit`. With `training.cache_teacher` the
+            teacher runs once per text (teacher_cache.py).
         first_step: batches that an earlier stage has seen; this stage goes on after them.
         layers: layers that the losses use and that train with the student, such as projections.
-        outputs: (task model, keys) -> `keras.Model` of these outputs, where others than
+        outputs: (task model, names) -> `keras.Model` of these outputs, where others than
             `named_outputs` are compared.
         batches: (first, last) -> tf.data of (student's inputs, labels), if texts are changed on the way;
             both models then read the same ids, so they need one vocabulary.
@@ -228,78 +201,53 @@ def distill(
     Raises:
         ValueError: if the losses cannot compare the two models; see `fit`.
     """
-    weights = {name: weight for name, (weight, _) in losses.items() if callable(weight) or weight}
-    if not weights:
+    losses = {name: pair for name, pair in losses.items() if pair[0]}
+    if not losses:
         raise ValueError(
             "A loss must have a weight above 0. Received: none. Raise one of the weights."
         )
-    losses = {name: losses[name][1] for name in weights}
-    num_steps = num_steps or training.num_steps(len(dataset.train.texts))
-    check_length(student, training)
-    teacher_keys, student_keys = outputs_read(losses.values(), teacher, student, outputs)
-    same = same_pieces(teacher, student)
-    if batches:
-        check_same_pieces(teacher, student)
     if batches and training.cache_teacher:
         raise ValueError(
             "`cache_teacher` needs the same texts in every epoch. Received: texts that are masked anew. "
             "Leave it out."
         )
+    check_length(student, training)
+    num_steps = num_steps or training.num_steps(len(dataset.train.texts))
+    read = outputs_read([function for _, function in losses.values()], teacher, student, outputs)
+    frozen, learning = (outputs(*pair) for pair in zip((teacher, student), read))
+    theirs, ours = teacher.tokenizer, student.tokenizer
+    same = same_pieces(teacher, student)
     if not same:
-        unknown = dataset.unknown_rate(student.tokenizer, "train", training.max_length)
-        log.log(
-            logging.WARNING if unknown > 0.1 else logging.INFO,
+        unknown = dataset.unknown_rate(ours, "train", training.max_length)
+        log.warning(
             "the student's vocabulary is another than the teacher's; %.1f %% of the pieces of its "
             "training texts are unknown to it",
             100 * unknown,
         )
-    schedules = {name: weight for name, weight in weights.items() if callable(weight)}
-    variables = {
-        name: tf.Variable(schedule(0), dtype=tf.float32) for name, schedule in schedules.items()
-    }
-    if schedules:
-        callbacks = [_WeightSchedules(schedules, variables), *callbacks]
-    frozen, learning = outputs(teacher, teacher_keys), outputs(student, student_keys)
-    run_teacher = frozen if not training.cache_teacher else lambda inputs, training: inputs
-    model = Distiller(
-        lambda inputs: run_teacher(inputs, training=False),
-        learning,
-        losses,
-        weights | variables,
-        layers,
-    )
-    model.compile(adamw(training, num_steps), jit_compile=False)
-    batches = batches or (lambda *span: stream(dataset, student.tokenizer, training, seed, *span))
-    cached = None
 
-    def paired(first, last):
-        nonlocal cached
-        first, last = first + first_step, last + first_step
-        texts = batches(first, last)
-        if training.cache_teacher:  # made at the first batch: a finished stage asks for none
-            cached = cached or cache_outputs(
-                frozen,
-                dataset,
-                teacher.tokenizer,
-                student.tokenizer,
-                training,
-                seed,
-                first_step,
-                first_step + num_steps,
-            )
-            answers = cached(first, last)
+    @functools.cache  # made at the first batch: a finished stage asks for none
+    def answers():
+        return cache_outputs(frozen, dataset, theirs, ours, training, seed, num_steps)
+
+    batches = batches or functools.partial(stream, dataset, ours, training, seed)
+
+    def triples(first, last):
+        span = first + first_step, last + first_step
+        if training.cache_teacher:
+            asked = answers()(*span)
         elif same:
-            return texts.map(
-                lambda inputs, labels: ({"student": inputs, "teacher": inputs}, labels)
-            )
+            return batches(*span).map(lambda inputs, labels: (inputs, labels, inputs))
         else:
-            answers = stream(
-                dataset, teacher.tokenizer, training, seed, first, last, order_by=student.tokenizer
-            ).map(lambda inputs, labels: inputs)
-        return tf.data.Dataset.zip((texts, answers)).map(
-            lambda batch, teacher: ({"student": batch[0], "teacher": teacher}, batch[1])
-        )
+            asked = stream(dataset, theirs, training, seed, *span, order_by=ours)
+            asked = asked.map(lambda inputs, labels: inputs)
+        zipped = tf.data.Dataset.zip((batches(*span), asked))
+        return zipped.map(lambda batch, asked: (*batch, asked))
 
+    def ask(asked):
+        return asked if training.cache_teacher else frozen(asked, training=False)
+
+    model = Distiller(ask, learning, losses, layers)
+    model.compile(adamw(training, num_steps), jit_compile=False)
     student.curve += fit(
         model,
         student,
@@ -308,10 +256,9 @@ def distill(
         seed=seed,
         stage=stage,
         num_steps=num_steps,
-        callbacks=callbacks,
-        batches=paired,
+        batches=triples,
         measure=measure,
-        made_from=[teacher.history, sorted(weights), first_step],
+        made_from=[teacher.history, sorted(losses), first_step],
     )
     return student
 
@@ -331,18 +278,14 @@ def start_student(teacher, student, layers, seed):
     """
     if student is None:
         return teacher.keep_layers(layers, seed=seed)
-    student = with_head(student, teacher.task, teacher.labels, seed=seed)
+    student, wanted = with_head(student, teacher.task, teacher.labels, seed=seed), len(layers)
     depth = student.config.num_layers
-    if student.config.architecture != "bert" or depth == len(layers):  # shared layers stay shared
+    if student.config.architecture != "bert" or depth == wanted:  # shared layers stay shared
         return student
-    if depth < len(layers):
+    if depth < wanted:
         raise ValueError(
-            f"`student` must have `num_layers` layers or more. Received: {depth} and {len(layers)}. Set "
+            f"`student` must have `num_layers` layers or more. Received: {depth} and {wanted}. Set "
             f"num_layers={depth}, or give a deeper student."
         )
-    log.warning(
-        "warning: of the %d layers of `student` the bottom %d are kept, as `num_layers` asks for",
-        depth,
-        len(layers),
-    )
-    return student.keep_layers(range(len(layers)), seed=seed)
+    log.warning("warning: of the %d layers of `student` the bottom %d are kept", depth, wanted)
+    return student.keep_layers(range(wanted), seed=seed)

@@ -4,9 +4,9 @@ Everything random is a stateless function of seed, epoch and step (data order, g
 variable in the checkpoint (dropout). So a run that was killed ends with the same bits as any other.
 """
 
+import functools
 import logging
 import math
-import sys
 
 import numpy as np
 from tqdm import tqdm
@@ -25,10 +25,10 @@ def stream(dataset, tokenizer, training, seed, first, last, **settings):
 
     `settings` are further ones of `Dataset.batches`.
     """
+    dataset.check_unknown(tokenizer, training)
     per_epoch = math.ceil(len(dataset.train.texts) / training.batch_size)
-    whole = None
-    for epoch in range(first // per_epoch, (last - 1) // per_epoch + 1):
-        part = dataset.batches(
+    parts = [
+        dataset.batches(
             "train",
             tokenizer,
             training.batch_size,
@@ -38,8 +38,9 @@ def stream(dataset, tokenizer, training, seed, first, last, **settings):
             last=min(last - epoch * per_epoch, per_epoch),
             **settings,
         )
-        whole = whole.concatenate(part) if whole else part
-    return whole.prefetch(2)
+        for epoch in range(first // per_epoch, (last - 1) // per_epoch + 1)
+    ]
+    return functools.reduce(tf.data.Dataset.concatenate, parts).prefetch(2)
 
 
 def fit(
@@ -82,43 +83,32 @@ def fit(
             f"`cache_teacher` needs a teacher. Received: stage {stage}, which has none. Leave it out."
         )
     num_steps = at_most(num_steps or training.num_steps(len(dataset.train.texts)))
-    batches = batches or (
-        lambda *span: stream(dataset, task_model.tokenizer, training, seed, *span)
-    )
+    batches = batches or functools.partial(stream, dataset, task_model.tokenizer, training, seed)
     measure = measure or (lambda: evaluate(task_model, dataset.dev)["value"])
     with model.distribute_strategy.scope():
         # The slots must be there before they are restored, and before the first trace.
         model.optimizer.build(model.trainable_variables)
     evaluations = training.evaluations if dataset.dev else 0
     evaluate_at = {round(num_steps * k / evaluations) for k in range(1, evaluations + 1)}
-    piece = max(1, min(50, num_steps // 10))
     state = {"step": 0, "rows": [], "best": -1.0, "best_step": 0, "worse": 0}
     settings = [num_steps, seed, training.settings(), dataset.summary(), task_model.history]
     folder = training.folder and f"{training.folder}/{stage}"
     saver = Saver(folder, model, state, [*settings, entry_at_work(), made_from])
     saver.restore()
-    writer = tf.summary.create_file_writer(f"{folder}/log") if folder else None
-    bar = tqdm(
-        total=num_steps,
-        initial=state["step"],
-        desc=stage,
-        file=sys.stderr,
-        disable=None,
-        unit="step",
-    )
+    summary = tf.summary
+    writer = summary.create_file_writer(f"{folder}/log") if folder else summary.create_noop_writer()
+    bar = tqdm(total=num_steps, initial=state["step"], desc=stage, disable=None, unit="step")
     good = None  # (step, weights) that gave a finite loss: known one piece later
-    stopped = lambda: training.patience is not None and state["worse"] >= training.patience  # noqa: E731
-    while state["step"] < num_steps and not stopped():
-        first = state["step"]
-        next_piece, next_checkpoint = (
-            (first // every + 1) * every for every in (piece, training.checkpoint_every)
-        )
-        last = min(s for s in (num_steps, *evaluate_at, next_piece, next_checkpoint) if s > first)
+    pieces = max(1, min(50, num_steps // 10)), training.checkpoint_every
+    ends = {num_steps, *evaluate_at}.union(*(range(n, num_steps, n) for n in pieces))
+    for last in sorted(ends):
+        first, patience = state["step"], training.patience
+        stopped = patience is not None and state["worse"] >= patience
+        if last <= first or stopped:
+            continue
         before, progress = (first, model.get_weights()), _Progress(bar, first)
         try:
-            logs = model.fit(
-                batches(first, last), verbose=0, callbacks=[progress, *callbacks]
-            ).history
+            fitted = model.fit(batches(first, last), verbose=0, callbacks=[progress, *callbacks])
             if not all(np.isfinite(value).all() for value in model.get_weights()):
                 raise FloatingPointError(f"a weight that is not finite after update {last}")
         except FloatingPointError as error:
@@ -127,38 +117,31 @@ def fit(
                 f"The loss must stay finite. Received: {error} of stage {stage}. Lower `learning_rate` "
                 f"(now {training.learning_rate}). {_keep(good, model, task_model, folder)}"
             ) from error
-        good = before
-        row = {"stage": stage, "step": last, **{name: float(v[-1]) for name, v in logs.items()}}
-        row["learning_rate"] = float(model.optimizer.learning_rate.numpy())
-        state["step"] = last
+        good, state["step"] = before, last
+        numbers = {name: float(values[-1]) for name, values in fitted.history.items()}
+        numbers["learning_rate"] = float(model.optimizer.learning_rate.numpy())
         if last in evaluate_at:
             measured = measure()
-            row |= measured if isinstance(measured, dict) else {"dev": measured}
-            if row["dev"] > state["best"]:
-                state.update(best=row["dev"], best_step=last, worse=0)
-                if training.patience is not None:
+            numbers |= measured if isinstance(measured, dict) else {"dev": measured}
+            if numbers["dev"] > state["best"]:
+                state.update(best=numbers["dev"], best_step=last, worse=0)
+                if patience is not None:
                     saver.save_best(task_model)
             else:
                 state["worse"] += 1
-        state["rows"].append(row)
-        numbers = {name: value for name, value in row.items() if name not in ("stage", "step")}
-        _write_summary(writer, last, numbers)
+        state["rows"].append({"stage": stage, "step": last, **numbers})
+        with writer.as_default(step=last):
+            for name, value in numbers.items():
+                summary.scalar(name, value)
+        writer.flush()
         figures = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         log.info("%s %d/%d  %s", stage, last, num_steps, figures)
-        if last % training.checkpoint_every == 0 or last == num_steps or stopped():
+        if last % training.checkpoint_every == 0 or last == num_steps or state["worse"] == patience:
             saver.save()
     bar.close()
     if training.patience is not None and state["best_step"]:
         saver.restore_best(task_model)
     return state["rows"]
-
-
-def _write_summary(writer, step, numbers):
-    if writer is not None:
-        with writer.as_default(step=step):
-            for name, value in numbers.items():
-                tf.summary.scalar(name, value)
-        writer.flush()
 
 
 def _keep(good, model, task_model, folder):
@@ -181,10 +164,9 @@ class _Progress(keras.callbacks.Callback):
         self.bar, self.step = bar, step  # step: updates whose loss was finite
 
     def on_train_batch_end(self, batch, logs=None):
-        bad = [name for name, value in (logs or {}).items() if not math.isfinite(value)]
-        if bad:
-            name = next((name for name in bad if name != "loss"), "loss")
-            raise FloatingPointError(f"{name} = {logs[name]} at update {self.step + 1}")
+        for name in sorted(logs, key="loss".__eq__):  # the sum comes last
+            if not math.isfinite(logs[name]):
+                raise FloatingPointError(f"{name} = {logs[name]} at update {self.step + 1}")
         self.step += 1
         self.bar.update(1)
-        self.bar.set_postfix({k: f"{v:.3f}" for k, v in (logs or {}).items()}, refresh=False)
+        self.bar.set_postfix(logs, refresh=False)

@@ -6,6 +6,7 @@ Equation map
     Tang et al., 2019, arXiv:1903.12136, Eq. 1      ||z^(T) - z^(S)||^2                  logits_mse
     Sanh et al., 2019, arXiv:1910.01108, Sec. 2     1 - cos(h_S, h_T)                    cosine_loss
 Losses give one value per example or token; `masked_mean` averages over those that are no padding.
+`soft_targets` and `true_labels` are two of them as losses of `distill`: (T, S, labels, mask) -> scalar.
 """
 
 from keras_compress.backend import tf
@@ -66,3 +67,17 @@ def masked_mean(values, mask=None):
     if not tf.distribute.in_cross_replica_context():  # false in the engine's symbolic run alone
         count = tf.distribute.get_replica_context().all_reduce("mean", count)
     return tf.math.divide_no_nan(tf.reduce_sum(tf.where(mask > 0, values, 0.0)), count)
+
+
+def soft_targets(temperature):
+    """T^2 KL(softmax(z_T / T) || softmax(z_S / T)), mean over what has a label (not -1)."""
+
+    def soft(T, S, labels, mask):
+        return masked_mean(soft_label_loss(T["logits"], S["logits"], temperature), labels >= 0)
+
+    return soft
+
+
+def true_labels(T, S, labels, mask):
+    """Cross-entropy of the student's answers with the labels."""
+    return label_loss(labels, S["logits"])

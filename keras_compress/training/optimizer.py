@@ -1,10 +1,9 @@
 """AdamW with warm-up, decay and clipping, and the distribution strategy that it runs under."""
 
+import functools
 import os
 
 from keras_compress.backend import keras, tf
-
-_strategies = {}
 
 
 def strategy(name):
@@ -12,15 +11,15 @@ def strategy(name):
 
     With TF_CONFIG set, call it before TensorFlow does anything else (the command line does).
     """
-    if name == "none":
-        return tf.distribute.get_strategy()
-    if name not in _strategies:
-        if os.environ.get("TF_CONFIG"):
-            _strategies[name] = tf.distribute.MultiWorkerMirroredStrategy()
-        else:
-            devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-            _strategies[name] = tf.distribute.MirroredStrategy([device.name for device in devices])
-    return _strategies[name]
+    return tf.distribute.get_strategy() if name == "none" else _mirrored()
+
+
+@functools.cache
+def _mirrored():
+    if os.environ.get("TF_CONFIG"):
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 @keras.utils.register_keras_serializable(package="keras_compress")

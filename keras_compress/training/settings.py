@@ -44,6 +44,9 @@ class Training:
         bool,
         "distillation: run the teacher once per text in each stage and keep its outputs on disk",
     ] = False
+    max_unknown: Annotated[
+        NotNegative, "largest share of the training texts' words that the vocabulary may not know"
+    ] = 0.5
 
     def __post_init__(self):
         check_fields(self)
@@ -64,11 +67,11 @@ class Training:
         return strategy(self.strategy).scope()
 
     def settings(self):
-        """What belongs into a model's history: everything but the folder and the checkpoints."""
+        """What belongs into a model's history: everything but folder, checkpoints and limits."""
         return {
             name: value
             for name, value in dataclasses.asdict(self).items()
-            if name not in ("folder", "checkpoint_every")
+            if name not in ("folder", "checkpoint_every", "max_unknown")
         }
 
 

@@ -620,7 +620,7 @@ And what may we *not* say?
 - Xu, Zhou, Ge, Wei, Zhou: *BERT-of-Theseus: Compressing BERT by Progressive Module Replacing*, EMNLP 2020,
   [arXiv:2002.02925](https://arxiv.org/abs/2002.02925). Sections 3.1 to 3.3 are this lesson; their experiments compare
   the methods of their time on public sets.
-- `keras_compress/replacement/theseus.py`: the same in some 330 lines; the docstring maps equations to names. Look for
+- `keras_compress/replacement/theseus.py`: the same in some 280 lines; the docstring maps equations to names. Look for
   `tf.cond`: why is only the drawn side computed?
 - Try it: `module_map=[[0], [1, 2], [3, 4, 5]]`, `schedule="constant"`, `gate="uniform"`, two layers instead of three.
   Write down what you expect before you run it.

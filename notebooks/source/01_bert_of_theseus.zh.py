@@ -235,7 +235,7 @@ r"""
 
 - Xu、Zhou、Ge、Wei、Zhou：*BERT-of-Theseus: Compressing BERT by Progressive Module Replacing*，EMNLP 2020，
   [arXiv:2002.02925](https://arxiv.org/abs/2002.02925)。这一课对应 3.1 至 3.3 节；论文的实验在公开数据集上比较了当时的各种方法。
-- `keras_compress/replacement/theseus.py`：同样的内容，大约 330 行；文件开头的说明把公式和名字一一对应起来。找一找 `tf.cond`：
+- `keras_compress/replacement/theseus.py`：同样的内容，大约 280 行；文件开头的说明把公式和名字一一对应起来。找一找 `tf.cond`：
   为什么只计算抽中的那一边？
 - 动手试试：`module_map=[[0], [1, 2], [3, 4, 5]]`、`schedule="constant"`、`gate="uniform"`，或者只留两层。运行之前先写下你的预测。
 - 用你自己的数据：`python -m keras_compress run --data FOLDER`，文件夹的格式见 `data/README.md`。

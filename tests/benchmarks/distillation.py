@@ -62,19 +62,16 @@ def distill_step():
 
         def distiller(ask, losses=losses, layers=layers, student_keys=student_keys):
             learning = named_outputs(student, student_keys)
-            model = Distiller(ask, learning, losses, dict.fromkeys(losses, 1.0), layers)
+            weighted = {name: (1.0, loss) for name, loss in losses.items()}
+            model = Distiller(ask, learning, weighted, layers)
             model.compile(adamw(Training(), 100), jit_compile=False)
             return model
 
         running = distiller(lambda x, model=frozen[kind]: model(x, training=False))
         reading, kept = distiller(lambda x: x), forward()
-        step = tf.function(
-            lambda m=running: m.train_step(({"student": inputs, "teacher": inputs}, labels))["loss"]
-        )
+        step = tf.function(lambda m=running: m.train_step((inputs, labels, inputs))["loss"])
         cached = tf.function(
-            lambda m=reading, kept=kept: m.train_step(
-                ({"student": inputs, "teacher": kept}, labels)
-            )["loss"]
+            lambda m=reading, kept=kept: m.train_step((inputs, labels, kept))["loss"]
         )
         steps |= {
             (kind, "step"): lambda f=step: f().numpy(),
@@ -99,7 +96,6 @@ def distill_step():
             teacher.tokenizer,
             student.tokenizer,
             training,
-            0,
             0,
             RUNS,
         )(0, RUNS)
@@ -133,13 +129,14 @@ def augmentation():
     """Generated sentences per second over the 100 that are asked for: MiniLM, single context, 20 copies, `assistant`."""
     from keras_compress import datasets
     from keras_compress.bert.checkpoints import load
-    from keras_compress.distillation.augmentation import augment
+    from keras_compress.distillation.augmentation import Candidates, augment
 
     texts = datasets.load("assistant").train.texts[:NUM_SENTENCES]
     mlm = load("minilm", task="mlm", labels=())
-    list(augment(texts[:64], mlm, copies=COPIES))
+    candidates = Candidates(mlm)
+    list(augment(texts[:64], candidates, copies=COPIES))
     start = time.perf_counter()
-    made = sum(len(new) for new in augment(texts, mlm, copies=COPIES))
+    made = sum(len(new) for new in augment(texts, candidates, copies=COPIES))
     seconds = time.perf_counter() - start
     return figure(
         "augmentation",

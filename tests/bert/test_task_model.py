@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_compress.bert.task_model import TaskModel
-from keras_compress.bert.tokenizer import Tokenizer
+from keras_compress.bert.tokenizer import Tokenizer, read_vocab
 from tests.bert import tiny
 
 FILES = {
@@ -134,6 +134,26 @@ def test_labels_and_pieces_survive_the_files(tmp_path):
     assert (
         again.labels == labels and again.tokenizer.vocab == vocab and not again.tokenizer.lowercase
     )
+
+
+def test_switches_of_the_tokenizer_are_saved(tmp_path):
+    added = [{"content": "<url>", "normalized": False}]
+    switches = {"strip_accents": False, "split_chinese": False, "special_in_text": True}
+    tokenizer = Tokenizer(tiny.VOCAB, True, added=added, **switches)
+    config = tiny.config(num_layers=1, vocab_size=len(tiny.VOCAB) + 1)
+    model = TaskModel(config, tokenizer, "classification", ("a", "b"))
+    model.save(tmp_path / "saved")
+    again = TaskModel.load(tmp_path / "saved").tokenizer
+    assert again.switches() == {**switches, "added": added}
+    assert (
+        again.vocab == [*tiny.VOCAB, "<url>"]
+        and read_vocab(tmp_path / "saved" / "vocab.txt") == tiny.VOCAB
+    )
+    ids = again.encode(["<URL><url>[SEP]"], 16)[0].ids
+    assert ids == tokenizer.encode(["<URL><url>[SEP]"], 16)[0].ids
+    assert ids[-3:] == [len(tiny.VOCAB), again.ids["[SEP]"], again.ids["[SEP]"]]
+    tiny.model().save(tmp_path / "usual")
+    assert '"tokenizer"' not in (tmp_path / "usual" / "config.json").read_text()
 
 
 def test_save_refuses_an_occupied_folder(saved, tmp_path):

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 from bert4keras.tokenizers import Tokenizer as Reference
 
@@ -152,3 +154,29 @@ def test_vocabulary_files(tmp_path):
         ValueError, match="vocab.txt: a vocabulary must be UTF-8 text. Received: .* at byte 6"
     ):
         read_vocab(path)
+
+
+# --- unknown words ---
+
+
+@pytest.mark.parametrize(
+    "method, texts, share",
+    [
+        ("encode", ["cat"] * 9 + ["zebra1"], "10%"),
+        ("encode", [("cat dog the a", "zebra1")] * 2 + ["cat"] * 10, "10%"),
+        ("encode_words", ["the unbelievable cats", "zebra1 12 !"], "17%"),
+    ],
+)
+def test_many_unknown_words_are_told_once(method, texts, share):
+    ours = tiny.tokenizer()
+    with pytest.warns(UserWarning, match=f"{share} of the words of .* such as zebra1. The model"):
+        getattr(ours, method)(texts, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        getattr(ours, method)(texts, 16)
+        tiny.tokenizer().encode(["cat"] * 10 + ["zebra"], 16)  # 9 %
+
+
+def test_at_most_five_unknown_words_are_shown_as_they_were_written():
+    with pytest.warns(UserWarning, match="100% .* such as Zebra, ÉLAN, z{20}, 看, tiger. The"):
+        tiny.tokenizer().encode(["Zebra \u200bÉLAN " + "z" * 50, "看 tiger lion"], 16)

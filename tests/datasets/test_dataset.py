@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from keras_compress.datasets.dataset import Dataset, Split, batch_order
+from keras_compress.training.settings import Training
+from tests.bert import tiny
 
 
 class Encoding(NamedTuple):
@@ -185,3 +187,12 @@ def test_check_splits():
         dataclasses.replace(whole, test=None).check_splits("train", "test")
     with pytest.raises(ValueError, match="Received: d, unlabelled"):
         Dataset("d", "unlabelled", (), split).check_splits("train")
+
+
+def test_training_on_unknown_words_is_refused_above_a_limit():
+    split = Split(["cat"] * 4 + [f"zebra{k} " for k in range(6)], [0] * 10)
+    data = Dataset("zoo", "classification", ("a", "b"), split, split)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="At most 50% .* Received: 60%"):
+        data.check_unknown(tiny.tokenizer(), Training(max_length=16))
+    with pytest.warns(UserWarning):
+        data.check_unknown(tiny.tokenizer(), Training(max_length=16, max_unknown=0.6))

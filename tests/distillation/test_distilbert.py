@@ -164,7 +164,7 @@ def test_students_of_another_kind_learn_the_answers_alone(monkeypatch):
         ({"soft_weight": 0, "label_weight": 0, "cosine_weight": 0}, "must have a weight above 0"),
         (
             {"student": bilstm, "num_layers": 2, "cosine_weight": 0.0},
-            "must be what `student` has. Received: 2 for a bilstm of 1. Set num_layers=1",
+            "must be what `student` has. Received: 2. Set num_layers=1",
         ),
         ({"num_layers": 5}, "`num_layers` must be 1 to 2"),
         ({"student": foreign}, "cut texts alike"),

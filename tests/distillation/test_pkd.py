@@ -70,8 +70,8 @@ def test_only_cls_of_the_matched_layers_receives_a_gradient_of_the_patience_loss
     (stage,) = stages_of(pkd, monkeypatch, teacher, data(), **settings)
     patience, student = stage["losses"]["patience"][1], stage["student"]
     theirs, ours = outputs_read([patience], teacher, student)
-    assert (theirs, ours) == ([("hidden_states", 3, "cls")], [("hidden_states", 1, "cls")])
-    inputs, every = inputs_of(teacher), [("hidden_states", layer) for layer in (0, 1, 2)]
+    assert (theirs, ours) == (["hidden_states/3/cls"], ["hidden_states/1/cls"])
+    inputs, every = inputs_of(teacher), [f"hidden_states/{layer}" for layer in (0, 1, 2)]
     T = Outputs(named_outputs(teacher, theirs)(inputs))
     with tf.GradientTape() as tape:
         S = Outputs(named_outputs(student, [*ours, *every])(inputs))

@@ -3,6 +3,7 @@ import pytest
 
 from keras_compress.backend import tf
 from keras_compress.distillation import soft_targets
+from keras_compress.training.losses import soft_label_loss
 from tests.support import (
     TRAINING,
     bilstm,
@@ -59,7 +60,7 @@ def test_pieces_without_a_label_have_no_answer_to_learn(monkeypatch):
     T, S = (tf.tile(logits[:, None], (1, 3, 1)) for logits in (QUARTERS, HALVES))
     S = tf.concat([S[:, :2], 100.0 * T[:, :1]], axis=1)  # the third is padding
     values = values_of(losses, {"logits": T}, {"logits": S}, tf.constant([[1, 0, -1]]))
-    temperature, mean = 2.0, float(soft_targets.soft_label_loss(QUARTERS, HALVES, 2.0)[0])
+    temperature, mean = 2.0, float(soft_label_loss(QUARTERS, HALVES, 2.0)[0])
     np.testing.assert_allclose(values["soft"], mean, rtol=1e-4)
     assert temperature == soft_targets.compress.declared.settings["temperature"]
 

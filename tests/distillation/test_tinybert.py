@@ -114,11 +114,11 @@ def test_which_layer_learns_from_which(monkeypatch):
     functions = [loss for _, loss in inside["losses"].values()]
     theirs, ours = outputs_read(functions, teacher, inside["student"])
     assert dict(zip(ours, theirs)) == {
-        ("hidden_states", 0): ("hidden_states", 0),
-        ("hidden_states", 1): ("hidden_states", 2),
-        ("hidden_states", 2): ("hidden_states", 4),
-        ("attention_scores", 0): ("attention_scores", 1),
-        ("attention_scores", 1): ("attention_scores", 3),
+        "hidden_states/0": "hidden_states/0",
+        "hidden_states/1": "hidden_states/2",
+        "hidden_states/2": "hidden_states/4",
+        "attention_scores/0": "attention_scores/1",
+        "attention_scores/1": "attention_scores/3",
     }
     student = inside["student"].weights()
     np.testing.assert_array_equal(
@@ -155,8 +155,8 @@ def test_stages_share_the_updates_and_patience_is_the_answers_alone(monkeypatch)
     assert [stage["num_steps"] for stage in least] == [1, 1]
     alone = stages(monkeypatch, inside_share=1.0)
     assert [stage["stage"] for stage in alone] == ["inside"]
-    with pytest.raises(ValueError, match="Both stages need an update. Received: 1 in all"):
-        stages(monkeypatch, training=TRAINING.replace(epochs=0.1))
+    (answers,) = stages(monkeypatch, training=TRAINING.replace(epochs=0.1))  # one update
+    assert (answers["stage"], answers["num_steps"]) == ("answers", 1)
 
 
 def test_inner_losses_fall_and_the_projections_train_and_are_not_kept(monkeypatch):
@@ -179,7 +179,7 @@ def test_other_heads_learn_all_but_attention(monkeypatch):
     inside, _ = stages(monkeypatch, num_heads=1, losses=["embd", "hidn"])
     assert inside["losses"].keys() == {"embd", "hidn"}
     assert inside["student"].config.num_heads == 1
-    with pytest.raises(ValueError, match="`num_heads` of teacher and student must be equal"):
+    with pytest.raises(ValueError, match="Received: `num_heads` 2 and 1"):
         tinybert.compress(still(), data(), training=TRAINING, num_layers=2, num_heads=1)
 
 

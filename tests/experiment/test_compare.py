@@ -152,7 +152,15 @@ def test_tagging_cells(tmp_path):
     row = rows_of(cells)["small"]
     assert (row["metric"], row["accuracy"]) == ("entity_f1", 1)
     assert row["vs_baseline"]["difference"] == pytest.approx(1 - 6 / 7)
-    assert "entity F1" in table_text(report(tmp_path, cells))
+    assert "Tagging sets: entity F1" in table_text(report(tmp_path, cells))
+
+
+def test_tags_that_mark_no_entities_are_measured_by_token_accuracy(tmp_path):
+    found = score_predictions("tagging", ("DET", "NOUN"), [[0, 1], [0]], [["DET", "DET"], ["DET"]])
+    cells = [cell_of("t", "small", 0, found, size=3)]
+    row = rows_of(cells)["small"]
+    assert (row["metric"], row["accuracy"]) == ("token_accuracy", pytest.approx(2 / 3))
+    assert "Tagging sets: token accuracy" in table_text(report(tmp_path, cells))
 
 
 def test_files_are_rows_and_a_control_is_the_baseline(tmp_path):

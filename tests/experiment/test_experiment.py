@@ -231,6 +231,7 @@ def test_quantised_models_stand_beside_their_control(place, asked, tmp_path, mon
         {"data": "else"},
         {"recipe": "other.toml"},
         {"new_head": True},
+        {"lowercase": False},
         {"source": "minilm"},
     ],
 )

@@ -151,9 +151,11 @@ def test_identity_is_what_a_model_depends_on_and_nothing_else(tmp_path):
     assert mark(recipe) == mark(renamed)
     others = [mark(recipe, seed=2), mark(recipe, data="e"), mark(changed(recipe, num_layers=2))]
     others += [mark(changed(recipe, source="bilstm")), mark(changed(recipe, new_head=True))]
+    others += [mark(changed(recipe, lowercase=False)), mark(changed(recipe, labels=["a", "b"]))]
     others += [mark({**recipe, "training": {**recipe["training"], "epochs": 9}})]
     others += [mark({**recipe, "learning_rates": [1e-3]})]
-    assert len({mark(recipe), *others}) == 8
+    assert len({mark(recipe), *others}) == 10
+    assert mark(recipe) == mark(changed(recipe, new_head=False, lowercase=None, ignore_weights=[]))
 
 
 def test_run_step_passes_everything_on(monkeypatch):

@@ -44,11 +44,6 @@ def test_no_other_factors_of_that_rank_come_nearer(size):
     assert min(errors) >= error - 1e-6 and max(errors) > error + 1e-3
 
 
-def test_more_than_the_smaller_side_is_refused():
-    with pytest.raises(ValueError, match="`embedding_size` must be at most 8, .*Received: 9"):
-        factorize_table(table(), 9)
-
-
 def test_rows_that_count_more_lose_less():
     def importance(counts):
         dataset = SimpleNamespace(piece_counts=lambda tokenizer: counts)

@@ -63,3 +63,10 @@ def test_tagging_takes_the_most_frequent_tag_of_each_word():
     assert result["predictions"] == [["B-city", "B-city", "O"], ["O", "B-city"]]
     # one entity of 2 right, 3 predicted: F1 = 2 / 5
     assert (row["name"], result["metric"], result["value"]) == ("majority", "entity_f1", 0.4)
+
+
+def test_a_new_word_takes_the_most_frequent_part_of_speech():
+    train = [("the cat", [0, 1]), ("a dog", [0, 1]), ("dog", [1])]
+    toy = dataset("tagging", ("DET", "NOUN"), train, None, [("the bird", [0, 1])])
+    ((_, result),) = baselines.baselines(toy)
+    assert result["predictions"] == [["DET", "NOUN"]] and result["metric"] == "token_accuracy"

@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -143,6 +145,25 @@ def test_what_no_client_can_run_is_exported_without_and_says_so(task, tmp_path, 
     assert f"The .tflite files hold no metadata: {row['no_metadata']}." in capsys.readouterr().out
     assert main([*command, "--out", str(tmp_path / "again"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["no_metadata"] == row["no_metadata"]
+
+
+@pytest.mark.parametrize(
+    "switches, reason",
+    [
+        ({"strip_accents": False}, "needs texts without accents"),
+        ({"split_chinese": False}, "splits Chinese characters"),
+        ({"added": [{"content": "wa"}]}, "does not find added words, .* has wa"),
+        ({"special_in_text": True}, None),
+    ],
+)
+def test_neither_have_tokenizers_that_the_client_cannot_follow(task_model, switches, reason):
+    model = SimpleNamespace(
+        task="classification",
+        config=task_model.config,
+        tokenizer=Tokenizer(task_model.tokenizer.vocab, True, **switches),
+    )
+    found = no_metadata(model)
+    assert re.search(reason, found) if reason else found is None
 
 
 def test_neither_have_cased_models_and_loops(task_model):

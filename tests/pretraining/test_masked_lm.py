@@ -3,6 +3,8 @@ import pytest
 
 from keras_compress.backend import tf
 from keras_compress.bert.checkpoints import load, with_head
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tokenizer import Tokenizer
 from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.method import check_trained
 from keras_compress.pretraining.masked_lm import (
@@ -106,6 +108,11 @@ def test_from_scratch():
         check_trained(model)
 
 
+def without_mask():
+    vocab = [piece for piece in tiny.VOCAB if piece != "[MASK]"]
+    return TaskModel(tiny.config(vocab_size=len(vocab)), Tokenizer(vocab), "mlm", (), seed=1)
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -120,6 +127,10 @@ def test_from_scratch():
         (
             lambda: from_scratch(tiny.model(), None, config={"hidden_size": 9}),
             "must be a multiple of `num_heads`",
+        ),
+        (
+            lambda: masked_lm(without_mask(), unlabelled(), training=TRAINING),
+            r"must have the piece \[MASK\]",
         ),
         (lambda: support.masked_lm().predict(["a"]), "`predict` needs a task with labels"),
         (lambda: export(support.masked_lm(), "x"), "must have a task with labels"),

@@ -2,11 +2,9 @@ import numpy as np
 import pytest
 
 from keras_compress.backend import tf
-from keras_compress.bert.tokenizer import Tokenizer
 from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.pretraining.masking import (
     begin_rate,
-    check_mask_piece,
     draw_lengths,
     each_piece,
     each_word,
@@ -144,8 +142,3 @@ def test_each_word():
         and (whole[:, 2] == whole[:, 3]).all()
         and 0 < whole[:, 1].mean() < 1
     )
-
-
-def test_a_vocabulary_without_mask_is_refused():
-    with pytest.raises(ValueError, match=r"must have the piece \[MASK\]"):
-        check_mask_piece(Tokenizer([piece for piece in tiny.VOCAB if piece != "[MASK]"]))

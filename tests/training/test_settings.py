@@ -28,6 +28,6 @@ def test_number_of_updates():
 
 
 def test_history_says_how_a_model_was_trained_and_not_where():
-    told = Training(folder="somewhere", checkpoint_every=7).settings()
+    told = Training(folder="somewhere", checkpoint_every=7, max_unknown=0.9).settings()
     assert "folder" not in told and "checkpoint_every" not in told
     assert told == Training().settings()

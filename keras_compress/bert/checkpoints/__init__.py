@@ -18,13 +18,12 @@ from copy import deepcopy
 from pathlib import Path
 
 from keras_compress.bert.checkpoints import bert4keras, google, huggingface, minilm
-from keras_compress.bert.checkpoints.minilm import minilm_folder
 from keras_compress.bert.checkpoints.names import matches, unknown, without_optimiser
-from keras_compress.bert.checkpoints.published import Checkpoint
+from keras_compress.bert.checkpoints.published import Checkpoint, without_spare_rows
 from keras_compress.bert.checkpoints.unread import what_is
 from keras_compress.bert.labels import places, unnamed
 from keras_compress.bert.task_model import TaskModel
-from keras_compress.files import read_json
+from keras_compress.files import minilm_folder, read_json
 
 __all__ = ["from_bert4keras", "from_checkpoint", "load", "load_with", "minilm_folder", "with_head"]
 FORMATS = (minilm, bert4keras, huggingface, google)
@@ -41,6 +40,7 @@ def load(
     labels=None,
     pooling=None,
     new_head=False,
+    lowercase=None,
     ignore_weights=(),
     seed=0,
     ordered=True,
@@ -51,10 +51,12 @@ def load(
         source: "minilm", "bilstm", a folder or a file (see above).
         task, labels: of the model wanted; needed where the source does not tell, else they must agree with it. A head
             that reads one text reads two as well, so `task` may be "matching". Where the source names its classes,
-            `labels` may have them in any order and case: the model keeps its own.
+            `labels` may have them in any order and case: the model keeps its own. With labels alone the task is
+            classification.
         pooling: "pooler", "cls" or "mean"; default: what the source was trained with, "cls" where nothing is known. A
             trained head keeps its own, unless the file cannot tell it (a bert4keras .h5 file).
         new_head: leave out a classifier that the source has, and whatever else stands on the encoder.
+        lowercase: True or False: whether texts are lower-cased; default: as the source says.
         ignore_weights: patterns ("lm_head.*") of weights that may be left out, although no part of a model takes them.
         seed: of the weights that the source does not have.
         ordered: whether `labels` are in the order of the model's training. If not, they do not name the classes of a
@@ -69,9 +71,11 @@ def load(
         _agreed("task", task, saved.task)
         saved.labels = _names(source, labels, saved.labels, ordered)
         _agreed("pooling", pooling, saved.config.pooling)
+        saved.tokenizer = saved.tokenizer.with_case(lowercase)
         return saved
     num_labels = None if new_head else len(labels or ())
     checkpoint = _as_checkpoint(saved) if saved else _read(source, num_labels)
+    checkpoint = checkpoint._replace(tokenizer=checkpoint.tokenizer.with_case(lowercase))
     wanted = {"task": task, "labels": labels, "pooling": pooling, "new_head": new_head}
     wanted |= {"ignore_weights": ignore_weights, "seed": seed, "ordered": ordered}
     return from_checkpoint(checkpoint, str(source), **wanted)
@@ -132,6 +136,7 @@ def from_checkpoint(
     ordered=True,
 ):
     """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history and messages."""
+    checkpoint = without_spare_rows(checkpoint, name)
     config, tokenizer, tensors, left_out, known_task, known_labels, guessed = checkpoint
     left_out = without_optimiser(left_out)
     if left_out and not any(weight.startswith("layer_") for weight in tensors):
@@ -147,14 +152,19 @@ def from_checkpoint(
     if (known_task, task) == ("classification", "matching"):
         known_task = task
     task = _agreed("task", task, known_task)
+    labels = None if labels is None else tuple(labels)
     if "classifier/kernel" in tensors:
         known_labels = known_labels or unnamed(tensors["classifier/kernel"].shape[-1])
         labels = _names(name, labels, known_labels, ordered)
-    if task is None or labels is None:
+    if labels is None:
         raise ValueError(
             f"`task` and `labels` must be given where the weights do not tell. Received: {name}. Give "
-            "them (on the command line: `--data`), or fine-tune the model first (`train`)."
+            "them (on the command line: `--data`, or `--labels` in the model's order, and `--task`), or "
+            "fine-tune the model first (`train`)."
         )
+    if task is None:
+        task = "classification"
+        log.info("%s: its labels are taken to be those of texts; `--task` says otherwise", name)
     _check_unknown(name, left_out, new_head, ignore_weights)
     if task in ("classification", "matching") and "classifier/kernel" in tensors:
         if not guessed:
@@ -193,6 +203,11 @@ def with_head(task_model, task, labels, *, seed=0):
     model = from_checkpoint(_as_checkpoint(task_model), "encoder", **wanted)
     model.history = deepcopy(task_model.history) + model.history
     return model
+
+
+def read_tokenizer_of(source):
+    """The `Tokenizer` of any source of `load`, whatever its task."""
+    return (TaskModel.load(source) if is_saved(source) else _read(source, None)).tokenizer
 
 
 def is_saved(source):

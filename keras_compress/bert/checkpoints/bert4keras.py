@@ -76,6 +76,11 @@ def read_model(model, tokenizer, num_labels, ignored=()):
                 "`new_head`; or name it in `ignore_weights`, if it changes no answer."
             )
     if hasattr(tokenizer, "_token_dict"):
+        if tokenizer._pre_tokenize or tokenizer._token_translate:
+            raise ValueError(
+                "The tokenizer must be bert4keras' own. Received: one with `pre_tokenize` or "
+                "`token_translate`, which change the ids. Make it without them, and train with it."
+            )
         tokenizer = make_tokenizer("The tokenizer", tokenizer._token_dict, tokenizer._do_lower_case)
     elif not isinstance(tokenizer, Tokenizer):
         tokenizer = make_tokenizer(tokenizer, read_vocab(tokenizer))

@@ -39,7 +39,7 @@ def read(source, num_labels=0):
     tensors, left_out = rename(stored, config.num_layers, stored.get, others)
     if task and num_labels is not None and "classifier/kernel" in tensors:
         labels = _labels(path, values, tensors["classifier/kernel"].shape[-1])
-    return published(config, folder, tensors, left_out, task, labels)
+    return published(config, folder, tensors, left_out, task, labels, special_in_text=True)
 
 
 def _labels(path, values, count):

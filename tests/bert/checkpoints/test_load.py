@@ -12,7 +12,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from keras_compress.bert import checkpoints as weights
-from keras_compress.bert.tokenizer import make_tokenizer, read_tokenizer
 from keras_compress.datasets.dataset import Dataset, Split
 from tests.bert import tiny
 
@@ -367,13 +366,10 @@ def test_vocabulary_files(tmp_path):
     assert weights.load(folder).tokenizer.lowercase  # no capital letter in it: uncased
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     assert not weights.load(folder).tokenizer.lowercase
-    (folder / "tokenizer_config.json").write_text('{"tokenize_chinese_chars": false}')
-    with pytest.raises(ValueError, match="vocab.txt: the tokenizer must split Chinese characters"):
-        weights.load(folder)
     (folder / "tokenizer_config.json").write_text("{}")
-    (folder / "vocab.txt").write_text("\n".join(model.tokenizer.vocab[:-1]), encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join([*model.tokenizer.vocab, "x", "y"]))
     with pytest.raises(
-        ValueError, match="copy: The vocabulary must have `vocab_size` pieces. Received: 19 pieces"
+        ValueError, match="copy: The vocabulary must have `vocab_size` pieces. Received: 22 pieces"
     ):
         weights.load(folder)
     (folder / "vocab.txt").write_text("a\nb\n", encoding="utf-8")
@@ -381,35 +377,63 @@ def test_vocabulary_files(tmp_path):
         ValueError, match="vocab.txt: A vocabulary must hold each piece once, .PAD."
     ):
         weights.load(folder)
-    cased = make_tokenizer(Path("x"), [*model.tokenizer.vocab, "Cat"])
-    assert not cased.lowercase
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (
-            lambda t: t["model"].update(type="BPE"),
-            r"tokenizer.json: the tokenizer must be WordPiece.*Received: \('BPE'",
-        ),
-        (lambda t: t.update(normalizer={"type": "Lowercase"}), "BertNormalizer. Received"),
-        (
-            lambda t: t["model"]["vocab"].update({"!": 99}),
-            "tokenizer.json: a vocabulary must number its pieces from 0",
-        ),
-        (lambda t: t["model"].update(continuing_subword_prefix="_"), "with '##'"),
-    ],
-)
-def test_other_tokenizers_are_refused(tmp_path, change, message):
-    folder = folder_of(tmp_path, remove=["tokenizer_config.json"])
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    tokenizer["normalizer"]["lowercase"] = False
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    assert not read_tokenizer(folder).lowercase
-    change(tokenizer)
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(ValueError, match=message):
-        read_tokenizer(folder)
+@pytest.mark.parametrize("saved", [False, True])
+def test_lowercase_overrides_the_source(tmp_path, saved, caplog):
+    source = FINE_TUNED
+    if saved:
+        source = tmp_path / "saved"
+        weights.load(FINE_TUNED).save(source)
+    assert weights.load(source).tokenizer.lowercase
+    with caplog.at_level("INFO"):
+        cased = weights.load(source, lowercase=False)
+    assert not cased.tokenizer.lowercase
+    assert "cased, as `lowercase` says; the source is uncased" in caplog.text
+    cased.save(tmp_path / "again")
+    assert not weights.load(tmp_path / "again").tokenizer.lowercase
+
+
+def resized(folder, rows, vocab_size):
+    """Gives the folder's word table other rows; the further ones repeat the first."""
+    tensors = load_file(folder / "model.safetensors")
+    (name,) = (name for name in tensors if name.endswith("word_embeddings.weight"))
+    tensors[name] = np.resize(tensors[name], (rows, tensors[name].shape[1]))
+    save_file(tensors, folder / "model.safetensors")
+    stored = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**stored, "vocab_size": vocab_size}))
+
+
+@pytest.mark.parametrize("said, rows", [(24, 24), (20, 24), (120, 120)])
+def test_rows_of_the_table_without_a_piece_are_cut(tmp_path, caplog, said, rows):
+    folder = folder_of(tmp_path)
+    before = weights.load(folder)
+    resized(folder, rows, vocab_size=said)
+    with caplog.at_level("INFO"):
+        model = weights.load(folder)
+    assert f"{rows - 20} of {rows} rows of the word table belong to no piece" in caplog.text
+    levels = {r.levelname for r in caplog.records if "belong to no piece" in r.message}
+    assert levels == ({"WARNING"} if rows > 22 else {"INFO"})
+    np.testing.assert_array_equal(model.predict(["the cats"]), before.predict(["the cats"]))
+    assert model.config == before.config
+
+
+def test_added_words_take_their_rows(tmp_path):
+    folder = folder_of(tmp_path)
+    before = weights.load(folder)
+    (folder / "added_tokens.json").write_text('{"[URL]": 20, "[USER]": 21}')
+    with pytest.raises(ValueError, match="Received: 22 pieces and a table of 20 rows. Use the tok"):
+        weights.load(folder)
+    resized(folder, 22, vocab_size=22)
+    model = weights.load(folder)
+    assert model.tokenizer.outside == ["[URL]", "[USER]"]
+    np.testing.assert_array_equal(model.predict(["the cats"]), before.predict(["the cats"]))
+    table = model.weights()["word_embeddings/embeddings"]
+    np.testing.assert_array_equal(table[20:], before.weights()["word_embeddings/embeddings"][:2])
+    model.save(tmp_path / "saved")
+    again = weights.load(tmp_path / "saved")
+    texts = ["the [URL] cats[USER]", "[MASK] cats"]
+    np.testing.assert_array_equal(again.predict(texts), model.predict(texts))
 
 
 @pytest.mark.parametrize(
@@ -440,7 +464,7 @@ def test_other_tokenizers_are_refused(tmp_path, change, message):
             r"`position_embeddings/embeddings` must have shape \(8, 8\). Received: \(16, 8\)",
         ),
         (
-            {"vocab_size": 23},
+            {"vocab_size": 23},  # neither the pieces nor the rows
             "The vocabulary must have `vocab_size` pieces. Received: 20 pieces and a table of 23 rows",
         ),
         (

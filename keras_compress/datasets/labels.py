@@ -1,0 +1,220 @@
+"""What a label is: the name or the number of a class, a tag for each token, or something that no task fits.
+
+- A line of labels.txt is a name, whatever it looks like. Without labels.txt the names are the sorted labels of train.
+- A label is a line number (from 0) of labels.txt, or exactly one of its lines: as most labels fit, numbers first.
+- Labels are tags if each part of all of them is O, or a prefix and a type (B-time, E-time); or if most have as many
+  parts as their text has tokens, and the parts repeat: parts of speech.
+- What is of one of KINDS is refused.
+"""
+
+import itertools
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from keras_compress.datasets.tables import short, warn
+
+TYPED_TAG = re.compile(r"O|[BIESMLU]-\S+")
+NO_LABEL = ("", "-", "?", "-1", "-100", "nan", "null", "<na>")
+BETWEEN_NAMES = re.compile(r"\s*[,;|，；、]\s*|\s+")
+BRACKETS = re.compile(r"\[.*\]|\{.*\}", re.S)
+DECIMALS = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.I)
+
+
+class Row(NamedTuple):
+    where: str  # file:line
+    label: object  # as the file has it: text, of JSON anything
+    text: str | tuple  # a tuple for a pair
+
+
+def has_no_label(label):
+    return label is None or str(label).strip().lower() in NO_LABEL
+
+
+def _is_nested(label):
+    parts = label if isinstance(label, list) else []
+    return isinstance(label, dict) or any(isinstance(part, dict | list) for part in parts)
+
+
+def _is_several(label, known):
+    parts = BETWEEN_NAMES.split(str(label))
+    return len(parts) > 1 and known.issuperset(parts)
+
+
+class Kind(NamedTuple):
+    name: str
+    holds: Callable  # (label, the set of names and numbers that are labels) -> bool
+    way_out: str
+
+
+KINDS = (
+    Kind(
+        "no label (null, or a mark for none)",
+        lambda label, known: has_no_label(label),
+        "Remove the row, or give it a label (a class of such a name must stand in labels.txt).",
+    ),
+    Kind(
+        "an object (entities by place, as in CLUENER)",
+        lambda label, known: _is_nested(label),
+        "Write `text` as tokens separated by spaces, and as many tags, such as O B-PER I-PER.",
+    ),
+    Kind(
+        "a list of names",
+        lambda label, known: isinstance(label, list),
+        "Several labels a text are not supported: write one name, not in a list.",
+    ),
+    Kind(
+        "several names",
+        _is_several,
+        "Several labels a text are not supported: keep one (if it is one name, write labels.txt).",
+    ),
+    Kind(
+        "a list or an object as text",
+        lambda label, known: BRACKETS.fullmatch(str(label)),
+        "Write one name, or tags separated by spaces (if it is one name, write labels.txt).",
+    ),
+    Kind(
+        "a number with decimals",
+        lambda label, known: DECIMALS.fullmatch(str(label)),
+        "Scores are not supported: write names or whole numbers (if it is a name, write labels.txt).",
+    ),
+)
+
+
+def read_labels(path, rows, names):
+    """Reads the labels of all rows, by the rules above.
+
+    Args:
+        path: the folder, for messages.
+        rows: {split: list of `Row`}.
+        names: the lines of labels.txt, or None.
+    Returns:
+        tagging (bool), names (list), {split: list of ids; for tagging of lists of ids}.
+    Raises:
+        ValueError: a label fits no task; the message names file and line.
+    """
+    tagging, every = _are_tags(rows["train"], names), [*itertools.chain(*rows.values())]
+    known = {*names, *_by_number(names)} if names else {str(row.label) for row in rows["train"]}
+    for row in every:
+        parts = list(filter(None, _tags(row.label))) if tagging else []
+        for label in parts or [row.label]:
+            if not (names and isinstance(label, str | int | float) and str(label) in known):
+                _check(row, label, known)
+    written = {split: [_written(row, tagging) for row in part] for split, part in rows.items()}
+    if names is None:
+        used = {*itertools.chain(*written["train"])}
+        names = sorted(used, key=lambda name: (name.zfill(9) if name.isdigit() else name, name))
+        warn(
+            f"{path}: no labels.txt; the {len(names)} sorted labels of train are the names: "
+            f"{short(', '.join(names), 200)}.{_doubts(names, len(written['train']))}"
+        )
+        check_names(path, names)
+    number_of = _numbers(
+        path, names, {label for part in written.values() for row in part for label in row}
+    )
+    ids = {
+        split: [_ids(row, labels, number_of, names) for row, labels in zip(rows[split], part)]
+        for split, part in written.items()
+    }
+    if not tagging:
+        ids = {split: [label for (label,) in part] for split, part in ids.items()}
+    return tagging, names, ids
+
+
+def check_names(path, names):
+    """Raises ValueError unless there are names, and all of them differ."""
+    if len(set(names)) < max(2, len(names)) or "" in names:
+        raise ValueError(
+            f"{path / 'labels.txt'}: there must be at least two names, all different and none empty. Received: "
+            f"{short(', '.join(names), 200)}. Write one name a line."
+        )
+
+
+def _doubts(names, num_rows):
+    """What lets one doubt that these are the names of classes, in sentences."""
+    first, alike = {}, []
+    for name in names:
+        if first.setdefault(name.strip().casefold(), name) != name:
+            alike.append(f"{first[name.strip().casefold()]!r} and {name!r}")
+    doubts = f" Alike but for case or spaces: {', '.join(alike)}." if alike else ""
+    if 2 * len(names) > num_rows > 20:
+        doubts += f" These are many for {num_rows} rows."
+    return doubts
+
+
+def _are_tags(rows, names):
+    """Whether labels hold a tag for each token."""
+    if isinstance(rows[0].text, tuple):
+        return False
+    tags = [_tags(row.label) for row in rows]
+    every = [*itertools.chain(*tags)]
+    if all(map(TYPED_TAG.fullmatch, names or every or [""])):
+        return True
+    if names and all(str(row.label) in names for row in rows):
+        return False
+    # One name of one token tells nothing. Characters without spaces count, too: the row is an error then, no class.
+    telling = [
+        (len(row_tags), (len(row.text.split(" ")), len(row.text)))
+        for row_tags, row in zip(tags, rows)
+        if len(row_tags) > 1 or " " in row.text
+    ]
+    fitting = sum(num_tags in lengths for num_tags, lengths in telling)
+    repeat = names or isinstance(rows[0].label, list) or 2 * len({*every}) <= len(every)
+    return bool(repeat and 2 * fitting > len(telling))
+
+
+def _tags(label):
+    """The parts of a label as text; none of a label that cannot be tags."""
+    if isinstance(label, list):
+        return [] if _is_nested(label) else list(map(str, label))
+    return [] if isinstance(label, dict | None) else str(label).split(" ")
+
+
+def _check(row, label, known):
+    """Raises ValueError if a label, or a tag, is of one of KINDS."""
+    for kind in KINDS:
+        if kind.holds(label, known):
+            raise ValueError(
+                f"{row.where}: a label must be one name or one whole number. Received: "
+                f"{short(label)}, {kind.name}. {kind.way_out}"
+            )
+
+
+def _written(row, tagging):
+    """What stands in a row as label: [name or number], or its tags."""
+    if not tagging:
+        return [str(row.label)]
+    tags, tokens = _tags(row.label), row.text.split(" ")
+    if len(tags) != len(tokens) or "" in [*tags, *tokens]:
+        raise ValueError(
+            f"{row.where}: a label must hold one tag for each token, both separated by exactly one space. "
+            f"Received: {len(tokens)} tokens and {len(tags)} tags, in {short(row.text)}. "
+            "Correct the row (if names with a space are meant, write labels.txt)."
+        )
+    return tags
+
+
+def _by_number(names):
+    return {str(index): index for index in range(len(names))}
+
+
+def _numbers(path, names, used):
+    """{label as it is written: id}: all are numbers, or all are names."""
+    by_name, by_number = {name: index for index, name in enumerate(names)}, _by_number(names)
+    if len(used & by_number.keys()) < len(used & by_name.keys()):
+        return by_name
+    if any(by_name.get(label, index) != index for label, index in by_number.items()):
+        warn(
+            f"{path}: labels and the names in labels.txt are numbers; each label was read as a line number from 0."
+        )
+    return by_number
+
+
+def _ids(row, labels, number_of, names):
+    unknown = [label for label in labels if label not in number_of]
+    if unknown:
+        raise ValueError(
+            f"{row.where}: a label must be a line number from 0, or a line of labels.txt, the same "
+            f"in all rows. Received: {short(unknown[0])}. Known: {short(', '.join(names), 200)}."
+        )
+    return [number_of[label] for label in labels]

@@ -1,0 +1,148 @@
+"""Files as rows of named values: tab-separated, comma-separated, JSON lines; UTF-8.
+
+- .tsv: one header line that names the columns, tabs between fields. Quotes are text, as in GLUE's files, unless the
+  file shows that a CSV writer made them: all that hold quotes stand in quotes, with their quotes doubled.
+- .csv: the same with commas, semicolons or tabs, as the header has them, and quotes as the `csv` module reads them.
+- .json, .jsonl: one object a line.
+Empty lines, a byte order mark and Windows line ends are accepted; everything else out of order is an error that names
+file and line.
+"""
+
+import codecs
+import csv
+import io
+import json
+import re
+import warnings
+
+ENDINGS = (".tsv", ".csv", ".jsonl", ".json")
+# A field in quotes, of one line or several; one with a tab inside would rather be two fields with a stray quote each.
+QUOTED = re.compile(r'(?:^|(?<=\t))"((?:[^"\t]++|"")*+)"(?=\t|\r?$)', re.M)
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_text(path):
+    """The text of a UTF-8 file. Raises ValueError naming the line and, where it is known, the encoding."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+        place, received = text.find("\0"), "a NUL byte; UTF-16 looks like this"
+        if place < 0:  # files of old Macs have no line feed
+            return text if "\n" in text else text.replace("\r", "\n")
+        line = text.count("\n", 0, place) + 1
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        received = f"{content[error.start : error.end]!r} ({error.reason})"
+        if content.startswith(UTF16):
+            received = "UTF-16"
+        elif _is_gbk(content):
+            received += "; this is GBK, or GB 18030"
+    raise ValueError(
+        f"{path}:{line}: text must be UTF-8. Received: {received}. Save the file as UTF-8."
+    ) from None
+
+
+def _is_gbk(content):
+    """Whether bytes are Chinese text in GBK: they decode, and nearly all characters are of GB 2312, its frequent part."""
+    try:
+        others = [char for char in content.decode("gb18030") if char > "\x7f"]
+    except UnicodeDecodeError:
+        return False
+    return len("".join(others).encode("gb2312", "ignore")) > 1.8 * len(others)  # two bytes each
+
+
+def read_records(path):
+    """Yields (file:line, {column: value}) for every example of a file."""
+    text = read_text(path)
+    if path.suffix in (".jsonl", ".json"):
+        for number, line in _lines(text):
+            yield f"{path}:{number}", _json(f"{path}:{number}", line)
+        return
+    rows = _rows(path, text)
+    number, names = next(rows, (1, [""]))
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"{path}:{number}: column names must differ. Received: {short(', '.join(names))}. "
+            "Rename or remove a column."
+        )
+    for number, fields in rows:
+        if len(fields) != len(names):
+            raise ValueError(
+                f"{path}:{number}: a row must have {len(names)} fields, as the first line. Received: "
+                f"{len(fields)}, in {short(' | '.join(fields))}. Have no separator inside a text, or, in a "
+                ".csv file, that text in quotes."
+            )
+        yield f"{path}:{number}", dict(zip(names, fields))
+
+
+def _lines(text):
+    """(number, line) of all lines that hold something."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip(" \r"):
+            yield number, line.rstrip("\r")
+
+
+def _json(where, line):
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"{where}: a line must be one JSON object. Received: {short(line)}. "
+            "Write one object a line, without a list around them."
+        )
+    return record
+
+
+def _rows(path, text):
+    """Yields (number of the first line, fields) of each row of a table, the header first."""
+    header = next(_lines(text), (1, ""))[1]
+    separator = max("\t,;", key=header.count)
+    if path.suffix == ".tsv":
+        if separator != "\t":
+            raise ValueError(
+                f"{path}:1: fields must be separated by tabs. Received: one column, {short(header)}. "
+                "Name the file .csv."
+            )
+        if not _is_quoted(path, text, header):
+            yield from ((number, line.split("\t")) for number, line in _lines(text))
+            return
+    reader, before = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), 0
+    try:
+        for fields in reader:
+            if "".join(fields).strip():
+                yield before + 1, fields
+            before = reader.line_num
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}:{before + 1}: quotes must stand around a whole field, and those inside be doubled. "
+            f"Received: a row that csv does not read ({error}). Correct it, or write the file with a CSV writer."
+        ) from None
+
+
+def _is_quoted(path, text, header):
+    """Whether a CSV writer made a tab-separated file: what holds quotes stands in quotes, with its quotes doubled."""
+    if '"' not in text:
+        return False
+    bodies, stray = QUOTED.findall(text), '"' in QUOTED.sub("", text)
+    sure = [body for body in bodies if re.search(r'""|\n', body)]
+    if not sure and (stray or not header.startswith('"')):
+        return False
+    if stray:
+        warn(
+            f"{path}: {len(sure)} field(s) stand in quotes as CSV writers put them, but other quotes stand "
+            "alone: all were kept as text. If the file is a CSV writer's, correct those others."
+        )
+    else:
+        warn(f"{path}: {len(bodies)} field(s) stand in quotes as CSV writers put them: taken off.")
+    return not stray
+
+
+def short(value, length=60):
+    text = repr(value)
+    return text if len(text) <= length else text[:length] + "..."
+
+
+def warn(message):
+    warnings.warn(message, stacklevel=3)
