@@ -152,6 +152,7 @@ def from_checkpoint(
     if (known_task, task) == ("classification", "matching"):
         known_task = task
     task = _agreed("task", task, known_task)
+    labels = None if labels is None else tuple(labels)
     if "classifier/kernel" in tensors:
         known_labels = known_labels or unnamed(tensors["classifier/kernel"].shape[-1])
         labels = _names(name, labels, known_labels, ordered)
