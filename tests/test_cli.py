@@ -791,7 +791,7 @@ COMPRESS = (
         (
             "model",
             lambda folder: (folder / "labels.txt").unlink(),
-            "must hold labels.txt. It is missing",
+            "must come with labels.txt. It is missing",
         ),
     ],
 )
@@ -878,7 +878,7 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
             r"none.tflite|must .*this model",
         ),
         (("benchmark", "none.tflite"), "none.tflite"),
-        (("benchmark", "{}/exported/vocab.txt"), "must be a TFLite file"),
+        (("benchmark", "{}/exported/vocab.txt"), "not a TFLite model that this runtime can load"),
         (("run", "--resume", "--overwrite"), "Either `--resume` or `--overwrite`"),
         (
             ("serve", "{}/classification"),
