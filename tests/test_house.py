@@ -14,14 +14,14 @@ from keras_compress.method import methods
 from tests.golden.record import CASES
 
 ROOT = Path(__file__).parents[1]
-# Lines after the formatter, docstrings included, and tokens of both parts together. They only ever fall:
-# the aim is 5,200 and 4,400 lines and 50,000 tokens for the methods of today (CONTRIBUTING.md).
+# Lines after the formatter, docstrings included, and tokens of both parts together: a ratchet, which a new
+# method raises by its own size. What the aims were, and what was reached: CONTRIBUTING.md.
 LIBRARY = (
     "method.py backend.py files.py __init__.py bert training pretraining replacement distillation "
     "factorization quantization pruning"
 ).split()
-BUDGETS = {"library": 6_760, "workshop": 5_710}
-TOKENS = 71_400
+BUDGETS = {"library": 6_640, "workshop": 5_550}
+TOKENS = 71_150
 
 
 def files():
