@@ -361,12 +361,20 @@ def predict(texts: list[str] = [], *, source: Source, data: Texts):
     return rows, ["{label}\t{probability:.3f}\t{text}".format(**row) for row in rows]
 
 
-def data(action: Literal["show", "download"], name=None, *, source="minilm", texts: Texts):
+def data(
+    action: Literal["show", "download"],
+    name=None,
+    *,
+    source="minilm",
+    lowercase: bool | None = None,
+    texts: Texts,
+):
     """Show data sets, or download a public one.
 
     action: show (classes, lengths, unknown words, texts that occur twice, examples) or download
     name: what to show, as --data; or to download: sst2, mrpc, tnews
     source: the model whose vocabulary counts, as in other verbs
+    lowercase: put texts into lower case (default: as the source's files say)
     """
     if action == "download":
         from keras_compress.datasets.download import download
@@ -385,7 +393,7 @@ def data(action: Literal["show", "download"], name=None, *, source="minilm", tex
     lines.append(f"labels: {', '.join(labels)}")
     for text, label in examples:
         lines.append(f"  {np.take(labels, label) if labels else label}: {text}")
-    figures = show.facts(dataset, _tokenizer(source))
+    figures = show.facts(dataset, _tokenizer(source).with_case(lowercase))
     lines += show.in_words(figures, source)
     return {**summary, "labels": labels, "examples": examples, **figures}, lines
 

@@ -40,7 +40,7 @@ def what_is(source):
     if path.is_file():
         return _SUFFIXES.get(path.suffix) or _content(path) or "a file that holds none of these"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        return f"{source}, which does not exist, but looks like a Hub name: hf download {source} --local-dir my-bert"
+        return f"{source}, which does not exist, but looks like a Hub name: hf download {source}"
     return f"{source}, which does not exist"
 
 
