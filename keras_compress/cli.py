@@ -537,7 +537,8 @@ def _look(options):
     for path in (*given("files", ()), *filter(None, [given("tflite")])):
         os.stat(path)
     source = given("source")
-    if source and source not in NAMED and not os.path.exists(source):
+    there = source and (os.path.exists(source) or os.path.exists(f"{source}.index"))
+    if source and source not in NAMED and not there:
         is_name = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source)
         hub = f" If it is a name of the Hugging Face Hub, fetch it: `hf download {source}`."
         raise ValueError(

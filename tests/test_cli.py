@@ -931,3 +931,10 @@ def check_error(status, out, err, message):
     assert status == 1 and out == "" and line.startswith("error: "), err
     assert re.search(message, line), line
     assert err.count("error: ") == 1
+
+
+def test_a_checkpoint_may_be_named_by_the_beginning_of_its_files(tmp_path):
+    (tmp_path / "bert_model.ckpt.index").touch()
+    cli._look({"source": str(tmp_path / "bert_model.ckpt")})
+    with pytest.raises(ValueError, match="does not exist"):
+        cli._look({"source": str(tmp_path / "other.ckpt")})
