@@ -1,6 +1,7 @@
 """What to know of data before training on them: classes, lengths, unknown words, texts that occur twice."""
 
 import re
+import warnings
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -67,7 +68,10 @@ def _unknown(splits, tokenizer):
         for text in split.texts:
             words.update(WORD.findall(text if isinstance(text, str) else " ".join(text)))
     unknown, unknown_id = Counter(), tokenizer.ids["[UNK]"]
-    for (word, number), encoding in zip(words.items(), tokenizer.encode(list(words), LONGEST)):
+    with warnings.catch_warnings():  # of a list of words, where shares would mislead
+        warnings.simplefilter("ignore")
+        encodings = tokenizer.encode(list(words), LONGEST)
+    for (word, number), encoding in zip(words.items(), encodings):
         if unknown_id in encoding.ids:
             unknown[word] = number
     examples = [word for word, _ in unknown.most_common(NUM_EXAMPLES)]

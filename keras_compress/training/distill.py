@@ -227,7 +227,10 @@ def distill(
 
     @functools.cache  # made at the first batch: a finished stage asks for none
     def answers():
-        return cache_outputs(frozen, dataset, theirs, ours, training, seed, num_steps)
+        reads = (
+            ours if same else theirs
+        )  # as without a cache: of one vocabulary, the student's pieces
+        return cache_outputs(frozen, dataset, reads, ours, training, seed, num_steps)
 
     batches = batches or functools.partial(stream, dataset, ours, training, seed)
 

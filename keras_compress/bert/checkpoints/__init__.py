@@ -269,8 +269,9 @@ def _names(name, labels, known, ordered):
 
 def _agreed(what, wanted, known):
     if None not in (wanted, known) and wanted != known:
+        way = "Leave `--pooling` out" if what == "pooling" else "Take a data set that fits"
         raise ValueError(
             f"The model's {what} must be the one asked for. Received: {known!r}, asked for {wanted!r}. "
-            "Take a data set that fits, or load with `new_head` (`--new-head`)."
+            f"{way}, or load with `new_head` (`--new-head`), which trains another classifier."
         )
     return known if wanted is None else wanted

@@ -52,6 +52,12 @@ def read(source, num_labels=0):
     _, config, _ = read_config(folder)
     with _whole(prefix):
         weights = rename(names, config.num_layers, reader.get_tensor, _RENAMINGS)
+    kernel = weights[0].get("classifier/kernel")
+    if num_labels is not None and kernel is not None and kernel.shape[-1] < 2:
+        raise ValueError(
+            f"{prefix}: the classifier must choose one of two or more labels. Received: one output, a "
+            "score. Load the encoder alone: `new_head` (`--new-head`)."
+        )
     # google-research/albert, modeling.py, computes "gelu" by tanh. A BERT keeps erf, as in Hugging Face and bert4keras.
     # A checkpoint that bert4keras wrote looks the same as Google's: load its .h5 instead.
     if config.sharing == "all" and config.activation == "gelu":

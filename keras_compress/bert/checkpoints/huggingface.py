@@ -29,9 +29,11 @@ def read(source, num_labels=0):
     names = values.get("architectures") or ()
     heads = [_HEADS[name] for name in names if name in _HEADS]
     task, labels = heads[0] if heads else None, None
-    others = () if task else [("^classifier", "another_classifier")]  # heads that choose no label
+    # Heads that choose no label; names may begin with "module.".
+    others = () if task else [(r"(^|\.)classifier\.", r"\1another_classifier.")]
     stored = _read_shards(folder)
-    if not names and "classifier.weight" in stored and num_labels is not None:
+    has_head = any(f".{name}".endswith(".classifier.weight") for name in stored)
+    if not names and has_head and num_labels is not None:
         raise ValueError(
             f"{path}: `architectures` must tell what the classifier chooses. Received: none. Write "
             f"{' or '.join(map(repr, _HEADS))} there, or load the encoder alone: `new_head` (`--new-head`)."

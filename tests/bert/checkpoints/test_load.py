@@ -312,8 +312,11 @@ def test_unknown_weights_are_refused_by_name(tmp_path, name, in_encoder):
     assert model.history[0]["left_out"] == [name]
 
 
-def test_a_classifier_of_unknown_architecture(tmp_path):
-    folder = folder_of(tmp_path, architectures=None)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_classifier_of_unknown_architecture(tmp_path, prefix):
+    stored = load_file(FINE_TUNED / "model.safetensors")
+    tensors = {prefix + name: array for name, array in stored.items()}
+    folder = folder_of(tmp_path, tensors, architectures=None)
     with pytest.raises(ValueError, match="config.json: `architectures` must tell .*`--new-head`"):
         weights.load(folder, **TASK)
     assert weights.load(folder, **TASK, new_head=True).labels == TASK["labels"]
