@@ -20,8 +20,9 @@ class BertConfig:
         intermediate_size: width of the feed-forward layer.
         type_vocab_size: rows of the token type table; 0: there is none (DistilBERT).
         activation: "gelu" (erf form), "gelu_tanh" or "relu".
-        pooling: what a sentence-level head reads: "pooler" (dense + tanh on [CLS]), "cls" (the last hidden
+        pooling: what a sentence-level head reads: "pooler" (a dense layer on [CLS]), "cls" (the last hidden
             state of [CLS]) or "mean" (mean of the last hidden states over real tokens).
+        pooler_activation: of the pooler: "tanh"; "relu" as in DistilBERT's classifier, "gelu" as in ELECTRA's.
         architecture: the block that the encoder is made of, a key of `encoder.BLOCKS`.
         embedding_size: width of the embedding matrix (the word table); None: `hidden_size`. A narrower one is the
             factorized embedding parameterization (Lan et al., 2020, Sec. 3.1): a map to `hidden_size` follows it.
@@ -56,6 +57,7 @@ class BertConfig:
     sharing: Literal["none", "all", "attention", "ffn"] = "none"
     num_groups: Count = 1
     quantization: dict | None = None
+    pooler_activation: Literal["tanh", "relu", "gelu"] = "tanh"
 
     def __post_init__(self):
         check_fields(self)

@@ -19,7 +19,12 @@ from keras_compress.bert.bilstm import bilstm
 
 TASKS = ("classification", "matching", "tagging", "mlm")
 ATTENTION = "query key value attention_output attention_norm".split()  # other parts: "ffn"
-ACTIVATIONS = {"gelu": tf.nn.gelu, "gelu_tanh": L.gelu_tanh, "relu": tf.nn.relu}
+ACTIVATIONS = {
+    "gelu": tf.nn.gelu,
+    "gelu_tanh": L.gelu_tanh,
+    "relu": tf.nn.relu,
+    "tanh": keras.activations.tanh,
+}
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
 
@@ -137,7 +142,8 @@ def pool(get, x, mask):
     first = get(L.FirstToken, "pooled_cls")(x)
     if get.config.pooling == "cls":
         return first
-    return get.dense("pooler", get.config.hidden_size, "tanh")(first)
+    act = ACTIVATIONS[get.config.pooler_activation]
+    return get.dense("pooler", get.config.hidden_size, act)(first)
 
 
 def mlm_head(get, x):

@@ -65,7 +65,8 @@ def pretrain(
     chosen = choosing_model(model)
     outputs, losses = {"mlm": chosen.output["logits"]}, {"mlm": masked_loss}
     if ordered:
-        get = LayerStore(model.config.replace(pooling="pooler"), 10_000 * seed + 5_000)
+        config = model.config.replace(pooling="pooler", pooler_activation="tanh")
+        get = LayerStore(config, 10_000 * seed + 5_000)
         last = chosen.output["hidden"], chosen.input["input_mask"]
         _, outputs["sentence"] = task_head(get, "matching", len(LABELS), *last)
         losses["sentence"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -1,16 +1,15 @@
-"""A Hugging Face folder: config.json, model.safetensors (or its shards), tokenizer.json or vocab.txt."""
+"""A Hugging Face folder: config.json, model.safetensors (or its shards), tokenizer.json or vocab.txt.
+
+The model is a BERT or one of its relatives (relatives.py).
+"""
 
 from pathlib import Path
 
 from keras_compress.bert.checkpoints.names import rename
 from keras_compress.bert.checkpoints.published import published, read_config
+from keras_compress.bert.checkpoints.relatives import RELATIVES, model_type
 from keras_compress.bert.task_model import read_safetensors
 from keras_compress.files import one_of, read_json
-
-_HEADS = {
-    "BertForSequenceClassification": "classification",
-    "BertForTokenClassification": "tagging",
-}
 
 
 def recognises(source):
@@ -26,22 +25,40 @@ def read(source, num_labels=0):
     """
     folder = Path(source)
     path, config, values = read_config(folder, "config.json")
-    names = values.get("architectures") or ()
-    heads = [_HEADS[name] for name in names if name in _HEADS]
+    kind, names = RELATIVES[model_type(values)], values.get("architectures") or ()
+    heads = [kind.heads[name] for name in names if name in kind.heads]
     task, labels = heads[0] if heads else None, None
-    # Heads that choose no label; names may begin with "module.".
-    others = () if task else [(r"(^|\.)classifier\.", r"\1another_classifier.")]
-    stored = _read_shards(folder)
-    has_head = any(f".{name}".endswith(".classifier.weight") for name in stored)
-    if not names and has_head and num_labels is not None:
-        raise ValueError(
-            f"{path}: `architectures` must tell what the classifier chooses. Received: none. Write "
-            f"{' or '.join(map(repr, _HEADS))} there, or load the encoder alone: `new_head` (`--new-head`)."
-        )
-    tensors, left_out = rename(stored, config.num_layers, stored.get, others)
+    stored, renamings = _read_shards(folder), kind.renamings
+    tensors, left_out = rename(stored, config.num_layers, stored.get, renamings)
+    if not task and "classifier/kernel" in tensors:
+        if not names and num_labels is not None:
+            raise ValueError(
+                f"{path}: `architectures` must tell what the classifier chooses. Received: none. Write "
+                f"{' or '.join(map(repr, kind.heads))} there, or load the encoder alone: `new_head` (`--new-head`)."
+            )
+        # A head that chooses no label; names may begin with "module.".
+        renamings += [(r"(^|\.)classifier\.", r"\1another_classifier.")]
+        tensors, left_out = rename(stored, config.num_layers, stored.get, renamings)
+    _check_form(path, config, values, tensors)
     if task and num_labels is not None and "classifier/kernel" in tensors:
         labels = _labels(path, values, tensors["classifier/kernel"].shape[-1])
     return published(config, folder, tensors, left_out, task, labels, special_in_text=True)
+
+
+def _check_form(path, config, values, tensors):
+    """Raises ValueError if tensors belong to a form of a relative that no `BertConfig` describes."""
+    received = None
+    if "embedding_projection/kernel" in tensors and not config.adapter_shapes:
+        received = f"a map from `embedding_size` to `hidden_size`, both {config.hidden_size}"
+    if values.get("model_type") == "electra" and "mlm_transform/kernel" in tensors:
+        if config.activation != "gelu":
+            received = (
+                f"`hidden_act` = {config.activation!r} and a masked-LM head, which has 'gelu'"
+            )
+    if received:
+        raise ValueError(
+            f"{path}: the parts of a model must be those of a BERT. Received: {received}. Choose another source."
+        )
 
 
 def _labels(path, values, count):

@@ -34,8 +34,9 @@ _OPTIMISER = """
 """
 _PRETRAINING = """
 *position_ids *cls[./]predictions[./]* *cls[./]seq_relationship[./]* MLM-* NSP-*
+*vocab_projector.weight *generator_lm_head.weight *discriminator_predictions.* *predictions.decoder.* *sop_classifier.*
 """
-_ENCODER = re.compile(r"(^|[./])(embeddings|encoder)[./]|^(Embedding|Transformer)-")
+_ENCODER = re.compile(r"(^|[./])(embeddings|encoder|transformer)[./]|^(Embedding|Transformer)-")
 _VARIABLES = {"embeddings": ("embeddings",), "norm": ("beta", "gamma"), "bias": ("bias",)}
 _WORDS = "embeddings.word_embeddings.weight"
 _PYTORCH = {"weight": ("kernel", "gamma", "embeddings"), "bias": ("bias", "beta")}

@@ -3,31 +3,31 @@
 import logging
 from typing import NamedTuple
 
+from keras_compress.bert.checkpoints.relatives import RELATIVES, model_type
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.tokenizer import Tokenizer, read_tokenizer
 from keras_compress.files import one_of, read_json
 
-# in Google's bert_config.json and albert_config.json and in Hugging Face's config.json, in `BertConfig`
+# in `BertConfig`, in Google's bert_config.json and albert_config.json and in Hugging Face's config.json, in a DistilBERT's
 FIELDS = """
-vocab_size                    vocab_size
-hidden_size                   hidden_size
-num_hidden_layers             num_layers
-num_attention_heads           num_heads
-intermediate_size             intermediate_size
-max_position_embeddings       max_position_embeddings
-type_vocab_size               type_vocab_size
-hidden_act                    activation
-hidden_dropout_prob           dropout
-attention_probs_dropout_prob  attention_dropout
-initializer_range             initializer_range
-layer_norm_eps                layer_norm_eps
-embedding_size                embedding_size
+vocab_size               vocab_size                    vocab_size
+hidden_size              hidden_size                   dim
+num_layers               num_hidden_layers             n_layers
+num_heads                num_attention_heads           n_heads
+intermediate_size        intermediate_size             hidden_dim
+max_position_embeddings  max_position_embeddings       max_position_embeddings
+type_vocab_size          type_vocab_size               -
+activation               hidden_act                    activation
+dropout                  hidden_dropout_prob           dropout
+attention_dropout        attention_probs_dropout_prob  attention_dropout
+initializer_range        initializer_range             initializer_range
+layer_norm_eps           layer_norm_eps                -
+embedding_size           embedding_size                -
 """
-_FIELDS = dict(line.split() for line in FIELDS.strip().splitlines())
-_SIZES = list(_FIELDS)[:5]  # a config must name these
+_FIELDS = [line.split() for line in FIELDS.strip().splitlines()]
+_NUM_SIZES = 5  # a config must name the first
 _GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 _NEEDED = {
-    "model_type": ("bert", "The checkpoint must be a BERT"),
     "is_decoder": (False, "The checkpoint must be an encoder"),
     "position_embedding_type": ("absolute", "Position embeddings must be absolute"),
     "num_hidden_groups": (1, "An ALBERT must share one layer with all"),
@@ -93,23 +93,29 @@ def read_config(folder, *names):
     albert = sorted(file.name for file in folder.glob("albert_config*.json"))
     path = one_of(folder, *(names or ("bert_config.json", *albert, "config.json")))
     values = read_json(path)
+    kind = model_type(values)
+    if kind not in RELATIVES:
+        raise ValueError(
+            f"{path}: The checkpoint must be a BERT. Received: `model_type` = {kind!r}. "
+            f"Choose a checkpoint with one of {', '.join(RELATIVES)}."
+        )
     for name, (needed, rule) in _NEEDED.items():
         if values.get(name, needed) != needed:
             raise ValueError(
                 f"{path}: {rule}. Received: `{name}` = {values[name]!r}. Choose a checkpoint with {needed!r}."
             )
-    missing = [name for name in _SIZES if name not in values]
+    columns = {field: other if kind == "distilbert" else name for field, name, other in _FIELDS}
+    missing = [name for name in [*columns.values()][:_NUM_SIZES] if name not in values]
     if missing:
         raise ValueError(
             f"{path}: A BERT config must name its sizes. Missing: {', '.join(missing)}."
         )
-    fields = {field: values[name] for name, field in _FIELDS.items() if name in values}
+    fields = {field: values[name] for field, name in columns.items() if name in values}
+    fields = RELATIVES[kind].config | fields
     if fields.get("activation") in _GELU_TANH:
         fields["activation"] = "gelu_tanh"
-    if "embedding_size" in values:
+    if "embedding_size" in fields:
         fields["embedding_norm"] = "embedding"
-    if "num_hidden_groups" in values:  # an ALBERT
-        fields["sharing"] = "all"
     try:
         return path, BertConfig(**fields), values
     except ValueError as error:
