@@ -6,6 +6,7 @@ Sources of `load`, in the order in which they are tried:
     a saved folder          config.json with "keras_compress"                                             `TaskModel.load`
     a bert4keras .h5 file   with bert_config.json and vocab.txt beside it                                 bert4keras.py
     a Hugging Face folder   config.json, model.safetensors (or its shards), tokenizer.json or vocab.txt   huggingface.py
+                            of a BERT, DistilBERT, ELECTRA or ALBERT                                      relatives.py
     a Google folder         bert_config.json, bert_model.ckpt.*, vocab.txt                                google.py
 
 Each file has `recognises(source) -> bool` and `read(source, num_labels) -> Checkpoint`, which raises ValueError, naming

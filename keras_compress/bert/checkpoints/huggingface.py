@@ -29,6 +29,10 @@ def read(source, num_labels=0):
     heads = [kind.heads[name] for name in names if name in kind.heads]
     task, labels = heads[0] if heads else None, None
     stored, renamings = _read_shards(folder), kind.renamings
+    if (
+        config.activation != "gelu"
+    ):  # an ELECTRA's masked-LM head has GELU, whatever its layers have
+        renamings = [pair for pair in renamings if "generator_predictions" not in pair[0]]
     tensors, left_out = rename(stored, config.num_layers, stored.get, renamings)
     if not task and "classifier/kernel" in tensors:
         if not names and num_labels is not None:
@@ -39,26 +43,14 @@ def read(source, num_labels=0):
         # A head that chooses no label; names may begin with "module.".
         renamings += [(r"(^|\.)classifier\.", r"\1another_classifier.")]
         tensors, left_out = rename(stored, config.num_layers, stored.get, renamings)
-    _check_form(path, config, values, tensors)
+    if "embedding_projection/kernel" in tensors and not config.adapter_shapes:
+        raise ValueError(
+            f"{path}: `embedding_size` must be below `hidden_size`, or there must be no map between them. "
+            f"Received: both {config.hidden_size}, and a map. Choose another source."
+        )
     if task and num_labels is not None and "classifier/kernel" in tensors:
         labels = _labels(path, values, tensors["classifier/kernel"].shape[-1])
     return published(config, folder, tensors, left_out, task, labels, special_in_text=True)
-
-
-def _check_form(path, config, values, tensors):
-    """Raises ValueError if tensors belong to a form of a relative that no `BertConfig` describes."""
-    received = None
-    if "embedding_projection/kernel" in tensors and not config.adapter_shapes:
-        received = f"a map from `embedding_size` to `hidden_size`, both {config.hidden_size}"
-    if values.get("model_type") == "electra" and "mlm_transform/kernel" in tensors:
-        if config.activation != "gelu":
-            received = (
-                f"`hidden_act` = {config.activation!r} and a masked-LM head, which has 'gelu'"
-            )
-    if received:
-        raise ValueError(
-            f"{path}: the parts of a model must be those of a BERT. Received: {received}. Choose another source."
-        )
 
 
 def _labels(path, values, count):

@@ -451,8 +451,8 @@ def test_added_words_take_their_rows(tmp_path):
             "`problem_type` = 'regression'. Load the encoder alone: `new_head`",
         ),
         (
-            {"model_type": "distilbert"},
-            "config.json: The checkpoint must be a BERT. Received: `model_type` = 'distilbert'",
+            {"model_type": "roberta"},
+            "config.json: The checkpoint must be a BERT. Received: `model_type` = 'roberta'",
         ),
         (
             {"num_hidden_layers": 2},
