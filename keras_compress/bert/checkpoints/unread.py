@@ -6,8 +6,8 @@ from pathlib import Path
 
 _SAVE = "model.save_pretrained(folder, safe_serialization=True)"
 _TORCH = (
-    "a pickle, which can run code when it is opened. Convert it where you trust it, and give the folder: "
-    + _SAVE
+    "a file of torch. If it holds weights alone, name it pytorch_model.bin, beside config.json and vocab.txt, and "
+    "give the folder; else load it where you trust it, since it can run code, and write " + _SAVE
 )
 _H5 = "load it where it was made, and write model.save_weights('name.h5')"
 _SUFFIXES = {
