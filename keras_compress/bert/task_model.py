@@ -247,8 +247,7 @@ class TaskModel:
             if (version := stored.get("keras_compress")) != FORMAT:
                 raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {version!r}.")
             config = BertConfig.from_dict(stored["config"])
-            vocab, switches = read_vocab(folder / "vocab.txt"), stored.get("tokenizer", {})
-            tokenizer = Tokenizer(vocab, stored["lowercase"], **switches)
+            tokenizer = saved_tokenizer(folder, stored)
             labels = list(filter(None, (folder / "labels.txt").read_text("utf-8").split("\n")))
             tensors = read_safetensors(folder / "model.safetensors")
             model = cls(config, tokenizer, stored["task"], labels, loaded=tensors)
@@ -266,6 +265,12 @@ class TaskModel:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder}: {' '.join(str(error).split())}") from error
         return model
+
+
+def saved_tokenizer(folder, stored):
+    """The tokenizer of a folder that `save` wrote; `stored`: what its config.json holds."""
+    vocab = read_vocab(folder / "vocab.txt")
+    return Tokenizer(vocab, stored["lowercase"], **stored.get("tokenizer", {}))
 
 
 def weights_of(model):

@@ -168,25 +168,25 @@ def hostile():
         pickle.dumps({"a": [Runs(eval, touch)]}, 2),
         "the name (__builtin__|builtins).eval",
     )
-    yield "newer", pickle.dumps(Runs(eval, touch), 4), "the instruction FRAME"
+    yield "newer", pickle.dumps(Runs(eval, touch), 4), "an instruction that"
     yield (
         "global by stack",
         b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
-        "the instruction SHORT_BINUNICODE",
+        "an instruction that",
     )
-    yield "old", b"(S'touch trapped'\nios\nsystem\n.", "the instruction STRING"
+    yield "old", b"(S'touch trapped'\nios\nsystem\n.", "an instruction that"
     yield "chain", state(name("builtins", "getattr") + b")R"), "the name builtins.getattr"
     yield "inside torch", state(name("torch", "load") + b")R"), "the name torch.load"
     yield "dots", state(name("torch", "FloatStorage.__class__") + b")R"), "FloatStorage.__class__"
-    yield "extension", b"\x80\x02\x82\x01.", "the instruction EXT1"
+    yield "extension", b"\x80\x02\x82\x01.", "an instruction that"
     yield (
         "no function",
         state(text("os.system") + tuple_of(text("touch")) + b"R"),
-        "what is no funct",
+        "not callable",
     )
-    yield "type", state(name("torch", "FloatStorage") + b")R"), "a call of what is no function"
-    yield "build", state(name("collections", "OrderedDict") + b"}b"), "not of tensors alone"
-    yield "no storage", state(tensor(text("0"))), "a call of what is no function"
+    yield "type", state(name("torch", "FloatStorage") + b")R"), "not callable"
+    yield "build", state(name("collections", "OrderedDict") + b"}b"), "other things than tensors"
+    yield "no storage", state(tensor(text("0"))), "other things than tensors, of w0"
     yield "module", state(tensor(reference(first="module"))), "what is no storage"
     yield "path", state(tensor(reference(key="../0"))), "what is no storage"
     yield "kind", state(tensor(tuple_of(*[text("storage")] * 4, number(4)) + b"Q")), "is no storage"
@@ -202,15 +202,15 @@ def hostile():
     yield "backwards", state(tensor(offset=3, strides=(-1,))), "not inside its storage"
     yield "step", state(tensor(shape=(2,), strides=(4,))), "not inside its storage"
     yield "text", state(tensor(shape=(4,), strides=()).replace(b"\x89", text("no"))), "."
-    yield "deep", state(b")" + b"\x85" * 10**5), "not of tensors alone"
+    yield "deep", state(b")" + b"\x85" * 10**5), "other things than tensors"
     yield "deep key", b"\x80\x02}(" + b")" + b"\x85" * 10**5 + b"Nu.", "a key that is no name"
-    yield "a list", b"\x80\x02].", "a list, not of tensors"
-    yield "training", state(b"}", number(3)), "a dict of w0, w1, not of tensors alone"
+    yield "a list", b"\x80\x02].", "other things than tensors"
+    yield "training", state(b"}", number(3)), "other things than tensors, of w0, w1"
     yield "empty", b"", "."
     yield "stack", b"\x80\x02.", "."
     yield "marks", b"\x80\x02t.", "."
     yield "memo", b"\x80\x02h\x05.", "."
-    yield "memory", b"\x80\x02Nr\xff\xff\xff\x7f.", "a NoneType, not of"
+    yield "memory", b"\x80\x02Nr\xff\xff\xff\x7f.", "other things than tensors"
     yield "long text", b"\x80\x02X\xff\xff\xff\xff.", "."
 
 
