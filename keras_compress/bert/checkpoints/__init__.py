@@ -29,9 +29,9 @@ from keras_compress.bert.checkpoints import (
 from keras_compress.bert.checkpoints.names import matches, unknown, without_optimiser
 from keras_compress.bert.checkpoints.published import Checkpoint, without_spare_rows
 from keras_compress.bert.checkpoints.unread import what_is
-from keras_compress.bert.labels import places, unnamed
-from keras_compress.bert.task_model import TaskModel, saved_tokenizer
-from keras_compress.bert.tokenizer import read_tokenizer
+from keras_compress.bert.labels import HeadError, places, unnamed
+from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tokenizer import read_tokenizer, saved_tokenizer
 from keras_compress.files import minilm_folder, read_json
 
 __all__ = ["from_bert4keras", "from_checkpoint", "load", "load_with", "minilm_folder", "with_head"]
@@ -286,7 +286,7 @@ def _names(name, labels, known, ordered):
 def _agreed(what, wanted, known):
     if None not in (wanted, known) and wanted != known:
         way = "Leave `--pooling` out" if what == "pooling" else "Take a data set that fits"
-        raise ValueError(
+        raise HeadError(
             f"The model's {what} must be the one asked for. Received: {known!r}, asked for {wanted!r}. "
             f"{way}, or load with `new_head` (`--new-head`), which trains another classifier."
         )

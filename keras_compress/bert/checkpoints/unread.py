@@ -4,6 +4,8 @@ import re
 import zipfile
 from pathlib import Path
 
+from keras_compress.files import read_json
+
 _SAVE = "model.save_pretrained(folder, safe_serialization=True)"
 _TORCH = (
     "a file of torch. If it holds weights alone, name it pytorch_model.bin, beside config.json and vocab.txt, and "
@@ -11,15 +13,15 @@ _TORCH = (
 )
 _H5 = "load it where it was made, and write model.save_weights('name.h5')"
 _SUFFIXES = {
-    ".safetensors": "a file of weights alone. Give its folder, with config.json and vocab.txt",
+    ".safetensors": "a file of weights alone. Give its folder, with config.json and vocab.txt, and the weights as "
+    "model.safetensors",
     ".tflite": "an exported file. Give the folder of the model that it was made of",
     ".onnx": "an exported file. Give the folder of the model that it was made of",
+    ".xml": "a model for OpenVINO. Take the Hugging Face folder that it was made of",
     ".gguf": "a file for llama.cpp. Take the Hugging Face folder that it was made of",
     ".pb": f"a TensorFlow graph; {_H5}",
 }
 _FILES = {  # in a folder
-    "adapter_config.json": "a LoRA adapter without its model. Merge them: model.merge_and_unload(), then "
-    + _SAVE,
     "saved_model.pb": f"a TensorFlow SavedModel; {_H5}",
     "tf_model.h5": f"Hugging Face's weights for TensorFlow. Load with from_tf=True, then {_SAVE}",
     "flax_model.msgpack": f"Hugging Face's weights for Flax. Load with from_flax=True, then {_SAVE}",
@@ -30,9 +32,17 @@ def what_is(source):
     """What a source is, and the way out, as the end of a message."""
     path = Path(source)
     if path.is_dir():
+        if (path / "adapter_config.json").is_file():
+            return _adapter(path / "adapter_config.json")
         named = [f"{name}, {what}" for name, what in _FILES.items() if (path / name).is_file()]
-        files = sorted(filter(Path.is_file, path.iterdir()))
+        files = [
+            *filter(
+                Path.is_file,
+                sorted([*path.glob("*"), *path.glob("onnx/*"), *path.glob("openvino/*")]),
+            )
+        ]
         named += [f"{file.name}, {what}" for file in files if (what := _content(file))]
+        named += [f"{x.name}, {_SUFFIXES[x.suffix]}" for x in files if x.suffix in _SUFFIXES]
         for file in files:
             if _starts(file).startswith(b"\x89HDF"):
                 named.append(f"a folder with {file.name}. Give the file: {file}")
@@ -42,6 +52,15 @@ def what_is(source):
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         return f"{source}, which does not exist, but looks like a Hub name: hf download {source}"
     return f"{source}, which does not exist"
+
+
+def _adapter(path):
+    base = read_json(path).get("base_model_name_or_path")
+    return (
+        f"adapter_config.json, an adapter (LoRA) of the model {base} without that model. Merge them in `peft`: "
+        "AutoPeftModelForSequenceClassification.from_pretrained(folder) (or the class of its task), "
+        f"model.merge_and_unload(), then {_SAVE}"
+    )
 
 
 def _starts(path):
