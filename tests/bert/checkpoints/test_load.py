@@ -672,6 +672,19 @@ def test_own_folder(tmp_path):
     )
 
 
+def test_a_student_with_another_classifier_gets_a_new_one(caplog):
+    with caplog.at_level("INFO"):
+        for task, labels in (("classification", ("a", "b")), ("tagging", ("O", "B-x"))):
+            student = tiny.shared().from_source(FINE_TUNED, task, labels)
+            assert (student.task, student.labels) == (task, labels)
+            assert student.history[0]["new"] == ["classifier/bias", "classifier/kernel"]
+    assert "its classifier is for other classes and is left out" in caplog.text
+    same = tiny.shared().from_source(FINE_TUNED, "classification", ("NEG", "neu", "pos"))
+    assert same.labels == ("neg", "neu", "pos") and not same.history[0]["new"]
+    with pytest.raises(ValueError, match="task must be the one asked for"):
+        tiny.shared().from_source(FINE_TUNED, "mlm", ())
+
+
 def test_labels_for_a_masked_lm_model_make_a_new_classifier(tmp_path):
     masked_lm().save(tmp_path / "m")
     model = weights.load(tmp_path / "m", labels=["a", "b"])
