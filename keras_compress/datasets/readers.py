@@ -25,27 +25,11 @@ LABEL = (
     "label_desc label_des label_name label_text label labels gold_label quality is_duplicate tags ner_tags pos_tags "
     "class category intent sentiment target"
 ).split()
-TEXTS = [
-    line.split(", ")
-    for line in """
-text_a, text_b
-text1, text2
-sentence1, sentence2
-sentence_a, sentence_b
-#1 string, #2 string
-question1, question2
-premise, hypothesis
-question, sentence
-text
-sentence
-tokens
-words
-content
-review
-utterance
-query
-""".strip().splitlines()
-]
+_TEXTS = (
+    "text_a|text_b, text1|text2, sentence1|sentence2, sentence_a|sentence_b, #1 string|#2 string, question1|question2, "
+    "premise|hypothesis, question|sentence, text, sentence, tokens, words, content, review, utterance, query"
+)
+TEXTS = [names.split("|") for names in _TEXTS.split(", ")]
 REASONS = {
     "matching": "a row has two texts",
     "tagging": "a label holds a tag for each token",

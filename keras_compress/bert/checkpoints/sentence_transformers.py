@@ -21,7 +21,9 @@ def read(source, num_labels=0):
     """
     folder = Path(source)
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    places = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
+    places = {
+        str(module.get("type")).rpartition(".")[2]: module.get("path", "") for module in modules
+    }
     path = folder / places.get("Pooling", "") / "config.json"
     config = read_json(path) if "Pooling" in places else {}
     mode = config.get("pooling_mode") or "+".join(
@@ -29,8 +31,8 @@ def read(source, num_labels=0):
         for name, value in config.items()
         if name.startswith("pooling_mode_") and value is True
     )
-    other = places.keys() - {"Transformer", "Pooling", "Normalize"}
-    if other or mode not in ("cls", "mean") or "Transformer" not in places:
+    known = {"Transformer", "Pooling", "Normalize"}
+    if not places.keys() <= known or mode not in ("cls", "mean") or "Transformer" not in places:
         raise ValueError(
             f"{folder / 'modules.json'}: a BERT, its [CLS] or mean, and a norm are read. Received: "
             f"{', '.join(places)}, pooling {mode or 'none'}. To use its BERT alone under a new classifier, copy the "
@@ -39,12 +41,6 @@ def read(source, num_labels=0):
     checkpoint = huggingface.read(folder / places["Transformer"], num_labels)
     if "classifier/kernel" in checkpoint.tensors:
         return checkpoint
-    norm = "; its norm is left out, since classifiers read vectors of any length"
-    log.info(
-        "%s: a classifier reads %s, as %s says%s",
-        source,
-        mode,
-        path,
-        norm * ("Normalize" in places),
-    )
+    about = "%s: a new classifier reads %s, as %s says; a classifier does not use Normalize"
+    log.info(about, source, mode, path)
     return checkpoint._replace(config=checkpoint.config.replace(pooling=mode))

@@ -11,7 +11,7 @@ import math
 import pickle
 import struct
 import zipfile
-from typing import NamedTuple
+from collections import namedtuple
 
 import ml_dtypes
 import numpy as np
@@ -34,17 +34,8 @@ DAMAGED = (ValueError, TypeError, LookupError, AttributeError, EOFError, Runtime
 DAMAGED += (OverflowError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
-class Storage(NamedTuple):
-    type: str
-    key: str
-    length: int
-
-
-class Tensor(NamedTuple):
-    storage: Storage
-    offset: int
-    shape: tuple
-    strides: tuple  # in numbers, not bytes
+Storage = namedtuple("Storage", "type key length")
+Tensor = namedtuple("Tensor", "storage offset shape strides")  # strides in numbers, not bytes
 
 
 class Dict(dict):
@@ -121,14 +112,13 @@ def _read_zip(archive, size):
     files = archive.infolist()
     if any(x.compress_type for x in files) or sum(x.file_size for x in files) > size:
         raise ValueError("compressed or overlapping files, which torch never writes")
-    names = [x.filename for x in files if x.filename.rpartition("/")[2] == "data.pkl"]
-    if len(names) != 1:
-        raise ValueError(f"an archive with {len(names)} files data.pkl")
-    folder, order = names[0].removesuffix("data.pkl"), b"little"
-    if f"{folder}byteorder" in archive.namelist():
-        order = archive.read(f"{folder}byteorder")
-    tensors = Reader(io.BytesIO(archive.read(names[0]))).tensors()
-    return _arrays(tensors, order == b"little", lambda key: archive.read(f"{folder}data/{key}"))
+    folders = [x.filename[:-8] for x in files if x.filename.endswith("/data.pkl")]
+    if len(folders) != 1:
+        raise ValueError(f"an archive with {len(folders)} files data.pkl")
+    read = lambda name: archive.read(f"{folders[0]}{name}")
+    is_big = f"{folders[0]}byteorder" in archive.namelist() and read("byteorder") != b"little"
+    tensors = Reader(io.BytesIO(read("data.pkl"))).tensors()
+    return _arrays(tensors, not is_big, lambda key: read(f"data/{key}"))
 
 
 def _read_old(content):
