@@ -70,7 +70,7 @@ class Reader(pickle._Unpickler):
 
     def find_class(self, module, name):
         if f"{module}.{name}" not in NAMES:
-            raise ValueError(f"the name {module}.{name}")
+            raise ValueError(f"the name {module}.{name:.80}")
         return NAMES[f"{module}.{name}"]
 
     def persistent_load(self, reference):
@@ -85,7 +85,7 @@ class Reader(pickle._Unpickler):
         state = self.load()
         parts = state.values() if isinstance(state, dict) else [state]
         if not all(isinstance(part, Tensor) and isinstance(part[0], Storage) for part in parts):
-            names = f", of {', '.join([*state][:5])}" if isinstance(state, dict) else ""
+            names = f", of {', '.join([*state][:5]):.80}" if isinstance(state, dict) else ""
             raise ValueError(f"other things than tensors{names}")
         return state
 
