@@ -62,9 +62,22 @@ def _read_shards(folder):
     for name, read in _WEIGHTS.items():
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
-            return read(folder / name)
+            return read(_fetched(folder / name))
         if index.is_file():
             shards = {Path(shard).name for shard in read_json(index).get("weight_map", {}).values()}
             return {
-                k: v for shard in sorted(shards) for k, v in read(one_of(folder, shard)).items()
+                k: v
+                for shard in sorted(shards)
+                for k, v in read(_fetched(one_of(folder, shard))).items()
             }
+
+
+def _fetched(path):
+    """The path of weights, if they are more than what `git clone` leaves without LFS."""
+    with open(path, "rb") as file:
+        if file.read(20) == b"version https://git-":
+            raise ValueError(
+                f"{path}: the weights themselves must be there. Received: a pointer of Git LFS. Fetch them: "
+                "`git lfs pull` in that folder."
+            )
+    return path

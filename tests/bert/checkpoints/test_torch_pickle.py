@@ -51,6 +51,16 @@ def test_safetensors_are_preferred(tmp_path):
     assert weights.load(folder).labels == ("neg", "neu", "pos")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs(tmp_path, name):
+    folder = folder_of(tmp_path)
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(
+        ValueError, match=f"{name}: .*Received: a pointer of Git LFS. .*git lfs pull"
+    ):
+        weights.load(folder)
+
+
 def test_shards(tmp_path):
     folder, stored = folder_of(tmp_path), load_file(FINE_TUNED / "model.safetensors")
     names = sorted(stored)
