@@ -65,11 +65,10 @@ def _read_shards(folder):
             return read(_fetched(folder / name))
         if index.is_file():
             shards = {Path(shard).name for shard in read_json(index).get("weight_map", {}).values()}
-            return {
-                k: v
-                for shard in sorted(shards)
-                for k, v in read(_fetched(one_of(folder, shard))).items()
-            }
+            tensors = {}
+            for shard in sorted(shards):
+                tensors |= read(_fetched(one_of(folder, shard)))
+            return tensors
 
 
 def _fetched(path):
