@@ -67,6 +67,19 @@ def read_json(path):
     return value
 
 
+def read_safetensors(path):
+    """All tensors of a safetensors file as {name: array}. Raises ValueError if the file is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path}: not a whole safetensors file ({error}). Copy it again."
+        ) from error
+
+
 def one_of(folder, *names):
     """The first of these files that a folder of weights holds. Raises ValueError if it holds none."""
     for name in names:

@@ -563,6 +563,9 @@ def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
     rows = json.loads(call("predict", "--from", "{}/bert-tagging", "the cats sat", "--json")[1])
     assert rows[0]["words"] == ["the", "cats", "sat"] and len(rows[0]["labels"]) == 3
     assert len(call("predict", "--from", "{}/bert-tagging", "the cats sat")[1].split()) == 3
+    _, out, err = call("predict", "--from", "{}/bert-tagging", "我听音乐", "你好")
+    assert [line.count("/") for line in out.splitlines()] == [4, 2]
+    assert err.count("Chinese that nobody cut into words is tagged by characters") == 1
     monkeypatch.setattr(
         sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the \xff cat\n"))
     )  # shown, not fatal

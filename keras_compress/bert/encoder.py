@@ -195,7 +195,7 @@ def build(config, task, num_labels, get, sequence_length=None, batch_size=None, 
         (inputs, outputs): dicts of symbolic tensors. Outputs: `hidden_states` (list: embeddings, then each layer;
         (batch, seq, hidden)), `attention_scores` (list), `pooled` (for tasks that pool), `logits`.
     Raises:
-        ValueError: if the task is unknown, or `cls_only` does not fit task and pooling.
+        ValueError: if the task is unknown, or config or `cls_only` do not fit it.
     """
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: {task!r}.")
@@ -203,6 +203,11 @@ def build(config, task, num_labels, get, sequence_length=None, batch_size=None, 
         raise ValueError(
             "`cls_only` needs a head that reads [CLS] alone. "
             f"Received: task {task!r}, pooling {config.pooling!r}, a {config.architecture}."
+        )
+    if (task, config.architecture, config.type_vocab_size) == ("matching", "bert", 1):
+        raise ValueError(
+            "A BERT that reads pairs must have two token types, or none. Received: `type_vocab_size` = 1. "
+            "Choose a BERT that was trained on pairs."
         )
     inputs = make_inputs(sequence_length, batch_size)
     outputs = BLOCKS[config.architecture](get, task, num_labels, inputs, cls_only)

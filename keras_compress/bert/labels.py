@@ -1,6 +1,10 @@
 """Whether the classes of a model and of data are the same, and which is which: by name, never by chance."""
 
 
+class HeadError(ValueError):
+    """A trained head is for another task or other classes."""
+
+
 def unnamed(count):
     """The names of a trained classifier whose files do not name its classes."""
     return tuple(f"LABEL_{k}" for k in range(count))
@@ -12,7 +16,7 @@ def places(labels, names):
     Labels that are numbers only are places, as `id2label` in config.json and the lines of labels.txt number the names.
 
     Raises:
-        ValueError: if a label has no place. The way out keeps the trained head.
+        HeadError: if a label has no place. The way out keeps the trained head.
     """
     for form in (str, str.casefold):
         known = {form(name): place for place, name in enumerate(names)}
@@ -23,13 +27,13 @@ def places(labels, names):
     if {*labels} <= {*numbers}:
         return [numbers.index(label) for label in labels]
     if names and tuple(names) == unnamed(len(names)):
-        raise ValueError(
+        raise HeadError(
             f"Which class is which must be written down: the model calls its {len(names)} classes {names[0]}, "
             f"{names[1]}, ... only. Received: {', '.join(labels[:8])} ({len(labels)}). Write labels.txt in the "
             "order of the model's training, or pass `labels` (`--labels`) in that order."
         )
     other = [label for label in labels if label.casefold() not in {*map(str.casefold, names)}]
-    raise ValueError(
+    raise HeadError(
         f"The data's classes must be among the model's, by name. Received: {', '.join(other[:8])}; the model "
         f"has {', '.join(names[:8])}. Write a labels.txt with the model's names in its order, where rows hold "
         "numbers; else rename them in the data, or in the model's config.json (`id2label`) or labels.txt. "

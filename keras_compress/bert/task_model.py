@@ -10,15 +10,16 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 from scipy.special import softmax
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
-from keras_compress.bert.tokenizer import Tokenizer, read_vocab
-from keras_compress.files import atomic_folder, one_of, read_json, write_json
+from keras_compress.bert.labels import HeadError
+from keras_compress.bert.tokenizer import saved_tokenizer
+from keras_compress.bert.words import words_of
+from keras_compress.files import atomic_folder, one_of, read_json, read_safetensors, write_json
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -72,11 +73,18 @@ class TaskModel:
 
     @classmethod
     def from_source(cls, source, task, labels, *, seed=0):
-        """A folder that `save` wrote, as it is; any other source of `load` under a new head for task and labels."""
+        """A folder that `save` wrote, as it is; any other source of `load` for task and labels, if need be under a
+        new head, as a method would give it one."""
         from keras_compress.bert.checkpoints import is_saved, load  # these build on this class
 
         wanted = {} if is_saved(source) else {"task": task, "labels": labels}
-        return load(source, **wanted, seed=seed)
+        try:
+            return load(source, **wanted, seed=seed)
+        except HeadError:
+            if task == "mlm":
+                raise
+            log.info("%s: its classifier is for other classes and is left out", source)
+            return load(source, **wanted, new_head=True, seed=seed)
 
     def features(self, names):
         """A `keras.Model` with the same weights that returns a dict of named outputs.
@@ -165,12 +173,13 @@ class TaskModel:
         """Predicts from text.
 
         Args:
-            texts: list of str; of (str, str) for matching; of words separated by one space for tagging.
+            texts: list of str; of (str, str) for matching. For tagging of words separated by one space or as lists;
+                Chinese without blanks is read as characters (see `words_of`).
             batch_size: texts per forward pass.
             max_length: longest input in pieces; default: all that the model can read.
         Returns:
             float32 (n, classes), probabilities that sum to 1; for tagging a list of (words, labels), one per text
-            (a word beyond `max_length` is "O" or, where that is no label, the first label).
+            (a word beyond `max_length` is "O" or, where that is no label, None).
         Raises ValueError if the model is a masked-LM model, or an answer is not finite.
         """
         if self.task == "mlm":
@@ -179,7 +188,9 @@ class TaskModel:
             )
         texts, longest = list(texts), self.config.max_position_embeddings
         max_length = min(max_length or longest, longest)
-        encode = self.tokenizer.encode_words if self.task == "tagging" else self.tokenizer.encode
+        encode = self.tokenizer.encode
+        if self.task == "tagging":
+            encode, texts = self.tokenizer.encode_words, words_of(texts, self)
         encodings = encode(texts, max_length)
         if cut := sum(encoding.truncated for encoding in encodings):
             about = f"{cut} of {len(texts)} texts are longer than {max_length} pieces; their ends are cut off."
@@ -193,11 +204,11 @@ class TaskModel:
         if self.task != "tagging":
             logits = np.reshape(np.float32(logits), (len(texts), len(self.labels)))
             return softmax(logits, axis=-1)
-        outside, tagged = "O" if "O" in self.labels else self.labels[0], []
-        for text, encoding, rows in zip(texts, encodings, logits):
+        outside, tagged = "O" if "O" in self.labels else None, []
+        for words, encoding, rows in zip(texts, encodings, logits):
             best = [self.labels[tag] for tag in rows.argmax(-1)]
             tags = [best[start] if start >= 0 else outside for start in encoding.word_starts]
-            tagged.append((text.split(" "), tags))
+            tagged.append((words, tags))
         return tagged
 
     def forward(self, encodings, batch_size=64):
@@ -248,8 +259,7 @@ class TaskModel:
             if (version := stored.get("keras_compress")) != FORMAT:
                 raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {version!r}.")
             config = BertConfig.from_dict(stored["config"])
-            vocab, switches = read_vocab(folder / "vocab.txt"), stored.get("tokenizer", {})
-            tokenizer = Tokenizer(vocab, stored["lowercase"], **switches)
+            tokenizer = saved_tokenizer(folder, stored)
             labels = list(filter(None, (folder / "labels.txt").read_text("utf-8").split("\n")))
             tensors = read_safetensors(folder / "model.safetensors")
             model = cls(config, tokenizer, stored["task"], labels, loaded=tensors)
@@ -281,16 +291,6 @@ def _variables(model):
         for v in layer.weights
         if v.dtype.is_floating  # dropout's random state is an integer
     }
-
-
-def read_safetensors(path):
-    """All tensors of a safetensors file as {name: array}. Raises ValueError if the file is damaged."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path}: not a whole safetensors file ({error}). Copy it again."
-        ) from error
 
 
 def _value(cell):

@@ -115,7 +115,8 @@ class Tokenizer:
             return self
         cases = ("uncased" if x else "cased" for x in (lowercase, self.lowercase))
         log.info("%s, as `lowercase` says; the source is %s", *cases)
-        return Tokenizer(self.own, lowercase, **self.switches())
+        switches = {**self.switches(), "strip_accents": self.strip_accents}
+        return Tokenizer(self.own, lowercase, **switches)
 
     def encode(self, texts, max_length):
         """Encodes strings, or (text_a, text_b) pairs, as [CLS] a [SEP] b [SEP]; the longer text is cut first.
@@ -131,13 +132,14 @@ class Tokenizer:
         return [Encoding(e.ids, e.type_ids, bool(e.overflowing)) for e in encoded]
 
     def encode_words(self, texts, max_length):
-        """Encodes texts whose words are separated by one space; arguments as in `encode`.
+        """Encodes texts whose words are separated by one space, or lists of words; arguments as in `encode`.
 
         Returns:
             list of `Encoding` with `word_starts`.
         """
         encodings = []
-        texts = [[clean(word) for word in text.split(" ")] for text in texts]
+        texts = [text.split(" ") if isinstance(text, str) else text for text in texts]
+        texts = [[clean(word) for word in words] for words in texts]
         for words, e in zip(texts, self._encode(texts, max_length, is_pretokenized=True)):
             starts = [(e.word_to_tokens(k) or [-1])[0] for k in range(len(words))]
             encodings.append(Encoding(e.ids, e.type_ids, bool(e.overflowing), starts))
@@ -181,6 +183,12 @@ class Tokenizer:
     def save(self, path):
         """Writes the vocabulary without the words outside it, which `switches` hold."""
         Path(path).write_text("\n".join(self.own) + "\n", encoding="utf-8")
+
+
+def saved_tokenizer(folder, stored):
+    """The tokenizer of a folder that `save` wrote; `stored`: what its config.json holds."""
+    vocab = read_vocab(folder / "vocab.txt")
+    return Tokenizer(vocab, stored["lowercase"], **stored.get("tokenizer", {}))
 
 
 def read_vocab(path):

@@ -40,7 +40,7 @@ class Texts:
 class Source:
     """Options of every verb that loads a model.
 
-    source: minilm; bilstm, a new small one; a model folder of this project, of Hugging Face (safetensors) or
+    source: minilm; bilstm, a new small one; a model folder of this project, of Hugging Face, or
         of Google's BERT; a bert4keras .h5 file
     new_head: leave out the classifier that the source has
     labels: the classes in the model's order, such as no,yes, where its files do not tell them; --task says

@@ -269,7 +269,10 @@ def predict(texts: list[str] = [], *, source: Source, data: Texts):
     predicted = model.predict(given)
     if model.task == "tagging":
         rows = [{"words": words, "labels": labels} for words, labels in predicted]
-        return rows, [" ".join(map("/".join, zip(*pair))) for pair in predicted]
+        return rows, [
+            " ".join(f"{word}/{label or '(cut off)'}" for word, label in zip(*pair))
+            for pair in predicted
+        ]
     rows = [
         {"text": text, "label": model.labels[row.argmax()], "probability": float(row.max())}
         for text, row in zip(texts, predicted)

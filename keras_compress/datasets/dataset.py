@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_compress.bert.labels import places
+from keras_compress.bert.words import are_characters
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "dev", "test")
@@ -143,6 +144,10 @@ class Dataset:
 
         splits = {name: split and renumbered(split) for name, split in self.splits().items()}
         return dataclasses.replace(self, labels=names, ordered=True, **splits)
+
+    def tags_characters(self):
+        """Whether the words that are tagged are Chinese characters."""
+        return self.task == "tagging" and are_characters(self.train.texts)
 
     def splits(self):
         """{"train", "dev", "test": `Split` or None}."""

@@ -20,18 +20,16 @@ from keras_compress.datasets.tables import read_text as _text
 log = logging.getLogger(__name__)
 
 FILES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
-LABEL = ("label_desc", "label_des", "label", "gold_label", "Quality", "is_duplicate")
-LABEL += ("tags", "ner_tags")
-TEXTS = (
-    ("text_a", "text_b"),
-    ("sentence1", "sentence2"),
-    ("#1 String", "#2 String"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-    ("text",),
-    ("sentence",),
-    ("tokens",),
+# In any case. Names of classes go before their numbers, pairs before single texts.
+LABEL = (
+    "label_desc label_des label_name label_text label labels gold_label quality is_duplicate tags ner_tags pos_tags "
+    "class category intent sentiment target"
+).split()
+_TEXTS = (
+    "text_a|text_b, text1|text2, sentence1|sentence2, sentence_a|sentence_b, #1 string|#2 string, question1|question2, "
+    "premise|hypothesis, question|sentence, text, sentence, tokens, words, content, review, utterance, query"
 )
+TEXTS = [names.split("|") for names in _TEXTS.split(", ")]
 REASONS = {
     "matching": "a row has two texts",
     "tagging": "a label holds a tag for each token",
@@ -57,8 +55,10 @@ def read_folder(path):
         records = _split(path, split)
         if split == "test" and not any(_is_labelled(record, names) for _, record in records):
             warn(f"{path}: no labelled test file; results can be taken on dev only.")
-        else:
-            rows[split] = [_row(*record) for record in records]
+            continue
+        rows[split] = [_row(*record) for record in records]
+        texts, label = _columns(records[0][1])
+        log.info("%s: of %s texts are %s, labels are %s", path, split, ", ".join(texts), label)
     every = [row for part in rows.values() for row in part]
     pairs = isinstance(every[0].text, tuple)
     for row in every:
@@ -89,7 +89,7 @@ def _split(path, split):
     files = list(filter(Path.is_file, files))
     for other in files[1:]:
         warn(f"{other} is not read, since {files[0].name} is there.")
-    records = list(read_records(files[0])) if files else []
+    records = [(x, _lower(record)) for x, record in read_records(files[0])] if files else []
     if not records and (files or split != "test"):
         others = [file.name for name in FILES[split] for file in sorted(path.glob(name + "*"))]
         received = f"only {', '.join(others[:5])}" if others and not files else "none"
@@ -120,8 +120,18 @@ def read_text(path):
     return Dataset(path.stem, "unlabelled", (), train)
 
 
+def _columns(record):
+    """([names of a record's texts], name of its label); None for what it does not hold."""
+    texts = next((names for names in TEXTS if record.keys() >= {*names}), None)
+    return texts, next((name for name in LABEL if name in record), None)
+
+
 def _label(record):
-    return next((record[key] for key in LABEL if key in record), None)
+    return record.get(_columns(record)[1])
+
+
+def _lower(record):
+    return {name.strip().casefold(): value for name, value in record.items()}
 
 
 def _is_labelled(record, names):
@@ -129,8 +139,8 @@ def _is_labelled(record, names):
 
 
 def _row(where, record):
-    columns = next((keys for keys in TEXTS if record.keys() >= {*keys}), None)
-    if columns is None or not record.keys() & {*LABEL}:
+    columns, label = _columns(record)
+    if None in (columns, label):
         raise ValueError(
             f"{where}: columns must be `label` and `text`, or `label`, `text_a` and `text_b`. "
             f"Received: {short(', '.join(record), 200)}. Name the columns in the first line."
@@ -144,4 +154,4 @@ def _row(where, record):
                 f"{where}: a text must be a string of valid characters and not empty. Received: "
                 f"{short(text)}. Remove the row or write its text."
             )
-    return Row(where, _label(record), texts if len(texts) > 1 else texts[0])
+    return Row(where, record[label], texts if len(texts) > 1 else texts[0])

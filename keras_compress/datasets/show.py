@@ -1,14 +1,12 @@
 """What to know of data before training on them: classes, lengths, unknown words, texts that occur twice."""
 
-import re
 import warnings
 from collections import Counter, defaultdict
 
 import numpy as np
 
-# As BERT's tokenizer cuts words: a Chinese character, letters and digits, or a mark.
-CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-WORD = re.compile(rf"[{CHINESE}]|[^\W_{CHINESE}]+|[^\w\s]|_")
+from keras_compress.bert.words import WORD
+
 LONGEST = 10**6  # pieces: no text is cut
 NUM_EXAMPLES, NUM_CLASSES = 5, 40  # how many are shown
 

@@ -5,9 +5,13 @@ right, predicted and gold entities for tagging (of tags, where these mark no ent
 (packed, see `pack_correct`) and compare models later. Several seeds of one model are a leading axis: (seeds, n[, 3]).
 """
 
+import itertools
+import warnings
+
 import numpy as np
 
 from keras_compress.measure.tagging import entity_counts, marks_entities, word_counts
+from keras_compress.method import entry_at_work, untrained
 
 # How reports call what is measured.
 METRICS = {"accuracy": "accuracy", "entity_f1": "entity F1", "token_accuracy": "token accuracy"}
@@ -21,12 +25,31 @@ def evaluate(task_model, split):
         raise ValueError(
             "`split` must have labels to be evaluated. Received: none. Use a labelled dev or test split."
         )
-    predicted = task_model.predict(split.texts)
     if task_model.task == "tagging":
-        predicted = [tags for _, tags in predicted]
+        predicted = task_model.predict([text.split(" ") for text in split.texts])
+        predicted = [[tag or "O" for tag in tags] for _, tags in predicted]  # None: cut off
     else:
-        predicted = predicted.argmax(axis=-1)
-    return score_predictions(task_model.task, task_model.labels, split.labels, predicted)
+        predicted = task_model.predict(split.texts).argmax(axis=-1)
+    result = score_predictions(task_model.task, task_model.labels, split.labels, predicted)
+    _doubt_order(task_model, result)
+    return result
+
+
+def _doubt_order(task_model, result):
+    """Warns if a head that was trained elsewhere is far worse than the majority: its classes may be in another order."""
+    labels, history = task_model.labels, task_model.history
+    elsewhere = history and history[0]["method"] == "load" and not untrained(task_model)
+    if not elsewhere or entry_at_work() or any("training" in entry for entry in history):
+        return
+    majority = result["confusion"].sum(axis=1).max() / max(result["confusion"].sum(), 1)
+    low = 0.4 if len(labels) == 2 else majority / 2
+    if result["metric"] == "accuracy" and result["value"] < low and result["n"] >= 20:
+        warnings.warn(
+            f"{result['value']:.0%} of {result['n']} texts are right; the most frequent class alone gives {majority:.0%}. "
+            f"The labels may be in another order than {', '.join(labels[:2])}, ... Where the model's files do not name "
+            f"them, give its order (`--labels {','.join(labels[1::-1])}`); else correct `id2label` in its config.json.",
+            stacklevel=3,
+        )
 
 
 def score_predictions(task, labels, gold, predicted):
@@ -47,7 +70,9 @@ def score_predictions(task, labels, gold, predicted):
         counts = entity_counts if by_entity else word_counts
         gold_tags = [[labels[label] for label in row] for row in gold]
         scores = np.array([counts(*pair) for pair in zip(gold_tags, predicted, strict=True)])
-        words = np.concatenate(gold), [labels.index(tag) for row in predicted for tag in row]
+        tags = [*itertools.chain(*predicted)]
+        known = [tag in labels for tag in tags]
+        words = np.concatenate(gold)[known], [labels.index(tag) for tag in tags if tag in labels]
     else:
         metric, words = "accuracy", (gold, predicted)
         scores = np.equal(gold, predicted)

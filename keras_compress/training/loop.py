@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from keras_compress.backend import keras, tf
 from keras_compress.measure.accuracy import evaluate
-from keras_compress.method import entry_at_work
+from keras_compress.method import entry_at_work, note
 from keras_compress.training.checkpoints import Saver
 from keras_compress.training.settings import at_most
 
@@ -82,6 +82,8 @@ def fit(
         raise ValueError(
             f"`cache_teacher` needs a teacher. Received: stage {stage}, which has none. Leave it out."
         )
+    if dataset.tags_characters():
+        note(words="characters")  # as `predict` reads texts, too
     num_steps = at_most(num_steps or training.num_steps(len(dataset.train.texts)))
     batches = batches or functools.partial(stream, dataset, task_model.tokenizer, training, seed)
     measure = measure or (lambda: evaluate(task_model, dataset.dev)["value"])

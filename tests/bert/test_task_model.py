@@ -311,3 +311,11 @@ def test_only_a_bert_has_layers_to_choose_from():
         ValueError, match="Only a BERT has layers to choose from. Received: a bilstm"
     ):
         model.keep_layers([0])
+
+
+def test_pairs_need_two_token_types_or_none():
+    with pytest.raises(ValueError, match="must have two token types, or none. Received: .* = 1"):
+        tiny.model("matching", type_vocab_size=1)
+    pair = [("the cat", "a dog")]
+    assert tiny.model("matching", type_vocab_size=0).predict(pair).shape == (1, 2)
+    assert tiny.model("classification", type_vocab_size=1).predict(["a"]).shape == (1, 3)

@@ -95,6 +95,14 @@ def test_a_tokenizer_with_another_case():
     assert pieces(tokenizer.with_case(True), "A I") == ["a", "[UNK]"]
 
 
+def test_another_case_keeps_accents_as_the_folder_says(tmp_path):
+    config = {"do_lower_case": True, "strip_accents": True}
+    for strip, expected in ((True, True), (False, False), (None, None)):
+        config["strip_accents"] = strip
+        cased = read_tokenizer(folder_of(tmp_path, tokenizer_config=config)).with_case(False)
+        assert (cased.lowercase, cased.strip_accents) == (False, expected)
+
+
 # --- what is not BERT's tokenizer ---
 
 JAPANESE = [*SPECIAL, *"映画 面白い 面白く 今日 天気 映 画 ##画 は です ##い".split()]

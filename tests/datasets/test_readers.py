@@ -139,6 +139,13 @@ def test_clue_json_lines(tmp_path):
         ),
         ("index\tquestion\tsentence\tlabel", "0\ta\tb\t{}", ("a", "b"), "matching"),
         ("index\tsentence1\tsentence2\tlabel", "0\ta\tb\t{}", ("a", "b"), "matching"),
+        ("Text\tLabel", "a\t{}", "a", "classification"),
+        ("text\tlabel\tlabel_name", "a\t9\t{}", "a", "classification"),
+        ("text\tlabel\tlabel_text", "a\t9\t{}", "a", "classification"),
+        ("title\treview\tsentiment", "b\ta\t{}", "a", "classification"),
+        ("\tutterance\tintent", "7\ta\t{}", "a", "classification"),
+        ("premise\thypothesis\tlabel", "a\tb\t{}", ("a", "b"), "matching"),
+        ("text1\ttext2\tlabel", "a\tb\t{}", ("a", "b"), "matching"),
     ],
 )
 def test_glue_headers(tmp_path, header, row, text, task):
@@ -152,6 +159,24 @@ def test_glue_headers(tmp_path, header, row, text, task):
         and data.train == Split([text, text], [1, 0])
         and data.labels == ("0", "1")
     )
+
+
+def test_pandas_and_datasets_exports(tmp_path, caplog):
+    """validation.csv with an index column, and JSON lines of `datasets`; the log says which columns."""
+    rows = [
+        {"text": t, "label": k, "label_name": n} for t, k, n in (("a", 1, "yes"), ("b", 0, "no"))
+    ]
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    none = dict.fromkeys(("train_tsv", "dev_tsv", "test_tsv", "labels_txt"))
+    table = ',text,label,label_name\n0,"c, d",0,no\n1,e,1,yes\n'
+    with pytest.warns(UserWarning, match="no labels.txt"), caplog.at_level("INFO"):
+        data = read_folder(folder(tmp_path, **none, train_jsonl=lines, validation_csv=table))
+    assert (data.labels, data.train.labels, data.dev) == (
+        ("no", "yes"),
+        [1, 0],
+        Split(["c, d", "e"], [0, 1]),
+    )
+    assert "of dev texts are text, labels are label_name" in caplog.text
 
 
 def test_duplicates_are_counted_and_kept(tmp_path):

@@ -1,3 +1,4 @@
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ def split(texts, labels):
 def test_accuracy_and_standard_error_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], np.float32)
     model = SimpleNamespace(
-        task="classification", labels=["a", "b"], predict=lambda texts: probabilities
+        task="classification", labels=["a", "b"], predict=lambda texts: probabilities, history=[]
     )
     result = accuracy.evaluate(model, split(["t"] * 4, [0, 1, 1, 1]))
     assert (result["metric"], result["value"], result["n"]) == ("accuracy", 0.75, 4)
@@ -26,6 +27,40 @@ def test_accuracy_and_standard_error_by_hand():
     assert result["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
 
 
+LOADED = {"method": "load", "new": []}
+
+
+@pytest.mark.parametrize(
+    "right, classes, history, warned",
+    [
+        (7, 2, [LOADED], True),  # of 20: 35 %
+        (8, 2, [LOADED], False),
+        (4, 3, [LOADED], True),  # below half of 50 %, the most frequent of three
+        (5, 3, [LOADED], False),
+        (0, 2, [LOADED, {"method": "vocabulary"}], True),
+        (0, 2, [LOADED, {"method": "finetune", "training": {}}], False),
+        (0, 2, [{"method": "load", "new": ["classifier/bias"]}], False),
+        (0, 2, [], False),
+    ],
+)
+def test_a_head_from_elsewhere_far_below_the_majority_may_have_other_labels(
+    right, classes, history, warned
+):
+    gold = [0] * 10 + [k % (classes - 1) + 1 for k in range(10)]
+    answers = np.eye(classes)[[g if k < right else (g + 1) % classes for k, g in enumerate(gold)]]
+    labels = ["neg", "pos", "neu"][:classes]
+    model = SimpleNamespace(
+        task="classification", labels=labels, predict=lambda texts: answers, history=history
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert accuracy.evaluate(model, split(["t"] * 20, gold))["value"] == right / 20
+    assert len(caught) == warned
+    if warned:
+        assert "another order than neg, pos, ... Where" in str(caught[0].message)
+        assert "`--labels pos,neg`" in str(caught[0].message)
+
+
 def test_macro_f1_leaves_out_a_class_that_never_occurs():
     assert accuracy.score_predictions("classification", "abc", [0, 1], [0, 1])["macro_f1"] == 1
 
@@ -33,7 +68,9 @@ def test_macro_f1_leaves_out_a_class_that_never_occurs():
 def test_token_accuracy_by_hand():
     # tags that mark no entities: 3 of 4 and 0 of 1 words are right, 3 / 5
     predict = lambda texts: [(["w"] * 4, ["DET", "NOUN", "VERB", "DET"]), (["w"], ["DET"])]
-    model = SimpleNamespace(task="tagging", labels=["DET", "NOUN", "VERB"], predict=predict)
+    model = SimpleNamespace(
+        task="tagging", labels=["DET", "NOUN", "VERB"], predict=predict, history=[]
+    )
     result = accuracy.evaluate(model, split(["w w w w", "w"], [[0, 1, 2, 1], [1]]))
     assert (result["metric"], result["value"]) == ("token_accuracy", 0.6)
     # half of the resamples hold both sentences, a quarter each one twice: .75, .6, .6, 0
@@ -46,7 +83,7 @@ def test_entity_f1_by_hand():
     # sentence 1: gold X(0,2) Y(3,4); predicted X(0,2) Y(2,4): 1 right of 2 and 2
     # sentence 2: gold X(0,1); none predicted: 0 right of 0 and 1
     predict = lambda texts: [(["w"] * 4, ["B-X", "I-X", "B-Y", "I-Y"]), (["w"], ["O"])]
-    model = SimpleNamespace(task="tagging", labels=TAGS, predict=predict)
+    model = SimpleNamespace(task="tagging", labels=TAGS, predict=predict, history=[])
     result = accuracy.evaluate(model, split(["w w w w", "w"], [[1, 2, 0, 3], [1]]))
     assert result["scores"].tolist() == [[1, 2, 2], [0, 0, 1]]
     assert result["metric"] == "entity_f1" and result["value"] == pytest.approx(2 * 1 / (2 + 3))

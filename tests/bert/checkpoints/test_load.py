@@ -1,7 +1,6 @@
 """MiniLM, Hugging Face folders and our own: equal to what wrote them, and every way in which one can be broken."""
 
 import json
-import pickle
 import shutil
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from keras_compress.bert import checkpoints as weights
 from keras_compress.datasets.dataset import Dataset, Split
 from tests.bert import tiny
+from tests.support import masked_lm
 
 HERE = Path(__file__).parents[1]
 FINE_TUNED = HERE / "huggingface"  # written by transformers 5: tokenizer.json, no vocab.txt
@@ -520,23 +520,6 @@ def test_truncated_file(tmp_path):
             weights.load(folder)
 
 
-class Trap:
-    def __reduce__(self):
-        return Path.touch, (Path("trapped"),)
-
-
-def test_a_pickle_is_refused_unopened(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = folder_of(tmp_path, remove=["model.safetensors"])
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap()))
-    for source in (folder, folder / "pytorch_model.bin"):
-        with pytest.raises(
-            ValueError, match="a pickle, which can run code .* safe_serialization=True"
-        ):
-            weights.load(source)
-    assert not Path("trapped").exists()
-
-
 def written(path, content=b""):
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
@@ -551,6 +534,9 @@ def zipped(path, *names):
     return path
 
 
+ADAPTER = b'{"base_model_name_or_path": "bert-base-chinese", "peft_type": "LORA"}'
+
+
 def test_unknown_sources_say_what_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(written(tmp_path / "here" / "note.txt").parent)
     torch = zipped(tmp_path / "torch" / "bert.pt", "archive/data.pkl")
@@ -559,11 +545,22 @@ def test_unknown_sources_say_what_they_are(tmp_path, monkeypatch):
         (".", "holds none of these"),
         ("google-bert/bert-base-chinese", "hf download google-bert/bert-base-chinese"),
         (written(tmp_path / "empty" / "x.txt").parent, "holds none of these"),
-        (torch, "a pickle, which can run code"),
-        (torch.parent, "bert.pt, a pickle, which can run code"),
-        (written(tmp_path / "old" / "best.ckpt", b"\x80\x02\x8a"), "a pickle, which can run code"),
+        (torch, "a file of torch. .* name it pytorch_model.bin"),
+        (torch.parent, "bert.pt, a file of torch"),
+        (written(tmp_path / "old" / "best.ckpt", b"\x80\x02\x8a"), "a file of torch"),
         (zipped(tmp_path / "k" / "m.keras", "model.weights.h5"), "a whole Keras model"),
-        (written(tmp_path / "lora" / "adapter_config.json").parent, "a LoRA adapter without its"),
+        (
+            written(tmp_path / "lora" / "adapter_config.json", ADAPTER).parent,
+            r"an adapter \(LoRA\) of the model bert-base-chinese without .*merge_and_unload.*save_pre",
+        ),
+        (
+            written(tmp_path / "xenova" / "onnx" / "model.onnx").parents[1],
+            "model.onnx, an exported",
+        ),
+        (written(tmp_path / "ov" / "openvino_model.xml").parent, "a model for OpenVINO"),
+        (written(tmp_path / "llama" / "bert-q8.gguf").parent, "bert-q8.gguf, a file for llama.cpp"),
+        (written(tmp_path / "flax" / "flax_model.msgpack").parent, "from_flax=True"),
+        (written(tmp_path / "other" / "bert.safetensors").parent, "weights as model.safetensors"),
         (written(tmp_path / "graph" / "saved_model.pb").parent, "a TensorFlow SavedModel"),
         (written(tmp_path / "tf" / "tf_model.h5").parent, "from_tf=True"),
         (written(tmp_path / "h5" / "a.h5", b"\x89HDF").parent, "Give the file: .*a.h5"),
@@ -572,6 +569,79 @@ def test_unknown_sources_say_what_they_are(tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=f"must be minilm, .*bert4keras .h5 file. .*{why}"):
             weights.load(source, **TASK)
+
+
+@pytest.mark.parametrize("kind", "roberta xlm-roberta deberta-v2 modernbert mobilebert".split())
+def test_other_kinds_of_model_are_refused_by_name(tmp_path, kind):
+    with pytest.raises(ValueError, match=f"config.json: .*Received: `model_type` = '{kind}'"):
+        weights.load(folder_of(tmp_path, model_type=kind))
+
+
+# --- sentence-transformers folders ---
+
+
+def sentence_transformers(tmp_path, modules="Transformer Pooling Normalize", place="", **pooling):
+    """The fine-tuned folder's encoder as sentence-transformers keep it."""
+    tensors = {name: w for name, w in stored().items() if not name.startswith("classifier")}
+    folder = folder_of(tmp_path, tensors, architectures=["BertModel"])
+    root, places = folder, {"Transformer": place, "Pooling": "1_Pooling"}
+    if place:
+        root = tmp_path / "root"
+        shutil.move(folder, root / place)
+    rows = [
+        {"type": f"sentence_transformers.models.{name}", "path": places.get(name, f"2_{name}")}
+        for name in modules.split()
+    ]
+    (root / "modules.json").write_text(json.dumps(rows))
+    (root / "1_Pooling").mkdir()
+    (root / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return root
+
+
+@pytest.mark.parametrize("place", ["", "0_Transformer"])
+@pytest.mark.parametrize(
+    "pooling, expected",
+    [
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_max_tokens": False}, "cls"),
+        ({"pooling_mode": "mean"}, "mean"),
+    ],
+)
+def test_sentence_transformers(tmp_path, caplog, place, pooling, expected):
+    folder = sentence_transformers(tmp_path, place=place, **pooling)
+    with caplog.at_level("INFO"):
+        model = weights.load(folder, **TASK)
+    assert model.config.pooling == expected and "pooler/kernel" not in model.weights()
+    assert f"a new classifier reads {expected}, as " in caplog.text
+    assert "does not use Normalize" in caplog.text
+    assert weights.load(folder, **TASK, pooling="pooler").config.pooling == "pooler"
+    assert weights.read_tokenizer_of(folder).vocab == model.tokenizer.vocab
+
+
+@pytest.mark.parametrize(
+    "changes, received",
+    [
+        ({"pooling_mode_max_tokens": True}, "pooling max"),
+        ({"pooling_mode": "lasttoken"}, "pooling lasttoken"),
+        (
+            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+            r"pooling cls\+mean",
+        ),
+        (
+            {"modules": "Transformer Pooling Dense Normalize", "pooling_mode": "mean"},
+            "Transformer, Pooling, Dense, Normalize, pooling mean",
+        ),
+        ({"modules": "Transformer"}, "Transformer, pooling none"),
+    ],
+)
+def test_what_a_classifier_cannot_read_of_sentence_transformers(tmp_path, changes, received):
+    folder = sentence_transformers(tmp_path, **changes)
+    with pytest.raises(
+        ValueError, match=f"modules.json: .*Received: .*{received}. .*without modules"
+    ):
+        weights.load(folder, **TASK)
+    (folder / "modules.json").unlink()  # the advice
+    assert weights.load(folder, **TASK).config.pooling == "pooler"
 
 
 # --- our own folder ---
@@ -599,6 +669,42 @@ def test_own_folder(tmp_path):
     np.testing.assert_array_equal(
         headless.weights()["pooler/kernel"], model.weights()["pooler/kernel"]
     )
+
+
+def test_a_student_with_another_classifier_gets_a_new_one(caplog):
+    with caplog.at_level("INFO"):
+        for task, labels in (("classification", ("a", "b")), ("tagging", ("O", "B-x"))):
+            student = tiny.shared().from_source(FINE_TUNED, task, labels)
+            assert (student.task, student.labels) == (task, labels)
+            assert student.history[0]["new"] == ["classifier/bias", "classifier/kernel"]
+    assert "its classifier is for other classes and is left out" in caplog.text
+    same = tiny.shared().from_source(FINE_TUNED, "classification", ("NEG", "neu", "pos"))
+    assert same.labels == ("neg", "neu", "pos") and not same.history[0]["new"]
+    with pytest.raises(ValueError, match="task must be the one asked for"):
+        tiny.shared().from_source(FINE_TUNED, "mlm", ())
+
+
+def test_labels_for_a_masked_lm_model_make_a_new_classifier(tmp_path):
+    masked_lm().save(tmp_path / "m")
+    model = weights.load(tmp_path / "m", labels=["a", "b"])
+    assert (model.task, model.labels) == ("classification", ("a", "b"))
+    assert model.history[0]["new"] == ["classifier/bias", "classifier/kernel"]
+    assert (
+        weights.load(tmp_path / "m").task == weights.load(tmp_path / "m", task="mlm").task == "mlm"
+    )
+
+
+def test_a_tokenizer_is_read_without_the_weights(tmp_path):
+    folder = folder_of(tmp_path)
+    tiny.shared().save(tmp_path / "m")
+    for source, vocab in (
+        (folder, weights.load(folder).tokenizer.vocab),
+        (tmp_path / "m", tiny.VOCAB),
+    ):
+        (source / "model.safetensors").write_bytes(b"")
+        assert weights.read_tokenizer_of(source).vocab == vocab
+    with pytest.raises(ValueError, match="The source must be minilm"):
+        weights.read_tokenizer_of(tmp_path)
 
 
 def test_another_pooling_needs_a_new_head(tmp_path):
