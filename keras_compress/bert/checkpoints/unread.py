@@ -49,7 +49,7 @@ def _known(path):
         return (
             f"an adapter (LoRA) of the model {base} without that model. Merge them in `peft`: model = "
             "AutoPeftModelForSequenceClassification.from_pretrained(folder), or the class of its task; "
-            f"model.merge_and_unload(), then {_SAVE}"
+            f"model = model.merge_and_unload(); {_SAVE}"
         )
     if path.name in _FILES or path.suffix in _SUFFIXES:
         return _FILES.get(path.name) or _SUFFIXES[path.suffix]
