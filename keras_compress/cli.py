@@ -24,6 +24,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, ValidationError, validate_call
 
 from keras_compress import method as boundary
+from keras_compress.bert.tasks import TASKS
 from keras_compress.experiment.recipe import find_recipe, hash_of, recipes
 from keras_compress.files import new_folder
 from keras_compress.method import Count, Positive, Whole
@@ -31,6 +32,7 @@ from keras_compress.training.settings import Training
 
 COMMAS = BeforeValidator(lambda text: re.split(r"\s*,\s*", text.strip()))
 FLAGS = {"source": "--from", "settings": "--set"}
+TASK = Literal[*(name for name in TASKS if name != "mlm")]
 OPPOSITES = {"lowercase": "--cased"}
 NAMED = ("minilm", "bilstm")  # sources that are no paths
 # What wrong input or a full machine raises, with the names of TensorFlow, which need not be imported here.
@@ -44,12 +46,13 @@ class Texts:
     data: assistant, apidocs, a downloaded set, or a folder with train.tsv, dev.tsv, test.tsv, labels.txt
         (default: assistant, or the recipe's; export: random ids)
     task: classification, matching, tagging or unlabelled, of a built-in set (default: classification); other
-        sets know theirs. Unlabelled text makes a masked-LM model
+        sets know theirs, but multilabel and regression say how labels are read. Unlabelled text makes a
+        masked-LM model
     language: en or zh, of assistant
     """
 
     data: str | None = None
-    task: Literal["classification", "matching", "tagging", "unlabelled"] | None = None
+    task: TASK | None = None
     language: Literal["en", "zh"] = "en"
 
     def load(self):
@@ -343,7 +346,8 @@ def predict(texts: list[str] = [], *, source: Source, data: Texts):
     """
     model, _ = source.load(data.given(), data.task)
     given = texts = texts or [line.rstrip("\r\n") for line in sys.stdin]
-    if model.task == "matching":
+    kind, tabs = TASKS[model.task], {text.count("\t") for text in texts}
+    if kind.texts == "pair" or (kind.texts == "either" and tabs != {0}):
         for text in texts:
             if text.count("\t") != 1:
                 raise ValueError(
@@ -351,7 +355,17 @@ def predict(texts: list[str] = [], *, source: Source, data: Texts):
                 )
         given = [tuple(text.split("\t")) for text in texts]
     predicted = model.predict(given)
-    if model.task == "tagging":
+    if kind.answer == "number":
+        rows = [{"text": text, "score": float(score)} for text, score in zip(texts, predicted)]
+        return rows, ["{score:.4g}\t{text}".format(**row) for row in rows]
+    if kind.answer == "sigmoid":
+        rows = []
+        for text, row in zip(texts, predicted.tolist()):
+            probabilities = dict(zip(model.labels, row))
+            names = [name for name, p in probabilities.items() if p >= model.threshold]
+            rows.append({"text": text, "labels": names, "probabilities": probabilities})
+        return rows, [f"{','.join(row['labels'])}\t{row['text']}" for row in rows]
+    if kind.per_token:
         rows = [{"words": words, "labels": labels} for words, labels in predicted]
         return rows, [" ".join(map("/".join, zip(*pair))) for pair in predicted]
     rows = [
@@ -381,8 +395,7 @@ def data(
 
         folder = download(name)
         return {"folder": str(folder)}, [f"Saved: {folder}"]
-    import numpy as np
-
+    from keras_compress.bert.answers import in_words
     from keras_compress.datasets import show
 
     texts.data = name or texts.data
@@ -392,7 +405,7 @@ def data(
     lines = [f"{key}: {value}" for key, value in summary.items()]
     lines.append(f"labels: {', '.join(labels)}")
     for text, label in examples:
-        lines.append(f"  {np.take(labels, label) if labels else label}: {text}")
+        lines.append(f"  {in_words(labels, label) if labels else label}: {text}")
     figures = show.facts(dataset, _tokenizer(source).with_case(lowercase))
     lines += show.in_words(figures, source)
     return {**summary, "labels": labels, "examples": examples, **figures}, lines
@@ -437,10 +450,13 @@ def _evaluated(model, dataset, split):
     from keras_compress.measure.accuracy import evaluate
 
     result = evaluate(model, getattr(dataset, split))
-    measured = {key: result[key] for key in ("metric", "value", "se", "macro_f1")}
+    beside = {"macro_f1": "macro F1 {:.2%}", "spearman": "Spearman {:.2%}", "mse": "MSE {:.4g}"}
+    beside = {key: form for key, form in beside.items() if key in result}
+    measured = {key: result[key] for key in ("metric", "value", "se", *beside)}
     figures = {"split": split, **measured, "num_examples": result["n"]}
-    form = "{split} {metric} {value:.2%} +- {se:.2%} on {num_examples:,} examples; macro F1 {macro_f1:.2%}"
-    return figures, [form.format(**figures)]
+    form = "{split} {metric} {value:.2%} +- {se:.2%} on {num_examples:,} examples; "
+    more = ", ".join(form.format(result[key]) for key, form in beside.items())
+    return figures, [form.format(**figures) + more]
 
 
 def parser():

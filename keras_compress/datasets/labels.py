@@ -1,22 +1,28 @@
-"""What a label is: the name or the number of a class, a tag for each token, or something that no task fits.
+"""What a label is: the name or the number of a class, a tag for each token, a set of names, a score, or what no task fits.
 
 - A line of labels.txt is a name, whatever it looks like. Without labels.txt the names are the sorted labels of train.
 - A label is a line number (from 0) of labels.txt, or exactly one of its lines: as most labels fit, numbers first.
 - Labels are tags if each part of all of them is O, or a prefix and a type (B-time, E-time); or if most have as many
   parts as their text has tokens, and the parts repeat: parts of speech.
+- They are sets of names if all are JSON lists, or lines of labels.txt with one of SEPARATORS between them.
+- They are scores if most are numbers, some of them no whole ones, and there is no labels.txt.
+- Sets and scores may be asked for: what looks like one name or a whole number is one then.
 - What is of one of KINDS is refused.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from keras_compress.bert.tasks import SCORE
 from keras_compress.datasets.tables import short, warn
 
 TYPED_TAG = re.compile(r"O|[BIESMLU]-\S+")
 NO_LABEL = ("", "-", "?", "-1", "-100", "nan", "null", "<na>")
 BETWEEN_NAMES = re.compile(r"\s*[,;|，；、]\s*|\s+")
+SEPARATORS = ",;|，；、"
 BRACKETS = re.compile(r"\[.*\]|\{.*\}", re.S)
 DECIMALS = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.I)
 
@@ -61,12 +67,12 @@ KINDS = (
     Kind(
         "a list of names",
         lambda label, known: isinstance(label, list),
-        "Several labels a text are not supported: write one name, not in a list.",
+        "Write a list in every row, if a text may have several labels; else one name in each.",
     ),
     Kind(
         "several names",
         _is_several,
-        "Several labels a text are not supported: keep one (if it is one name, write labels.txt).",
+        "If a text may have several labels, pass `task` (`--task multilabel`); if it is one name, write labels.txt.",
     ),
     Kind(
         "a list or an object as text",
@@ -76,31 +82,124 @@ KINDS = (
     Kind(
         "a number with decimals",
         lambda label, known: DECIMALS.fullmatch(str(label)),
-        "Scores are not supported: write names or whole numbers (if it is a name, write labels.txt).",
+        "Write classes as whole numbers, or pass `task` for scores (`--task regression`); if it is a name, write labels.txt.",
     ),
 )
 
 
-def read_labels(path, rows, names):
+def _kind(rows, names, asked):
+    """What labels are, by the rules above: "tagging", "multilabel", "regression" or "classification"."""
+    labels = [row.label for row in rows]
+    if asked in ("multilabel", "regression"):
+        parts = [*itertools.chain(*map(_tags, labels))]
+        if asked == "multilabel" and all(map(TYPED_TAG.fullmatch, parts)):
+            raise ValueError(
+                f"{rows[0].where}: the labels of multilabel must be names. Received: tags, such as {short(labels[0])}. "
+                "Take them for tagging: leave out `task` (`--task`)."
+            )
+        return asked
+    if _are_tags(rows, names):
+        return "tagging"
+    if all(isinstance(label, list) and not _is_nested(label) for label in labels):
+        return "multilabel"
+    if names:
+        known = {*names, *_by_number(names)}
+        whole = all(str(label) in known for label in labels)
+        return "classification" if whole or not _separators(labels, known) else "multilabel"
+    numbers = list(filter(None, map(_number, labels)))
+    fractions = any(not number.is_integer() for number in numbers)
+    return "regression" if fractions and 2 * len(numbers) > len(labels) else "classification"
+
+
+def _number(label):
+    """A finite number, None if a label is none."""
+    try:
+        number = math.nan if isinstance(label, bool) else float(label)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _score(row):
+    number = _number(row.label)
+    if number is None:
+        raise ValueError(
+            f"{row.where}: a score must be a finite number. Received: {short(row.label)}. Correct or remove the row "
+            "(if labels are names, write labels.txt)."
+        )
+    return number
+
+
+def _separators(labels, known=None):
+    """Those of SEPARATORS that stand in labels; if names are known, with nothing but names around them."""
+    texts = [label for label in labels if isinstance(label, str)]
+    found = [mark for mark in SEPARATORS if any(mark in text for text in texts)]
+    return [
+        mark
+        for mark in found
+        if known is None or all({*_cut(text, mark)} <= known for text in texts)
+    ]
+
+
+def _cut(text, separator):
+    return [part.strip() for part in text.split(separator)] if text.strip() else []
+
+
+def _separator(path, labels, names):
+    """What stands between the names of a text; ValueError if there are several such marks."""
+    found = names and _separators(labels, {*names, *_by_number(names)}) or _separators(labels)
+    if len(found) > 1:
+        raise ValueError(
+            f"{path}: one mark must stand between the names of a text. Received: {' '.join(found)}. Write JSON lists, or "
+            "all names into labels.txt."
+        )
+    return found[0] if found else SEPARATORS[0]
+
+
+def _names_of(row, separator):
+    """The names of a text, which may be none."""
+    names = [row.label]
+    if isinstance(row.label, str):
+        names = _cut(row.label, separator)
+    elif isinstance(row.label, list) and not _is_nested(row.label):
+        names = list(map(str, row.label))
+    if len({*map(str, names)}) < len(names) or "" in names:
+        raise ValueError(
+            f"{row.where}: the names of a text must differ, and none be empty. Received: {short(row.label)}. Write each "
+            "name once (neither a tag for each word, nor a 0 or 1 for each class)."
+        )
+    return names
+
+
+def read_labels(path, rows, names, asked=None):
     """Reads the labels of all rows, by the rules above.
 
     Args:
         path: the folder, for messages.
         rows: {split: list of `Row`}.
-        names: the lines of labels.txt, or None.
+        names: the lines of labels.txt, or None. asked: the task that was asked for, or None.
     Returns:
-        tagging (bool), names (list), {split: list of ids; for tagging of lists of ids}.
+        "classification" (or matching), "tagging", "multilabel" or "regression", names (list), {split: labels as in
+        `Split`}.
     Raises:
         ValueError: a label fits no task; the message names file and line.
     """
-    tagging, every = _are_tags(rows["train"], names), [*itertools.chain(*rows.values())]
+    kind, every = _kind(rows["train"], names, asked), [*itertools.chain(*rows.values())]
+    if kind == "regression":
+        scores = {split: [_score(row) for row in part] for split, part in rows.items()}
+        return kind, list(SCORE), scores
+    tagging, several = kind == "tagging", kind == "multilabel"
+    separator = several and _separator(path, [row.label for row in every], names)
     known = {*names, *_by_number(names)} if names else {str(row.label) for row in rows["train"]}
     for row in every:
         parts = list(filter(None, _tags(row.label))) if tagging else []
-        for label in parts or [row.label]:
+        for label in _names_of(row, separator) if several else parts or [row.label]:
             if not (names and isinstance(label, str | int | float) and str(label) in known):
                 _check(row, label, known)
-    written = {split: [_written(row, tagging) for row in part] for split, part in rows.items()}
+    written_as = (
+        (lambda row: _names_of(row, separator)) if several else lambda row: _written(row, tagging)
+    )
+    written = {split: list(map(written_as, part)) for split, part in rows.items()}
     if names is None:
         used = {*itertools.chain(*written["train"])}
         names = sorted(used, key=lambda name: (name.zfill(9) if name.isdigit() else name, name))
@@ -116,9 +215,11 @@ def read_labels(path, rows, names):
         split: [_ids(row, labels, number_of, names) for row, labels in zip(rows[split], part)]
         for split, part in written.items()
     }
-    if not tagging:
+    if several:
+        ids = {split: list(map(sorted, part)) for split, part in ids.items()}
+    elif not tagging:
         ids = {split: [label for (label,) in part] for split, part in ids.items()}
-    return tagging, names, ids
+    return kind, names, ids
 
 
 def check_names(path, names):

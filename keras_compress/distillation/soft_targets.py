@@ -19,7 +19,13 @@ from keras_compress.bert.layer_maps import select_layers
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.method import Count, NotNegative, Positive, compression, note
 from keras_compress.training.distill import distill, start_student
-from keras_compress.training.losses import logits_mse, masked_mean, soft_targets, true_labels
+from keras_compress.training.losses import (
+    counted,
+    logits_mse,
+    masked_mean,
+    soft_targets,
+    true_labels,
+)
 from keras_compress.training.settings import Training
 
 
@@ -56,7 +62,7 @@ def compress(
     note(layers=None if student else kept)
 
     def mse(T, S, labels, mask):
-        return masked_mean(logits_mse(T["logits"], S["logits"]), labels >= 0)
+        return masked_mean(logits_mse(T["logits"], S["logits"]), counted(labels))
 
     soft = soft_targets(temperature) if kind == "kl" else mse
     return distill(

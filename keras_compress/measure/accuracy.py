@@ -1,17 +1,32 @@
-"""Accuracy and entity F1 with their uncertainty, and paired comparisons of models on the same examples.
+"""Accuracy, F1 and correlation with their uncertainty, and paired comparisons of models on the same examples.
 
-What is kept per example are `scores`: right or wrong (n,) for classification and matching, and (n, 3) counts of
-right, predicted and gold entities for tagging (of tags, where these mark no entities). Everything below is computed from them, so a study can keep them
-(packed, see `pack_correct`) and compare models later. Several seeds of one model are a leading axis: (seeds, n[, 3]).
+What is kept per example are `scores`: right or wrong (n,) for classification and matching; counts (n, 3) of right,
+predicted and gold entities for tagging (of tags, where these mark no entities) and of names for multilabel; and the
+predicted and the gold number (n, 2) for regression. Everything below is computed from them, so a study can keep them
+(packed, see `pack_correct`) and compare models later. Several seeds of one model are a leading axis: (seeds, n[, 2 or 3]).
 """
 
-import numpy as np
+import logging
 
+import numpy as np
+from scipy.stats import rankdata
+
+from keras_compress.bert.answers import decided, targets
+from keras_compress.bert.tasks import TASKS, THRESHOLD
 from keras_compress.measure.tagging import entity_counts, marks_entities, word_counts
 
 # How reports call what is measured.
-METRICS = {"accuracy": "accuracy", "entity_f1": "entity F1", "token_accuracy": "token accuracy"}
+METRICS = {
+    "accuracy": "accuracy",
+    "entity_f1": "entity F1",
+    "token_accuracy": "token accuracy",
+    "micro_f1": "micro F1",
+    "pearson": "Pearson correlation",
+}
 NUM_RESAMPLES = 1000
+THRESHOLDS = np.arange(1, 20) / 20  # of which one is chosen on dev
+
+log = logging.getLogger(__name__)
 Z95 = 1.96
 
 
@@ -22,48 +37,85 @@ def evaluate(task_model, split):
             "`split` must have labels to be evaluated. Received: none. Use a labelled dev or test split."
         )
     predicted = task_model.predict(split.texts)
-    if task_model.task == "tagging":
+    if TASKS[task_model.task].per_token:
         predicted = [tags for _, tags in predicted]
     else:
-        predicted = predicted.argmax(axis=-1)
+        predicted = decided(task_model.task, predicted, task_model.threshold)
     return score_predictions(task_model.task, task_model.labels, split.labels, predicted)
+
+
+def choose_threshold(task_model, dev):
+    """Sets a model's `threshold`, where names have one, to that of THRESHOLDS with the best micro F1 on dev; of equal
+    ones that nearest to 0.5. Returns whether there is one."""
+    if TASKS[task_model.task].answer != "sigmoid":
+        return False
+    answers, gold = (
+        task_model.predict(dev.texts),
+        targets(task_model.task, dev.labels, len(task_model.labels)),
+    )
+    on_dev = [f1(_counts(gold > 0, answers >= each)) for each in THRESHOLDS]
+    best = max(zip(on_dev, -abs(THRESHOLDS - THRESHOLD), THRESHOLDS))
+    task_model.threshold = float(best[-1])
+    log.info("a name holds from %g on: micro F1 %.4f on dev", task_model.threshold, best[0])
+    return True
 
 
 def score_predictions(task, labels, gold, predicted):
     """Compare predictions with the truth.
 
     Args:
-        task: "classification", "matching" or "tagging".
+        task: of `bert.tasks.TASKS`, with labels.
         labels: label names; ids index them.
-        gold: label id per text; tagging: list of label ids per text, one per word.
-        predicted: label id per text; tagging: list of label *names* per text, one per word.
+        gold: labels per text, as in `Split`.
+        predicted: label id per text; tagging: list of label *names* per text, one per word; multilabel: bool (n, labels);
+            regression: float (n,).
     Returns:
-        dict: `metric` (of METRICS; tagging: "entity_f1" or "token_accuracy", as the labels are), `value` and `se` (0-1), `n`, `predictions`, `scores` (module
-        docstring), `confusion` (gold x predicted; tagging: words), `macro_f1` (over classes; tagging: over tags).
+        dict: `metric` (of METRICS; tagging: "entity_f1" or "token_accuracy", as the labels are), `value` and `se` (0-1), `n`,
+        `predictions`, `scores` (module docstring), and what stands beside the metric: `macro_f1` (over names; tagging:
+        over tags), for regression `spearman` and `mse`. With one label a text or word `confusion` (gold x predicted).
     """
-    if task == "tagging":
+    metric = TASKS[task].metric
+    if TASKS[task].answer == "number":
+        scores = np.stack([predicted, gold], axis=-1).astype(np.float32)
+        ranks = np.apply_along_axis(rankdata, 0, scores)
+        beside = {
+            "spearman": float(pearson(_moments(ranks).sum(axis=0))),
+            "mse": float(np.mean(np.square(np.diff(scores)))),
+        }
+        return _result(metric, scores, predicted, beside)
+    if TASKS[task].answer == "sigmoid":
+        truth = targets(task, gold, len(labels)) > 0
+        scores = _counts(truth, predicted, axis=1)
+        return _result(
+            metric,
+            scores,
+            predicted,
+            {"macro_f1": float(np.nanmean(_f1_of_each(_counts(truth, predicted, axis=0))))},
+        )
+    if TASKS[task].per_token:
         by_entity = marks_entities(labels)
-        metric = "entity_f1" if by_entity else "token_accuracy"
+        metric = metric if by_entity else "token_accuracy"
         counts = entity_counts if by_entity else word_counts
         gold_tags = [[labels[label] for label in row] for row in gold]
         scores = np.array([counts(*pair) for pair in zip(gold_tags, predicted, strict=True)])
         words = np.concatenate(gold), [labels.index(tag) for row in predicted for tag in row]
     else:
-        metric, words = "accuracy", (gold, predicted)
-        scores = np.equal(gold, predicted)
-    value, se = value_and_error(metric, scores[None])
+        words, scores = (gold, predicted), np.equal(gold, predicted)
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(confusion, words, 1)
-    return {
-        "metric": metric,
-        "value": value,
-        "se": se,
-        "n": len(gold),
-        "predictions": predicted,
-        "scores": scores,
-        "confusion": confusion,
-        "macro_f1": float(np.nanmean(class_f1(confusion))),
-    }
+    beside = {"confusion": confusion, "macro_f1": float(np.nanmean(class_f1(confusion)))}
+    return _result(metric, scores, predicted, beside)
+
+
+def _result(metric, scores, predicted, beside):
+    value, se = value_and_error(metric, scores[None])
+    told = {"metric": metric, "value": value, "se": se, "n": len(scores)}
+    return {**told, "predictions": predicted, "scores": scores, **beside}
+
+
+def _counts(gold, predicted, axis=None):
+    """Right, predicted and gold along an axis of two bool (n, labels): int (..., 3)."""
+    return np.stack([each.sum(axis) for each in (gold & predicted, predicted, gold)], axis=-1)
 
 
 def f1(counts):
@@ -72,21 +124,42 @@ def f1(counts):
     return 2 * right / np.maximum(predicted + gold, 1)
 
 
+def _moments(pairs):
+    """What sums to a correlation: (..., 2) -> (..., 6). Numbers are taken from the first, so that equal ones give 0."""
+    x, y = np.moveaxis(pairs.astype(np.float64) - pairs[..., :1, :], -1, 0)
+    return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
+
+
+def pearson(sums):
+    """Correlation from sums of `_moments`, (..., 6) -> (...); 0 where one side says the same for all texts."""
+    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+    spread = np.maximum(n * xx - x * x, 0) * np.maximum(n * yy - y * y, 0)
+    return np.where(spread > 0, (n * xy - x * y) / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
+
+
+def _parts(metric, scores):
+    """(what is summed over examples, what makes the metric of the sums)."""
+    return (_moments(scores), pearson) if metric == "pearson" else (scores, f1)
+
+
 def values(metric, scores):
-    """The metric of each seed, (seeds, n[, 3]) -> (seeds,)."""
-    return scores.mean(axis=1) if metric == "accuracy" else f1(scores.sum(axis=1))
+    """The metric of each seed, (seeds, n[, 2 or 3]) -> (seeds,)."""
+    if metric == "accuracy":
+        return scores.mean(axis=1)
+    parts, metric_of = _parts(metric, scores)
+    return metric_of(parts.sum(axis=1))
 
 
 def value_and_error(metric, scores):
-    """Mean over seeds and its standard error over examples, from (seeds, n[, 3]).
+    """Mean over seeds and its standard error over examples, from (seeds, n[, 2 or 3]).
 
     Accuracy: each example is averaged over the seeds first; one seed gives sqrt(p (1 - p) / n).
-    Tagging: bootstrap over sentences.
+    Others: bootstrap over texts.
     """
     if metric == "accuracy":
         error = scores.mean(axis=0).std() / scores.shape[1] ** 0.5
     else:
-        error = _resampled_f1(scores).std()
+        error = _resampled(metric, scores).std()
     return float(values(metric, scores).mean()), float(error)
 
 
@@ -94,12 +167,12 @@ def paired_difference(metric, a, b):
     """Model a minus model b on the same examples, with a 95 % interval.
 
     Accuracy: each example is averaged over the seeds first, then the normal interval of the per-example differences.
-    Tagging: paired bootstrap over sentences (both models see the same resamples), percentile interval.
+    Others: paired bootstrap over texts (both models see the same resamples), percentile interval.
     The interval says what other test examples would change; `seed_spread`, beside it, what other seeds would.
 
     Args:
         metric: of METRICS.
-        a, b: scores, (n[, 3]) or (seeds, n[, 3]).
+        a, b: scores, (n[, 2 or 3]) or (seeds, n[, 2 or 3]).
     Returns:
         dict: `difference`, `low`, `high`, `se`, `n`, `seed_spread` (standard deviation of the per-seed differences;
         None with one seed, or with two unequal numbers of seeds).
@@ -116,7 +189,7 @@ def paired_difference(metric, a, b):
         error = (a.mean(axis=0) - b.mean(axis=0)).std() / num_examples**0.5
         low, high = difference - Z95 * error, difference + Z95 * error
     else:
-        resampled = _resampled_f1(a) - _resampled_f1(b)
+        resampled = _resampled(metric, a) - _resampled(metric, b)
         error, (low, high) = resampled.std(), np.percentile(resampled, [2.5, 97.5])
     numbers_of_seeds = {len(a), len(b)} - {1}
     return {
@@ -131,18 +204,20 @@ def paired_difference(metric, a, b):
     }
 
 
-def _resampled_f1(counts):
-    """Mean F1 over seeds in each of 1,000 resamples of the sentences, the same ones for every model of n sentences."""
-    generator, n = np.random.default_rng(0), counts.shape[1]
-    means = []
+def _resampled(metric, scores):
+    """Mean metric over seeds in each of 1,000 resamples of the texts, the same ones for every model of n texts."""
+    generator, n, means = np.random.default_rng(0), scores.shape[1], []
+    parts, metric_of = _parts(metric, scores)
     for _ in range(NUM_RESAMPLES):
         times_drawn = np.bincount(generator.integers(0, n, n), minlength=n)
-        means.append(f1(np.tensordot(counts, times_drawn, axes=(1, 0))).mean())
+        means.append(metric_of(np.tensordot(parts, times_drawn, axes=(1, 0))).mean())
     return np.array(means)
 
 
 def agreement(a, b):
-    """Share of equal predictions (tagging: of words) of two models, 0-1."""
+    """Share of equal predictions (tagging: of words, multilabel: of names) of two models, 0-1; None for numbers."""
+    if np.hstack(a).dtype.kind == "f":
+        return None
     return float(np.mean(np.hstack(a) == np.hstack(b)))
 
 
@@ -152,20 +227,28 @@ def class_f1(confusion):
     `class_f1(confusion)[1]` is the F1 that GLUE reports for MRPC.
     """
     right, predicted, gold = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
-    return np.where(predicted + gold, f1(np.stack([right, predicted, gold], axis=-1)), np.nan)
+    return _f1_of_each(np.stack([right, predicted, gold], axis=-1))
+
+
+def _f1_of_each(counts):
+    return np.where(counts[..., 1] + counts[..., 2], f1(counts), np.nan)
 
 
 def pack_correct(scores):
-    """Scores of one seed as a short hex string: one bit per example, or three numbers per sentence for counts, of one
-    byte each, or of two where one is above 255."""
+    """Scores of one seed as a short hex string: one bit per example; for counts three numbers per text, of one byte each,
+    or of two where one is above 255; for numbers two of 4 bytes per text."""
     if scores.ndim == 1:
         return np.packbits(scores).tobytes().hex()
+    if scores.dtype.kind == "f":
+        return scores.astype("<f4").tobytes().hex()
     return scores.astype("u1" if scores.max(initial=0) < 256 else "<u2").tobytes().hex()
 
 
 def unpack_correct(text, n):
-    """Inverse of `pack_correct`: bool (n,) or int (n, 3), told apart by the length."""
+    """Inverse of `pack_correct`: bool (n,), int (n, 3) or float32 (n, 2), told apart by the length."""
     data = np.frombuffer(bytes.fromhex(text), np.uint8)
+    if len(data) == 8 * n:
+        return data.view("<f4").reshape(n, 2)
     for number, kind in ((3, "u1"), (6, "<u2")):
         if len(data) == number * n:
             return data.view(kind).reshape(n, 3).astype(np.int64)

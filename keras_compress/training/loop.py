@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_compress.backend import keras, tf
-from keras_compress.measure.accuracy import evaluate
-from keras_compress.method import entry_at_work
+from keras_compress.measure.accuracy import choose_threshold, evaluate
+from keras_compress.method import entry_at_work, note
 from keras_compress.training.checkpoints import Saver
 from keras_compress.training.settings import at_most
 
@@ -84,7 +84,12 @@ def fit(
         )
     num_steps = at_most(num_steps or training.num_steps(len(dataset.train.texts)))
     batches = batches or functools.partial(stream, dataset, task_model.tokenizer, training, seed)
-    measure = measure or (lambda: evaluate(task_model, dataset.dev)["value"])
+
+    def on_dev():
+        choose_threshold(task_model, dataset.dev)
+        return evaluate(task_model, dataset.dev)["value"]
+
+    measure = measure or on_dev
     with model.distribute_strategy.scope():
         # The slots must be there before they are restored, and before the first trace.
         model.optimizer.build(model.trainable_variables)
@@ -141,6 +146,8 @@ def fit(
     bar.close()
     if training.patience is not None and state["best_step"]:
         saver.restore_best(task_model)
+    if dataset.dev and choose_threshold(task_model, dataset.dev):
+        note(threshold=task_model.threshold)
     return state["rows"]
 
 

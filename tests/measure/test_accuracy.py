@@ -15,7 +15,7 @@ def split(texts, labels):
 def test_accuracy_and_standard_error_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], np.float32)
     model = SimpleNamespace(
-        task="classification", labels=["a", "b"], predict=lambda texts: probabilities
+        task="classification", labels=["a", "b"], threshold=0.5, predict=lambda texts: probabilities
     )
     result = accuracy.evaluate(model, split(["t"] * 4, [0, 1, 1, 1]))
     assert (result["metric"], result["value"], result["n"]) == ("accuracy", 0.75, 4)
