@@ -4,25 +4,24 @@
 - A label is a line number (from 0) of labels.txt, or exactly one of its lines: as most labels fit, numbers first.
 - Labels are tags if each part of all of them is O, or a prefix and a type (B-time, E-time); or if most have as many
   parts as their text has tokens, and the parts repeat: parts of speech.
-- They are sets of names if all are JSON lists, or lines of labels.txt with one of SEPARATORS between them.
-- They are scores if most are numbers, some of them no whole ones, and there is no labels.txt.
+- They are sets of names if all are JSON lists, or lines of labels.txt with a mark between them (sets.py).
+- They are scores if half are numbers, some of them no whole ones, and there is no labels.txt.
 - Sets and scores may be asked for: what looks like one name or a whole number is one then.
 - What is of one of KINDS is refused.
 """
 
 import itertools
-import math
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from keras_compress.bert.tasks import SCORE
+from keras_compress.datasets.sets import names_of, number, score, separator_of, separators
 from keras_compress.datasets.tables import short, warn
 
 TYPED_TAG = re.compile(r"O|[BIESMLU]-\S+")
 NO_LABEL = ("", "-", "?", "-1", "-100", "nan", "null", "<na>")
 BETWEEN_NAMES = re.compile(r"\s*[,;|，；、]\s*|\s+")
-SEPARATORS = ",;|，；、"
 BRACKETS = re.compile(r"\[.*\]|\{.*\}", re.S)
 DECIMALS = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.I)
 
@@ -105,70 +104,10 @@ def _kind(rows, names, asked):
     if names:
         known = {*names, *_by_number(names)}
         whole = all(str(label) in known for label in labels)
-        return "classification" if whole or not _separators(labels, known) else "multilabel"
-    numbers = list(filter(None, map(_number, labels)))
-    fractions = any(not number.is_integer() for number in numbers)
-    return "regression" if fractions and 2 * len(numbers) > len(labels) else "classification"
-
-
-def _number(label):
-    """A finite number, None if a label is none."""
-    try:
-        number = math.nan if isinstance(label, bool) else float(label)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _score(row):
-    number = _number(row.label)
-    if number is None:
-        raise ValueError(
-            f"{row.where}: a score must be a finite number. Received: {short(row.label)}. Correct or remove the row "
-            "(if labels are names, write labels.txt)."
-        )
-    return number
-
-
-def _separators(labels, known=None):
-    """Those of SEPARATORS that stand in labels; if names are known, with nothing but names around them."""
-    texts = [label for label in labels if isinstance(label, str)]
-    found = [mark for mark in SEPARATORS if any(mark in text for text in texts)]
-    return [
-        mark
-        for mark in found
-        if known is None or all({*_cut(text, mark)} <= known for text in texts)
-    ]
-
-
-def _cut(text, separator):
-    return [part.strip() for part in text.split(separator)] if text.strip() else []
-
-
-def _separator(path, labels, names):
-    """What stands between the names of a text; ValueError if there are several such marks."""
-    found = names and _separators(labels, {*names, *_by_number(names)}) or _separators(labels)
-    if len(found) > 1:
-        raise ValueError(
-            f"{path}: one mark must stand between the names of a text. Received: {' '.join(found)}. Write JSON lists, or "
-            "all names into labels.txt."
-        )
-    return found[0] if found else SEPARATORS[0]
-
-
-def _names_of(row, separator):
-    """The names of a text, which may be none."""
-    names = [row.label]
-    if isinstance(row.label, str):
-        names = _cut(row.label, separator)
-    elif isinstance(row.label, list) and not _is_nested(row.label):
-        names = list(map(str, row.label))
-    if len({*map(str, names)}) < len(names) or "" in names:
-        raise ValueError(
-            f"{row.where}: the names of a text must differ, and none be empty. Received: {short(row.label)}. Write each "
-            "name once (neither a tag for each word, nor a 0 or 1 for each class)."
-        )
-    return names
+        return "classification" if whole or not separators(labels, known) else "multilabel"
+    numbers = [value for value in map(number, labels) if value is not None]
+    fractions = any(not value.is_integer() for value in numbers)
+    return "regression" if fractions and 2 * len(numbers) >= len(labels) else "classification"
 
 
 def read_labels(path, rows, names, asked=None):
@@ -186,20 +125,22 @@ def read_labels(path, rows, names, asked=None):
     """
     kind, every = _kind(rows["train"], names, asked), [*itertools.chain(*rows.values())]
     if kind == "regression":
-        scores = {split: [_score(row) for row in part] for split, part in rows.items()}
-        return kind, list(SCORE), scores
-    tagging, several = kind == "tagging", kind == "multilabel"
-    separator = several and _separator(path, [row.label for row in every], names)
+        return kind, list(SCORE), {split: list(map(score, part)) for split, part in rows.items()}
     known = {*names, *_by_number(names)} if names else {str(row.label) for row in rows["train"]}
+    several = kind == "multilabel"
+    separator = several and separator_of(path, [row.label for row in every], names and known)
+
+    def parts(row):
+        if several:
+            return names_of(row, separator)
+        return list(filter(None, _tags(row.label))) if kind == "tagging" else []
+
     for row in every:
-        parts = list(filter(None, _tags(row.label))) if tagging else []
-        for label in _names_of(row, separator) if several else parts or [row.label]:
+        for label in parts(row) or [row.label] * (not several):
             if not (names and isinstance(label, str | int | float) and str(label) in known):
                 _check(row, label, known)
-    written_as = (
-        (lambda row: _names_of(row, separator)) if several else lambda row: _written(row, tagging)
-    )
-    written = {split: list(map(written_as, part)) for split, part in rows.items()}
+    write = parts if several else lambda row: _written(row, kind == "tagging")
+    written = {split: list(map(write, part)) for split, part in rows.items()}
     if names is None:
         used = {*itertools.chain(*written["train"])}
         names = sorted(used, key=lambda name: (name.zfill(9) if name.isdigit() else name, name))
@@ -215,9 +156,7 @@ def read_labels(path, rows, names, asked=None):
         split: [_ids(row, labels, number_of, names) for row, labels in zip(rows[split], part)]
         for split, part in written.items()
     }
-    if several:
-        ids = {split: list(map(sorted, part)) for split, part in ids.items()}
-    elif not tagging:
+    if kind == "classification":
         ids = {split: [label for (label,) in part] for split, part in ids.items()}
     return kind, names, ids
 

@@ -35,7 +35,7 @@ TEXTS = (
 REASONS = {
     "matching": "a row has two texts",
     "tagging": "a label holds a tag for each token",
-    "multilabel": "a label is a list of names",
+    "multilabel": "a label is a set of names",
     "regression": "a label is a number",
     "classification": "a row has one text and one label",
 }
