@@ -145,9 +145,7 @@ def check(declaration, values, way_out=""):
         declaration: function or dataclass; what it annotates are the settings.
         values: {name: value}. Tuples count as lists, paths as text. way_out: last sentence of the message.
     Returns:
-        dict of the checked values.
-    Raises:
-        ValueError: naming the first setting that breaks its declaration, the rule and the value.
+        dict of the checked values. ValueError names the first that breaks its declaration, the rule and the value.
     """
     kinds, checked = _kinds(declaration), {}
     for name, value in values.items():
@@ -278,11 +276,7 @@ def methods():
 
 
 def method(name):
-    """The function of a method.
-
-    Raises:
-        ValueError: if there is no method of that name.
-    """
+    """The function of a method. ValueError if there is no method of that name."""
     known = _listed()
     if name not in known:
         raise ValueError(f"`method` must be one of {', '.join(known)}. Received: {name!r}.")
