@@ -49,11 +49,9 @@ def choose_threshold(task_model, dev):
     ones that nearest to 0.5. Returns whether there is one."""
     if TASKS[task_model.task].answer != "sigmoid":
         return False
-    answers, gold = (
-        task_model.predict(dev.texts),
-        targets(task_model.task, dev.labels, len(task_model.labels)),
-    )
-    on_dev = [f1(_counts(gold > 0, answers >= each)) for each in THRESHOLDS]
+    answers = task_model.predict(dev.texts)
+    gold = targets(task_model.task, dev.labels, len(task_model.labels)) > 0
+    on_dev = [f1(_counts(gold, answers >= each)) for each in THRESHOLDS]
     best = max(zip(on_dev, -abs(THRESHOLDS - THRESHOLD), THRESHOLDS))
     task_model.threshold = float(best[-1])
     log.info("a name holds from %g on: micro F1 %.4f on dev", task_model.threshold, best[0])
@@ -85,13 +83,9 @@ def score_predictions(task, labels, gold, predicted):
         return _result(metric, scores, predicted, beside)
     if TASKS[task].answer == "sigmoid":
         truth = targets(task, gold, len(labels)) > 0
-        scores = _counts(truth, predicted, axis=1)
-        return _result(
-            metric,
-            scores,
-            predicted,
-            {"macro_f1": float(np.nanmean(_f1_of_each(_counts(truth, predicted, axis=0))))},
-        )
+        scores, of_names = (_counts(truth, predicted, axis) for axis in (1, 0))
+        beside = {"macro_f1": float(np.nanmean(_f1_of_each(of_names)))}
+        return _result(metric, scores, predicted, beside)
     if TASKS[task].per_token:
         by_entity = marks_entities(labels)
         metric = metric if by_entity else "token_accuracy"
@@ -133,8 +127,9 @@ def _moments(pairs):
 def pearson(sums):
     """Correlation from sums of `_moments`, (..., 6) -> (...); 0 where one side says the same for all texts."""
     n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
-    spread = np.maximum(n * xx - x * x, 0) * np.maximum(n * yy - y * y, 0)
-    return np.where(spread > 0, (n * xy - x * y) / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
+    of_x, of_y = n * xx - x * x, n * yy - y * y
+    varies = (of_x > 1e-12 * n * xx) & (of_y > 1e-12 * n * yy)  # not by rounding alone
+    return np.where(varies, (n * xy - x * y) / np.sqrt(np.where(varies, of_x * of_y, 1)), 0.0)
 
 
 def _parts(metric, scores):
