@@ -48,3 +48,25 @@ def in_words(labels, label):
         return f"{label:g}"
     named = [labels[place] for place in np.atleast_1d(label).astype(int)]
     return named[0] if np.ndim(label) == 0 else named
+
+
+def told(task_model, texts, predicted):
+    """What `predict` gave for texts as (rows for machines, lines for people)."""
+    labels, kind = task_model.labels, TASKS[task_model.task]
+    if kind.per_token:
+        rows = [{"words": words, "labels": tags} for words, tags in predicted]
+        return rows, [" ".join(map("/".join, zip(*pair))) for pair in predicted]
+    if kind.answer == "number":
+        rows = [{"text": text, "score": score} for text, score in zip(texts, predicted.tolist())]
+        return rows, ["{score:.4g}\t{text}".format(**row) for row in rows]
+    if kind.answer == "sigmoid":
+        rows = []
+        for text, row in zip(texts, predicted.tolist()):
+            names = [name for name, p in zip(labels, row) if p >= task_model.threshold]
+            rows.append({"text": text, "labels": names, "probabilities": dict(zip(labels, row))})
+        return rows, [f"{','.join(row['labels'])}\t{row['text']}" for row in rows]
+    rows = [
+        {"text": text, "label": labels[row.argmax()], "probability": float(row.max())}
+        for text, row in zip(texts, predicted)
+    ]
+    return rows, ["{label}\t{probability:.3f}\t{text}".format(**row) for row in rows]

@@ -258,6 +258,8 @@ def predict(texts: list[str] = [], *, source: Source, data: Texts):
     texts: texts; the two of a pair are separated by a tab (default: stdin's lines)
     data: a set with the model's labels, where its files do not tell them
     """
+    from keras_compress.bert.answers import told
+
     model, _ = source.load(data.given(), data.task)
     given = texts = texts or [line.rstrip("\r\n") for line in sys.stdin]
     kind, tabs = TASKS[model.task], {text.count("\t") for text in texts}
@@ -268,25 +270,7 @@ def predict(texts: list[str] = [], *, source: Source, data: Texts):
                     f"A pair must be two texts separated by one tab. Received: {text!r:.80}."
                 )
         given = [tuple(text.split("\t")) for text in texts]
-    predicted = model.predict(given)
-    if kind.answer == "number":
-        rows = [{"text": text, "score": float(score)} for text, score in zip(texts, predicted)]
-        return rows, ["{score:.4g}\t{text}".format(**row) for row in rows]
-    if kind.answer == "sigmoid":
-        rows = []
-        for text, row in zip(texts, predicted.tolist()):
-            probabilities = dict(zip(model.labels, row))
-            names = [name for name, p in probabilities.items() if p >= model.threshold]
-            rows.append({"text": text, "labels": names, "probabilities": probabilities})
-        return rows, [f"{','.join(row['labels'])}\t{row['text']}" for row in rows]
-    if kind.per_token:
-        rows = [{"words": words, "labels": labels} for words, labels in predicted]
-        return rows, [" ".join(map("/".join, zip(*pair))) for pair in predicted]
-    rows = [
-        {"text": text, "label": model.labels[row.argmax()], "probability": float(row.max())}
-        for text, row in zip(texts, predicted)
-    ]
-    return rows, ["{label}\t{probability:.3f}\t{text}".format(**row) for row in rows]
+    return told(model, texts, model.predict(given))
 
 
 def data(

@@ -226,6 +226,8 @@ class Dataset:
             labels = [_word_numbers(each, tokenizer.vocab) for each in encodings]
         elif by_words:
             labels = list(map(_first_pieces, encodings, labels))
+        else:
+            labels = targets(self.task, labels, len(self.labels))
         lengths = [len(each.ids) for each in encodings]
 
         def ragged(rows):
@@ -235,9 +237,7 @@ class Dataset:
         self._encoded[key] = (
             ragged([each.ids for each in encodings]),
             ragged([each.type_ids for each in encodings]),
-            ragged(labels)
-            if by_words
-            else tf.constant(targets(self.task, labels, len(self.labels))),
+            ragged(labels) if by_words else tf.constant(labels),
         )
         return self._encoded[key]
 

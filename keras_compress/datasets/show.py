@@ -12,7 +12,6 @@ from keras_compress.bert.tasks import TASKS, encoding
 CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{CHINESE}]|[^\W_{CHINESE}]+|[^\w\s]|_")
 LONGEST = 10**6  # pieces: no text is cut
-SPREAD = ("lowest", "median", "highest")
 NUM_EXAMPLES, NUM_CLASSES = 5, 40  # how many are shown
 
 
@@ -22,8 +21,8 @@ def facts(dataset, tokenizer):
     Args:
         dataset: `Dataset`. tokenizer: `Tokenizer` of the model that is to read it.
     Returns:
-        dict: `classes` ({name: {split: texts, for tagging words}}; for regression also `scores`, {split: {"lowest", "median",
-        "highest"}}), `classes_without_training` (names), `pieces`
+        dict: `classes` ({name: {split: texts, for tagging words}}; for regression also `scores`, {split: [lowest,
+        median, highest]}), `classes_without_training` (names), `pieces`
         ({split: {"median", "p95", "longest"}}, special pieces included), `unknown_words` (`share` of all words, 0-1,
         and `examples`, the most frequent), `repeated` ({split: texts that stood there before}), `also_in_train`
         ({split: texts}) and `contradictory` (texts that occur with different labels).
@@ -47,16 +46,12 @@ def facts(dataset, tokenizer):
 def _classes(dataset, splits):
     none = {"classes": {}, "classes_without_training": []}
     if TASKS[dataset.task].answer == "number":
-        numbers = {
-            k: np.percentile(split.labels, [0, 50, 100]).tolist() for k, split in splits.items()
-        }
-        return {**none, "scores": {k: dict(zip(SPREAD, three)) for k, three in numbers.items()}}
+        spread = {k: np.percentile(split.labels, [0, 50, 100]) for k, split in splits.items()}
+        return {**none, "scores": {name: three.tolist() for name, three in spread.items()}}
     if dataset.task == "unlabelled":
         return none
     counts = {
-        name: np.bincount(
-            np.hstack(split.labels).astype(int), minlength=len(dataset.labels)
-        ).tolist()
+        name: np.bincount(np.int64(np.hstack(split.labels)), minlength=len(dataset.labels)).tolist()
         for name, split in splits.items()
     }
     classes = {
@@ -114,8 +109,8 @@ def in_words(figures, tokenizer_name):
     if figures["classes_without_training"]:
         names = ", ".join(figures["classes_without_training"])
         lines.append(f"classes without a training text: {names}")
-    form = "scores of {}: lowest {lowest:g}, median {median:g}, highest {highest:g}"
-    lines += [form.format(name, **three) for name, three in figures.get("scores", {}).items()]
+    form = "scores of {}: {:g} to {:g} to {:g} (lowest, median, highest)"
+    lines += [form.format(name, *three) for name, three in figures.get("scores", {}).items()]
     lines.append(f"lengths in pieces of {tokenizer_name}:")
     form = "  {}: median {median:,}, 95 % up to {p95:,}, longest {longest:,}"
     lines += [form.format(name, **numbers) for name, numbers in figures["pieces"].items()]

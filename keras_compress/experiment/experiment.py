@@ -400,11 +400,11 @@ class Plan:
         result = evaluate(model, self.dataset.test)
         dev = evaluate(model, self.dataset.dev)["value"]
         log.info("%s: %.4f on test, %.4f on dev", label, result["value"], dev)
-        files, more = self._files(tried, model, seed), {}
-        if "confusion" in result:
-            at = zip(*result["confusion"].nonzero())
-            more["confusion"] = [[*map(int, one), int(result["confusion"][one])] for one in at]
-        more |= {key: result[key] for key in ("spearman", "mse") if key in result}
+        files = self._files(tried, model, seed)
+        more = {key: result[key] for key in ("spearman", "mse") if key in result}
+        if (confusion := result.get("confusion")) is not None:
+            at = zip(*confusion.nonzero())
+            more["confusion"] = [[*map(int, one), int(confusion[one])] for one in at]
         self._write(
             step.name,
             seed,

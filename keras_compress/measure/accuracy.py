@@ -6,8 +6,6 @@ predicted and the gold number (n, 2) for regression. Everything below is compute
 (packed, see `pack_correct`) and compare models later. Several seeds of one model are a leading axis: (seeds, n[, 2 or 3]).
 """
 
-import logging
-
 import numpy as np
 from scipy.stats import rankdata
 
@@ -25,13 +23,14 @@ METRICS = {
 }
 NUM_RESAMPLES = 1000
 THRESHOLDS = np.arange(1, 20) / 20  # of which one is chosen on dev
-
-log = logging.getLogger(__name__)
 Z95 = 1.96
 
 
-def evaluate(task_model, split):
-    """Measure a model on a labelled split; see `score_predictions` for what comes back."""
+def evaluate(task_model, split, choose_threshold=False):
+    """Measure a model on a labelled split; see `score_predictions` for what comes back.
+
+    `choose_threshold`: of a model that has one, set it first to the best of THRESHOLDS on this split.
+    """
     if split is None:
         raise ValueError(
             "`split` must have labels to be evaluated. Received: none. Use a labelled dev or test split."
@@ -40,22 +39,13 @@ def evaluate(task_model, split):
     if TASKS[task_model.task].per_token:
         predicted = [tags for _, tags in predicted]
     else:
+        if choose_threshold and TASKS[task_model.task].answer == "sigmoid":
+            gold = targets(task_model.task, split.labels, len(task_model.labels)) > 0
+            found = [f1(_counts(gold, predicted >= each)) for each in THRESHOLDS]
+            best = max(zip(found, -abs(THRESHOLDS - THRESHOLD), THRESHOLDS))  # ties: nearest to 0.5
+            task_model.threshold = float(best[-1])
         predicted = decided(task_model.task, predicted, task_model.threshold)
     return score_predictions(task_model.task, task_model.labels, split.labels, predicted)
-
-
-def choose_threshold(task_model, dev):
-    """Sets a model's `threshold`, where names have one, to that of THRESHOLDS with the best micro F1 on dev; of equal
-    ones that nearest to 0.5. Returns whether there is one."""
-    if TASKS[task_model.task].answer != "sigmoid":
-        return False
-    answers = task_model.predict(dev.texts)
-    gold = targets(task_model.task, dev.labels, len(task_model.labels)) > 0
-    on_dev = [f1(_counts(gold, answers >= each)) for each in THRESHOLDS]
-    best = max(zip(on_dev, -abs(THRESHOLDS - THRESHOLD), THRESHOLDS))
-    task_model.threshold = float(best[-1])
-    log.info("a name holds from %g on: micro F1 %.4f on dev", task_model.threshold, best[0])
-    return True
 
 
 def score_predictions(task, labels, gold, predicted):

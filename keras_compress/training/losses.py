@@ -36,18 +36,13 @@ def soften(logits, temperature):
 
 def soft_cross_entropy(teacher_logits, student_logits, temperature=1.0, answer="softmax"):
     """Cross-entropy between the softened answers in nats, of numbers the squared difference. (..., labels) twice -> (...)."""
-    if answer != "softmax":
-        teacher, student = (
-            tf.stop_gradient(teacher_logits) / temperature,
-            student_logits / temperature,
-        )
-        if answer == "number":
-            return tf.reduce_mean(tf.square(student - teacher), axis=-1)
-        # -q log p - (1 - q) log(1 - p) of each name, q = sigmoid(z_T / T), p = sigmoid(z_S / T)
+    teacher, student = tf.stop_gradient(teacher_logits) / temperature, student_logits / temperature
+    if answer == "number":
+        return tf.reduce_mean(tf.square(student - teacher), axis=-1)
+    if answer == "sigmoid":  # -q log p - (1 - q) log(1 - p) of each name
         values = tf.nn.sigmoid_cross_entropy_with_logits(tf.sigmoid(teacher), student)
         return tf.reduce_mean(values, axis=-1)
-    teacher = tf.stop_gradient(soften(teacher_logits, temperature))
-    return -tf.reduce_sum(teacher * tf.nn.log_softmax(student_logits / temperature), axis=-1)
+    return -tf.reduce_sum(tf.nn.softmax(teacher) * tf.nn.log_softmax(student), axis=-1)
 
 
 def soft_label_loss(teacher_logits, student_logits, temperature=1.0, answer="softmax"):
