@@ -31,7 +31,7 @@ def test_finetune_learns(tmp_path):
 
 @pytest.mark.parametrize("task, metric", [("multilabel", "micro_f1"), ("regression", "pearson")])
 def test_finetune_learns_sets_of_names_and_numbers(task, metric):
-    tuned = finetune(still(task), data(task), training=TRAINING.replace(epochs=30))
+    tuned = finetune(still(task), data(task), training=TRAINING.replace(epochs=20))
     result = evaluate(tuned, data(task).test)
     assert result["metric"] == metric and result["value"] > 0.9
     assert tuned.history[-1].get("threshold") == (tuned.threshold if task == "multilabel" else None)
