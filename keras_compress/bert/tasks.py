@@ -56,5 +56,5 @@ def check_labels(task, labels):
     if labels != only[task] if task in only else not fit:
         raise ValueError(
             "Labels must be two or more different names of one line each, in characters of UTF-8; "
-            f"a masked-LM model has none, one for regression {SCORE[0]} alone. Received: {[*labels[:20]]}."
+            f"for regression there is {SCORE[0]} alone, a masked-LM model has none. Received: {[*labels[:20]]}."
         )

@@ -494,11 +494,11 @@ def test_one_output_is_a_score_and_problem_type_tells_several_labels(tmp_path):
     np.testing.assert_allclose(model.predict(["the cats"]), logits(model)[:, 0], rtol=1e-6)
     folder = folder_of(tmp_path / "several", problem_type="multi_label_classification")
     model = weights.load(folder)
-    assert (model.task, model.labels, model.threshold) == ("multilabel", ("a", "b", "c"), 0.5)
+    assert (model.task, model.labels, model.threshold) == ("multilabel", ("neg", "neu", "pos"), 0.5)
     sigmoid = 1 / (1 + np.exp(-logits(model)))
     np.testing.assert_allclose(model.predict(["the cats"]), sigmoid, rtol=1e-5)
     with pytest.raises(ValueError, match="The model's task must .* 'multilabel', asked for 'class"):
-        weights.load(folder, task="classification", labels=("a", "b", "c"))
+        weights.load(folder, task="classification", labels=("neg", "neu", "pos"))
 
 
 def test_tensors_that_do_not_fit(tmp_path):
