@@ -146,7 +146,7 @@ def read_labels(path, rows, names, asked=None):
         names = sorted(used, key=lambda name: (name.zfill(9) if name.isdigit() else name, name))
         warn(
             f"{path}: no labels.txt; the {len(names)} sorted labels of train are the names: "
-            f"{short(', '.join(names), 200)}.{_doubts(names, len(written['train']))}"
+            f"{short(', '.join(names), 200)}.{_doubts(names, len(written['train']), kind)}"
         )
         check_names(path, names)
     number_of = _numbers(
@@ -170,7 +170,7 @@ def check_names(path, names):
         )
 
 
-def _doubts(names, num_rows):
+def _doubts(names, num_rows, kind):
     """What lets one doubt that these are the names of classes, in sentences."""
     first, alike = {}, []
     for name in names:
@@ -179,6 +179,8 @@ def _doubts(names, num_rows):
     doubts = f" Alike but for case or spaces: {', '.join(alike)}." if alike else ""
     if 2 * len(names) > num_rows > 20:
         doubts += f" These are many for {num_rows} rows."
+    if kind == "classification" and (marks := separators(names, None)):
+        doubts += f" Some hold {' '.join(marks)}: if a text may have several labels, pass `task` (`--task multilabel`)."
     return doubts
 
 

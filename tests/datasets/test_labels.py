@@ -195,6 +195,7 @@ def test_tags_of_a_text_without_spaces_make_no_class(tmp_path):
     [
         (["joy", "Joy", "love", "love "], "spaces: 'Joy' and 'joy', 'love' and 'love '"),
         ([f"a sentence of its own, {k}" for k in range(21)], "These are many for 21 rows"),
+        (["joy,love", "joy,love", "love"], "Some hold ,: if a text may .*--task multilabel"),
     ],
 )
 def test_doubtful_names_are_said(tmp_path, labels, doubt):
