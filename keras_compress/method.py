@@ -44,7 +44,8 @@ class Declaration:
     """What a method needs and takes; `method(name).declared` holds it.
 
     Attributes:
-        name: of the method. data: "labelled" (task and labels of the model), "unlabelled" or "any".
+        name: of the method. data: "labelled" (task and labels of the model), "classes" (the same, with one name for
+            a text or word), "unlabelled" or "any".
         trained_head: whether the model's head must be trained. bert: whether it must be a BERT.
         trains: whether the method reads `training`: learning rate, length and the rest.
         seeded: whether `seed` changes the model.
@@ -144,9 +145,7 @@ def check(declaration, values, way_out=""):
         declaration: function or dataclass; what it annotates are the settings.
         values: {name: value}. Tuples count as lists, paths as text. way_out: last sentence of the message.
     Returns:
-        dict of the checked values.
-    Raises:
-        ValueError: naming the first setting that breaks its declaration, the rule and the value.
+        dict of the checked values. ValueError names the first that breaks its declaration, the rule and the value.
     """
     kinds, checked = _kinds(declaration), {}
     for name, value in values.items():
@@ -195,7 +194,12 @@ def check_input(declared, task_model, dataset, training):
             f"{declared.name} reads running text. Received: {dataset.task} data ({dataset.name}). Take "
             "apidocs, or a text file with one sentence a line and an empty line between documents."
         )
-    if declared.data == "labelled":
+    if declared.data == "classes" and dataset.task in ("multilabel", "regression"):
+        raise ValueError(
+            f"{declared.name} needs one name for a text or word. Received: {dataset.task} data "
+            f"({dataset.name}). Take another method, such as soft_targets."
+        )
+    if declared.data in ("labelled", "classes"):
         check_fit(task_model, dataset)
     if declared.trained_head:
         check_trained(task_model)
@@ -272,11 +276,7 @@ def methods():
 
 
 def method(name):
-    """The function of a method.
-
-    Raises:
-        ValueError: if there is no method of that name.
-    """
+    """The function of a method. ValueError if there is no method of that name."""
     known = _listed()
     if name not in known:
         raise ValueError(f"`method` must be one of {', '.join(known)}. Received: {name!r}.")

@@ -60,7 +60,8 @@ def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
 def _in_tensorflow(task_model, paths, runners):
     """[(name, threads, sequence length, function that runs the graph once and waits)]."""
     from keras_compress.backend import tf
-    from mobile_export.graph import exported_graph
+    from keras_compress.bert.tasks import TASKS
+    from mobile_export.graph import ANSWERS, exported_graph
     from mobile_export.parity import check_origin
 
     for path, runner in zip(paths, runners):
@@ -72,12 +73,12 @@ def _in_tensorflow(task_model, paths, runners):
         or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
         or os.cpu_count()
     )
-    graph = exported_graph(task_model, length)
+    graph, answer = exported_graph(task_model, length), ANSWERS[TASKS[task_model.task].answer]
     ids = {name: tf.constant(value) for name, value in random_inputs(runners[0]).items()}
     calls = {
         "tf.function": lambda: graph.function(**ids)[OUTPUT_NAME].numpy(),
-        "Keras call": lambda: tf.nn.softmax(graph.model(ids, training=False)).numpy(),
-        "Keras predict": lambda: tf.nn.softmax(graph.model.predict(ids, verbose=0)).numpy(),
+        "Keras call": lambda: answer(graph.model(ids, training=False)).numpy(),
+        "Keras predict": lambda: answer(graph.model.predict(ids, verbose=0)).numpy(),
     }
     return [(name, threads, length, call) for name, call in calls.items()]
 

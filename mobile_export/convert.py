@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keras_compress.backend import tf
+from keras_compress.bert.tasks import TASKS
 from keras_compress.files import atomic_write
 from mobile_export import ort
 from mobile_export.graph import ExportError, exported_graph
@@ -110,9 +111,9 @@ def export(
         and repeated weights show here alone), `no_metadata` (None, or why there is none),
         `sequence_length`, `cls_only`, `partitions` (of XNNPACK; None for ONNX), `seconds`; and against
         Keras on the same texts cut to the same length: `num_examples`, `compared_on` (in words),
-        `agreement` (0-1; tagging: of tokens), `max_dp`, `mean_dp` (over texts or tokens, of the
-        largest probability difference), `max_dlogit` (floats only), `metric`, `accuracy`,
-        `accuracy_keras` (others with dev only), `drift` (None, or what is out of bounds).
+        `agreement` (0-1; tagging: of tokens; multilabel: of names; regression: None), `max_dp`, `mean_dp` (over
+        texts or tokens, of the largest probability difference; regression: as a share of the largest number), `max_dlogit` (floats only), `metric`, `accuracy`,
+        `accuracy_keras` (others with dev only), `drift` (None, or what is out of bounds); for multilabel `threshold`.
     Raises:
         ValueError: on wrong arguments. ImportError: if packages for ONNX are missing.
         ExportError: on an operator that is not built in, a non-finite output, logits of floats that
@@ -134,6 +135,8 @@ def export(
             "seconds": round(time.perf_counter() - start, 1),
             **compare(task_model, content, name, FORMATS[name].tolerance, dev),
         }
+        if TASKS[task_model.task].answer == "sigmoid":
+            facts["threshold"] = task_model.threshold
         if facts["drift"] and not allow_drift:
             raise ExportError(
                 f"{name}: {facts['drift']}. Nothing was written. Pass `allow_drift` to write it anyway."

@@ -1,15 +1,18 @@
 """The graph that is exported, with the model's own weights.
 
-It has three int32 inputs (1, seq) by name, one signature, and one output `probabilities`: (1, classes),
-for tagging (1, seq, labels). The softmax is in the graph because a client such as MediaPipe's
-TextClassifier shows the single output tensor as it is.
+It has three int32 inputs (1, seq) by name, one signature, and one output `probabilities`: (1, labels), for tagging
+(1, seq, labels), for regression the number (1, 1). The softmax, or sigmoid, is in the graph because a client such as
+MediaPipe's TextClassifier shows the single output tensor as it is.
 """
 
 from typing import Any, NamedTuple
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import LayerStore, build, can_be_cls_only
+from keras_compress.bert.tasks import TASKS
 from mobile_export.litert import OUTPUT_NAME
+
+ANSWERS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, "number": tf.identity}
 
 
 class ExportError(ValueError):
@@ -36,7 +39,8 @@ def exported_graph(task_model, sequence_length, cls_only=None):
     # The name is part of every tensor's name in the file.
     model = keras.Model(inputs, outputs["logits"], name=config.architecture)
     specs = {name: tf.TensorSpec(tensor.shape, tf.int32, name) for name, tensor in inputs.items()}
+    answer = ANSWERS[TASKS[task].answer]
     function = tf.function(
-        lambda **ids: {OUTPUT_NAME: tf.nn.softmax(model(ids, training=False))}, autograph=False
+        lambda **ids: {OUTPUT_NAME: answer(model(ids, training=False))}, autograph=False
     )
     return Graph(config, cls_only, model, function.get_concrete_function(**specs))

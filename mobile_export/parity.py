@@ -8,9 +8,10 @@ import copy
 
 import numpy as np
 
-from keras_compress.backend import tf
+from keras_compress.bert.answers import answers_of, decided, logits_of
+from keras_compress.bert.tasks import TASKS, encoding
 from keras_compress.bert.tokenizer import Encoding
-from keras_compress.measure.accuracy import evaluate, paired_difference
+from keras_compress.measure.accuracy import agreement, evaluate, paired_difference
 from mobile_export.flatbuffer import edited
 from mobile_export.graph import ExportError
 from mobile_export.litert import FILE_IDENTIFIER, unpadded
@@ -39,8 +40,12 @@ def compare(task_model, content, name, tolerance=None, dev=None):
     encodings = _encodings(task_model, length, dev)[: NUM_PARITY_TEXTS if tolerance else None]
     logits = unpadded(task_model.forward(encodings), encodings)
     probabilities = runner.forward(encodings)
-    in_keras, in_file = np.vstack(logits), np.vstack(probabilities)  # (texts or tokens, classes)
-    dp = np.abs(tf.nn.softmax(in_keras).numpy() - in_file).max(-1)
+    in_keras, in_file = np.vstack(logits), np.vstack(probabilities)  # (texts or tokens, labels)
+    largest, task = max(1.0, np.abs(in_keras).max()), task_model.task
+    is_number = TASKS[task].answer == "number"
+    answers = answers_of(task, in_keras), in_file
+    # A number's difference counts as a share of the largest number, as that of logits.
+    dp = np.abs(answers[0] - in_file).max(-1) / (largest if is_number else 1)
     if not np.isfinite(dp).all():
         who = "The converted model" if np.isfinite(in_keras).all() else "Keras"
         raise ExportError(
@@ -48,21 +53,22 @@ def compare(task_model, content, name, tolerance=None, dev=None):
             f"{len(dp)} rows with inf or nan."
         )
     compared_on = f"{len(encodings)} {'dev texts' if dev else 'random inputs'}"
-    if task_model.task == "tagging":
+    if TASKS[task].per_token:
         compared_on = f"the tokens of {compared_on}"
     facts = {
         "partitions": runner.num_partitions,
         "num_examples": len(encodings),
         "compared_on": compared_on,
-        "agreement": float(np.mean(in_file.argmax(-1) == in_keras.argmax(-1))),
+        "agreement": agreement(*(decided(task, rows, task_model.threshold) for rows in answers)),
         "max_dp": float(dp.max()),
         "mean_dp": float(dp.mean()),
         **dict.fromkeys(("max_dlogit", "metric", "accuracy", "accuracy_keras", "drift")),
     }
     if tolerance:
-        file_logits = np.vstack(open_model(logits_view(content)).forward(encodings))
+        file_logits = in_file
+        if not is_number:
+            file_logits = np.vstack(open_model(logits_view(content)).forward(encodings))
         facts["max_dlogit"] = float(np.abs(file_logits - in_keras).max())
-        largest = max(1.0, np.abs(in_keras).max())
         if not facts["max_dlogit"] <= tolerance * largest:
             raise ExportError(
                 f"{name}: logits must be within {tolerance:g} of Keras', as a share of the largest, "
@@ -75,7 +81,8 @@ def compare(task_model, content, name, tolerance=None, dev=None):
         )
     if dev:
         before = evaluate(_at_length(task_model, length, lambda *_: logits), dev)
-        after = evaluate(_at_length(task_model, length, lambda *_: _log(probabilities)), dev)
+        in_logits = [logits_of(task, rows) for rows in probabilities]
+        after = evaluate(_at_length(task_model, length, lambda *_: in_logits), dev)
         metric, old, new = after["metric"], before["value"], after["value"]
         facts |= {"metric": metric, "accuracy": new, "accuracy_keras": old}
         change = paired_difference(metric, after["scores"], before["scores"])
@@ -90,10 +97,12 @@ def compare(task_model, content, name, tolerance=None, dev=None):
 
 def in_words(facts):
     """The figures of `compare` as text."""
-    words = (
-        f"agrees with Keras on {100 * facts['agreement']:.1f} % of {facts['compared_on']}, largest "
-        f"|dp| {facts['max_dp']:.2g}"
-    )
+    largest, on = f"{facts['max_dp']:.2g}", facts["compared_on"]
+    if facts["agreement"] is None:
+        words = f"differs from Keras by at most {largest} of the largest number, on {on}"
+    else:
+        agrees = 100 * facts["agreement"]
+        words = f"agrees with Keras on {agrees:.1f} % of {on}, largest |dp| {largest}"
     if facts["accuracy"] is not None:
         accuracy, in_keras = 100 * facts["accuracy"], 100 * facts["accuracy_keras"]
         words += f", {facts['metric']} {accuracy:.1f} % (Keras {in_keras:.1f} %)"
@@ -108,9 +117,11 @@ def exported_model(path, task_model):
     """
     runner = open_model(path)
     check_origin(task_model, runner, path)
-    return _at_length(
-        task_model, runner.sequence_length, lambda texts, _: _log(runner.forward(texts))
-    )
+
+    def forward(texts, _):
+        return [logits_of(task_model.task, rows) for rows in runner.forward(texts)]
+
+    return _at_length(task_model, runner.sequence_length, forward)
 
 
 def _at_length(task_model, sequence_length, forward):
@@ -123,7 +134,8 @@ def _at_length(task_model, sequence_length, forward):
 
 def check_origin(task_model, runner, name):
     """Raises ValueError unless a file has this model's outputs and as many word pieces."""
-    shape = (runner.sequence_length,) * (task_model.task == "tagging") + (len(task_model.labels),)
+    shape = (runner.sequence_length,) * TASKS[task_model.task].per_token
+    shape += (len(task_model.labels),)
     num_pieces = len(task_model.tokenizer.vocab)
     if (runner.output_shape, runner.vocab_size) != (shape, num_pieces):
         raise ValueError(
@@ -135,9 +147,7 @@ def check_origin(task_model, runner, name):
 def _encodings(task_model, sequence_length, dev):
     """Encoded dev texts; without any, random ids of varied lengths, seeded."""
     if dev:
-        tokenizer = task_model.tokenizer
-        encode = tokenizer.encode_words if task_model.task == "tagging" else tokenizer.encode
-        return encode(dev.texts, sequence_length)
+        return encoding(task_model.task, task_model.tokenizer)(dev.texts, sequence_length)
     random, config = np.random.default_rng(0), task_model.config
     num_types = min(config.type_vocab_size, 2) or 1
     return [
@@ -150,23 +160,21 @@ def _encodings(task_model, sequence_length, dev):
 
 
 def logits_view(content):
-    """A copy of a file that gives the logits under the name of the probabilities."""
+    """A copy of a file that gives the logits under the name of the probabilities, of which they are made."""
 
     def show_logits(model):
         graph = model.subgraphs[0]
-        softmax = next(row for row in graph.operators if row.outputs[0] == graph.outputs[0])
-        graph.outputs = softmax.inputs
-        model.signatureDefs[0].outputs[0].tensorIndex = softmax.inputs[0]
+        last = next(row for row in graph.operators if row.outputs[0] == graph.outputs[0])
+        graph.outputs = last.inputs
+        model.signatureDefs[0].outputs[0].tensorIndex = last.inputs[0]
 
     if content[4:8] == FILE_IDENTIFIER:
         return edited(content, show_logits)
     import onnx
 
     model = onnx.load_from_string(content)
-    softmax = next(node for node in reversed(model.graph.node) if node.op_type == "Softmax")
-    model.graph.output[0].name = softmax.input[0]
+    last = next(
+        node for node in reversed(model.graph.node) if node.op_type in ("Softmax", "Sigmoid")
+    )
+    model.graph.output[0].name = last.input[0]
     return model.SerializeToString()
-
-
-def _log(rows):
-    return [np.log(np.maximum(row, np.finfo(np.float32).tiny)) for row in rows]

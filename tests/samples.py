@@ -32,6 +32,11 @@ def rows(task, split, number):
             found["\t".join(" ".join(words) for words in texts)] = (
                 "same" if keys[0] == keys[1] else "other"
             )
+        elif task == "regression":
+            found["\t".join(" ".join(words) for words in texts)] = keys[0] + keys[1] / 2
+        elif task == "multilabel":  # what is in the first half of the text, and in the second
+            names = sorted({tiny.LABELS[task][key] for key in keys})
+            found[" ".join(texts[0] + texts[1])] = "|".join(names if draws[1][0] % 3 else [])
         else:
             found[" ".join(texts[0])] = tiny.LABELS[task][keys[0]]
     return [f"{label}\t{text}" for text, label in found.items()]
@@ -40,12 +45,14 @@ def rows(task, split, number):
 def data(folder, task="classification", numbers=(24, 20, 30)):
     """Writes train, dev, test and labels.txt; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    header = "label\ttext_a\ttext_b" if task == "matching" else "label\ttext"
+    pairs = task in ("matching", "regression")
+    header = "label\ttext_a\ttext_b" if pairs else "label\ttext"
     for split, number in zip(SPLITS, numbers):
         (folder / f"{split}.tsv").write_text(
             "\n".join([header, *rows(task, split, number)]) + "\n", encoding="utf-8"
         )
-    (folder / "labels.txt").write_text("\n".join(tiny.LABELS[task]) + "\n", encoding="utf-8")
+    if task != "regression":
+        (folder / "labels.txt").write_text("\n".join(tiny.LABELS[task]) + "\n", encoding="utf-8")
     return folder
 
 

@@ -42,6 +42,10 @@ def data(task="classification", n=12, dev_labels=None):
         texts = [(text, text[::-1]) for text in texts]
     classes = len(tiny.LABELS[task])  # three classes: the last word tells which
     labels = [[k % 3, 0, 1] if task == "tagging" else k % classes for k in range(n)]
+    if task == "multilabel":
+        labels = [([0], [0, 2], [])[k % 3] for k in range(n)]
+    elif task == "regression":
+        labels = [k % 3 - 1.5 for k in range(n)]
     train, dev = Split(texts, labels), Split(texts, dev_labels or labels)
     return Dataset("tiny", task, tiny.LABELS[task], train, dev, train)
 

@@ -323,6 +323,36 @@ def test_train_compress_export_evaluate_predict_benchmark(call, tmp_path):
     assert lines[0].split("\t")[0] in compressed.labels
 
 
+@pytest.mark.parametrize(
+    "task, keys, words",
+    [
+        ("multilabel", {"macro_f1"}, ("dev micro_f1 ", "macro F1 ")),
+        ("regression", {"spearman", "mse"}, ("dev pearson ", "; Spearman ")),
+    ],
+)
+def test_sets_of_names_and_scores_from_data_to_file(call, tmp_path, task, keys, words):
+    model, data = tmp_path / "model", ["--data", f"{{}}/{task}"]
+    start = ["--from", f"{{}}/bert-{task}"]
+    status, out, err = call("train", *start, *data, "--out", model, *FAST)
+    assert status == 0 and all(word in out for word in words) and f": {task}, since " in err
+    arguments = ["--from", model, *data, "--out", tmp_path, "--length", "16", "--json"]
+    status, out, _ = call("export", *arguments, "--formats", "float32,int8", "--allow-drift")
+    rows = json.loads(out)
+    assert status == 0 and rows[0]["max_dlogit"] < 1e-4
+    assert ("threshold" in rows[0]) == (task == "multilabel")
+    evaluated = ["evaluate", "--from", model, *data, "--json"]
+    plain, file = (
+        json.loads(call(*evaluated, *more)[1])
+        for more in ([], ["--tflite", tmp_path / "float32.tflite"])
+    )
+    assert plain.keys() == {"split", "metric", "value", "se", *keys, "num_examples"}
+    assert file == pytest.approx(plain)
+    shown = json.loads(call("data", "show", *data, "--json")[1])
+    assert shown["task"] == task and ("scores" in shown) == (task == "regression")
+    status, out, err = call("evaluate", "--from", "{}/bert-classification", *data)
+    assert status == 1 and "The model's task must be the one asked for" in err
+
+
 def test_onnx_files_are_written_beside_the_others(call, tmp_path):
     pytest.importorskip("tf2onnx")
     command = [
@@ -566,6 +596,13 @@ def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
     _, out, err = call("predict", "--from", "{}/bert-tagging", "我听音乐", "你好")
     assert [line.count("/") for line in out.splitlines()] == [4, 2]
     assert err.count("Chinese that nobody cut into words is tagged by characters") == 1
+    (row,) = json.loads(call("predict", "--from", "{}/bert-multilabel", "the cat", "--json")[1])
+    assert row["labels"] == [name for name, p in row["probabilities"].items() if p >= 0.5]
+    status, out, _ = call("predict", "--from", "{}/bert-regression", "the cat\ta dog", "--json")
+    assert status == 0 and np.isfinite(json.loads(out)[0]["score"])
+    assert call("predict", "--from", "{}/bert-regression", "the cat")[1].endswith("\tthe cat\n")
+    mixed = ("the cat\ta dog", "the cat")
+    assert "A pair must be two" in call("predict", "--from", "{}/bert-regression", *mixed)[2]
     monkeypatch.setattr(
         sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the \xff cat\n"))
     )  # shown, not fatal

@@ -17,9 +17,10 @@ import pytest
 from keras_compress.bert.checkpoints import with_head
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.datasets.dataset import Dataset
+from keras_compress.measure.accuracy import evaluate
 from keras_compress.method import Count, check, method, methods
 from keras_compress.training.settings import Training
-from mobile_export.convert import export
+from mobile_export.convert import export, exported_model
 from tests.support import CLASSES, bilstm, data, inputs_of, masked_lm, still, unlabelled
 
 METHODS = sorted(methods())
@@ -37,11 +38,12 @@ SETTINGS = {
     "magnitude": {"frequency": 1},
     "from_scratch": {"config": {"hidden_size": 4, "sharing": "all"}},
 }
+WIDE = {"num_layers": 1, "hidden_size": 32, "intermediate_size": 64}
 # Where the model to start from is no BERT of two layers and width 8 with a head of three classes.
 START = {
     "fold": lambda: still(embedding_size=4, adapter="mlp"),
     # The converter quantises no kernel of fewer than 1,024 values.
-    "q8bert": lambda: still(num_layers=1, hidden_size=32, intermediate_size=64, pooling="cls"),
+    "q8bert": lambda: still(**WIDE, pooling="cls"),
 }
 BEGINS_ANEW = {"from_scratch"}  # random weights have no history
 
@@ -175,6 +177,37 @@ def test_the_next_method_takes_the_result_and_a_quantised_result_is_the_last(run
     assert smaller.config == small.config.replace(vocab_size=smaller.config.vocab_size)
     texts = data().dev.texts  # whose pieces are all kept
     np.testing.assert_allclose(smaller.predict(texts), small.predict(texts), atol=1e-5)
+
+
+ANSWERS = (
+    "finetune soft_targets theseus tinybert pkd distilbert magnitude vocabulary q8bert".split()
+)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_methods_take_sets_of_names_and_numbers(name, task, tmp_path):
+    takes_depth = "num_layers" in function_of(name).declared.settings
+    settings = SETTINGS.get(name, {"num_layers": 1} if takes_depth else {})
+    start = still(task, pooling="cls", **(WIDE if name == "q8bert" else {}))
+    dataset = data(task)
+    training = TRAINING.replace(evaluations=1)
+    small = function_of(name)(start, dataset, training=training, **settings)
+    result = evaluate(small, dataset.dev)
+    assert np.isfinite([result["value"], result["se"]]).all()
+    if small.curve:
+        assert small.curve[-1]["dev"] == result["value"]
+    small.save(tmp_path / "small")
+    loaded = TaskModel.load(tmp_path / "small")
+    assert loaded.threshold == small.threshold
+    answers = small.predict(dataset.dev.texts)
+    np.testing.assert_array_equal(loaded.predict(dataset.dev.texts), answers)
+    if name in ("finetune", "q8bert"):
+        made = "int8" if small.config.quantization else "float32"
+        (facts,) = export(small, tmp_path, (made,), sequence_length=12, allow_drift=True)
+        file = exported_model(facts["path"], small)
+        atol = 0.1 if small.config.quantization else 1e-5
+        np.testing.assert_allclose(file.predict(dataset.dev.texts), answers, atol=atol)
 
 
 # What the boundary refuses

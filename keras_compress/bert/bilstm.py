@@ -7,15 +7,14 @@ direction; `dropout`. It has neither positions nor token types nor attention, an
 from keras_compress.backend import keras, tf
 from keras_compress.bert import layers as L
 from keras_compress.bert.adapter import word_table
+from keras_compress.bert.tasks import TASKS
 
 
 def bilstm(get, task, num_labels, inputs, cls_only=False):
     """Outputs of the model (see `encoder.build`), without `attention_scores`; hidden states after the first are
     (batch, seq, 2 units)."""
     if task == "mlm":
-        raise ValueError(
-            "A BiLSTM serves classification, matching and tagging. Received: task 'mlm'. Take a BERT."
-        )
+        raise ValueError("A BiLSTM serves tasks with labels. Received: task 'mlm'. Take a BERT.")
     mask, embedded = inputs["input_mask"], get.dropout("embeddings_dropout")
     hidden_states = [embedded(word_table(get)(inputs["input_word_ids"]))]
     for index in range(get.config.num_layers):
@@ -25,7 +24,7 @@ def bilstm(get, task, num_labels, inputs, cls_only=False):
         ]
         hidden_states.append(get(keras.layers.Concatenate, f"lstm_{index}_both")(both))
     last, pooled = hidden_states[-1], None
-    if task != "tagging":
+    if not TASKS[task].per_token:
         last = pooled = get(L.MaskedMean, "pooled_mean")(last, mask)
     classifier = get.dense("classifier", num_labels)  # first, as its seed was drawn
     logits = classifier(get.dropout("classifier_dropout")(last))

@@ -16,8 +16,8 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert import layers as L
 from keras_compress.bert.adapter import adapt, word_table
 from keras_compress.bert.bilstm import bilstm
+from keras_compress.bert.tasks import TASKS
 
-TASKS = ("classification", "matching", "tagging", "mlm")
 ATTENTION = "query key value attention_output attention_norm".split()  # other parts: "ffn"
 ACTIVATIONS = {
     "gelu": tf.nn.gelu,
@@ -162,7 +162,7 @@ def task_head(get, task, num_labels, x, mask):
     """
     if task == "mlm":
         return None, mlm_head(get, x)
-    pooled = None if task == "tagging" else pool(get, x, mask)
+    pooled = None if TASKS[task].per_token else pool(get, x, mask)
     dropped = get.dropout("classifier_dropout")(x if pooled is None else pooled)
     return pooled, get.dense("classifier", num_labels)(dropped)
 
@@ -197,8 +197,9 @@ def build(config, task, num_labels, get, sequence_length=None, batch_size=None, 
     Raises:
         ValueError: if the task is unknown, or config or `cls_only` do not fit it.
     """
-    if task not in TASKS:
-        raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: {task!r}.")
+    of_models = [name for name in TASKS if TASKS[name].answer]
+    if task not in of_models:
+        raise ValueError(f"`task` must be one of {', '.join(of_models)}. Received: {task!r}.")
     if cls_only and not can_be_cls_only(config, task):
         raise ValueError(
             "`cls_only` needs a head that reads [CLS] alone. "
@@ -216,5 +217,5 @@ def build(config, task, num_labels, get, sequence_length=None, batch_size=None, 
 
 def can_be_cls_only(config, task):
     """Whether the logits depend on the last layer's [CLS] vector alone."""
-    pools = task in ("classification", "matching")
-    return config.architecture == "bert" and pools and config.pooling != "mean"
+    pools = not TASKS[task].per_token and config.pooling != "mean"
+    return config.architecture == "bert" and pools

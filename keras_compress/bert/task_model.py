@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import logging
-import re
 import warnings
 from copy import deepcopy
 from itertools import chain
@@ -11,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
-from scipy.special import softmax
 
 from keras_compress.backend import keras, tf
+from keras_compress.bert.answers import answers_of
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
 from keras_compress.bert.labels import HeadError
+from keras_compress.bert.tasks import TASKS, THRESHOLD, check_labels, encoding
 from keras_compress.bert.tokenizer import saved_tokenizer
 from keras_compress.bert.words import words_of
 from keras_compress.files import atomic_folder, one_of, read_json, read_safetensors, write_json
@@ -31,9 +31,10 @@ class TaskModel:
 
     Attributes:
         model: `keras.Model`, {input_word_ids, input_mask, input_type_ids} int32 (batch, seq) -> logits, float32
-            (batch, classes), (batch, seq, labels) for tagging or (batch, seq, vocabulary) for mlm.
-        config: `BertConfig`. tokenizer: `Tokenizer`. task: "classification", "matching", "tagging" or "mlm".
-        labels: tuple of names, () for mlm. history: list of dicts, the chain of methods with settings and seeds.
+            (batch, labels), (batch, seq, labels) for tagging or (batch, seq, vocabulary) for mlm.
+        config: `BertConfig`. tokenizer: `Tokenizer`. task: of `tasks.TASKS`. labels: tuple of names, () for mlm.
+        threshold: from which probability on a name holds, in multilabel.
+        history: list of dicts, the chain of methods with settings and seeds.
         curve: list of dicts, what was measured during training. metrics: dict, what was measured afterwards.
 
     Args:
@@ -48,15 +49,9 @@ class TaskModel:
                 "resize the table first (`resize_token_embeddings` of `transformers`)."
             )
         labels = tuple(labels)
-        no_line = re.compile("[\r\n\0\ud800-\udfff]|^$").search
-        fit = len({*labels}) == len(labels) >= 2 and not any(map(no_line, labels))
-        if labels if task == "mlm" else not fit:
-            raise ValueError(
-                "Labels must be two or more different names of one line each, in characters of UTF-8; "
-                f"a masked-LM model has none. Received: {[*labels[:20]]}."
-            )
+        check_labels(task, labels)
         self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, labels
-        self.history, self.curve, self.metrics = [], [], {}
+        self.history, self.curve, self.metrics, self.threshold = [], [], {}, THRESHOLD
         # Seeds of neighbouring runs must not overlap: a model makes far fewer than 10,000 layers.
         layers = LayerStore(config, 10_000 * seed, loaded=loaded)
         inputs, self._outputs = build(config, task, len(labels), layers)
@@ -138,6 +133,7 @@ class TaskModel:
         copy = TaskModel(config, tokenizer, self.task, self.labels, seed=seed, loaded=weights)
         copy.set_weights(weights, only)
         copy.history, copy.curve = deepcopy(self.history), deepcopy(self.curve)
+        copy.threshold = self.threshold
         return copy
 
     def keep_layers(self, indices, *, seed=0):
@@ -173,13 +169,14 @@ class TaskModel:
         """Predicts from text.
 
         Args:
-            texts: list of str; of (str, str) for matching. For tagging of words separated by one space or as lists;
+            texts: list of str; of (str, str) for pairs. For tagging of words separated by one space or as lists;
                 Chinese without blanks is read as characters (see `words_of`).
             batch_size: texts per forward pass.
             max_length: longest input in pieces; default: all that the model can read.
         Returns:
-            float32 (n, classes), probabilities that sum to 1; for tagging a list of (words, labels), one per text
-            (a word beyond `max_length` is "O" or, where that is no label, None).
+            float32 (n, labels), probabilities, which sum to 1 but for multilabel; for regression (n,), the numbers; for
+            tagging a list of (words, labels), one per text (a word beyond `max_length` is "O" or, where that is no
+            label, None).
         Raises ValueError if the model is a masked-LM model, or an answer is not finite.
         """
         if self.task == "mlm":
@@ -188,11 +185,10 @@ class TaskModel:
             )
         texts, longest = list(texts), self.config.max_position_embeddings
         max_length = min(max_length or longest, longest)
-        encode = self.tokenizer.encode
-        if self.task == "tagging":
-            encode, texts = self.tokenizer.encode_words, words_of(texts, self)
-        encodings = encode(texts, max_length)
-        if cut := sum(encoding.truncated for encoding in encodings):
+        if TASKS[self.task].per_token:
+            texts = words_of(texts, self)
+        encodings = encoding(self.task, self.tokenizer)(texts, max_length)
+        if cut := sum(each.truncated for each in encodings):
             about = f"{cut} of {len(texts)} texts are longer than {max_length} pieces; their ends are cut off."
             warnings.warn(about, stacklevel=2)
         logits = self.forward(encodings, batch_size)
@@ -201,13 +197,14 @@ class TaskModel:
                 "The model's answers must be finite numbers. Received: NaN or infinity. Its weights are "
                 "broken; if it was trained just now, lower `learning_rate`."
             )
-        if self.task != "tagging":
+        if not TASKS[self.task].per_token:
             logits = np.reshape(np.float32(logits), (len(texts), len(self.labels)))
-            return softmax(logits, axis=-1)
+            answers = answers_of(self.task, logits)
+            return answers[:, 0] if TASKS[self.task].answer == "number" else answers
         outside, tagged = "O" if "O" in self.labels else None, []
-        for words, encoding, rows in zip(texts, encodings, logits):
+        for words, each, rows in zip(texts, encodings, logits):
             best = [self.labels[tag] for tag in rows.argmax(-1)]
-            tags = [best[start] if start >= 0 else outside for start in encoding.word_starts]
+            tags = [best[start] if start >= 0 else outside for start in each.word_starts]
             tagged.append((words, tags))
         return tagged
 
@@ -236,6 +233,7 @@ class TaskModel:
         lowercase, switches = self.tokenizer.lowercase, self.tokenizer.switches()
         stored = {"keras_compress": FORMAT, "task": self.task, "lowercase": lowercase}
         stored |= {"tokenizer": switches} if switches else {}
+        stored |= {"threshold": self.threshold} if TASKS[self.task].answer == "sigmoid" else {}
         stored |= {"config": self.config.to_dict(), "history": self.history}
         with atomic_folder(folder, overwrite, "config.json") as part:
             (part / "model.safetensors").write_bytes(save(self.weights()))
@@ -271,6 +269,7 @@ class TaskModel:
                     f"{', '.join(other[:3])}. Restore the file that was changed."
                 )
             model.history, model.metrics = stored["history"], read_json(folder / "metrics.json")
+            model.threshold = stored.get("threshold", THRESHOLD)
             with open(folder / "history.csv", encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
                     model.curve.append({name: _value(cell) for name, cell in row.items() if cell})

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 
 from keras_compress import method as boundary
+from keras_compress.bert.tasks import TASKS
 
 COMMAS = BeforeValidator(lambda text: re.split(r"\s*,\s*", text.strip()))
 
@@ -18,12 +19,13 @@ class Texts:
     data: assistant, apidocs, a downloaded set, or a folder with train.tsv, dev.tsv, test.tsv, labels.txt
         (default: assistant, or the recipe's; export: random ids)
     task: classification, matching, tagging or unlabelled, of a built-in set (default: classification); other
-        sets know theirs. Unlabelled text makes a masked-LM model
+        sets know theirs, but multilabel and regression say how labels are read. Unlabelled text makes a
+        masked-LM model
     language: en or zh, of assistant
     """
 
     data: str | None = None
-    task: Literal["classification", "matching", "tagging", "unlabelled"] | None = None
+    task: Literal[*(name for name in TASKS if name != "mlm")] | None = None
     language: Literal["en", "zh"] = "en"
 
     def load(self):

@@ -14,6 +14,7 @@ import tomllib
 from typing import Annotated, Literal
 
 from keras_compress import method as boundary
+from keras_compress.bert.tasks import TASKS
 from keras_compress.cli.options import COMMAS, AnySource, Source, Texts
 from keras_compress.experiment.recipe import hash_of, recipes
 from keras_compress.files import new_folder
@@ -257,27 +258,19 @@ def predict(texts: list[str] = [], *, source: Source, data: Texts):
     texts: texts; the two of a pair are separated by a tab (default: stdin's lines)
     data: a set with the model's labels, where its files do not tell them
     """
+    from keras_compress.bert.answers import told
+
     model, _ = source.load(data.given(), data.task)
     given = texts = texts or [line.rstrip("\r\n") for line in sys.stdin]
-    if model.task == "matching":
+    kind, tabs = TASKS[model.task], {text.count("\t") for text in texts}
+    if kind.texts == "pair" or (kind.texts == "either" and tabs != {0}):
         for text in texts:
             if text.count("\t") != 1:
                 raise ValueError(
                     f"A pair must be two texts separated by one tab. Received: {text!r:.80}."
                 )
         given = [tuple(text.split("\t")) for text in texts]
-    predicted = model.predict(given)
-    if model.task == "tagging":
-        rows = [{"words": words, "labels": labels} for words, labels in predicted]
-        return rows, [
-            " ".join(f"{word}/{label or '(cut off)'}" for word, label in zip(*pair))
-            for pair in predicted
-        ]
-    rows = [
-        {"text": text, "label": model.labels[row.argmax()], "probability": float(row.max())}
-        for text, row in zip(texts, predicted)
-    ]
-    return rows, ["{label}\t{probability:.3f}\t{text}".format(**row) for row in rows]
+    return told(model, texts, model.predict(given))
 
 
 def data(
@@ -300,8 +293,7 @@ def data(
 
         folder = download(name)
         return {"folder": str(folder)}, [f"Saved: {folder}"]
-    import numpy as np
-
+    from keras_compress.bert.answers import in_words
     from keras_compress.datasets import show
 
     texts.data = name or texts.data
@@ -311,7 +303,7 @@ def data(
     lines = [f"{key}: {value}" for key, value in summary.items()]
     lines.append(f"labels: {', '.join(labels)}")
     for text, label in examples:
-        lines.append(f"  {np.take(labels, label) if labels else label}: {text}")
+        lines.append(f"  {in_words(labels, label) if labels else label}: {text}")
     figures = show.facts(dataset, _tokenizer(source).with_case(lowercase))
     lines += show.in_words(figures, source)
     return {**summary, "labels": labels, "examples": examples, **figures}, lines
@@ -356,7 +348,10 @@ def _evaluated(model, dataset, split):
     from keras_compress.measure.accuracy import evaluate
 
     result = evaluate(model, getattr(dataset, split))
-    measured = {key: result[key] for key in ("metric", "value", "se", "macro_f1")}
+    beside = {"macro_f1": "macro F1 {:.2%}", "spearman": "Spearman {:.2%}", "mse": "MSE {:.4g}"}
+    beside = {key: form for key, form in beside.items() if key in result}
+    measured = {key: result[key] for key in ("metric", "value", "se", *beside)}
     figures = {"split": split, **measured, "num_examples": result["n"]}
-    form = "{split} {metric} {value:.2%} +- {se:.2%} on {num_examples:,} examples; macro F1 {macro_f1:.2%}"
-    return figures, [form.format(**figures)]
+    form = "{split} {metric} {value:.2%} +- {se:.2%} on {num_examples:,} examples; "
+    more = ", ".join(form.format(result[key]) for key, form in beside.items())
+    return figures, [form.format(**figures) + more]

@@ -17,6 +17,7 @@ def load(name, *, task=None, language="en"):
         name: "assistant", "apidocs", the name of a downloaded set, or the path of a folder (of a text file: its
             sentences, unlabelled).
         task: for a built-in set the task to build (default: classification); for all others the task it must have.
+            "multilabel" and "regression" also say how labels are read that look like one name or whole numbers.
         language: "en" or "zh", for assistant.
     Returns:
         `Dataset`.
@@ -30,7 +31,7 @@ def load(name, *, task=None, language="en"):
         return assistant.load(language, task or "classification")
     if name == "apidocs":
         return apidocs.load(task or "classification")
-    data = readers.read_folder(path) if path.is_dir() else readers.read_text(path)
+    data = readers.read_folder(path, task) if path.is_dir() else readers.read_text(path)
     if task not in (None, data.task):
         raise ValueError(
             f"{path}: the data must be for the task {task}. Received: {data.task}. "

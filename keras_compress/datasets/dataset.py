@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_compress.bert.answers import targets
 from keras_compress.bert.labels import places
+from keras_compress.bert.tasks import TASKS, encoding
 from keras_compress.bert.words import are_characters
 
 log = logging.getLogger(__name__)
@@ -19,7 +21,8 @@ WINDOW = 32  # batches per window that is sorted by length
 
 
 class Split(NamedTuple):
-    """texts: str, or (str, str) for matching; labels: an int each, for tagging a list with one int per word.
+    """texts: str, or (str, str) for pairs; labels: an int each, for tagging a list with one int per word, for multilabel
+    a list of different ints, for regression a float.
 
     Unlabelled text: one sentence each; its "label" is the number of the document that it belongs to.
     """
@@ -34,7 +37,7 @@ class Dataset:
 
     Args:
         name: for reports.
-        task: "classification", "matching", "tagging" or "unlabelled".
+        task: of `bert.tasks.TASKS`.
         labels: the names; a label id is a place in this tuple.
         train, dev, test: `Split` or None.
         ordered: whether the order of the names was written down, not made by sorting.
@@ -76,7 +79,8 @@ class Dataset:
                 that nobody cut into words, with words of one character.
         Returns:
             tf.data.Dataset of (inputs, labels): int32 `input_word_ids`, `input_mask`, `input_type_ids` (batch, seq);
-            labels int32 (batch,), for tagging (batch, seq) with -1 wherever no word begins.
+            labels int32 (batch,), for tagging (batch, seq) with -1 wherever no word begins; for multilabel float32
+            (batch, labels), 1 for each name of the text, else 0; for regression float32 (batch, 1).
         """
         from keras_compress.backend import tf
 
@@ -138,16 +142,21 @@ class Dataset:
 
         def renumbered(split):
             by_row = [
-                [place[i] for i in x] if self.task == "tagging" else place[x] for x in split.labels
+                [place[i] for i in x] if isinstance(x, list) else place[x] for x in split.labels
             ]
             return Split(split.texts, by_row)
 
         splits = {name: split and renumbered(split) for name, split in self.splits().items()}
         return dataclasses.replace(self, labels=names, ordered=True, **splits)
 
+    @property
+    def pairs(self):
+        """Whether the texts are pairs."""
+        return isinstance(self.train.texts[0], tuple)
+
     def tags_characters(self):
         """Whether the words that are tagged are Chinese characters."""
-        return self.task == "tagging" and are_characters(self.train.texts)
+        return TASKS[self.task].per_token and are_characters(self.train.texts)
 
     def splits(self):
         """{"train", "dev", "test": `Split` or None}."""
@@ -209,9 +218,9 @@ class Dataset:
         texts, labels = getattr(self, split)
         if words:
             texts = [" ".join(text.split()) for text in texts]
-        by_words = words or self.task == "tagging"
-        encodings = (tokenizer.encode_words if by_words else tokenizer.encode)(texts, max_length)
-        num_truncated = sum(encoding.truncated for encoding in encodings)
+        by_words = words or TASKS[self.task].texts == "words"
+        encodings = encoding("tagging" if words else self.task, tokenizer)(texts, max_length)
+        num_truncated = sum(each.truncated for each in encodings)
         if num_truncated:
             warnings.warn(
                 f"{self.name}: {num_truncated} of {len(texts)} {split} texts are longer than "
@@ -219,19 +228,21 @@ class Dataset:
                 stacklevel=3,
             )
         if words:
-            labels = [_word_numbers(encoding, tokenizer.vocab) for encoding in encodings]
+            labels = [_word_numbers(each, tokenizer.vocab) for each in encodings]
         elif by_words:
             labels = list(map(_first_pieces, encodings, labels))
-        lengths = [len(encoding.ids) for encoding in encodings]
+        else:
+            labels = targets(self.task, labels, len(self.labels))
+        lengths = [len(each.ids) for each in encodings]
 
         def ragged(rows):
             flat = np.concatenate(rows).astype(np.int32)
             return tf.RaggedTensor.from_row_lengths(flat, lengths)
 
         self._encoded[key] = (
-            ragged([encoding.ids for encoding in encodings]),
-            ragged([encoding.type_ids for encoding in encodings]),
-            ragged(labels) if by_words else tf.constant(labels, tf.int32),
+            ragged([each.ids for each in encodings]),
+            ragged([each.type_ids for each in encodings]),
+            ragged(labels) if by_words else tf.constant(labels),
         )
         return self._encoded[key]
 

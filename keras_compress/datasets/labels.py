@@ -1,9 +1,12 @@
-"""What a label is: the name or the number of a class, a tag for each token, or something that no task fits.
+"""What a label is: the name or the number of a class, a tag for each token, a set of names, a score, or what no task fits.
 
 - A line of labels.txt is a name, whatever it looks like. Without labels.txt the names are the sorted labels of train.
 - A label is a line number (from 0) of labels.txt, or exactly one of its lines: as most labels fit, numbers first.
 - Labels are tags if each part of all of them is O, or a prefix and a type (B-time, E-time); or if most have as many
   parts as their text has tokens, and the parts repeat: parts of speech.
+- They are sets of names if all are JSON lists, or lines of labels.txt with a mark between them (sets.py).
+- They are scores if half are numbers, some of them no whole ones, and there is no labels.txt.
+- Sets and scores may be asked for: what looks like one name or a whole number is one then.
 - What is of one of KINDS is refused.
 """
 
@@ -12,6 +15,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from keras_compress.bert.tasks import SCORE
+from keras_compress.datasets.sets import names_of, number, score, separator_of, separators
 from keras_compress.datasets.tables import short, warn
 
 TYPED_TAG = re.compile(r"O|[BIESMLU]-\S+")
@@ -61,12 +66,12 @@ KINDS = (
     Kind(
         "a list of names",
         lambda label, known: isinstance(label, list),
-        "Several labels a text are not supported: write one name, not in a list.",
+        "Write a list in every row, if a text may have several labels; else one name in each.",
     ),
     Kind(
         "several names",
         _is_several,
-        "Several labels a text are not supported: keep one (if it is one name, write labels.txt).",
+        "If a text may have several labels, pass `task` (`--task multilabel`); if it is one name, write labels.txt.",
     ),
     Kind(
         "a list or an object as text",
@@ -76,37 +81,72 @@ KINDS = (
     Kind(
         "a number with decimals",
         lambda label, known: DECIMALS.fullmatch(str(label)),
-        "Scores are not supported: write names or whole numbers (if it is a name, write labels.txt).",
+        "Write classes as whole numbers, or pass `task` for scores (`--task regression`); if it is a name, write labels.txt.",
     ),
 )
 
 
-def read_labels(path, rows, names):
+def _kind(rows, names, asked):
+    """What labels are, by the rules above: "tagging", "multilabel", "regression" or "classification"."""
+    labels = [row.label for row in rows]
+    if asked in ("multilabel", "regression"):
+        parts = [*itertools.chain(*map(_tags, labels))]
+        if asked == "multilabel" and all(map(TYPED_TAG.fullmatch, parts)):
+            raise ValueError(
+                f"{rows[0].where}: the labels of multilabel must be names. Received: tags, such as {short(labels[0])}. "
+                "Take them for tagging: leave out `task` (`--task`)."
+            )
+        return asked
+    if _are_tags(rows, names):
+        return "tagging"
+    if all(isinstance(label, list) and not _is_nested(label) for label in labels):
+        return "multilabel"
+    if names:
+        known = {*names, *_by_number(names)}
+        whole = all(str(label) in known for label in labels)
+        return "classification" if whole or not separators(labels, known) else "multilabel"
+    numbers = [value for value in map(number, labels) if value is not None]
+    fractions = any(not value.is_integer() for value in numbers)
+    return "regression" if fractions and 2 * len(numbers) >= len(labels) else "classification"
+
+
+def read_labels(path, rows, names, asked=None):
     """Reads the labels of all rows, by the rules above.
 
     Args:
         path: the folder, for messages.
         rows: {split: list of `Row`}.
-        names: the lines of labels.txt, or None.
+        names: the lines of labels.txt, or None. asked: the task that was asked for, or None.
     Returns:
-        tagging (bool), names (list), {split: list of ids; for tagging of lists of ids}.
+        "classification" (or matching), "tagging", "multilabel" or "regression", names (list), {split: labels as in
+        `Split`}.
     Raises:
         ValueError: a label fits no task; the message names file and line.
     """
-    tagging, every = _are_tags(rows["train"], names), [*itertools.chain(*rows.values())]
+    kind, every = _kind(rows["train"], names, asked), [*itertools.chain(*rows.values())]
+    if kind == "regression":
+        return kind, list(SCORE), {split: list(map(score, part)) for split, part in rows.items()}
     known = {*names, *_by_number(names)} if names else {str(row.label) for row in rows["train"]}
+    several = kind == "multilabel"
+    separator = several and separator_of(path, [row.label for row in every], names and known)
+
+    def parts(row):
+        if several:
+            return names_of(row, separator)
+        return list(filter(None, _tags(row.label))) if kind == "tagging" else []
+
     for row in every:
-        parts = list(filter(None, _tags(row.label))) if tagging else []
-        for label in parts or [row.label]:
+        for label in parts(row) or [row.label] * (not several):
             if not (names and isinstance(label, str | int | float) and str(label) in known):
                 _check(row, label, known)
-    written = {split: [_written(row, tagging) for row in part] for split, part in rows.items()}
+    write = parts if several else lambda row: _written(row, kind == "tagging")
+    written = {split: list(map(write, part)) for split, part in rows.items()}
     if names is None:
         used = {*itertools.chain(*written["train"])}
         names = sorted(used, key=lambda name: (name.zfill(9) if name.isdigit() else name, name))
         warn(
             f"{path}: no labels.txt; the {len(names)} sorted labels of train are the names: "
-            f"{short(', '.join(names), 200)}.{_doubts(names, len(written['train']))}"
+            f"{short(', '.join(names), 200)}.{_doubts(names, len(written['train']), kind)}"
         )
         check_names(path, names)
     number_of = _numbers(
@@ -116,9 +156,9 @@ def read_labels(path, rows, names):
         split: [_ids(row, labels, number_of, names) for row, labels in zip(rows[split], part)]
         for split, part in written.items()
     }
-    if not tagging:
+    if kind == "classification":
         ids = {split: [label for (label,) in part] for split, part in ids.items()}
-    return tagging, names, ids
+    return kind, names, ids
 
 
 def check_names(path, names):
@@ -130,7 +170,7 @@ def check_names(path, names):
         )
 
 
-def _doubts(names, num_rows):
+def _doubts(names, num_rows, kind):
     """What lets one doubt that these are the names of classes, in sentences."""
     first, alike = {}, []
     for name in names:
@@ -139,6 +179,8 @@ def _doubts(names, num_rows):
     doubts = f" Alike but for case or spaces: {', '.join(alike)}." if alike else ""
     if 2 * len(names) > num_rows > 20:
         doubts += f" These are many for {num_rows} rows."
+    if kind == "classification" and (marks := separators(names, None)):
+        doubts += f" Some hold {' '.join(marks)}: if a text may have several labels, pass `task` (`--task multilabel`)."
     return doubts
 
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 FILES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
 # In any case. Names of classes go before their numbers, pairs before single texts.
 LABEL = (
-    "label_desc label_des label_name label_text label labels gold_label quality is_duplicate tags ner_tags pos_tags "
+    "label_desc label_des label_name label_text label labels gold_label quality is_duplicate score tags ner_tags pos_tags "
     "class category intent sentiment target"
 ).split()
 _TEXTS = (
@@ -33,15 +33,17 @@ TEXTS = [names.split("|") for names in _TEXTS.split(", ")]
 REASONS = {
     "matching": "a row has two texts",
     "tagging": "a label holds a tag for each token",
+    "multilabel": "a label is a set of names",
+    "regression": "a label is a number",
     "classification": "a row has one text and one label",
 }
 
 
-def read_folder(path):
+def read_folder(path, task=None):
     """Reads a data set from a folder in one of the forms above.
 
     Args:
-        path: the folder.
+        path: the folder. task: "multilabel" or "regression" are how labels are read then; others say nothing.
     Returns:
         `Dataset`, named after the folder.
     Raises:
@@ -67,7 +69,7 @@ def read_folder(path):
                 f"{row.where}: every row must have as many texts as the first of train. Received: "
                 f"{'one text' if pairs else 'a pair'}. Give all rows one text, or all of them two."
             )
-    tagging, read_names, ids = read_labels(path, rows, names)
+    kind, read_names, ids = read_labels(path, rows, names, task)
     splits = {split: Split([row.text for row in part], ids[split]) for split, part in rows.items()}
     for earlier, later in itertools.combinations(splits, 2):
         seen, texts = set(splits[earlier].texts), splits[later].texts
@@ -77,9 +79,14 @@ def read_folder(path):
                 f"{path}: {number} of {len(texts)} {later} texts also occur in {earlier}. "
                 "They are kept; a result on them says little about new texts."
             )
-    task = "matching" if pairs else "tagging" if tagging else "classification"
+    reason = "it was asked for" if kind == task else None
+    task = "matching" if pairs and kind == "classification" else kind
     source = "labels.txt" if names else "the labels of train"
-    log.info("%s: %s, since %s; the names are from %s", path, task, REASONS[task], source)
+    named = "" if kind == "regression" else f"; the names are from {source}"
+    log.info("%s: %s, since %s%s", path, task, reason or REASONS[task], named)
+    if kind == "multilabel":
+        without = sum(not each for split in splits.values() for each in split.labels)
+        log.info("%s: %d texts have no name", path, without)
     return Dataset(path.resolve().name, task, tuple(read_names), **splits, ordered=bool(names))
 
 

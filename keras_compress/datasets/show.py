@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
+from keras_compress.bert.tasks import TASKS, encoding
 from keras_compress.bert.words import WORD
 
 LONGEST = 10**6  # pieces: no text is cut
@@ -17,7 +18,8 @@ def facts(dataset, tokenizer):
     Args:
         dataset: `Dataset`. tokenizer: `Tokenizer` of the model that is to read it.
     Returns:
-        dict: `classes` ({name: {split: texts, for tagging words}}), `classes_without_training` (names), `pieces`
+        dict: `classes` ({name: {split: texts, for tagging words}}; for regression also `scores`, {split: [lowest,
+        median, highest]}), `classes_without_training` (names), `pieces`
         ({split: {"median", "p95", "longest"}}, special pieces included), `unknown_words` (`share` of all words, 0-1,
         and `examples`, the most frequent), `repeated` ({split: texts that stood there before}), `also_in_train`
         ({split: texts}) and `contradictory` (texts that occur with different labels).
@@ -39,10 +41,14 @@ def facts(dataset, tokenizer):
 
 
 def _classes(dataset, splits):
+    none = {"classes": {}, "classes_without_training": []}
+    if TASKS[dataset.task].answer == "number":
+        spread = {k: np.percentile(split.labels, [0, 50, 100]) for k, split in splits.items()}
+        return {**none, "scores": {name: three.tolist() for name, three in spread.items()}}
     if dataset.task == "unlabelled":
-        return {"classes": {}, "classes_without_training": []}
+        return none
     counts = {
-        name: np.bincount(np.hstack(split.labels), minlength=len(dataset.labels)).tolist()
+        name: np.bincount(np.int64(np.hstack(split.labels)), minlength=len(dataset.labels)).tolist()
         for name, split in splits.items()
     }
     classes = {
@@ -54,8 +60,8 @@ def _classes(dataset, splits):
 
 
 def _lengths(dataset, split, tokenizer):
-    encode = tokenizer.encode_words if dataset.task == "tagging" else tokenizer.encode
-    lengths = [len(encoding.ids) for encoding in encode(split.texts, LONGEST)]
+    encodings = encoding(dataset.task, tokenizer)(split.texts, LONGEST)
+    lengths = [len(each.ids) for each in encodings]
     median, p95 = np.percentile(lengths, [50, 95], method="higher").tolist()
     return {"median": median, "p95": p95, "longest": max(lengths)}
 
@@ -69,8 +75,8 @@ def _unknown(splits, tokenizer):
     with warnings.catch_warnings():  # of a list of words, where shares would mislead
         warnings.simplefilter("ignore")
         encodings = tokenizer.encode(list(words), LONGEST)
-    for (word, number), encoding in zip(words.items(), encodings):
-        if unknown_id in encoding.ids:
+    for (word, number), each in zip(words.items(), encodings):
+        if unknown_id in each.ids:
             unknown[word] = number
     examples = [word for word, _ in unknown.most_common(NUM_EXAMPLES)]
     return {"share": unknown.total() / max(words.total(), 1), "examples": examples}
@@ -100,6 +106,8 @@ def in_words(figures, tokenizer_name):
     if figures["classes_without_training"]:
         names = ", ".join(figures["classes_without_training"])
         lines.append(f"classes without a training text: {names}")
+    form = "scores of {}: {:g} to {:g} to {:g} (lowest, median, highest)"
+    lines += [form.format(name, *three) for name, three in figures.get("scores", {}).items()]
     lines.append(f"lengths in pieces of {tokenizer_name}:")
     form = "  {}: median {median:,}, 95 % up to {p95:,}, longest {longest:,}"
     lines += [form.format(name, **numbers) for name, numbers in figures["pieces"].items()]

@@ -203,7 +203,7 @@ def augmented(dataset, mlm, *, copies=20, vectors=None, folder=None, **settings)
         for new in tqdm(more, disable=None, **told):
             file.write(json.dumps(new, ensure_ascii=False) + "\n")
             made.append(new)
-    row = tuple if dataset.task == "matching" else str
+    row = tuple if dataset.pairs else str
     texts, labels = [], []
     for text, label, new in zip(*train, made):
         texts += map(row, (text, *new))

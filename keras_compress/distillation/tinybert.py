@@ -38,7 +38,7 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.augmentation import augmented
 from keras_compress.method import Count, Positive, Share, Whole, compression, note
 from keras_compress.training.distill import distill, start_student
-from keras_compress.training.losses import masked_mean, soft_cross_entropy
+from keras_compress.training.losses import masked_mean, soft_cross_entropy, soft_targets
 from keras_compress.training.settings import Training
 
 LayerMap = Literal["uniform", "top", "bottom"] | list[int]
@@ -227,16 +227,13 @@ def compress(
         stage = {"training": early, "num_steps": num_inside, "seed": seed}
         learn_inside(task_model, small, dataset, *inner, **stage)
 
-    def pred(T, S, labels, mask):  # L_pred
-        return masked_mean(soft_cross_entropy(T["logits"], S["logits"], temperature), labels >= 0)
-
     if not num_answers:
         return small
     return distill(
         task_model,
         small,
         dataset,
-        {"pred": (1.0, pred)},
+        {"pred": (1.0, soft_targets(temperature, soft_cross_entropy))},  # L_pred
         stage="answers",
         num_steps=num_answers,
         first_step=num_inside,

@@ -400,7 +400,11 @@ class Plan:
         result = evaluate(model, self.dataset.test)
         dev = evaluate(model, self.dataset.dev)["value"]
         log.info("%s: %.4f on test, %.4f on dev", label, result["value"], dev)
-        files, confusion = self._files(tried, model, seed), result["confusion"]
+        files = self._files(tried, model, seed)
+        more = {key: result[key] for key in ("spearman", "mse") if key in result}
+        if (confusion := result.get("confusion")) is not None:
+            at = zip(*confusion.nonzero())
+            more["confusion"] = [[*map(int, one), int(confusion[one])] for one in at]
         self._write(
             step.name,
             seed,
@@ -420,7 +424,7 @@ class Plan:
             quantized=model.config.quantization is not None,
             files=files,
             labels=model.labels,
-            confusion=[[*map(int, at), int(confusion[at])] for at in zip(*confusion.nonzero())],
+            **more,
             settings=model.history,
             curve=model.curve,
             seconds=round(time.time() - start),

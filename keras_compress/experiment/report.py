@@ -112,7 +112,7 @@ def _model(entry, row):
     """A row of `models`: what `pool_cells` says of a model, and its sizes and times."""
     files = entry.get("files") or [{**file, "format": name} for name, file in row["costs"].items()]
     main = next((file for file in files if file["format"] == "float32"), [*files, {}][0])
-    same = [cell["agreement"] for cell in entry["cells"] if "agreement" in cell]
+    same = [cell["agreement"] for cell in entry["cells"] if cell.get("agreement") is not None]
     facts = {
         **main,
         **entry,

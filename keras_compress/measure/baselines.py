@@ -1,11 +1,13 @@
 """The baselines that need no BERT: majority class, and TF-IDF with a linear support vector machine.
 
-    classification   TF-IDF of word 1-2 grams (Chinese and other text without spaces: character 1-3 grams)
-    matching         the TF-IDF vectors of both texts, their product and their absolute difference, and per pair their
+    one text         TF-IDF of word 1-2 grams (Chinese and other text without spaces: character 1-3 grams)
+    a pair           the TF-IDF vectors of both texts, their product and their absolute difference, and per pair their
                      cosine, the share of common words and the ratio of the lengths
     tagging          no linear model; instead of the majority class, the most frequent tag of each word in training,
                      "O" for a word that was never seen (where that is no tag, the most frequent of all)
-The penalty C of the machine is chosen on dev from `PENALTIES`; ties go to the smaller. Test is used once.
+    multilabel       the most frequent set of names; a machine for each name
+    regression       the mean score; ridge regression
+The penalty C of the machine (of ridge: 1 / C) is chosen on dev from `PENALTIES`; ties go to the smaller. Test is used once.
 """
 
 import re
@@ -13,7 +15,9 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from keras_compress.measure.accuracy import score_predictions
+from keras_compress.bert.answers import in_words, targets
+from keras_compress.bert.tasks import TASKS
+from keras_compress.measure.accuracy import METRICS, score_predictions
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 
@@ -25,15 +29,19 @@ def baselines(dataset):
         list of (row, result): `name`, "majority" or "tfidf", and number of `parameters`; and the dict of
         `accuracy.score_predictions` with one more key, `choice`: what was chosen, in words.
     """
-    fits = [most_frequent_tags] if dataset.task == "tagging" else [majority, tfidf]
+    fits = [most_frequent_tags] if TASKS[dataset.task].per_token else [majority, tfidf]
     return [fit(dataset) for fit in fits]
 
 
 def majority(dataset):
-    """Always the most frequent class of the training split."""
-    label = np.bincount(dataset.train.labels).argmax()
-    predicted = np.full(len(dataset.test.texts), label)
-    return _measured("majority", dataset, predicted, 1, f"always {dataset.labels[label]}")
+    """Always the most frequent class, or set of names, of the training split; or its mean score."""
+    gold = _gold(dataset)
+    kinds, counts = np.unique(gold, axis=0, return_counts=True)
+    most = gold.mean() if TASKS[dataset.task].answer == "number" else kinds[counts.argmax()]
+    predicted = np.repeat(most[None], len(dataset.test.texts), axis=0)
+    label = np.flatnonzero(most) if most.ndim else most.item()
+    choice = f"always {in_words(dataset.labels, label)}"
+    return _measured("majority", dataset, predicted, 1, choice)
 
 
 def most_frequent_tags(dataset):
@@ -50,21 +58,36 @@ def most_frequent_tags(dataset):
 
 
 def tfidf(dataset):
-    """TF-IDF and a linear support vector machine."""
-    from sklearn.svm import LinearSVC  # takes a second to import, and only training needs it
+    """TF-IDF and a linear support vector machine, one for each name, or ridge regression."""
+    from sklearn.linear_model import Ridge  # takes a second to import, and only training needs it
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.svm import LinearSVC
 
     features, grams = _features(dataset)
-    train, dev = features(dataset.train.texts), features(dataset.dev.texts)
-    machines = [
-        LinearSVC(C=penalty, random_state=0).fit(train, dataset.train.labels)
-        for penalty in PENALTIES
-    ]
-    on_dev = [machine.score(dev, dataset.dev.labels) for machine in machines]
-    machine = machines[np.argmax(on_dev)]
-    predicted = machine.predict(features(dataset.test.texts))
-    size = machine.coef_.size + machine.intercept_.size
-    choice = f"{grams}, C = {machine.C} (dev accuracy {max(on_dev):.3f})"
-    return _measured("tfidf", dataset, predicted, size, choice)
+    train, dev, test = (features(split.texts) for split in dataset.splits().values())
+    answer, fitted = TASKS[dataset.task].answer, []
+    for penalty in PENALTIES:
+        machine, gold = LinearSVC(C=penalty, random_state=0), _gold(dataset)
+        if answer == "sigmoid":
+            machine = OneVsRestClassifier(machine)
+        elif answer == "number":
+            machine = Ridge(1 / penalty)
+        machine.fit(train, gold)
+        on_dev, on_test = (machine.predict(texts).astype(gold.dtype) for texts in (dev, test))
+        result = score_predictions(dataset.task, dataset.labels, dataset.dev.labels, on_dev)
+        fitted.append((result["value"], -penalty, result["metric"], machine, on_test))
+    value, penalty, metric, machine, predicted = max(fitted, key=lambda row: row[:2])
+    num_machines = len(machine.estimators_ if answer == "sigmoid" else np.atleast_2d(machine.coef_))
+    choice = f"{grams}, C = {-penalty} (dev {METRICS[metric]} {value:.3f})"
+    return _measured("tfidf", dataset, predicted, num_machines * (train.shape[1] + 1), choice)
+
+
+def _gold(dataset):
+    """The training labels: (n,), for multilabel bool (n, names)."""
+    gold = targets(dataset.task, dataset.train.labels, len(dataset.labels))
+    if TASKS[dataset.task].answer == "sigmoid":
+        return gold > 0
+    return np.ravel(gold)
 
 
 def _features(dataset):
@@ -72,15 +95,15 @@ def _features(dataset):
     from scipy import sparse
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    matching, texts = dataset.task == "matching", dataset.train.texts
-    if matching:
+    texts = dataset.train.texts
+    if dataset.pairs:
         texts = [side for pair in texts for side in pair]
     if _has_spaces(texts):
         grams, cut = "word 1-2 grams", {"ngram_range": (1, 2), "token_pattern": r"\b\w+\b"}
     else:
         grams, cut = "character 1-3 grams", {"ngram_range": (1, 3), "analyzer": "char"}
     vectorizer = TfidfVectorizer(sublinear_tf=True, **cut).fit(texts)
-    if not matching:
+    if not dataset.pairs:
         return vectorizer.transform, grams
 
     def pair_features(pairs):

@@ -18,6 +18,8 @@ One multiply-add is 2 flops. Only matrix products are counted: q, k, v, o (8 n h
 under 1 % of the whole. The count is that of the fixed (1, n) graph, padding included, every layer in full.
 """
 
+from keras_compress.bert.tasks import TASKS
+
 
 def encoder_parameters(config):
     """Parameters of the layers alone, shared ones counted once: no embeddings, pooler or classifier."""
@@ -49,7 +51,7 @@ def parameters(config, num_labels=0, task="classification"):
 def flops(config, sequence_length, num_labels=0, task="classification"):
     """Floating point operations of one forward pass over one sequence (module docstring)."""
     hidden, inner, n = config.hidden_size, config.intermediate_size, sequence_length
-    labels = num_labels * (n if task == "tagging" else 1)
+    labels = num_labels * (n if TASKS[task].per_token else 1)
     if config.architecture == "bilstm":
         layers = sum(16 * n * (width + inner) * inner for width in _widths(config))
         return layers + 4 * inner * labels
@@ -66,4 +68,4 @@ def _widths(config):
 
 
 def _has_pooler(config, task):
-    return config.pooling == "pooler" and task != "tagging"
+    return config.pooling == "pooler" and not TASKS[task].per_token

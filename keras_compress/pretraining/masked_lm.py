@@ -17,6 +17,7 @@ from keras_compress.bert.checkpoints import with_head
 from keras_compress.bert.encoder import LayerStore, mlm_head
 from keras_compress.bert.layers import register
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tasks import TASKS
 from keras_compress.method import compression, note
 from keras_compress.pretraining.masking import MaskShare, each_piece, mask_words
 from keras_compress.training.loop import fit, stream
@@ -109,7 +110,7 @@ def masked_lm(
     Returns:
         `TaskModel` of task "mlm".
     """
-    if whole_word and dataset.task in ("matching", "tagging"):
+    if whole_word and (dataset.pairs or TASKS[dataset.task].texts == "words"):
         raise ValueError(
             f"`whole_word` needs single texts. Received: {dataset.task} data ({dataset.name}). Leave it out."
         )

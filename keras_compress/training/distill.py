@@ -15,6 +15,7 @@ import logging
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.checkpoints import with_head
+from keras_compress.bert.tasks import TASKS
 from keras_compress.method import check_length, check_not_quantized
 from keras_compress.training.loop import fit, stream
 from keras_compress.training.optimizer import adamw
@@ -78,11 +79,13 @@ def outputs_read(losses, teacher, student, outputs=named_outputs):
     """
     check_not_quantized(student)
     T, S = _Symbols(teacher, outputs), _Symbols(student, outputs)
-    of_tokens, problem = teacher.task in ("tagging", "mlm"), None
+    of_tokens, problem = TASKS[teacher.task].per_token, None
+    places = TASKS[teacher.task].answer == "softmax"
 
     @tf.function(autograph=False)
     def run():
-        labels = tf.compat.v1.placeholder(tf.int32, (None, None) if of_tokens else (None,))
+        shape = (None,) if places and not of_tokens else (None, None)
+        labels = tf.compat.v1.placeholder(tf.int32 if places else tf.float32, shape)
         mask = tf.compat.v1.placeholder(tf.int32, (None, None))
         for loss in losses:
             value = loss(T, S, labels, mask)

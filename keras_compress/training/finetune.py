@@ -1,6 +1,7 @@
 """Fine-tuning: all weights learn a task from its labels. Devlin et al., 2019, arXiv:1810.04805, Sec. 4."""
 
 from keras_compress.backend import keras
+from keras_compress.bert.tasks import TASKS
 from keras_compress.method import compression
 from keras_compress.training.loop import fit
 from keras_compress.training.optimizer import adamw
@@ -8,8 +9,13 @@ from keras_compress.training.settings import Training
 
 
 def task_loss(task):
-    """Cross-entropy in nats, mean over texts; tagging: over the words' first pieces (labels not -1)."""
-    ignored = -1 if task == "tagging" else None
+    """Cross-entropy in nats, mean over texts; tagging: over the words' first pieces (labels not -1); multilabel: binary,
+    over texts and names. Regression: squared error."""
+    if TASKS[task].answer == "number":
+        return keras.losses.MeanSquaredError()
+    if TASKS[task].answer == "sigmoid":
+        return keras.losses.BinaryCrossentropy(from_logits=True)
+    ignored = -1 if TASKS[task].per_token else None
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignored)
 
 

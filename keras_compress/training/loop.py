@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_compress.backend import keras, tf
+from keras_compress.bert.tasks import TASKS
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.method import entry_at_work, note
 from keras_compress.training.checkpoints import Saver
@@ -86,7 +87,8 @@ def fit(
         note(words="characters")  # as `predict` reads texts, too
     num_steps = at_most(num_steps or training.num_steps(len(dataset.train.texts)))
     batches = batches or functools.partial(stream, dataset, task_model.tokenizer, training, seed)
-    measure = measure or (lambda: evaluate(task_model, dataset.dev)["value"])
+    on_dev = lambda: evaluate(task_model, dataset.dev, choose_threshold=True)["value"]
+    measure = measure or on_dev
     with model.distribute_strategy.scope():
         # The slots must be there before they are restored, and before the first trace.
         model.optimizer.build(model.trainable_variables)
@@ -143,6 +145,10 @@ def fit(
     bar.close()
     if training.patience is not None and state["best_step"]:
         saver.restore_best(task_model)
+    if dataset.dev and TASKS[task_model.task].answer == "sigmoid":
+        value = on_dev()
+        note(threshold=task_model.threshold)
+        log.info("%s: a name holds from %g on, dev %.4g", stage, task_model.threshold, value)
     return state["rows"]
 
 

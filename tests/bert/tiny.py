@@ -15,6 +15,8 @@ LABELS = {
     "classification": ("no", "maybe", "yes"),
     "matching": ("other", "same"),
     "tagging": ("O", "B-x", "I-x"),
+    "multilabel": ("sat", "on", "x"),
+    "regression": ("score",),
 }
 
 

@@ -31,13 +31,9 @@ REFUSED = [
     (["1", "-"], "'-', no label"),
     ([1, -1], "-1, no label"),
     (["joy", ""], "'', no label"),
-    (
-        [["joy"], ["joy", "love"]],
-        r"\['joy'\], a list of names.*Several labels a text are not supported",
-    ),
-    (["joy", ["joy"]], "a list of names"),
+    (["joy", ["joy"]], r"\['joy'\], a list of names. Write a list in every row"),
     (["joy", []], "a list of names"),
-    (["joy", "love", "joy,love"], "'joy,love', several names"),
+    (["joy", "love", "joy,love"], "'joy,love', several names.*--task multilabel"),
     (["joy", "love", "joy | love"], "several names"),
     (["joy", "love", "love joy"], "several names"),
     ([2, 14, "2,14"], "'2,14', several names"),
@@ -45,9 +41,9 @@ REFUSED = [
     ([{"name": {"the": [[0, 2]]}}, {}], r"an object \(entities by place.*as many tags"),
     ([[[0, 3, "PER"]], []], "entities by place"),
     ([[{"start": 0, "label": "PER"}], []], "entities by place"),
-    ([3.8, 5.0], "3.8, a number with decimals. Scores"),
-    (["5.000", "3.80"], "a number with decimals"),
+    (["1.0", "0.0"], "'1.0', a number with decimals.*--task regression"),
     ([0, 1.0], "1.0, a number with decimals"),
+    (["beta", "alpha", "2.5"], "a number with decimals"),
 ]
 
 
@@ -71,8 +67,62 @@ def test_labels_txt_knows_better(tmp_path, labels):
 
 def test_a_list_is_no_name_even_if_labels_txt_says_so(tmp_path):
     write(tmp_path, [["joy"], ["love"]], names=["['joy']", "['love']"])
-    with pytest.raises(ValueError, match="a list of names"):
+    with pytest.raises(ValueError, match="a line of labels.txt.*Received: 'joy'"):
         read_folder(tmp_path)
+
+
+SETS = [["joy", "love"], [], ["love"], ["joy"]]
+
+
+@pytest.mark.parametrize(
+    "labels, more, task",
+    [
+        (SETS, {}, None),
+        (["joy|love", "", "love", "joy"], {"names": ["joy", "love"]}, None),
+        (["1, 0", "", "1", "0"], {"names": ["joy", "love"], "ending": "tsv"}, None),
+        (["joy；love", "", "love", "joy"], {}, "multilabel"),
+        ([["joy", "love"], "", "love", "joy"], {}, "multilabel"),
+    ],
+)
+def test_sets_of_names(tmp_path, labels, more, task, caplog):
+    caplog.set_level("INFO")
+    data = read_folder(write(tmp_path, labels, **more), task)
+    assert (data.task, data.labels) == ("multilabel", ("joy", "love"))
+    assert [*map(sorted, data.train.labels)] == [[0, 1], [], [1], [0]]
+    assert "1 texts have no name" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "labels, task, scores",
+    [
+        ([3.8, 0, 5.0, -1], None, [3.8, 0, 5, -1]),
+        (["3.80", "1e-1", ".5", "4"], None, [3.8, 0.1, 0.5, 4]),
+        ([1, 5, 2, 3], "regression", [1, 5, 2, 3]),
+    ],
+)
+def test_scores(tmp_path, labels, task, scores):
+    data = read_folder(write(tmp_path, labels), task)
+    assert (data.task, data.labels, data.train.labels) == ("regression", ("score",), scores)
+
+
+@pytest.mark.parametrize(
+    "labels, task, message",
+    [
+        ([3.8, "nan"], None, "2: a score must be a finite number. Received: 'nan'"),
+        ([3.8, float("inf"), 1.5], None, "2: a score must be .* inf"),
+        ([1, True], "regression", "2: a score must be .* True"),
+        ([["joy", "joy"], ["love"]], None, "1: the names of a text must differ"),
+        ([[0, 1, 0], [0, 0, 1]], None, "1: the names of a text must differ.*0 or 1 for each class"),
+        (["joy,,love", "joy"], "multilabel", "1: the names .* none be empty"),
+        (["joy,love", "joy|love"], "multilabel", "one mark must stand between .*Received: , |"),
+        ([["joy", None], ["love"]], None, "1: .*None, no label"),
+        ([["joy"], None], "multilabel", "2: .*None, no label"),
+        ([["B-X", "I-X", "O"], ["O", "O"]], "multilabel", "1: .*must be names. Received: tags"),
+    ],
+)
+def test_sets_and_scores_that_are_none(tmp_path, labels, task, message):
+    with pytest.raises(ValueError, match=message):
+        read_folder(write(tmp_path, labels), task)
 
 
 def test_minus_one_is_a_class_where_labels_txt_says_so(tmp_path):
@@ -145,6 +195,7 @@ def test_tags_of_a_text_without_spaces_make_no_class(tmp_path):
     [
         (["joy", "Joy", "love", "love "], "spaces: 'Joy' and 'joy', 'love' and 'love '"),
         ([f"a sentence of its own, {k}" for k in range(21)], "These are many for 21 rows"),
+        (["joy,love", "joy,love", "love"], "Some hold ,: if a text may .*--task multilabel"),
     ],
 )
 def test_doubtful_names_are_said(tmp_path, labels, doubt):

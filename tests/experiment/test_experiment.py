@@ -183,7 +183,7 @@ def test_models_are_whole_folders(finished, place):
         np.testing.assert_allclose(exported.predict(texts), model.predict(texts), atol=1e-5)
 
 
-@pytest.mark.parametrize("task", ["matching", "tagging"])
+@pytest.mark.parametrize("task", ["matching", "tagging", "multilabel", "regression"])
 def test_other_tasks_end_to_end_from_a_fine_tuned_model(place, tmp_path, task, monkeypatch):
     monkeypatch.setattr("mobile_export.ort.find_spec", lambda name: None)  # no packages of ONNX
     source = place / f"bert-{task}"
@@ -192,9 +192,14 @@ def test_other_tasks_end_to_end_from_a_fine_tuned_model(place, tmp_path, task, m
     assert report["notes"][0].startswith(f"predecessor: bert-{task} as it is")
     by_name = {row["name"]: row for row in report["models"]}
     small = by_name["theseus-1"]
-    assert small["metric"] == ("entity_f1" if task == "tagging" else "accuracy")
-    assert small["files"][0]["accuracy"] == pytest.approx(small["accuracy"])
-    assert "majority" in by_name and ("tfidf" in by_name) == (task == "matching")
+    metrics = {"tagging": "entity_f1", "multilabel": "micro_f1", "regression": "pearson"}
+    assert small["metric"] == metrics.get(task, "accuracy")
+    assert small["files"][0]["accuracy"] == pytest.approx(small["accuracy"], abs=1e-5)
+    assert "majority" in by_name and ("tfidf" in by_name) == (task != "tagging")
+    pair = report["comparisons"][0]
+    assert small["accuracy"] - by_name[pair["baseline"]]["accuracy"] == pytest.approx(
+        pair["difference"]
+    )
     (note,) = (note for note in report["notes"] if "ONNX" in note)
     assert note.startswith("Not timed in ONNX Runtime: ONNX needs packages that are missing: pip")
     engines = [row["name"] for row in report["engines"]["rows"]]

@@ -16,7 +16,11 @@ def split(texts, labels):
 def test_accuracy_and_standard_error_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], np.float32)
     model = SimpleNamespace(
-        task="classification", labels=["a", "b"], predict=lambda texts: probabilities, history=[]
+        task="classification",
+        labels=["a", "b"],
+        threshold=0.5,
+        predict=lambda texts: probabilities,
+        history=[],
     )
     result = accuracy.evaluate(model, split(["t"] * 4, [0, 1, 1, 1]))
     assert (result["metric"], result["value"], result["n"]) == ("accuracy", 0.75, 4)
@@ -166,3 +170,52 @@ def test_errors():
         accuracy.paired_difference("accuracy", np.ones(3), np.ones(4))
     with pytest.raises(ValueError, match="9 packed scores"):
         accuracy.unpack_correct("ff", 9)
+
+
+def test_sets_of_names_by_hand():
+    # gold ab, -, b; predicted a, a, ab: right 1, 0, 1; predicted 1, 1, 2; gold 2, 0, 1
+    predicted = np.array([[1, 0], [1, 0], [1, 1]], bool)
+    result = accuracy.score_predictions("multilabel", "ab", [[0, 1], [], [1]], predicted)
+    assert result["scores"].tolist() == [[1, 1, 2], [0, 1, 0], [1, 2, 1]]
+    assert result["metric"] == "micro_f1" and result["value"] == pytest.approx(2 * 2 / (4 + 3))
+    # a: 2 * 1 / (3 + 1); b: 2 * 1 / (1 + 2)
+    assert result["macro_f1"] == pytest.approx((1 / 2 + 2 / 3) / 2) and "confusion" not in result
+    assert accuracy.agreement(predicted, ~predicted) == 0
+
+
+def test_the_threshold_is_the_best_on_dev_and_nearest_to_half():
+    probabilities = np.array([[0.32, 0.1], [0.22, 0.31]])
+    model = SimpleNamespace(
+        task="multilabel", labels="ab", threshold=0.5, predict=lambda texts: probabilities
+    )
+    dev = split(["t"] * 2, [[0], [1]])
+    assert accuracy.evaluate(model, dev)["value"] == 0  # nothing reaches a half
+    assert accuracy.evaluate(model, dev, choose_threshold=True)["value"] == 1
+    assert model.threshold == 0.3  # .25 is as good
+    assert accuracy.evaluate(model, dev)["value"] == 1
+
+
+def test_correlations_by_hand():
+    # x 1 2 3 4, y 1 3 2 4 (+ 100): r = 4 / 5, of ranks, too; MSE 100^2 + (0 + 1 + 1 + 0) / 4 of y - x
+    gold, predicted = [101.0, 103.0, 102.0, 104.0], np.float32([1, 2, 3, 4])
+    result = accuracy.score_predictions("regression", ("score",), gold, predicted)
+    assert (result["metric"], result["n"]) == ("pearson", 4)
+    assert result["value"] == pytest.approx(0.8) and result["spearman"] == pytest.approx(0.8)
+    assert result["mse"] == pytest.approx(100**2 + 0.5)
+    assert accuracy.agreement(predicted, predicted) is None
+    constant = np.full(4, 0.1, np.float32)
+    none = accuracy.score_predictions("regression", ("score",), gold, constant)
+    assert (none["value"], none["se"], none["spearman"]) == (0, 0, 0)
+
+
+def test_paired_difference_and_packing_of_numbers():
+    random = np.random.default_rng(0)
+    gold = random.normal(size=200)
+    good, bad = (gold + spread * random.normal(size=200) for spread in (0.1, 1.0))
+    scores = [np.stack([each, gold], axis=-1).astype(np.float32) for each in (good, bad)]
+    pair = accuracy.paired_difference("pearson", *scores)
+    expected = np.corrcoef(good, gold)[0, 1] - np.corrcoef(bad, gold)[0, 1]
+    assert pair["difference"] == pytest.approx(expected, abs=1e-6) and pair["low"] > 0
+    assert accuracy.paired_difference("pearson", scores[0], scores[0])["high"] == 0
+    again = accuracy.unpack_correct(accuracy.pack_correct(scores[0]), 200)
+    np.testing.assert_array_equal(again, scores[0])

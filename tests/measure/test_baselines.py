@@ -70,3 +70,21 @@ def test_a_new_word_takes_the_most_frequent_part_of_speech():
     toy = dataset("tagging", ("DET", "NOUN"), train, None, [("the bird", [0, 1])])
     ((_, result),) = baselines.baselines(toy)
     assert result["predictions"] == [["DET", "NOUN"]] and result["metric"] == "token_accuracy"
+
+
+def test_sets_of_names():
+    rows = [("turn on the light", [0]), ("set an alarm", [1]), ("light and alarm", [0, 1])]
+    rows = [*rows, *rows, ("hello", []), ("lamp light", [0])]
+    toy = dataset("multilabel", ("light", "alarm"), rows, rows, [("alarm and light", [1, 0])])
+    (_, guessed), (tfidf, learned) = baselines.baselines(toy)
+    assert guessed["choice"] == "always ['light']" and guessed["scores"].tolist() == [[1, 1, 2]]
+    assert learned["value"] == 1 and "(dev micro F1" in learned["choice"]
+    assert tfidf["parameters"] % 2 == 0  # a machine for each name
+
+
+def test_scores_of_pairs():
+    rows = [(("a b c", "a b c"), 5.0), (("a b c", "a x y"), 2.0), (("a b", "x y"), 0.0)] * 3
+    toy = dataset("regression", ("score",), rows, rows, rows)
+    (_, guessed), (_, learned) = baselines.baselines(toy)
+    assert guessed["value"] == 0 and guessed["choice"] == "always 2.33333"
+    assert learned["value"] > 0.95 and "(dev Pearson correlation" in learned["choice"]

@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
 from keras_compress.backend import tf
+from keras_compress.measure.accuracy import evaluate
 from keras_compress.training.finetune import finetune, task_loss, tune
 from tests.support import TRAINING, data, still
 
@@ -12,6 +14,10 @@ def test_task_loss_by_hand():
     rows = tf.stack([logits, logits])
     # Only three of four places count: (0.6931 + 1.3863 + 0.6931) / 3
     np.testing.assert_allclose(task_loss("tagging")([[0, 0], [0, -1]], rows), 0.9242, atol=1e-4)
+    # names that hold with .5 and .75: -(ln .5 + ln .25) / 2; numbers: (2^2 + 1^2) / 2
+    names = tf.math.log([[1.0, 3.0]])
+    np.testing.assert_allclose(task_loss("multilabel")([[1.0, 0.0]], names), 1.0397, atol=1e-4)
+    assert task_loss("regression")([[-1.0], [0.0]], [[1.0], [1.0]]) == 2.5
 
 
 def test_finetune_learns(tmp_path):
@@ -21,6 +27,14 @@ def test_finetune_learns(tmp_path):
     assert tuned.curve[-1]["step"] == 60 and sum("dev" in row for row in tuned.curve) == 2
     assert {row["stage"] for row in tuned.curve} == {"finetune"}
     assert list((tmp_path / "finetune" / "log").iterdir())  # TensorBoard's file
+
+
+@pytest.mark.parametrize("task, metric", [("multilabel", "micro_f1"), ("regression", "pearson")])
+def test_finetune_learns_sets_of_names_and_numbers(task, metric):
+    tuned = finetune(still(task), data(task), training=TRAINING.replace(epochs=20))
+    result = evaluate(tuned, data(task).test)
+    assert result["metric"] == metric and result["value"] > 0.9
+    assert tuned.history[-1].get("threshold") == (tuned.threshold if task == "multilabel" else None)
 
 
 def test_only_trains_only_and_a_later_stage_goes_on_in_the_schedule():

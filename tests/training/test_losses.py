@@ -80,6 +80,26 @@ def test_labels_of_minus_one_do_not_count():
     assert L.label_loss(tf.constant([-1]), tf.zeros((1, 3))) == 0.0
 
 
+def test_losses_of_names_that_hold_each_on_its_own_by_hand():
+    names, zeros = tf.math.log([[1.0, 3.0]]), tf.zeros((1, 2))  # sigmoid .5 and .75; .5 and .5
+    # (0 + 0.1308) / 2 nats, and T^2 = 4 times as much of logits twice as large at T = 2
+    T, S, held = {"logits": 2 * names}, {"logits": zeros}, tf.constant([[1.0, 0.0]])
+    np.testing.assert_allclose(L.soft_label_loss(names, zeros, 1.0, "sigmoid"), [0.0654], atol=1e-4)
+    np.testing.assert_allclose(L.soft_targets(2.0)(T, S, held, None), 4 * 0.0654, atol=4e-4)
+    # -(ln .5 + ln .25) / 2
+    np.testing.assert_allclose(L.label_loss(held, names), 1.0397, atol=1e-4)
+
+
+def test_losses_of_numbers_by_hand():
+    T, S = {"logits": tf.constant([[3.0], [1.0]])}, {"logits": tf.Variable([[1.0], [1.0]])}
+    with tf.GradientTape() as tape:  # ((3 - 1)^2 + 0) / 2, whatever the temperature
+        value = L.soft_targets(7.0)(T, S, tf.constant([[-1.0], [0.0]]), None)
+    np.testing.assert_allclose(value, 2.0, rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(value, S["logits"]), [[-2.0], [0.0]], rtol=1e-5)
+    # ((1 + 1)^2 + (1 - 0)^2) / 2: a label below 0 counts
+    np.testing.assert_allclose(L.label_loss(tf.constant([[-1.0], [0.0]]), S["logits"]), 2.5)
+
+
 def test_padding_changes_no_mean():
     values, mask = tf.Variable([[1.0, 2.0, np.inf]]), tf.constant([[1, 1, 0]])
     with tf.GradientTape() as tape:

@@ -32,6 +32,7 @@ from keras_compress.bert.checkpoints.published import Checkpoint, without_spare_
 from keras_compress.bert.checkpoints.unread import what_is
 from keras_compress.bert.labels import HeadError, places, unnamed
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tasks import TASKS
 from keras_compress.bert.tokenizer import read_tokenizer, saved_tokenizer
 from keras_compress.files import minilm_folder, read_json
 
@@ -177,7 +178,7 @@ def from_checkpoint(
         task = "classification"
         log.info("%s: its labels are taken to be those of texts; `--task` says otherwise", name)
     _check_unknown(name, left_out, new_head, ignore_weights)
-    if task in ("classification", "matching") and "classifier/kernel" in tensors:
+    if not TASKS[task].per_token and "classifier/kernel" in tensors:
         if not guessed:
             _agreed("pooling", pooling, config.pooling)
         elif pooling is None:
@@ -185,8 +186,8 @@ def from_checkpoint(
             about = "%s: the head is taken to read %s, since the file does not tell; `--pooling` says otherwise"
             log.info(about, name, words)
     pooling = pooling or config.pooling
-    if task in ("tagging", "mlm") and pooling == "pooler":
-        pooling = "cls"  # these tasks read every token and have no pooler
+    if TASKS[task].per_token and pooling == "pooler":
+        pooling = "cls"  # these tasks have no pooler
     layers = {weight.split("/")[0] for weight in tensors}
     is_new = lambda weight: weight.startswith(_MAY_BE_NEW) and weight.split("/")[0] not in layers
     try:

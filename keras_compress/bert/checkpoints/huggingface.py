@@ -10,6 +10,7 @@ from keras_compress.bert.checkpoints.names import rename
 from keras_compress.bert.checkpoints.published import published, read_config
 from keras_compress.bert.checkpoints.relatives import RELATIVES, model_type
 from keras_compress.bert.checkpoints.torch_pickle import read_torch
+from keras_compress.bert.tasks import SCORE
 from keras_compress.files import one_of, read_json, read_safetensors
 
 _WEIGHTS = {"model.safetensors": read_safetensors, "pytorch_model.bin": read_torch}
@@ -51,18 +52,25 @@ def read(source, num_labels=0):
             f"Received: both {config.hidden_size}, and a map. Choose another source."
         )
     if task and num_labels is not None and "classifier/kernel" in tensors:
-        labels = _labels(path, values, tensors["classifier/kernel"].shape[-1])
+        count = tensors["classifier/kernel"].shape[-1]
+        task, labels = _answer(path, values, task, count)
     return published(config, folder, tensors, left_out, task, labels, special_in_text=True)
 
 
-def _labels(path, values, count):
+def _answer(path, values, task, count):
+    """(task, labels) of a classifier; one output of a text is a score, whatever `problem_type` says, as in their code."""
     problem, names = values.get("problem_type"), values.get("id2label") or {}
-    if count < 2 or problem not in (None, "single_label_classification"):
+    of_texts = {"regression": "regression", "multi_label_classification": "multilabel"}
+    known = {"single_label_classification": task, **(of_texts if task == "classification" else {})}
+    task = known.get(problem or ("regression" if count == 1 else "single_label_classification"))
+    if not task or (task == "regression") != (count == 1):
         raise ValueError(
-            f"{path}: the classifier must choose one of two or more labels. Received: {count} outputs "
+            f"{path}: the classifier must give two or more labels, or one score. Received: {count} outputs "
             f"and `problem_type` = {problem!r}. Load the encoder alone: `new_head` (`--new-head`)."
         )
-    return tuple(str(names.get(str(k), f"LABEL_{k}")) for k in range(count))
+    if count == 1:
+        return task, SCORE
+    return task, tuple(str(names.get(str(k), f"LABEL_{k}")) for k in range(count))
 
 
 def _read_shards(folder):

@@ -443,12 +443,8 @@ def test_added_words_take_their_rows(tmp_path):
     "config, message",
     [
         (
-            {"problem_type": "multi_label_classification"},
-            "config.json: the classifier must choose one of .*multi_label",
-        ),
-        (
             {"problem_type": "regression"},
-            "`problem_type` = 'regression'. Load the encoder alone: `new_head`",
+            "or one score. Received: 3 outputs and `problem_type` = 'regression'. Load the encoder alone: `new_head`",
         ),
         (
             {"model_type": "roberta"},
@@ -489,11 +485,20 @@ def test_configs_that_do_not_fit(tmp_path, config, message):
         assert weights.load(folder, **TASK, new_head=True).labels == ("a", "b", "c")
 
 
-def test_regression_is_refused(tmp_path):
+def test_one_output_is_a_score_and_problem_type_tells_several_labels(tmp_path):
+    logits = lambda model: np.stack(model.forward(model.tokenizer.encode(["the cats"], 16)))
     tensors = stored()
     tensors |= {name: tensors[name][:1] for name in ("classifier.weight", "classifier.bias")}
-    with pytest.raises(ValueError, match="Received: 1 outputs and `problem_type` = None"):
-        weights.load(folder_of(tmp_path, tensors))
+    model = weights.load(folder_of(tmp_path / "one", tensors))
+    assert (model.task, model.labels) == ("regression", ("score",))
+    np.testing.assert_allclose(model.predict(["the cats"]), logits(model)[:, 0], rtol=1e-6)
+    folder = folder_of(tmp_path / "several", problem_type="multi_label_classification")
+    model = weights.load(folder)
+    assert (model.task, model.labels, model.threshold) == ("multilabel", ("neg", "neu", "pos"), 0.5)
+    sigmoid = 1 / (1 + np.exp(-logits(model)))
+    np.testing.assert_allclose(model.predict(["the cats"]), sigmoid, rtol=1e-5)
+    with pytest.raises(ValueError, match="The model's task must .* 'multilabel', asked for 'class"):
+        weights.load(folder, task="classification", labels=("neg", "neu", "pos"))
 
 
 def test_tensors_that_do_not_fit(tmp_path):
