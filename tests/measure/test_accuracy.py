@@ -54,7 +54,11 @@ def test_a_head_from_elsewhere_far_below_the_majority_may_have_other_labels(
     answers = np.eye(classes)[[g if k < right else (g + 1) % classes for k, g in enumerate(gold)]]
     labels = ["neg", "pos", "neu"][:classes]
     model = SimpleNamespace(
-        task="classification", labels=labels, predict=lambda texts: answers, history=history
+        task="classification",
+        labels=labels,
+        threshold=0.5,
+        predict=lambda texts: answers,
+        history=history,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -186,7 +190,11 @@ def test_sets_of_names_by_hand():
 def test_the_threshold_is_the_best_on_dev_and_nearest_to_half():
     probabilities = np.array([[0.32, 0.1], [0.22, 0.31]])
     model = SimpleNamespace(
-        task="multilabel", labels="ab", threshold=0.5, predict=lambda texts: probabilities
+        task="multilabel",
+        labels="ab",
+        threshold=0.5,
+        predict=lambda texts: probabilities,
+        history=[],
     )
     dev = split(["t"] * 2, [[0], [1]])
     assert accuracy.evaluate(model, dev)["value"] == 0  # nothing reaches a half
