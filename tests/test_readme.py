@@ -141,6 +141,8 @@ def test_the_contributors_example_keeps_its_promises(tmp_path, monkeypatch):
     start = tiny.model(dropout=0.0)
     small = kc.compress("confidence_penalty", start, data(), num_layers=1, training=TRAINING)
     assert small.history[-1]["beta"] == 0.1 and small.history[-1]["layers"] == [0]
+    with pytest.raises(ValueError, match="needs one name for a text or word. Received: regression"):
+        kc.compress("confidence_penalty", tiny.model("regression"), data("regression"))
 
 
 if __name__ == "__main__":

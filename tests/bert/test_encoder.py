@@ -4,7 +4,7 @@ import pytest
 from keras_compress.backend import keras, tf
 from keras_compress.bert.checkpoints import from_bert4keras
 from keras_compress.bert.config import BertConfig
-from keras_compress.bert.encoder import TASKS, LayerStore, build, can_be_cls_only
+from keras_compress.bert.encoder import LayerStore, build, can_be_cls_only
 from keras_compress.measure import cost
 from tests.bert import tiny
 
@@ -72,12 +72,12 @@ def test_cls_only_needs_a_head_that_reads_cls_alone():
             build(config, task, 3, LayerStore(config), cls_only=True)
     with pytest.raises(
         ValueError,
-        match="`task` must be one of classification, matching, tagging, mlm. Received: 'x'",
+        match="`task` must be one of classification, matching, tagging, multilabel, regression, mlm. Received: 'x'",
     ):
         build(config, "x", 3, LayerStore(config))
 
 
-@pytest.mark.parametrize("task", [task for task in TASKS if task != "mlm"])
+@pytest.mark.parametrize("task", [*tiny.LABELS])
 def test_features(task):
     model = tiny.shared(task)
     names = ["hidden_states", "attention_scores", "logits"] + ["pooled"] * (task != "tagging")
