@@ -1,5 +1,7 @@
 """What several tests use: tiny models of every kind, tiny data, short training, a process of its own."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 from keras_compress.backend import tf
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import Tokenizer
+from keras_compress.cli import main
 from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.training.distill import Outputs, named_outputs, outputs_read
 from keras_compress.training.settings import Training
@@ -100,6 +103,13 @@ def in_new_process(code, *arguments):
         text=True,
         timeout=600,
     )
+
+
+def in_this_process(command, **_):
+    """In place of `subprocess.check_output`: a command of keras_compress without the start of a process."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main([str(part) for part in command[command.index("keras_compress") + 1 :]]) == 0
+    return out.getvalue()
 
 
 def stages_of(module, monkeypatch, teacher, dataset, compress="compress", **settings):
