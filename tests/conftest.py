@@ -9,6 +9,14 @@ import pytest  # noqa: E402
 
 from keras_compress.backend import tf  # noqa: E402
 
+# Each process takes whole files, in this order: the longest first, so that both end together.
+FIRST = ("tests/notebooks", "tests/experiment", "tests/test_contract", "tests/training")
+LAST = ("tests/bert", "tests/datasets", "tests/measure")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda test: test.nodeid.startswith(LAST) - test.nodeid.startswith(FIRST))
+
 
 @pytest.fixture(scope="session")
 def minilm():
@@ -18,13 +26,16 @@ def minilm():
     return weights.load("minilm", task="classification", labels=["no", "yes"], pooling="mean")
 
 
-@pytest.fixture(scope="module")
-def eagerly():
+def _eagerly():
     """Trains without a graph, whose making takes longer than a handful of updates on a tiny model.
 
-    For tests of what stands around a method: command line, runs, files. The methods themselves are
-    trained in a graph by their own tests and by test_contract.py.
+    For tests of what stands around a training: files, records, commands. test_contract.py trains every
+    method in a graph, and so do those of a method's own tests that are about the steps themselves.
     """
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+eagerly = pytest.fixture(_eagerly, scope="module", name="eagerly")  # for whole files
+eager_here = pytest.fixture(_eagerly, name="eager_here")  # for one test

@@ -1,6 +1,7 @@
 """What several tests use: tiny models of every kind, tiny data, short training, a process of its own."""
 
 import contextlib
+import functools
 import io
 import os
 import subprocess
@@ -67,6 +68,12 @@ def unlabelled():
 def still(task="classification", **changes):
     """A tiny BERT without dropout."""
     return tiny.model(task, dropout=0.0, attention_dropout=0.0, **changes)
+
+
+@functools.cache
+def shared_still(task="classification", **changes):
+    """One `still` for all tests that only look at it, or give it to what leaves a model as it was."""
+    return still(task, **changes)
 
 
 def bilstm(task="classification", seed=3):

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from keras_compress.backend import tf
 from keras_compress.training.finetune import finetune, task_loss, tune
@@ -23,6 +24,7 @@ def test_finetune_learns(tmp_path):
     assert list((tmp_path / "finetune" / "log").iterdir())  # TensorBoard's file
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_only_trains_only_and_a_later_stage_goes_on_in_the_schedule():
     model = still()
     before = model.weights()
