@@ -240,7 +240,8 @@ def test_quantised_models_stand_beside_their_control(place, asked, tmp_path, eng
         ("static-int8", "q8bert", "predecessor", 'start_step = 0\nformats = ["int8"]'),
         ("dynamic-int8", "q8bert", "predecessor", 'activations = "dynamic"\nformats = ["int8"]'),
     )
-    _, report = run(**{**asked, "recipe": recipe}, out=tmp_path / "out")
+    source = samples.model(place / "one-layer", num_layers=1)
+    _, report = run(**{**asked, "recipe": recipe, "source": source}, out=tmp_path / "out")
     assert {(c["model"], c["baseline"]) for c in report["comparisons"]} == {
         (name, other)
         for name in ("static-int8", "dynamic-int8")

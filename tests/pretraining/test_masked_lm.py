@@ -67,7 +67,7 @@ def test_head_alone_leaves_the_encoder():
 
 @pytest.mark.parametrize("whole_word", [False, True])
 def test_it_learns(whole_word):
-    start, training = support.masked_lm(), TRAINING.replace(epochs=24)
+    start, training = support.masked_lm(), TRAINING.replace(epochs=60)
     trained = masked_lm(start, unlabelled(), training=training, whole_word=whole_word, seed=1)
     losses = [row["loss"] for row in trained.curve]
     assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3])
