@@ -1,5 +1,8 @@
 """What several tests use: tiny models of every kind, tiny data, short training, a process of its own."""
 
+import contextlib
+import functools
+import io
 import os
 import subprocess
 import sys
@@ -8,6 +11,7 @@ from pathlib import Path
 from keras_compress.backend import tf
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import Tokenizer
+from keras_compress.cli import main
 from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.training.distill import Outputs, named_outputs, outputs_read
 from keras_compress.training.settings import Training
@@ -70,6 +74,12 @@ def still(task="classification", **changes):
     return tiny.model(task, dropout=0.0, attention_dropout=0.0, **changes)
 
 
+@functools.cache
+def shared_still(task="classification", **changes):
+    """One `still` for all tests that only look at it, or give it to what leaves a model as it was."""
+    return still(task, **changes)
+
+
 def bilstm(task="classification", seed=3):
     config = tiny.config(architecture="bilstm", num_layers=1, intermediate_size=5, pooling="mean")
     return TaskModel(config, tiny.tokenizer(), task, tiny.LABELS[task], seed=seed)
@@ -104,6 +114,13 @@ def in_new_process(code, *arguments):
         text=True,
         timeout=600,
     )
+
+
+def in_this_process(command, **_):
+    """In place of `subprocess.check_output`: a command of keras_compress without the start of a process."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main([str(part) for part in command[command.index("keras_compress") + 1 :]]) == 0
+    return out.getvalue()
 
 
 def stages_of(module, monkeypatch, teacher, dataset, compress="compress", **settings):

@@ -26,6 +26,7 @@ from tests import samples
 from tests.bert import tiny
 from tests.support import ROOT, in_new_process
 
+pytestmark = pytest.mark.usefixtures("eagerly")
 FAST = ["--epochs", "0.5", "--max-length", "16", "--batch-size", "8", "--evaluations", "0"]
 VERBS = [
     "run",
@@ -478,7 +479,7 @@ def test_a_stopped_command_goes_on_and_is_not_mixed_with_another(call, tmp_path,
         "--set",
         "num_layers=1",
         "--epochs",
-        "200",
+        "2",
         "--max-length",
         "16",
         "--evaluations",
@@ -505,7 +506,7 @@ def test_a_stopped_command_goes_on_and_is_not_mixed_with_another(call, tmp_path,
     others = left() - mine
     command[-1] = slash[:-1]
     status, _, err = call(*command)
-    assert status == 0 and f"{mine.pop()}/finetune/ckpt-200" in err
+    assert status == 0 and f"{mine.pop()}/finetune/ckpt-2" in err
     assert left() == {"small", *others}
 
 

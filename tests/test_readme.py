@@ -107,6 +107,7 @@ def test_requirements_come_from_the_line_in_pyproject():
     assert line in read("requirements.txt")
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_the_example_runs(tmp_path, monkeypatch):
     """README's code as it stands, with a tiny model, tiny data and short training in place of the named ones."""
     (code,) = [code for language, code in blocks(read("README.md")) if language == "python"]

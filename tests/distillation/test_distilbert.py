@@ -15,6 +15,7 @@ from tests.support import (
     foreign,
     inputs_of,
     masked_lm,
+    shared_still,
     stages_of,
     still,
     unlabelled,
@@ -24,7 +25,7 @@ from tests.support import (
 
 
 def on_a_task(monkeypatch, teacher=None, **settings):
-    (stage,) = stages_of(distilbert, monkeypatch, teacher or still(), data(), **settings)
+    (stage,) = stages_of(distilbert, monkeypatch, teacher or shared_still(), data(), **settings)
     return stage
 
 
@@ -137,6 +138,7 @@ def test_more_padding_changes_no_loss(monkeypatch):
             np.testing.assert_allclose(long[name], value, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_in_general_a_student_equal_to_its_teacher_has_no_soft_loss_and_no_angle():
     teacher = masked_lm()
     training = TRAINING.replace(learning_rate=1e-12, epochs=1, batch_size=12)
@@ -173,12 +175,14 @@ def test_students_of_another_kind_learn_the_answers_alone(monkeypatch):
 def test_errors(settings, message):
     settings = {key: value() if callable(value) else value for key, value in settings.items()}
     with pytest.raises(ValueError, match=message):
-        distilbert.compress(still(), data(), training=TRAINING, **{"num_layers": 1, **settings})
+        distilbert.compress(
+            shared_still(), data(), training=TRAINING, **{"num_layers": 1, **settings}
+        )
 
 
 def test_in_general_the_teacher_guesses_words_and_texts_are_masked_anew():
     with pytest.raises(ValueError, match="must be a masked-LM model. Received: a classification"):
-        distilbert.distilbert_general(still(), unlabelled(), num_layers=1, training=TRAINING)
+        distilbert.distilbert_general(shared_still(), unlabelled(), num_layers=1, training=TRAINING)
     with pytest.raises(ValueError, match="`cache_teacher` needs the same texts"):
         training = TRAINING.replace(cache_teacher=True)
         distilbert.distilbert_general(masked_lm(), unlabelled(), num_layers=1, training=training)

@@ -4,7 +4,17 @@ import pytest
 from keras_compress.backend import tf
 from keras_compress.distillation import pkd
 from keras_compress.training.distill import Outputs, named_outputs, outputs_read
-from tests.support import TRAINING, bilstm, data, inputs_of, stages_of, still, values_of, values_on
+from tests.support import (
+    TRAINING,
+    bilstm,
+    data,
+    inputs_of,
+    shared_still,
+    stages_of,
+    still,
+    values_of,
+    values_on,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +68,7 @@ def test_patience_loss_ignores_lengths_and_is_bounded():
 
 def test_coinciding_layers_give_no_patience_loss_and_the_weights_are_alpha_and_beta(monkeypatch):
     settings = {"num_layers": 3, "layer_map": [1, 2], "alpha": 0.3, "beta": 7.0}
-    (stage,) = stages_of(pkd, monkeypatch, still(num_layers=4), data(), **settings)
+    (stage,) = stages_of(pkd, monkeypatch, shared_still(num_layers=4), data(), **settings)
     weights = {name: weight for name, (weight, _) in stage["losses"].items()}
     assert weights == {"label": 0.7, "soft": 0.3, "patience": 7.0}
     np.testing.assert_allclose(values_on(stage)["patience"], 0.0, atol=1e-10)
@@ -83,7 +93,7 @@ def test_only_cls_of_the_matched_layers_receives_a_gradient_of_the_patience_loss
 def test_each_setting_reaches_its_loss(monkeypatch):
     settings = {"num_layers": 2, "temperature": 3.0, "normalize": False, "reduction": "sum"}
     settings["soft_reduction"] = "mean"
-    (stage,) = stages_of(pkd, monkeypatch, still(num_layers=4), data(), **settings)
+    (stage,) = stages_of(pkd, monkeypatch, shared_still(num_layers=4), data(), **settings)
     T = {"logits": [[1.0, 0.0, 2.0]], "hidden_states/2/cls": [[3.0, 0.0]]}
     S = {"logits": [[0.0, 1.0, 1.0]], "hidden_states/1/cls": [[0.0, 1.0]]}
     T, S = ({name: tf.constant(v) for name, v in rows.items()} for rows in (T, S))
@@ -98,5 +108,5 @@ def test_each_setting_reaches_its_loss(monkeypatch):
 def test_a_bilstm_student_has_no_layers_to_learn_with():
     with pytest.raises(ValueError, match="must be able to compare the outputs"):
         pkd.compress(
-            still(), data(), training=TRAINING, num_layers=2, layer_map=[1], student=bilstm()
+            shared_still(), data(), training=TRAINING, num_layers=2, layer_map=[1], student=bilstm()
         )

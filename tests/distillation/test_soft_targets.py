@@ -10,6 +10,7 @@ from tests.support import (
     data,
     foreign,
     masked_lm,
+    shared_still,
     stages_of,
     still,
     values_of,
@@ -21,7 +22,7 @@ QUARTERS, HALVES = tf.math.log([[0.75, 0.25]]), tf.math.log([[0.5, 0.5]])
 
 def losses_of(monkeypatch, teacher=None, dataset=None, **settings):
     (stage,) = stages_of(
-        soft_targets, monkeypatch, teacher or still(), dataset or data(), **settings
+        soft_targets, monkeypatch, teacher or shared_still(), dataset or data(), **settings
     )
     return stage
 
@@ -56,7 +57,9 @@ def test_equal_models_have_no_soft_loss_and_padding_changes_none(kind, monkeypat
 
 
 def test_pieces_without_a_label_have_no_answer_to_learn(monkeypatch):
-    losses = losses_of(monkeypatch, still("tagging"), data("tagging"), num_layers=1)["losses"]
+    losses = losses_of(monkeypatch, shared_still("tagging"), data("tagging"), num_layers=1)[
+        "losses"
+    ]
     T, S = (tf.tile(logits[:, None], (1, 3, 1)) for logits in (QUARTERS, HALVES))
     S = tf.concat([S[:, :2], 100.0 * T[:, :1]], axis=1)  # the third is padding
     values = values_of(losses, {"logits": T}, {"logits": S}, tf.constant([[1, 0, -1]]))
@@ -94,7 +97,7 @@ def test_any_student_of_the_task_will_do(make, monkeypatch):
 def test_the_student_learns_the_answers():
     training = TRAINING.replace(epochs=8, evaluations=0)
     small = soft_targets.compress(
-        still(num_layers=3), data(), training=training, num_layers=1, label_weight=0.0
+        shared_still(num_layers=3), data(), training=training, num_layers=1, label_weight=0.0
     )
     assert small.curve[-1]["soft"] < 0.5 * small.curve[0]["soft"]
     assert "label" not in small.curve[-1] and small.history[-1]["layers"] == [0]

@@ -11,6 +11,7 @@ from tests.support import (
     data,
     inputs_of,
     masked_lm,
+    shared_still,
     stages_of,
     still,
     unlabelled,
@@ -23,7 +24,9 @@ THIN = {"num_layers": 2, "hidden_size": 6, "num_heads": 2}
 
 def stages(monkeypatch, teacher=None, dataset=None, **settings):
     settings = {"num_layers": 2, **settings}
-    return stages_of(tinybert, monkeypatch, teacher or still(), dataset or data(), **settings)
+    return stages_of(
+        tinybert, monkeypatch, teacher or shared_still(), dataset or data(), **settings
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,7 +131,7 @@ def test_which_layer_learns_from_which(monkeypatch):
 
 def test_each_setting_reaches_its_loss_and_losses_are_sums_over_layers(monkeypatch):
     inside, answers = stages(
-        monkeypatch, still(num_layers=4), temperature=2.0, reduction="reference"
+        monkeypatch, shared_still(num_layers=4), temperature=2.0, reduction="reference"
     )
     p, q = (np.exp(z) / np.exp(z).sum() for z in (np.array([1.0, 0.0]), np.array([0.0, 0.5])))
     T, S = {"logits": tf.constant([[2.0, 0.0]])}, {"logits": tf.constant([[0.0, 1.0]])}
@@ -166,7 +169,7 @@ def test_inner_losses_fall_and_the_projections_train_and_are_not_kept(monkeypatc
     )
     training = TRAINING.replace(epochs=6, evaluations=0)
     settings = {"inside_share": 1.0, "share_projection": False, **THIN}
-    small = tinybert.compress(still(num_layers=4), data(), training=training, **settings)
+    small = tinybert.compress(shared_still(num_layers=4), data(), training=training, **settings)
     first, last = small.curve[0], small.curve[-1]
     assert all(last[name] < 0.8 * first[name] for name in ("embd", "attn", "hidn")), (first, last)
     assert len(layers) == 2 and not any("projection" in name for name in small.weights())
@@ -180,7 +183,7 @@ def test_other_heads_learn_all_but_attention(monkeypatch):
     assert inside["losses"].keys() == {"embd", "hidn"}
     assert inside["student"].config.num_heads == 1
     with pytest.raises(ValueError, match="Received: `num_heads` 2 and 1"):
-        tinybert.compress(still(), data(), training=TRAINING, num_layers=2, num_heads=1)
+        tinybert.compress(shared_still(), data(), training=TRAINING, num_layers=2, num_heads=1)
 
 
 def test_a_student_of_the_general_stage_goes_on_and_copies_leave_the_number_of_updates(monkeypatch):
@@ -193,7 +196,7 @@ def test_a_student_of_the_general_stage_goes_on_and_copies_leave_the_number_of_u
     plain = stages(monkeypatch, num_layers=1, student=general)
     more = stages(monkeypatch, num_layers=1, student=general, copies=3, mlm=mlm)
     assert plain[0]["student"].config.hidden_size == 6
-    assert plain[0]["student"].labels == still().labels
+    assert plain[0]["student"].labels == shared_still().labels
     assert len(more[0]["dataset"].train.texts) > 12 and more[0]["dataset"].dev == data().dev
     assert [s["num_steps"] for s in more] == [s["num_steps"] for s in plain]
 

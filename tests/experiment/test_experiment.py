@@ -1,10 +1,13 @@
 """Whole runs with tiny models: what they write, how they resume, and what is refused before anything is lost."""
 
 import errno
+import functools
 import json
 import logging
 import os
 import shutil
+import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +20,13 @@ from keras_compress.experiment.recipe import hash_of, identity, read_recipe, rec
 from keras_compress.experiment.report import FILE_KEYS, MODEL_KEYS
 from keras_compress.files import DATA_FOLDER
 from keras_compress.training.checkpoints import Saver
+from mobile_export.benchmark import benchmark
 from mobile_export.convert import exported_model
 from tests import samples
 from tests.bert import tiny
+from tests.support import in_this_process
 
+pytestmark = pytest.mark.usefixtures("eagerly")
 STEPS = [
     ("predecessor", "finetune", "minilm"),
     ("theseus-1", "theseus", "predecessor", "num_layers = 1"),
@@ -28,6 +34,29 @@ STEPS = [
     ("truncated-1", "layers", "predecessor", 'num_layers = 1\nrole = "baseline"'),
 ]
 DATA = "classification"
+
+
+def timed_by(run_command, patch):
+    """Times files and engines by 3 calls, not 50."""
+    patch.setattr(module, "benchmark", functools.partial(benchmark, runs=3, warmup=1))
+    few = SimpleNamespace(
+        check_output=lambda command, **k: run_command([*command, "--runs=3"], **k)
+    )
+    patch.setattr(module, "subprocess", few)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_calls():
+    with pytest.MonkeyPatch.context() as patch:
+        timed_by(subprocess.check_output, patch)
+        yield
+
+
+@pytest.fixture
+def engines_here(monkeypatch):
+    """Times the engines in this process, as without the packages of ONNX."""
+    monkeypatch.setattr("mobile_export.ort.find_spec", lambda name: None)
+    timed_by(in_this_process, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +117,8 @@ def finished(place):
     ):
         parts.append([])
         with pytest.MonkeyPatch.context() as patch:
+            if len(parts) > 1:
+                patch.setattr(Plan, "rehearse", lambda self: None)  # the first part had one
             if owner:
                 patch.setattr(owner, name, replacement)
                 with pytest.raises(KeyboardInterrupt):
@@ -184,7 +215,9 @@ def test_models_are_whole_folders(finished, place):
 
 
 @pytest.mark.parametrize("task", ["matching", "tagging", "multilabel", "regression"])
-def test_other_tasks_end_to_end_from_a_fine_tuned_model(place, tmp_path, task, monkeypatch):
+def test_other_tasks_end_to_end_from_a_fine_tuned_model(
+    place, tmp_path, task, engines_here, monkeypatch
+):
     monkeypatch.setattr("mobile_export.ort.find_spec", lambda name: None)  # no packages of ONNX
     source = place / f"bert-{task}"
     _, report = run(place / "two.toml", tmp_path / "out", data=place / task, source=source)
@@ -207,8 +240,7 @@ def test_other_tasks_end_to_end_from_a_fine_tuned_model(place, tmp_path, task, m
     assert TaskModel.load(tmp_path / "out" / "models" / "theseus-1").task == task
 
 
-def test_quantised_models_stand_beside_their_control(place, asked, tmp_path, monkeypatch):
-    monkeypatch.setattr("mobile_export.ort.find_spec", lambda name: None)
+def test_quantised_models_stand_beside_their_control(place, asked, tmp_path, engines_here):
     recipe = samples.recipe(
         place / "quantised.toml",
         STEPS[0],
@@ -216,7 +248,8 @@ def test_quantised_models_stand_beside_their_control(place, asked, tmp_path, mon
         ("static-int8", "q8bert", "predecessor", 'start_step = 0\nformats = ["int8"]'),
         ("dynamic-int8", "q8bert", "predecessor", 'activations = "dynamic"\nformats = ["int8"]'),
     )
-    _, report = run(**{**asked, "recipe": recipe}, out=tmp_path / "out")
+    source = samples.model(place / "one-layer", num_layers=1)
+    _, report = run(**{**asked, "recipe": recipe, "source": source}, out=tmp_path / "out")
     assert {(c["model"], c["baseline"]) for c in report["comparisons"]} == {
         (name, other)
         for name in ("static-int8", "dynamic-int8")

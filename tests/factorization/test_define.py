@@ -95,6 +95,7 @@ def test_a_matrix_of_that_rank_comes_back_padding_included(adapter):
     assert np.abs(again[0]).max() > 0.1  # [PAD], which a bias must not hide
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_recovery_trains_every_part_of_an_adapter():
     from keras_compress.training.finetune import finetune
 

@@ -34,6 +34,8 @@ pytestmark = [
 ]
 LENGTH = 32
 FORMATS = ("float32", "int8", "int4")
+# Python's Unicode is older than that of the tokenizer: what it does not know may be punctuation.
+NEW_OR_PUNCTUATION = ("Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Cn")
 SAME_FILE, SAME_MODEL = 1e-5, {"float32": 1e-5, "int8": 2e-2}
 LABELS = ("play", "stop", "开灯", "关 灯", "a, b", "'", "é", "-")
 
@@ -197,7 +199,7 @@ def stays_different(text):
         for word in words
         if len(word) > 1
         for c in word
-        if unicodedata.category(c)[0] == "P" or "\U0002b820" <= c < "\U0002b920"
+        if unicodedata.category(c) in NEW_OR_PUNCTUATION or "\U0002b820" <= c < "\U0002b920"
     ]
     too_long = [word for word in words if len(word) <= 100 < len(word.encode())]
     return bool(splits or too_long or {*text} & {*"\u166d\U000111c9"})
@@ -224,7 +226,8 @@ def test_what_stays_different(task_model, files):
     )
 
 
-def test_10000_generated_strings(task_model, files):
+@pytest.mark.parametrize("number", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_generated_strings(task_model, files, number):
     phone, seen, unlike = exported_model(files["int8"], task_model), set(), set()
     parts = [
         *ALIKE[:15],
@@ -245,7 +248,7 @@ def test_10000_generated_strings(task_model, files):
         )
     )
     @settings(
-        max_examples=10_000,
+        max_examples=number,
         derandomize=True,
         deadline=None,
         database=None,
@@ -262,7 +265,7 @@ def test_10000_generated_strings(task_model, files):
 
     with client(files["int8"]) as scores:
         check()
-    assert len(seen) > 9000 and len(unlike) < len(seen) / 20
+    assert len(seen) > 0.9 * number and len(unlike) < len(seen) / 20
 
 
 def test_text_that_utf8_cannot_hold(files):

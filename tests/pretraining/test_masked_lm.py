@@ -56,6 +56,7 @@ def test_masked_loss_by_hand():
     assert masked_loss(tf.constant([[-1]]), tf.zeros((0, 2))) == 0.0
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_head_alone_leaves_the_encoder():
     model = tiny.model()
     trained = masked_lm(model, unlabelled(), training=TRAINING, train="head")
@@ -75,6 +76,7 @@ def test_it_learns(whole_word):
 
 
 @pytest.mark.parametrize("task", ["classification", "matching", "tagging"])
+@pytest.mark.usefixtures("eager_here")
 def test_a_labelled_set_s_texts_do_as_well(task):
     trained = masked_lm(support.masked_lm(), data(task), training=TRAINING.replace(epochs=1))
     assert trained.task == "mlm" and np.isfinite(trained.curve[-1]["loss"])
@@ -117,15 +119,15 @@ def without_mask():
     "call, message",
     [
         (
-            lambda: masked_lm(tiny.model(), data("matching"), training=TRAINING, whole_word=True),
+            lambda: masked_lm(tiny.shared(), data("matching"), training=TRAINING, whole_word=True),
             "`whole_word` needs single texts. Received: m",
         ),
         (
-            lambda: from_scratch(tiny.model(), None, config={"depth": 3}),
+            lambda: from_scratch(tiny.shared(), None, config={"depth": 3}),
             "must be fields of BertConfig.*'depth': 3",
         ),
         (
-            lambda: from_scratch(tiny.model(), None, config={"hidden_size": 9}),
+            lambda: from_scratch(tiny.shared(), None, config={"hidden_size": 9}),
             "must be a multiple of `num_heads`",
         ),
         (

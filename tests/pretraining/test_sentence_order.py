@@ -15,6 +15,7 @@ SHORT = TRAINING.replace(epochs=1, batch_size=8)
 
 
 @pytest.mark.parametrize("task", ["sop", "none"])
+@pytest.mark.usefixtures("eager_here")
 def test_pretrain(task, monkeypatch):
     seen = []
     monkeypatch.setattr(
@@ -46,6 +47,7 @@ def test_it_learns_the_order_of_sentences():
     assert model.history[-1]["sentence_accuracy"] > 0.9  # chance: 0.5
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_a_killed_pretraining_goes_on_with_the_same_weights(tmp_path, monkeypatch):
     start, text = tiny.model(num_layers=1), corpus(10, dev=False)  # with dropout
     settings = SHORT.replace(folder=str(tmp_path), checkpoint_every=2)

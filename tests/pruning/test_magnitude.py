@@ -37,6 +37,7 @@ def test_the_last_mask_is_made_within_the_run(num_steps):
     assert masks and at(decay, masks[-1])[1] == 0.5
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_each_kernel_has_its_share_of_zeros_which_show_in_a_compressed_file_alone(tmp_path):
     source = tiny.model(num_layers=1)
     small = magnitude.compress(source, data(), training=TRAINING, sparsity=0.5)
@@ -76,6 +77,7 @@ def test_the_model_is_what_strip_pruning_gives_and_shared_layers_count_updates(m
     assert int(layer.pruning_step) == 11 + 2  # 11 updates, and two uses in the last
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_sparsity_0_prunes_nothing():
     training = TRAINING.replace(epochs=1)
     small = magnitude.compress(tiny.model(num_layers=1), data(), training=training, sparsity=0.0)

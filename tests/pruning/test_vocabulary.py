@@ -52,11 +52,11 @@ def test_what_is_kept():
 
 
 def test_words_that_went_fall_apart_and_are_counted():
-    entry = V.compress(tiny.model(), dataset(["a cat"], dev=["the dog 听"])).history[-1]
+    entry = V.compress(tiny.shared(), dataset(["a cat"], dev=["the dog 听"])).history[-1]
     assert entry["pieces_before"] == len(tiny.VOCAB) and entry["looked_at"] == "dev"
     # Of the, dog and 听, a single character, two are unknown.
     assert (entry["unknown_before"], entry["unknown"]) == (0.0, pytest.approx(2 / 3))
-    entry = V.compress(tiny.model(), dataset(["a cat"])).history[-1]  # no dev
+    entry = V.compress(tiny.shared(), dataset(["a cat"])).history[-1]  # no dev
     assert (entry["looked_at"], entry["unknown"], entry["cut_otherwise"]) == ("train", 0.0, 0.0)
 
 
@@ -69,7 +69,7 @@ def test_parameters_fall_by_the_rows_and_unlabelled_text_will_do():
 
 @pytest.mark.parametrize("task", ["matching", "tagging"])
 def test_other_tasks(task):
-    small = V.compress(tiny.model(task), data(task))
+    small = V.compress(tiny.shared(task), data(task))
     assert small.config.vocab_size < len(tiny.VOCAB) and small.task == task
 
 
@@ -88,4 +88,4 @@ def test_scripts_by_hand():
 )
 def test_errors(task, settings, message):
     with pytest.raises(ValueError, match=message):
-        V.compress(tiny.model(task), SOME, **settings)
+        V.compress(tiny.shared(task), SOME, **settings)

@@ -9,6 +9,7 @@ from tests.bert import tiny
 from tests.support import TRAINING, data
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_each_kernel_has_few_values_which_show_in_a_compressed_file_alone(tmp_path):
     source = albert.share_layers(tiny.model(num_layers=2), "all")
     training = TRAINING.replace(epochs=1, learning_rate=1e-3)

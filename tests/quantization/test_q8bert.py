@@ -169,6 +169,7 @@ def test_baked_weights_compute_what_training_computed(source, bits, adapter):
     assert np.abs(kernel - source.weights()["layer_0_query/kernel"]).max() > 0
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_the_stored_integers_are_the_trained_ones(source):
     """8 bits, one scale per output, by TensorFlow's converter; 4 and 2 bits: tests/mobile_export/test_low_bits.py."""
     small = compress(source, activations="dynamic")
@@ -195,6 +196,7 @@ def holds(arrays, wanted):
     return any(array.shape == wanted.shape and np.array_equal(array, wanted) for array in arrays)
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_a_narrow_and_shared_model_keeps_its_answers_in_a_file(tmp_path):
     model = tiny.model(**{**WIDE, "num_layers": 2, "hidden_size": 64})
     small = albert.compress(model, data(), sharing="all", embedding_size=16)

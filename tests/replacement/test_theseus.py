@@ -19,8 +19,8 @@ LABELS = np.array([0, 1, 2, 0])
 
 
 def parts(task="classification", embeddings="shared", gate="bernoulli", granularity="batch"):
-    """A predecessor of 4 layers, a successor of 2 with other weights, and the model that mixes them; no dropout."""
-    predecessor, successor = still(task, num_layers=4), still(task, seed=2)
+    """A predecessor of 3 layers, a successor of 2 with other weights, and the model that mixes them; no dropout."""
+    predecessor, successor = still(task, num_layers=3), still(task, seed=2)
     own = successor.weights()
     layers = {k: v for k, v in own.items() if k.startswith("layer_")}
     successor.set_weights({**predecessor.weights(), **layers})
@@ -31,7 +31,7 @@ def parts(task="classification", embeddings="shared", gate="bernoulli", granular
     return (
         predecessor,
         successor,
-        *build_theseus(predecessor, successor, [[0, 1], [2, 3]], **settings),
+        *build_theseus(predecessor, successor, [[0], [1, 2]], **settings),
     )
 
 

@@ -14,6 +14,7 @@ from tests.support import (
     foreign,
     inputs_of,
     masked_lm,
+    shared_still,
     still,
 )
 
@@ -68,17 +69,18 @@ def test_what_the_losses_read_is_learned_from_the_losses():
     assert theirs == ours == ["hidden_states/2/cls", "attention_scores/0"]
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_a_loss_of_weight_0_is_left_out_and_its_outputs_are_not_read():
     weights = {"soft": 1.0, "attention": 0.0, "hidden": 0}  # the student could show neither
-    curve = distilled(still(), bilstm(), weights)
+    curve = distilled(shared_still(), bilstm(), weights)
     assert "soft" in curve[-1] and not {"attention", "hidden"} & {*curve[-1]}
     with pytest.raises(ValueError, match="A loss must have a weight above 0. Received: none"):
-        distilled(still(), still(), {"soft": 0.0, "label": 0.0})
+        distilled(shared_still(), shared_still(seed=5), {"soft": 0.0, "label": 0.0})
 
 
 def test_the_loss_is_the_weighted_sum_and_a_schedule_takes_effect_with_each_update():
     weights = {"soft": lambda step: tf.gather([0.0, 0.25, 1.0], step), "label": 2.0}
-    curve = distilled(still(), still(seed=5), weights, num_steps=3)
+    curve = distilled(shared_still(), still(seed=5), weights, num_steps=3)
     assert [row["step"] for row in curve] == [1, 2, 3]
     for row, weight in zip(curve, (0.0, 0.25, 1.0)):
         expected = weight * row["soft"] + 2.0 * row["label"]
@@ -96,15 +98,17 @@ def test_one_step_moves_every_weight_of_the_student_and_none_of_the_teacher():
         assert np.any(value != start[name]) or rows or name.endswith("key/bias"), name
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_labels_alone_are_plain_training():
     """Without a weight on the teacher the update is fine-tuning's, but for the order of sums."""
     student, plain = still(seed=5), still(seed=5)
-    distilled(still(), student, {"label": 1.0}, num_steps=3)
+    distilled(shared_still(), student, {"label": 1.0}, num_steps=3)
     tune(plain, data(), seed=0, training=SHORT, num_steps=3)
     for name, value in plain.weights().items():
         np.testing.assert_allclose(student.weights()[name], value, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_the_teacher_answers_without_dropout_and_the_student_learns_with_its_own():
     teacher = tiny.model(dropout=0.5, attention_dropout=0.5)
     same = teacher.clone(config=teacher.config.replace(dropout=0.0, attention_dropout=0.0))
@@ -115,16 +119,16 @@ def test_the_teacher_answers_without_dropout_and_the_student_learns_with_its_own
 @pytest.mark.parametrize("make", [foreign, bilstm])
 def test_a_student_learns_also_with_another_vocabulary_or_as_a_bilstm(make):
     training = SHORT.replace(learning_rate=3e-2)
-    curve = distilled(still(), make(), training=training, num_steps=40)
+    curve = distilled(shared_still(), make(), training=training, num_steps=40)
     assert curve[-1]["soft"] < 0.3 * curve[0]["soft"]
 
 
 def test_with_other_pieces_whole_texts_can_be_compared_and_tokens_cannot():
-    assert read(still(), foreign(), "soft", "cls")[0] == ["logits", "hidden_states/2/cls"]
+    assert read(shared_still(), foreign(), "soft", "cls")[0] == ["logits", "hidden_states/2/cls"]
     for teacher, student, name in (
-        (still(), foreign(), "hidden"),
-        (still(), foreign(), "attention"),
-        (still("tagging"), foreign("tagging", tiny.LABELS["tagging"]), "soft"),
+        (shared_still(), foreign(), "hidden"),
+        (shared_still(), foreign(), "attention"),
+        (shared_still("tagging"), foreign("tagging", tiny.LABELS["tagging"]), "soft"),
         (masked_lm(), foreign("mlm", ()), "soft"),
     ):
         sizes = f"{len(tiny.VOCAB)} and {len(tiny.VOCAB) + 1} pieces, lowercase True and True"
@@ -173,7 +177,7 @@ def test_outputs_that_cannot_be_compared_are_refused(student, name, message):
 )
 def test_a_wrong_loss_is_told_what_is_wrong(loss, message):
     with pytest.raises(ValueError, match=message):
-        D.outputs_read([loss], still(), still())
+        D.outputs_read([loss], shared_still(), shared_still())
 
 
 def test_a_student_that_quantises_or_reads_less_than_the_texts_is_refused():
@@ -182,9 +186,9 @@ def test_a_student_that_quantises_or_reads_less_than_the_texts_is_refused():
         quantization={"bits": 8, "activations": "dynamic", "decay": 0.9, "start_step": 0}
     )
     with pytest.raises(ValueError, match="must be the last of a chain"):
-        distilled(still(), quantized)
+        distilled(shared_still(), quantized)
     with pytest.raises(ValueError, match="`max_length` must be at most 8.*Received: 16"):
-        distilled(still(), still(max_position_embeddings=8))
+        distilled(shared_still(), still(max_position_embeddings=8))
 
 
 def test_start_student(tmp_path, caplog):
@@ -208,18 +212,19 @@ def test_start_student(tmp_path, caplog):
         D.start_student(teacher, same, [0, 1, 2], seed=0)
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_a_checkpoint_holds_the_student_alone_and_a_finished_stage_is_not_run_again(tmp_path):
     student, training = still(seed=5), SHORT.replace(folder=str(tmp_path))
-    distilled(still(), student, training=training)
+    distilled(shared_still(), student, training=training)
     (checkpoint,) = tmp_path.rglob("*.index")
     names = [name for name, _ in tf.train.list_variables(str(checkpoint)[:-6])]
     weights = [name for name in names if name.startswith("model/") and "SLOT" not in name]
     assert 0 < len(weights) < 1.5 * len(student.model.weights)  # one model, not two
     again = still(seed=5)
-    distilled(still(), again, training=training)
+    distilled(shared_still(), again, training=training)
     np.testing.assert_equal(again.weights(), student.weights())
     with pytest.raises(ValueError, match="distill holds the checkpoints of another command"):
-        distilled(still(), still(seed=5), {"soft": 1.0, "label": 1.0}, training=training)
+        distilled(shared_still(), still(seed=5), {"soft": 1.0, "label": 1.0}, training=training)
 
 
 def broken(hidn, folder, num_steps=8, student=None):
@@ -228,12 +233,19 @@ def broken(hidn, folder, num_steps=8, student=None):
     training = SHORT.replace(folder=str(folder), epochs=num_steps)
     with pytest.raises(ValueError, match="must stay finite. Received: ") as error:
         D.distill(
-            still(), student, data(n=4), losses, training=training, seed=0, num_steps=num_steps
+            shared_still(),
+            student,
+            data(n=4),
+            losses,
+            training=training,
+            seed=0,
+            num_steps=num_steps,
         )
     kept = [TaskModel.load(path).weights() for path in folder.glob("distill/before-*")]
     return str(error.value), student, kept
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_a_nan_names_the_update_and_the_loss_and_keeps_weights_whose_loss_was_finite(tmp_path):
     student = still(seed=5)
     start = tf.reduce_sum(student.model(inputs_of(student, data(n=4).train.texts)))
@@ -268,6 +280,7 @@ def test_an_update_that_breaks_the_weights_is_noticed_though_its_loss_was_finite
         assert all(np.isfinite(value).all() for value in weights.values())
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_a_stage_that_begins_with_broken_weights_keeps_none(tmp_path):
     student = still(seed=5)
     student.set_weights({"classifier/bias": np.full(3, 1e38, np.float32)}, only=["classifier/bias"])

@@ -37,6 +37,7 @@ def test_finetune_learns_sets_of_names_and_numbers(task, metric):
     assert tuned.history[-1].get("threshold") == (tuned.threshold if task == "multilabel" else None)
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_only_trains_only_and_a_later_stage_goes_on_in_the_schedule():
     model = still()
     before = model.weights()

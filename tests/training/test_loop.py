@@ -34,6 +34,7 @@ def test_early_stopping_goes_back_to_the_best_weights(tmp_path):
     assert evaluate(tuned, dataset.dev)["value"] == max(dev)
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_a_folder_of_another_run_is_refused(tmp_path):
     model, training = tiny.model(), SMALL.replace(epochs=1, folder=str(tmp_path))
     tuned = finetune(model, data(), training=training)
@@ -51,6 +52,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
             finetune(other, dataset, **{"training": training, **changes})
 
 
+@pytest.mark.usefixtures("eager_here")
 def test_a_loss_that_is_not_finite_stops_the_run():
     model = tiny.model()
     model.set_weights(

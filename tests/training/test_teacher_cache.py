@@ -7,7 +7,7 @@ from keras_compress.training import teacher_cache as cache
 from keras_compress.training.finetune import finetune
 from keras_compress.training.loop import stream
 from tests.bert import tiny
-from tests.support import TRAINING, data, foreign, lengths, still
+from tests.support import TRAINING, data, foreign, lengths, shared_still, still
 
 SHORT = TRAINING.replace(evaluations=0)
 LOGITS = lambda T, S, labels, mask: tf.reduce_mean(tf.square(T["logits"] - S["logits"]))
@@ -47,7 +47,7 @@ def test_a_full_disk_is_refused_before_anything_runs(monkeypatch):
         ValueError, match="room for the teacher's outputs. Received: 10 bytes free, 96 needed"
     ):  # 8 texts x 3 logits x 4 bytes
         training = SHORT.replace(cache_teacher=True)
-        distilled(still(), still(), lengths(), training=training, num_steps=2)
+        distilled(shared_still(), still(), lengths(), training=training, num_steps=2)
 
 
 def inside(T, S, labels, mask):
@@ -61,11 +61,14 @@ def inside(T, S, labels, mask):
     "losses, student",
     [([LOGITS], foreign), ([LOGITS, inside], lambda: still(seed=5))],  # another vocabulary
 )
+@pytest.mark.usefixtures("eager_here")
 def test_a_cached_teacher_gives_the_same_training(losses, student):
     curves, ends = [], []
     for cached in (False, True):
         small, training = student(), SHORT.replace(cache_teacher=cached)
-        curves.append(distilled(still(), small, lengths(), *losses, training=training, num_steps=7))
+        curves.append(
+            distilled(shared_still(), small, lengths(), *losses, training=training, num_steps=7)
+        )
         ends.append(small.weights())
     for name, tolerance in (("loss", 1e-3), ("learning_rate", 1e-7)):
         plain, cached = ([row[name] for row in curve] for curve in curves)
