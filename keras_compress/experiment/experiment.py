@@ -20,30 +20,21 @@ import contextlib
 import functools
 import json
 import logging
-import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 from keras_compress import datasets
 from keras_compress.bert.checkpoints import load
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.experiment.compare import cell_of
-from keras_compress.experiment.recipe import (
-    changed,
-    hash_of,
-    identity,
-    read_recipe,
-    run_step,
-    steps_of,
-)
+from keras_compress.experiment.recipe import hash_of, identity, run_step, steps_of
 from keras_compress.experiment.report import report_of, write_report
-from keras_compress.files import DATA_FOLDER, new_folder, read_json, write_json
+from keras_compress.experiment.run_folder import at_work, open_run, versions
+from keras_compress.files import DATA_FOLDER, read_json, write_json
 from keras_compress.measure.accuracy import agreement, evaluate, pack_correct
 from keras_compress.measure.baselines import baselines
 from keras_compress.measure.cost import encoder_parameters, flops
@@ -56,71 +47,24 @@ log = logging.getLogger(__name__)
 QUICK = 800, 200, 400  # `--quick`: texts of train, dev and test
 ENGINES = {".tflite": "LiteRT", ".onnx": "ONNX Runtime"}
 FEW = 8  # texts of a rehearsal
-PARTS = (  # of a run's folder: what `overwrite` removes
-    "models checkpoints tensorboard cells pictures log.txt run.json report.html report.md report.json"
-)
-PACKAGES = (
-    "tensorflow tf-keras numpy ai-edge-litert ai-edge-quantizer tokenizers "
-    "tensorflow-model-optimization"
-)
+WIDTH = 384  # of the model on which the recipes' learning rates were tried
 
 
-def versions():
-    """Versions of what a number depends on."""
-    packages = {name: version(name) for name in PACKAGES.split()}
-    return {"python": platform.python_version(), **packages}
-
-
-def run(
-    recipe="theseus",
-    out=None,
-    *,
-    data=None,
-    task=None,
-    language="en",
-    source=None,
-    new_head=False,
-    labels=None,
-    pooling=None,
-    lowercase=None,
-    ignore_weights=[],
-    length=None,
-    num_layers=None,
-    learning_rate=None,
-    quick=False,
-    seed=0,
-    seeds=None,
-    only=None,
-    fixed_lr=False,
-    resume=False,
-    overwrite=False,
-    strategy="none",
-    allow_drift=False,
-):
+def run(recipe="theseus", out=None, **options):
     """Runs a recipe: makes the cells that are missing, and a report of all.
 
     Args:
         recipe: a name, or a TOML file. out: folder of the report; default: runs/<recipe>-<time>, and
             runs/<study> for a study.
-        seeds: list of int. only: list of names of steps. Default: all.
-        others: as `python -m keras_compress run --help` has them.
+        options: of `run_folder.DEFAULTS`, as `python -m keras_compress run --help` has them; seeds is
+            a list of int, only a list of names of steps.
     Returns:
         (folder, the dict that report.json holds).
     Raises:
         ValueError: on wrong input; OSError: if a file cannot be written. What was finished stays.
     """
-    asked = {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in locals().items()
-        if key != "out"
-    }
+    folder, settings = open_run(out, {"recipe": recipe, **options})
     started = time.time()
-    grows = not out and "seeds" in read_recipe(recipe)
-    if resume and not grows:
-        folder = Path(out or last_folder())
-        settings = _asked_before(folder, asked)
-    else:
-        folder, settings = _new_run(asked, out, grows)
     plans = [Plan(settings, name, folder) for name in settings["content"]["datasets"]]
     sets = [plan.dataset.summary() for plan in plans]
     if settings.setdefault("sets", sets) != sets:
@@ -131,17 +75,9 @@ def run(
     unfinished = {plan.dataset.task: plan for plan in reversed(plans) if plan.missing()}
     for plan in unfinished.values():  # one for each task
         plan.rehearse()
-    for part in PARTS.split() if overwrite else ():
-        shutil.rmtree(folder / part, ignore_errors=True)
-        (folder / part).unlink(missing_ok=True)
-    settings["overwrite"] = False  # done
     settings["notes"] = [note for plan in plans for note in plan.notes]
-    write_json(folder / "run.json", settings)
-    log_file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log_file.handleError = lambda record: None  # a full disk is told once, by what cannot go on
-    logging.getLogger().addHandler(log_file)
-    try:
+    settings["spent"] += time.time() - started
+    with at_work(folder, settings):
         for plan in plans:
             log.info("data: %s", plan.dataset.summary())
             plan.baselines()
@@ -149,76 +85,9 @@ def run(
                 plan.cell(step, of_seed)
             if plan.single:
                 plan.engines()
-    except BaseException as error:
-        log_file.handle(logging.makeLogRecord({"msg": f"stopped: {type(error).__name__}: {error}"}))
-        raise
-    finally:
-        logging.getLogger().removeHandler(log_file)
-        log_file.close()
-        settings["spent"] += time.time() - started
-        write_json(folder / "run.json", settings)
     report = report_of(folder)
     log.info("report: %s", write_report(folder, report))
     return folder, report
-
-
-DEFAULTS = {"recipe": "theseus", **run.__kwdefaults__}
-ANEW = ("seeds", "only", "resume", "overwrite", "allow_drift")  # may differ in a resumed run
-FREE = (*ANEW, "recipe", "data", "fixed_lr", "strategy")  # leave the cells of a study what they are
-
-
-def _new_run(asked, out, grows):
-    """(folder, what its run.json will hold)."""
-    recipe, runs = changed(read_recipe(asked["recipe"]), **asked), DATA_FOLDER.parent / "runs"
-    known = recipe.get("datasets", [recipe.get("data", "assistant")])
-    recipe["datasets"] = [asked["data"]] if asked["data"] else known
-    recipe.setdefault("seeds", asked["seeds"] or [asked["seed"]])
-    if grows:
-        folder = runs / recipe["name"]
-        own = all(value == DEFAULTS[key] or key in FREE for key, value in asked.items())
-        own = own and {*recipe["datasets"]} <= {*known}
-        cells = DATA_FOLDER / "results" / recipe["name"] if own else folder / "results"
-    else:
-        folder = out or runs / f"{recipe['name']}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = new_folder(folder, overwrite=asked["overwrite"], sign="run.json")
-        cells = folder / "cells"
-    return folder, {
-        **asked,
-        "content": recipe,
-        "cells": os.path.relpath(cells, folder),
-        "versions": versions(),
-        "created": time.strftime("%Y-%m-%d %H:%M"),
-        "spent": 0,
-    }
-
-
-def last_folder():
-    """The run under runs/ that was last at work. Raises ValueError if there is none."""
-    runs = [*(DATA_FOLDER.parent / "runs").glob("*/run.json")]
-    if not runs:
-        raise ValueError(
-            "`--resume` needs a run to go on with. Received: none under runs/. Name it with --out."
-        )
-    return max(runs, key=os.path.getmtime).parent
-
-
-def _asked_before(folder, asked):
-    """What run.json holds, if it is what is asked for now."""
-    path = folder / "run.json"
-    before = DEFAULTS | (read_json(path) if path.is_file() else {})
-    if "content" not in before:
-        raise ValueError(
-            f"`--resume` needs the folder of a run. Received: {folder}, which holds no run.json of one."
-        )
-    for key, value in asked.items():
-        if key in ANEW:
-            before[key] = value or before[key]
-        elif value not in (before[key], DEFAULTS[key]):
-            raise ValueError(
-                f"A resumed run must be asked for what it was. `{key}` was {before[key]!r}. "
-                f"Received: {value!r}. Leave it out, or start a new run."
-            )
-    return before
 
 
 class Plan:
@@ -255,10 +124,7 @@ class Plan:
         )
         self.length = self.recipe["sequence_length"]
         self.export = functools.partial(
-            export,
-            sequence_length=self.length,
-            dev=self.dataset.dev,
-            allow_drift=settings["allow_drift"] or not self.single,
+            export, sequence_length=self.length, dev=self.dataset.dev, allow_drift=True
         )
 
     def _start_from(self, source):
@@ -272,27 +138,28 @@ class Plan:
             )
         model = self._source(self.steps[0], self.steps[0].seed)
         self.dataset = self.dataset.with_labels(model.labels)
-        if model.config.hidden_size > 384 and not self.settings["learning_rate"]:
+        if model.config.hidden_size > WIDTH and not self.settings["learning_rate"]:
             log.warning(
-                "warning: the recipe's learning rates were tried on a width of 384; %s is %d wide. "
+                "warning: the recipe's learning rates were tried on a width of %d; %s is %d wide. "
                 "Lower ones (2e-5 to 1e-4) are usual: --learning-rate",
+                WIDTH,
                 source,
                 model.config.hidden_size,
             )
         if not model.history or untrained(model):
             return
-        kept, left_out = [], []
+        left_out = []
         for step in self.steps:
             if step.method == "finetune" and not step.models:
                 self.ready.append(step.name)
-            made_here = "from" in step.models and all(one in kept for one in step.models.values())
-            (kept if made_here or step.name in self.ready else left_out).append(step)
-        if self.predecessor not in kept:
+            elif "from" not in step.models or any(one in left_out for one in step.models.values()):
+                left_out.append(step)
+        if self.predecessor in left_out:
             raise ValueError(
                 f"{source} is fine-tuned already, and recipe {self.recipe['name']} starts from "
                 "pre-trained weights only. Pass --new-head to fine-tune it anew."
             )
-        self.steps = kept
+        self.steps = [step for step in self.steps if step not in left_out]
         self.notes.append(
             f"{', '.join(self.ready)}: {source} as it is, since it is fine-tuned for these labels. Left "
             "out, since pre-trained weights are not at hand: "
@@ -394,11 +261,12 @@ class Plan:
 
     def cell(self, step, seed):
         """Trains and measures one cell."""
-        start, label = time.time(), f"{self.dataset.name} {step.name}, seed {seed}"
+        start = time.time()
         tried, on_dev = self.chosen(step)
         model = self.model(tried, seed)
         result = evaluate(model, self.dataset.test)
         dev = evaluate(model, self.dataset.dev)["value"]
+        label = f"{self.dataset.name} {step.name}, seed {seed}"
         log.info("%s: %.4f on test, %.4f on dev", label, result["value"], dev)
         files, confusion = self._files(tried, model, seed), result["confusion"]
         self._write(
@@ -426,19 +294,15 @@ class Plan:
             seconds=round(time.time() - start),
         )
 
-    def _write(self, name, seed, result, chain, **more):
-        cell = cell_of(
-            self.dataset.name,
-            name,
-            seed,
-            result,
-            hash=hash_of(chain),
-            chain=chain,
-            data_sha256=self.sha256(None),
-            task=self.dataset.task,
-            versions=versions(),
-            **more,
-        )
+    def _write(self, name, seed, result, chain, **facts):
+        facts |= {
+            "hash": hash_of(chain),
+            "chain": chain,
+            "data_sha256": self.sha256(None),
+            "task": self.dataset.task,
+            "versions": versions(),
+        }
+        cell = cell_of(self.dataset.name, name, seed, result, **facts)
         write_json(self._path(name, seed), cell)
 
     @functools.cached_property
@@ -486,7 +350,7 @@ class Plan:
             self._write(row["name"], 0, result, chain, role="reference", **facts)
 
     def rehearse(self):
-        """Runs every step that is still to be made for one update on a few texts.
+        """Runs every step that is still to be made for two updates, on as many texts as one takes.
 
         Raises:
             ValueError: naming the step, if it is impossible.
@@ -501,17 +365,14 @@ class Plan:
         if step.name in models:
             return models[step.name]
         data, training = self.data(step.data), Training(**step.training)
+        few = data.subset(num_train=FEW * (25 if step.data else 1), num_dev=FEW)
+        short = {"batch_size": FEW, "evaluations": 0, "patience": None}
+        short["epochs"] = float(training.num_steps(len(data.train.texts)))
+        seed = step.seed if step.shared else self.seeds[0]
         try:
             with one_update():
-                model = models[step.name] = self._run_step(
-                    step,
-                    step.seed if step.shared else self.seeds[0],
-                    lambda parent: self._rehearsed(parent, models),
-                    data.subset(num_train=FEW * (25 if step.data else 1), num_dev=FEW),
-                    batch_size=FEW,
-                    epochs=float(training.num_steps(len(data.train.texts))),
-                    evaluations=0,
-                    patience=None,
+                model = self._run_step(
+                    step, seed, lambda parent: self._rehearsed(parent, models), few, **short
                 )
             if step.role != "helper":
                 if model.task != self.dataset.task:
@@ -522,6 +383,7 @@ class Plan:
                 check_export(model, self.folder, formats, self.length)
         except ValueError as error:
             raise ValueError(f"Step {step.name}: {error}") from error
+        models[step.name] = model
         return model
 
     def engines(self):
@@ -537,25 +399,16 @@ class Plan:
         files = sorted(folder.glob("*.tflite"))
         with tempfile.TemporaryDirectory() as place:
             try:
-                model = TaskModel.load(folder)
-                onnx = self.export(model, place, ONNX_FORMATS, dev=None, allow_drift=True)
+                onnx = self.export(TaskModel.load(folder), place, ONNX_FORMATS, dev=None)
                 files += [Path(file["path"]) for file in onnx]
             except (ImportError, ValueError) as error:
                 notes.append(f"Not timed in ONNX Runtime: {error}.")
-            command = [
-                sys.executable,
-                "-m",
-                "keras_compress",
-                "benchmark",
-                "--json",
-                "--from",
-                folder,
-            ]
-            rows = json.loads(subprocess.check_output([*command, *files], cwd=DATA_FOLDER.parent))
-        for row in rows:
-            row["name"], file = row["path"], Path(row["path"])
-            if file in files:
-                row["name"] = f"{ENGINES[file.suffix]} {file.stem}"
+            command = [sys.executable, "-m", "keras_compress", "benchmark", "--json", *files]
+            command += ["--from", folder]
+            rows = json.loads(subprocess.check_output(command, cwd=DATA_FOLDER.parent))
+        names = [f"{ENGINES[file.suffix]} {file.stem}" for file in files]
+        names += [row["path"] for row in rows[len(files) :]]  # in TensorFlow
+        rows = [{**row, "name": name} for row, name in zip(rows, names)]
         path = self._path(cell["method"], cell["seed"])
         write_json(path, cell | {"engines": rows, "engine_notes": notes})
 

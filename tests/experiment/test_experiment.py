@@ -12,6 +12,7 @@ import pytest
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.cli import main
 from keras_compress.experiment import experiment as module
+from keras_compress.experiment import run_folder
 from keras_compress.experiment.experiment import Plan, run
 from keras_compress.experiment.recipe import hash_of, identity, read_recipe, recipes, steps_of
 from keras_compress.experiment.report import FILE_KEYS, MODEL_KEYS
@@ -256,14 +257,14 @@ def test_changed_data_are_refused_on_resume(finished, place):
 def test_resume_needs_a_run(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="holds no run.json"):
         run(out=tmp_path, resume=True)
-    monkeypatch.setattr(module, "DATA_FOLDER", tmp_path / "data")
+    monkeypatch.setattr(run_folder, "DATA_FOLDER", tmp_path / "data")
     with pytest.raises(ValueError, match="none under runs/. Name it with --out"):
         run(resume=True)
     for age, name in enumerate(["theseus-2", "theseus-1"]):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "run.json").write_text("{}")
         os.utime(tmp_path / "runs" / name / "run.json", (age, age))
-    assert module.last_folder() == tmp_path / "runs" / "theseus-1"
+    assert run_folder.last_folder() == tmp_path / "runs" / "theseus-1"
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="holds no run.json of one"):
         run(out=tmp_path, resume=True)
@@ -351,8 +352,13 @@ def test_packages_for_onnx_are_missed_before_anything_is_trained(
 
 
 def plan_of(place, recipe="all.toml", **changes):
-    asked = {**module.DEFAULTS, "recipe": str(place / recipe), "data": str(place / DATA), **changes}
-    folder, settings = module._new_run(asked, place / "unused", False)
+    asked = {
+        **run_folder.DEFAULTS,
+        "recipe": str(place / recipe),
+        "data": str(place / DATA),
+        **changes,
+    }
+    folder, settings = run_folder.new_run(asked, place / "unused", False)
     plan = Plan(settings, settings["content"]["datasets"][0], folder)
     return plan.ready, [step.name for step in plan.steps], " ".join(plan.notes)
 
@@ -375,8 +381,8 @@ def test_data_take_the_order_of_a_fine_tuned_source(place):
     samples.model(place / "tuned", tuned=True)
     (samples.data(place / "unordered") / "labels.txt").unlink()  # sorted: maybe, no, yes
     asked = {"recipe": str(place / "two.toml"), "data": str(place / "unordered")}
-    asked = {**module.DEFAULTS, **asked, "source": str(place / "tuned")}
-    folder, settings = module._new_run(asked, place / "unused", False)
+    asked = {**run_folder.DEFAULTS, **asked, "source": str(place / "tuned")}
+    folder, settings = run_folder.new_run(asked, place / "unused", False)
     plan = Plan(settings, settings["content"]["datasets"][0], folder)
     assert plan.ready == ["predecessor"] and plan.dataset.labels == ("no", "maybe", "yes")
     assert plan.dataset.test == module.datasets.load(place / DATA).test

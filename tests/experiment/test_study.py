@@ -7,6 +7,7 @@ import pytest
 
 from keras_compress.cli import main
 from keras_compress.experiment import experiment as module
+from keras_compress.experiment import run_folder
 from keras_compress.experiment.experiment import Plan, run
 from tests import samples
 
@@ -151,7 +152,7 @@ def test_data_sets_seeds_only_and_fixed_rates(recipe, trained, tmp_path):
 
 def test_stale_cells_are_never_mixed_in(recipe, place, trained, tmp_path, monkeypatch):
     """A study without `out` keeps cells and models from run to run."""
-    monkeypatch.setattr(module, "DATA_FOLDER", tmp_path / "data")
+    monkeypatch.setattr(run_folder, "DATA_FOLDER", tmp_path / "data")
     one = {"datasets": [str(place / "one")], "seeds": [4]}
     run(recipe(**one), fixed_lr=True, only=["plain-1"])
     results = tmp_path / "data" / "results" / "grid"
@@ -174,7 +175,7 @@ def test_stale_cells_are_never_mixed_in(recipe, place, trained, tmp_path, monkey
 def test_formats_that_a_step_asks_for_later_are_measured(
     recipe, place, trained, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "DATA_FOLDER", tmp_path / "data")
+    monkeypatch.setattr(run_folder, "DATA_FOLDER", tmp_path / "data")
     one = {"datasets": [str(place / "one")], "seeds": [4]}
     run(recipe(**one), fixed_lr=True, only=["plain-1"])
     del trained[0][:]
