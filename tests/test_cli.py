@@ -603,7 +603,7 @@ def test_download_is_called_and_needs_a_name(call, monkeypatch):
 
 def test_run_prints_the_headline(call, monkeypatch, tmp_path):
     seen = {}
-    report = {"models": [], "comparisons": []}
+    report = {"models": [], "comparisons": [], "ship": []}
     monkeypatch.setattr(
         "keras_compress.experiment.experiment.run", lambda **k: seen.update(k) or (tmp_path, report)
     )

@@ -31,22 +31,23 @@ from keras_compress import datasets
 from keras_compress.bert.checkpoints import load
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.experiment.compare import cell_of
+from keras_compress.experiment.forecast import Forecast
 from keras_compress.experiment.recipe import hash_of, identity, run_step, steps_of
 from keras_compress.experiment.report import report_of, write_report
 from keras_compress.experiment.run_folder import at_work, open_run, versions
 from keras_compress.files import DATA_FOLDER, read_json, write_json
-from keras_compress.measure.accuracy import agreement, evaluate, pack_correct
+from keras_compress.measure.accuracy import agreement, evaluate, pack_correct, paired_difference
 from keras_compress.measure.baselines import baselines
 from keras_compress.measure.cost import encoder_parameters, flops
 from keras_compress.method import untrained
-from keras_compress.training.settings import Training, one_update
+from keras_compress.training.settings import Training, rehearsal
 from mobile_export.benchmark import benchmark
 from mobile_export.convert import ONNX_FORMATS, check_export, export, exported_model
 
 log = logging.getLogger(__name__)
 QUICK = 800, 200, 400  # `--quick`: texts of train, dev and test
 ENGINES = {".tflite": "LiteRT", ".onnx": "ONNX Runtime"}
-FEW = 8  # texts of a rehearsal
+FEW, LONG = 8, 200  # texts of a rehearsal: of dev, and of running text
 WIDTH = 384  # of the model on which the recipes' learning rates were tried
 
 
@@ -73,12 +74,14 @@ def run(recipe="theseus", out=None, **options):
             "start a new run."
         )
     unfinished = {plan.dataset.task: plan for plan in reversed(plans) if plan.missing()}
-    for plan in unfinished.values():  # one for each task
-        plan.rehearse()
+    costs = {task: plan.rehearse() for task, plan in unfinished.items()}
     settings["notes"] = [note for plan in plans for note in plan.notes]
     settings["spent"] += time.time() - started
     with at_work(folder, settings):
+        forecast = Forecast([row for plan in plans for row in plan.to_train(costs)])
+        forecast.tell()
         for plan in plans:
+            plan.forecast = forecast
             log.info("data: %s", plan.dataset.summary())
             plan.baselines()
             for step, of_seed in plan.missing():
@@ -101,6 +104,9 @@ class Plan:
         dataset = datasets.load(data, task=settings["task"], language=settings["language"])
         dataset.check_splits("train", "dev", "test")
         self.dataset = dataset.subset(*QUICK) if settings["quick"] else dataset
+        # A step's own unlabelled text by its name, or the data of the experiment.
+        text = functools.cache(functools.partial(datasets.load, task="unlabelled"))
+        self.data = lambda own: text(own) if own else self.dataset
         self.sha256 = functools.cache(lambda own: self.data(own).summary()["sha256"])
         self.settings, self.folder, self.cells = settings, folder, folder / settings["cells"]
         self.recipe, self.steps = settings["content"], steps_of(settings["content"])
@@ -122,7 +128,7 @@ class Plan:
             and len(self.seeds) == len(self.recipe["datasets"]) == 1
             and not any(step.rates for step in self.steps)
         )
-        self.length = self.recipe["sequence_length"]
+        self.length, self.forecast = self.recipe["sequence_length"], Forecast()
         self.export = functools.partial(
             export, sequence_length=self.length, dev=self.dataset.dev, allow_drift=True
         )
@@ -184,10 +190,6 @@ class Plan:
                         missing[step.name, of_seed] = step, of_seed
         return [*missing.values()]
 
-    def data(self, own=None):
-        """A step's own unlabelled text by its name, or the data of the experiment."""
-        return datasets.load(own, task="unlabelled") if own else self.dataset
-
     def _hash(self, step, seed):
         return hash_of(identity(step, seed, self.sha256))
 
@@ -210,15 +212,40 @@ class Plan:
         if not step.rates:
             return step, None
         on_dev = (self._cell(step, step.seed) or {}).get("dev_of_learning_rates", {})
-        steps = {}
-        for rate in step.rates:
-            name, training = f"{rate:g}", {**step.training, "learning_rate": rate}
-            steps[name] = step.model_copy(update={"training": training, "rates": None})
-            if name not in on_dev:
-                model = self.model(steps[name], step.seed)
-                on_dev[name] = evaluate(model, self.dataset.dev)["value"]
-                log.info("%s, learning rate %s: %.4f on dev", step.name, name, on_dev[name])
+        steps = {f"{one.training['learning_rate']:g}": one for one in _tries(step)}
+        for rate, one in steps.items():
+            if rate not in on_dev:
+                on_dev[rate] = evaluate(self.model(one, step.seed), self.dataset.dev)["value"]
+                log.info("%s, learning rate %s: %.4f on dev", step.name, rate, on_dev[rate])
         return steps[max(steps, key=on_dev.get)], on_dev
+
+    def needed(self):
+        """{(name, seed): step} of all models that the missing cells need, parents first."""
+        needed = {}
+
+        def add(step, seed):
+            seed = step.seed if step.shared else seed
+            for parent in step.models.values():
+                add(parent, seed)
+            needed[step.name, seed] = step
+
+        for pair in self.missing():
+            add(*pair)
+        return needed
+
+    def to_train(self, costs):
+        """The rows of `Forecast`. costs: {task: what `rehearse` gave on data of it}."""
+        costs = costs.get(self.dataset.task) or {}
+        for (name, seed), step in self.needed().items():
+            texts = len(self.data(step.data).train.texts)
+            updates, seconds = costs.get(name, (None, 0))
+            updates = updates and round(updates * texts)
+            formats = (step.formats or self.recipe["formats"]) if name in self.only else []
+            facts = step.method, ", ".join(formats), updates, seconds * texts
+            # Rates are tried with the first seed; the others train with one of them.
+            for one in _tries(step)[: None if seed == step.seed else 1]:
+                if not (self._folder("models", one, seed) / "config.json").is_file():
+                    yield f"{self.dataset.name} {name}", *facts
 
     def model(self, step, seed):
         """The trained model of a step, from disk if it is there."""
@@ -238,6 +265,7 @@ class Plan:
                 folder=str(checkpoints),
             )
             model.save(folder)
+            self.forecast.trained(f"{self.dataset.name} {step.name}")
         for stage in checkpoints.glob("*/log"):
             curves.mkdir(parents=True, exist_ok=True)
             shutil.move(stage, curves / stage.parent.name)
@@ -284,7 +312,7 @@ class Plan:
             parameters=model.model.count_params(),
             encoder_parameters=encoder_parameters(model.config),
             flops=flops(model.config, self.length, len(model.labels), model.task),
-            agreement=agreement(result["predictions"], self.first[1]),
+            agreement=agreement(result["predictions"], self.first[1]["predictions"]),
             quantized=model.config.quantization is not None,
             files=files,
             labels=model.labels,
@@ -307,12 +335,12 @@ class Plan:
 
     @functools.cached_property
     def first(self):
-        """(float32 file, predictions on test) of the predecessor: what all models are set against."""
+        """(float32 file, its figures on test) of the predecessor: what all models are set against."""
         model = self.model(self.predecessor, self.predecessor.seed)
         folder = self._folder("models", self.predecessor, self.predecessor.seed)
         if not (folder / "float32.tflite").is_file():
             self.export(model, folder, ["float32"])
-        return folder / "float32.tflite", evaluate(model, self.dataset.test)["predictions"]
+        return folder / "float32.tflite", evaluate(model, self.dataset.test)
 
     def _files(self, step, model, seed):
         """Exports a model and measures its files; they are kept where there is one seed and set.
@@ -323,7 +351,7 @@ class Plan:
         keep, folder = self.single or step is self.predecessor, self._folder("models", step, seed)
         with contextlib.nullcontext(folder) if keep else tempfile.TemporaryDirectory() as place:
             files = self.export(model, place, step.formats or self.recipe["formats"])
-            first, predictions = self.first
+            first, before = self.first
             base, *times = benchmark(first, *(file["path"] for file in files))
             for file, timed in zip(files, times):
                 result = evaluate(exported_model(file["path"], model), self.dataset.test)
@@ -333,7 +361,10 @@ class Plan:
                     "times_as_fast": base["latency_ms_p50"] / timed["latency_ms_p50"],
                     "accuracy": result["value"],
                     "accuracy_se": result["se"],
-                    "agreement": agreement(result["predictions"], predictions),
+                    "agreement": agreement(result["predictions"], before["predictions"]),
+                    "vs_predecessor": paired_difference(
+                        result["metric"], result["scores"], before["scores"]
+                    ),
                 }
                 if step.formats:
                     file["correct"] = pack_correct(result["scores"])
@@ -350,30 +381,31 @@ class Plan:
             self._write(row["name"], 0, result, chain, role="reference", **facts)
 
     def rehearse(self):
-        """Runs every step that is still to be made for two updates, on as many texts as one takes.
+        """Runs every step that is still to be made for two updates.
 
+        Returns:
+            {name: (updates, seconds) of a whole training, for each of its texts}.
         Raises:
             ValueError: naming the step, if it is impossible.
         """
-        started, models = time.time(), {}
-        for step, _ in self.missing():
-            self._rehearsed(step, models)
+        started, models, costs = time.time(), {}, {}
+        for (name, seed), step in self.needed().items():
+            if name not in models:
+                models[name], costs[name] = self._rehearsed(step, seed, models)
         log.info("rehearsed %d steps in %.0f s", len(models), time.time() - started)
+        return costs
 
-    def _rehearsed(self, step, models):
-        """The model of a step from `models`; added there if it is missing."""
-        if step.name in models:
-            return models[step.name]
+    def _rehearsed(self, step, seed, models):
+        """(model of a step, its cost), from those of its parents."""
         data, training = self.data(step.data), Training(**step.training)
-        few = data.subset(num_train=FEW * (25 if step.data else 1), num_dev=FEW)
-        short = {"batch_size": FEW, "evaluations": 0, "patience": None}
-        short["epochs"] = float(training.num_steps(len(data.train.texts)))
-        seed = step.seed if step.shared else self.seeds[0]
+        size, texts = training.batch_size, len(data.train.texts)
+        few = data.subset(num_train=max(size, LONG if step.data else 0), num_dev=FEW)
+        # As many updates of as many texts as in earnest.
+        epochs = training.num_steps(texts) / -(-len(few.train.texts) // size)
+        short = {"epochs": epochs, "evaluations": 0, "patience": None}
         try:
-            with one_update():
-                model = self._run_step(
-                    step, seed, lambda parent: self._rehearsed(parent, models), few, **short
-                )
+            with rehearsal() as stages:
+                model = self._run_step(step, seed, lambda one: models[one.name], few, **short)
             if step.role != "helper":
                 if model.task != self.dataset.task:
                     raise ValueError(
@@ -383,8 +415,9 @@ class Plan:
                 check_export(model, self.folder, formats, self.length)
         except ValueError as error:
             raise ValueError(f"Step {step.name}: {error}") from error
-        models[step.name] = model
-        return model
+        updates = sum(number for number, _ in stages)
+        seconds = sum(number * each for number, each in stages)
+        return model, (updates / texts, seconds / texts)
 
     def engines(self):
         """Times the graph of one model in LiteRT, ONNX Runtime, TensorFlow and Keras, and adds it to the
@@ -411,6 +444,13 @@ class Plan:
         rows = [{**row, "name": name} for row, name in zip(rows, names)]
         path = self._path(cell["method"], cell["seed"])
         write_json(path, cell | {"engines": rows, "engine_notes": notes})
+
+
+def _tries(step):
+    """The step with each of its learning rates; without a choice as it is."""
+    trainings = [{**step.training, "learning_rate": rate} for rate in step.rates or ()]
+    changes = [{"training": training, "rates": None} for training in trainings]
+    return [step.model_copy(update=change) for change in changes] or [step]
 
 
 def _made_of(path, made):

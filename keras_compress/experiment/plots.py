@@ -4,6 +4,7 @@ controls and baselines grey; a family has one colour, one mark and one kind of l
 import io
 import itertools
 from operator import itemgetter
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -13,7 +14,9 @@ from matplotlib.font_manager import findfont, get_font
 from scipy.optimize import isotonic_regression
 
 from keras_compress.experiment.compare import metric_name
+from keras_compress.experiment.recipe import read_toml
 
+WORDS = read_toml(Path(__file__).with_name("report.toml"))["picture"]
 INK, GREY, PALE, ACCENT = "#1d2733", "#75808c", "#d9dee4", "#0b63c5"
 STYLE = {
     "font.size": 10,
@@ -58,54 +61,37 @@ def pictures(report):
     rows, confusion = report["pooled"], report["confusion"]
     metric, look = metric_name(rows), looks(rows)
     sets = sorted({row["data"] for row in rows})
-    several = len(sets) > 1
     curves = own_rows(report["curves"])
+    losses = {"loss": "loss", "dev": f"dev {metric}, %"}
     with matplotlib.rc_context(STYLE):
         drawn = [
-            (
-                f"accuracy_{name}" + f"-{data}" * several,
-                f"{metric.capitalize()} against {name}" + f", {data}" * several,
-                "Up and to the left is better. Bars: 95 % intervals. Hollow: the same model as int8. "
-                "Dashed: a baseline without BERT.",
-                _scatter([m for m in report["models"] if m["data"] == data], name, metric, look),
-            )
+            (f"accuracy_{axis}", f"-{data}" * (len(sets) > 1), _scatter(models, axis, metric, look))
             for data in sets
-            for name in AXES
+            for models in [[model for model in report["models"] if model["data"] == data]]
+            for axis in AXES
         ]
         drawn += [
-            (
-                "intervals",
-                f"Test {metric} of all models",
-                "With 95 % intervals; small marks are single seeds.",
-                _intervals(rows, look),
-            ),
-            (
-                "curves",
-                "Training curves",
-                f"Training loss, and {metric} on dev, by update; stages one after another.",
-                curves_figure(curves, {"loss": "loss", "dev": f"dev {metric}, %"}, look),
-            ),
+            ("intervals", "", _intervals(rows, look)),
+            ("curves", "", curves_figure(curves, losses, look)),
             (
                 "replacing_rate",
-                "Replacing rate",
-                "Chance that a module of the predecessor is replaced by its successor.",
+                "",
                 curves_figure(curves, {"replacing_rate": "replacing rate"}, look),
             ),
-            (
-                "pretraining",
-                "Pre-training",
-                "Means over seeds, on dev. Dashed grey: what the lengths of the segments alone tell.",
-                _pretraining(rows),
-            ),
-            (
-                "confusion",
-                f"Confusion of the classes: {confusion and confusion['model']}",
-                "Row: truth; column: prediction; in % of the row, 0 for less than half of one. Class N: line "
-                "N of labels.txt, from 0, where the font lacks a character.",
-                confusion and _confusion(confusion["labels"], confusion["matrix"]),
-            ),
+            ("pretraining", "", _pretraining(rows)),
+            ("confusion", "", confusion and _confusion(confusion["labels"], confusion["matrix"])),
         ]
-        return [(*texts, to_png(figure)) for *texts, figure in drawn if figure]
+        facts = {"metric": metric, "confusion": confusion}
+        return [
+            (
+                name + data,
+                WORDS[name]["title"].format(**facts) + data.replace("-", ", ", 1),
+                WORDS[name]["caption"].format(**facts),
+                to_png(figure),
+            )
+            for name, data, figure in drawn
+            if figure
+        ]
 
 
 AXES = {  # {name: (label, model or file -> value or None)}

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from keras_compress.experiment import compare
 from keras_compress.experiment.plots import pictures
 from keras_compress.experiment.recipe import FOLDER, read_toml
+from keras_compress.experiment.ship import to_ship
 from keras_compress.files import DATA_FOLDER, atomic_write, read_json, write_json
 
 HERE = Path(__file__).parent
@@ -63,7 +64,7 @@ def report_of(folder):
         `comparisons` (dicts with data, model, baseline, difference, low, high, n, verdict), `engines`
         (None, or model and rows of name, latency_ms_p50, latency_ms_p90), `curves` ({model: rows of
         stage, step, loss, ..}), `confusion` (None, or labels, matrix, model), `pooled` (rows of
-        `pool_cells`) and `lines` (differences in words).
+        `pool_cells`), `ship` (rows of `ship.to_ship`) and `lines` (differences in words).
     Raises:
         ValueError: if there are no cells.
     """
@@ -80,6 +81,7 @@ def report_of(folder):
     pooled = compare.pool_cells(entries, compare.read_costs(place))
     models = [entry for entry in entries if not entry["file"]]
     sets = list(dict.fromkeys(entry["data"] for entry in entries))
+    alone = len(cells) == len(models) and len(sets) == 1  # one seed and one data set
     engines, curves, confusions = (
         [entry for entry in models if key in entry and len(sets) == 1]
         for key in ("engines", "curve", "confusion")
@@ -101,6 +103,7 @@ def report_of(folder):
         "curves": {entry["method"]: entry["curve"] for entry in curves},
         "confusion": next(map(_confusion, sorted(confusions, key=lambda e: bool(e["role"]))), None),
         "pooled": pooled,
+        "ship": to_ship(models, run.get("allow_drift")) if alone else [],
         "lines": [
             f"{text}: {in_words(difference)}."
             for text, difference in compare.pooled_differences(entries, recipe.get("compare") or ())
@@ -149,6 +152,9 @@ def _notes(run, cells, sets):
     files = [{**cell, **file} for cell in cells for file in cell.get("files", ())]
     for key in ("choice", "drift", "no_metadata"):
         notes += [fill(words[key], fact) for fact in (*cells, *files) if fact.get(key)]
+    content = run.get("content", {})
+    if "last" in content:
+        notes.append(fill(words["own_data"], {"last": ", ".join(content["last"]) or "none"}))
     applies = {
         "parity": run,
         "quick": run.get("quick"),
@@ -205,7 +211,7 @@ def _page(template, **facts):
 def headline(report):
     """What compression cost and gained: (sentence, further sentences) of each compressed model, plain
     when it did not pay, too; of several data sets the pooled differences."""
-    rows, result = report["models"], []
+    rows, result, words = report["models"], [], WORDS["headline"]
     if len({row["data"] for row in rows}) > 1 and report["lines"]:
         return [(line, "") for line in report["lines"]]
     first = next((row for row in rows if row["role"] == "predecessor"), {"accuracy": None})
@@ -228,9 +234,16 @@ def headline(report):
             if pair["model"] == row["name"] and pair["baseline"] != first["name"]
         ]
         if linear >= row["accuracy"]:
-            more.append(fill(WORDS["headline"]["linear"], {"accuracy": linear}))
+            more.append(fill(words["linear"], {"accuracy": linear}))
         result.append((text + ".", " ".join(more)))
-    return result or [(WORDS["headline"]["nothing"], "")]
+    result = result or [(words["nothing"], "")]
+    if report["ship"]:
+        rounded = [row for row in report["ship"] if row["role"] == "predecessor"]
+        rounded = [row["best"] for row in rounded if row["format"].startswith("int")]
+        files = "; ".join(fill(words["file"], row) for row in report["ship"])
+        more = fill(words["rounded"], {"best": " and ".join(rounded)}) if rounded else ""
+        result.append((f"To ship: {files}.", more))
+    return result
 
 
 def _speed(row, first):
@@ -272,6 +285,7 @@ def tables(report):
         [sized(model, file) for model in models for file in model["files"]],
         [{**row, "time": row["latency_ms_p50"] / engines[0]["latency_ms_p50"]} for row in engines],
         _errors(**report["confusion"]) if report["confusion"] else [],
+        report["ship"],
     ]
     for about, rows in zip(WORDS["table"], every):
         columns = about["columns"].items()

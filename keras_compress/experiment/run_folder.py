@@ -9,8 +9,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from keras_compress.experiment.recipe import READING, changed, read_recipe
+from keras_compress.experiment.recipe import READING, read_recipe, steps_of
 from keras_compress.files import DATA_FOLDER, new_folder, read_json, write_json
+from keras_compress.method import method
 
 # What a run may be asked for, with what stands for "not asked".
 ANEW = {"seeds": None, "only": None, "resume": False, "overwrite": False, "allow_drift": False}
@@ -20,6 +21,7 @@ MODEL = {"source": None, "length": None, "num_layers": None, "learning_rate": No
 DEFAULTS = {**ANEW, **FREE, **DATA, **MODEL}
 # A resumed run may be asked for ANEW anew. ANEW and FREE leave the cells of a study what they are.
 
+EVALUATIONS = 4  # on dev, where the best is kept
 PARTS = (  # what `overwrite` removes
     "models checkpoints tensorboard cells pictures log.txt run.json report.html report.md report.json"
 )
@@ -57,7 +59,7 @@ def open_run(out, options):
 def new_run(asked, out, grows):
     """(folder, content of run.json) of a run that begins; the folder of a study `grows`."""
     recipe, runs = changed(read_recipe(asked["recipe"]), **asked), DATA_FOLDER.parent / "runs"
-    known = recipe.get("datasets", [recipe.get("data", "assistant")])
+    known = recipe.get("datasets", [recipe["data"]])
     recipe["datasets"] = [asked["data"]] if asked["data"] else known
     recipe.setdefault("seeds", asked["seeds"] or [asked["seed"]])
     if grows:
@@ -77,6 +79,52 @@ def new_run(asked, out, grows):
         "created": time.strftime("%Y-%m-%d %H:%M"),
         "spent": 0,
     }
+
+
+def changed(recipe, /, **asked):
+    """The recipe with what a run was asked for: `num_layers`, `learning_rate`, `length`, `source`,
+    `fixed_lr`, `data` or one of `READING`, as in `DEFAULTS`; other keys do not matter.
+
+    A step whose name was made of family and size gets the name of its new size. A learning rate that is
+    asked for is not chosen on dev. On data of the user's own, where nobody tried how long to train, each
+    step keeps its best of EVALUATIONS or more on dev; `last` names those that cannot (see
+    `method.Declaration`). A study stays as it is written.
+    """
+    asked = {key: value for key, value in asked.items() if value is not None}
+    recipe, steps, renamed = dict(recipe), [dict(step) for step in recipe["steps"]], {}
+    names = [step["name"] for step in steps]
+    if asked.get("data", recipe["data"]) != recipe["data"] and "seeds" not in recipe:
+        recipe["last"] = [step["name"] for step in steps if not _keeps_best(recipe, step)]
+    for step in steps:
+        if "num_layers" in asked and "num_layers" in step:
+            step["num_layers"] = asked["num_layers"]
+            if "family" in step and "size" not in step:
+                renamed[step["name"]] = f"{step['family']}-{asked['num_layers']}"
+        if "learning_rate" in asked:
+            step["learning_rate"] = asked["learning_rate"]
+        if asked.get("fixed_lr") or "learning_rate" in asked:
+            step["learning_rates"] = None
+        if "source" in asked and step["from"] not in names:
+            source = Path(asked["source"])
+            step["from"] = str(source.resolve()) if source.exists() else asked["source"]
+    for step in steps:
+        step.update({key: renamed[value] for key, value in step.items() if value in [*renamed]})
+    if "length" in asked:
+        recipe["sequence_length"] = asked["length"]
+        recipe["training"] = {**recipe["training"], "max_length": asked["length"]}
+    recipe |= {"steps": steps, **READING, **{key: asked[key] for key in READING if key in asked}}
+    steps_of(recipe)
+    return recipe
+
+
+def _keeps_best(recipe, step):
+    """Has a step go back to its best weights; False if its method cannot."""
+    given = {"evaluations": 0, **recipe["training"], **step}
+    evaluations = max(given["evaluations"], EVALUATIONS)
+    able = method(step["method"]).declared.keeps_best
+    if able:  # so much patience never ends the training
+        step |= {"evaluations": evaluations, "patience": given.get("patience", evaluations)}
+    return able
 
 
 def last_folder():

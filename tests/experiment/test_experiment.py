@@ -106,6 +106,11 @@ def contents(folder):
 
 def test_resume_makes_nothing_twice(finished):
     folder, _, (first, second, third) = finished
+    form = "  classification {}: {}, 1 x 3 updates, about 1 s; files: float32, int8"
+    planned = [line for line in first.splitlines() if "updates, about" in line]
+    assert planned == [form.format(*step[:2]) for step in STEPS[:3]] and "plan: 3 model(s)" in first
+    assert "classification predecessor:" not in third and "plan: 2 model(s)" in second
+    assert "left of the run" in first + third
     first, second, third = (part.partition("data: ")[2] for part in (first, second, third))
     assert "predecessor: finetune from" in first and "replace" not in first
     assert "predecessor: there already" in second and "replace 1/2" in second
@@ -159,6 +164,11 @@ def test_report_files_and_keys(finished):
         "Keras predict",
     ]
     assert written["settings"]["source"].endswith("bert-classification")
+    assert [row["best"] for row in written["ship"]] == ["smallest", "fastest", "most accurate"]
+    (note,) = [note for note in written["notes"] if "best evaluation on dev" in note]
+    assert note.endswith("belongs to the last update: none.")
+    trained = TaskModel.load(folder / "models" / "plain-1").history[-1]["training"]
+    assert (trained["patience"], trained["evaluations"]) == (4, 4)
     assert written["versions"]["tensorflow"] and written["seconds"] > 0
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in html and "theseus-1" in html

@@ -71,7 +71,7 @@ def trained(monkeypatch):
     monkeypatch.setattr(module, "run_step", stand_in)
     monkeypatch.setattr(module, "evaluate", measure)
     monkeypatch.setattr(Plan, "rehearse", lambda self: None)
-    monkeypatch.setattr(Plan, "first", (None, [True]))
+    monkeypatch.setattr(Plan, "first", (None, {"predictions": [True]}))
     monkeypatch.setattr(module, "agreement", lambda a, b: 1.0)
     monkeypatch.setattr(
         Plan, "_files", lambda self, step, *_: [{"format": f} for f in step.formats or ()]
