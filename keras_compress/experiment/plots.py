@@ -4,7 +4,6 @@ controls and baselines grey; a family has one colour, one mark and one kind of l
 import io
 import itertools
 from operator import itemgetter
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -14,9 +13,8 @@ from matplotlib.font_manager import findfont, get_font
 from scipy.optimize import isotonic_regression
 
 from keras_compress.experiment.compare import metric_name
-from keras_compress.experiment.recipe import read_toml
+from keras_compress.experiment.words import WORDS
 
-WORDS = read_toml(Path(__file__).with_name("report.toml"))["picture"]
 INK, GREY, PALE, ACCENT = "#1d2733", "#75808c", "#d9dee4", "#0b63c5"
 STYLE = {
     "font.size": 10,
@@ -85,8 +83,8 @@ def pictures(report):
         return [
             (
                 name + data,
-                WORDS[name]["title"].format(**facts) + data.replace("-", ", ", 1),
-                WORDS[name]["caption"].format(**facts),
+                WORDS["picture"][name]["title"].format(**facts) + data.replace("-", ", ", 1),
+                WORDS["picture"][name]["caption"].format(**facts),
                 to_png(figure),
             )
             for name, data, figure in drawn

@@ -1,7 +1,7 @@
 import numpy as np
 
 from keras_compress.experiment.report import headline, tables
-from keras_compress.experiment.ship import to_ship
+from keras_compress.experiment.verdict import to_ship
 from tests.experiment.cells import cell, report
 
 # name, format, bytes, times as fast, accuracy, interval against the predecessor
