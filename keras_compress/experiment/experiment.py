@@ -212,11 +212,14 @@ class Plan:
         if not step.rates:
             return step, None
         on_dev = (self._cell(step, step.seed) or {}).get("dev_of_learning_rates", {})
-        steps = {f"{one.training['learning_rate']:g}": one for one in _tries(step)}
-        for rate, one in steps.items():
-            if rate not in on_dev:
-                on_dev[rate] = evaluate(self.model(one, step.seed), self.dataset.dev)["value"]
-                log.info("%s, learning rate %s: %.4f on dev", step.name, rate, on_dev[rate])
+        steps = {}
+        for rate in step.rates:
+            name, training = f"{rate:g}", {**step.training, "learning_rate": rate}
+            steps[name] = step.model_copy(update={"training": training, "rates": None})
+            if name not in on_dev:
+                model = self.model(steps[name], step.seed)
+                on_dev[name] = evaluate(model, self.dataset.dev)["value"]
+                log.info("%s, learning rate %s: %.4f on dev", step.name, name, on_dev[name])
         return steps[max(steps, key=on_dev.get)], on_dev
 
     def needed(self):
@@ -243,9 +246,9 @@ class Plan:
             formats = (step.formats or self.recipe["formats"]) if name in self.only else []
             facts = step.method, ", ".join(formats), updates, seconds * texts
             # Rates are tried with the first seed; the others train with one of them.
-            for one in _tries(step)[: None if seed == step.seed else 1]:
-                if not (self._folder("models", one, seed) / "config.json").is_file():
-                    yield f"{self.dataset.name} {name}", *facts
+            tries = len(step.rates) if step.rates and seed == step.seed else 1
+            if not (self._folder("models", step, seed) / "config.json").is_file():
+                yield from [(f"{self.dataset.name} {name}", *facts)] * tries
 
     def model(self, step, seed):
         """The trained model of a step, from disk if it is there."""
@@ -444,13 +447,6 @@ class Plan:
         rows = [{**row, "name": name} for row, name in zip(rows, names)]
         path = self._path(cell["method"], cell["seed"])
         write_json(path, cell | {"engines": rows, "engine_notes": notes})
-
-
-def _tries(step):
-    """The step with each of its learning rates; without a choice as it is."""
-    trainings = [{**step.training, "learning_rate": rate} for rate in step.rates or ()]
-    changes = [{"training": training, "rates": None} for training in trainings]
-    return [step.model_copy(update=change) for change in changes] or [step]
 
 
 def _made_of(path, made):

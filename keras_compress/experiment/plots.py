@@ -59,37 +59,30 @@ def pictures(report):
     rows, confusion = report["pooled"], report["confusion"]
     metric, look = metric_name(rows), looks(rows)
     sets = sorted({row["data"] for row in rows})
-    curves = own_rows(report["curves"])
+    models = {data: [m for m in report["models"] if m["data"] == data] for data in sets}
+    curves, rates = own_rows(report["curves"]), {"replacing_rate": "replacing rate"}
     losses = {"loss": "loss", "dev": f"dev {metric}, %"}
+    facts, result = {"metric": metric, "confusion": confusion}, []
     with matplotlib.rc_context(STYLE):
         drawn = [
-            (f"accuracy_{axis}", f"-{data}" * (len(sets) > 1), _scatter(models, axis, metric, look))
+            (f"accuracy_{axis}", data * (len(sets) > 1), _scatter(models[data], axis, metric, look))
             for data in sets
-            for models in [[model for model in report["models"] if model["data"] == data]]
             for axis in AXES
         ]
         drawn += [
             ("intervals", "", _intervals(rows, look)),
             ("curves", "", curves_figure(curves, losses, look)),
-            (
-                "replacing_rate",
-                "",
-                curves_figure(curves, {"replacing_rate": "replacing rate"}, look),
-            ),
+            ("replacing_rate", "", curves_figure(curves, rates, look)),
             ("pretraining", "", _pretraining(rows)),
             ("confusion", "", confusion and _confusion(confusion["labels"], confusion["matrix"])),
         ]
-        facts = {"metric": metric, "confusion": confusion}
-        return [
-            (
-                name + data,
-                WORDS["picture"][name]["title"].format(**facts) + data.replace("-", ", ", 1),
-                WORDS["picture"][name]["caption"].format(**facts),
-                to_png(figure),
-            )
-            for name, data, figure in drawn
-            if figure
-        ]
+        for name, data, figure in drawn:
+            if figure:
+                words = {key: text.format(**facts) for key, text in WORDS["picture"][name].items()}
+                title = ", ".join(filter(None, [words["title"], data]))
+                name = "-".join(filter(None, [name, data]))
+                result.append((name, title, words["caption"], to_png(figure)))
+    return result
 
 
 AXES = {  # {name: (label, model or file -> value or None)}

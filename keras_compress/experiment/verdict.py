@@ -10,16 +10,14 @@ MAX_FALL = 0.02  # no file is shipped whose whole 95 % interval lies so far belo
 
 
 def to_ship(entries, drifted=False):
-    """The best files by point estimates, from the entries (`compare.entries_of`) of one seed and data set.
-
-    The predecessor's and the baselines' files count, too.
+    """The best files by point estimates; those of the predecessor and of the baselines count, too.
 
     Args:
-        drifted: whether files count that drifted from Keras.
+        entries: of `compare.entries_of`, of one seed and data set. drifted: whether files count that
+            drifted from Keras.
     Returns:
-        list of dicts: `best` ("smallest", "fastest", "most accurate"), `name` and `role` of the model, `format`,
-        `bytes`, `times_as_fast`, `accuracy`, and `vs_predecessor`, the paired difference of its float32
-        file.
+        list of dicts: `best` ("smallest", "fastest", "most accurate"), `name` and `role` of the model,
+        `format`, `bytes`, `times_as_fast`, `accuracy`, `vs_predecessor` (paired, minus the model itself).
     """
     files = [
         {**file, "name": entry["method"], "role": entry["role"]}
@@ -72,14 +70,12 @@ def headline(report):
 
 def _ship(files):
     """What to ship in words, for `headline`; where the predecessor, rounded, is best, this is said."""
-    rounded = [
-        file["best"]
-        for file in files
-        if file["role"] == "predecessor" and file["format"].startswith("int")
-    ]
-    words, best = WORDS["headline"], "; ".join(fill(WORDS["headline"]["file"], f) for f in files)
-    more = fill(words["rounded"], {"best": " and ".join(rounded)}) if rounded else ""
-    return [(f"To ship: {best}.", more)] if files else []
+    if not files:
+        return []
+    words, own = WORDS["headline"], [file for file in files if file["role"] == "predecessor"]
+    rounded = " and ".join(file["best"] for file in own if file["format"].startswith("int"))
+    best = "; ".join(fill(words["file"], file) for file in files)
+    return [(f"To ship: {best}.", fill(words["rounded"], {"best": rounded}) if rounded else "")]
 
 
 def _speed(row, first):
