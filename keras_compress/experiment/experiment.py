@@ -43,6 +43,7 @@ from keras_compress.method import untrained
 from keras_compress.training.settings import Training, rehearsal
 from mobile_export.benchmark import benchmark
 from mobile_export.convert import ONNX_FORMATS, check_export, export, exported_model
+from mobile_export.graph import ExportError
 
 log = logging.getLogger(__name__)
 QUICK = 800, 200, 400  # `--quick`: texts of train, dev and test
@@ -299,7 +300,7 @@ class Plan:
         dev = evaluate(model, self.dataset.dev)["value"]
         label = f"{self.dataset.name} {step.name}, seed {seed}"
         log.info("%s: %.4f on test, %.4f on dev", label, result["value"], dev)
-        files, confusion = self._files(tried, model, seed), result["confusion"]
+        (files, failed), confusion = self._files(tried, model, seed), result["confusion"]
         self._write(
             step.name,
             seed,
@@ -318,6 +319,7 @@ class Plan:
             agreement=agreement(result["predictions"], self.first[1]["predictions"]),
             quantized=model.config.quantization is not None,
             files=files,
+            failed=failed,
             labels=model.labels,
             confusion=[[*map(int, at), int(confusion[at])] for at in zip(*confusion.nonzero())],
             settings=model.history,
@@ -346,14 +348,21 @@ class Plan:
         return folder / "float32.tflite", evaluate(model, self.dataset.test)
 
     def _files(self, step, model, seed):
-        """Exports a model and measures its files; they are kept where there is one seed and set.
+        """(measured files of a model, why others failed); they are kept where there is one seed and set.
 
         Times are set against the predecessor's float32 file. Files of formats that the step names itself
         are models to compare: `correct` says what they got right.
         """
         keep, folder = self.single or step is self.predecessor, self._folder("models", step, seed)
         with contextlib.nullcontext(folder) if keep else tempfile.TemporaryDirectory() as place:
-            files = self.export(model, place, step.formats or self.recipe["formats"])
+            try:
+                files, failed = (
+                    self.export(model, place, step.formats or self.recipe["formats"]),
+                    None,
+                )
+            except ExportError as error:
+                files, failed = getattr(error, "files", []), str(error)
+                log.warning("warning: %s: %s", step.name, failed)
             first, before = self.first
             base, *times = benchmark(first, *(file["path"] for file in files))
             for file, timed in zip(files, times):
@@ -371,7 +380,7 @@ class Plan:
                 }
                 if step.formats:
                     file["correct"] = pack_correct(result["scores"])
-        return files
+        return files, failed
 
     def baselines(self):
         """Makes the cells of the baselines without BERT; they have no seed."""

@@ -122,7 +122,7 @@ def _confusion(entry):
 def _notes(run, cells, sets):
     words, notes = WORDS["notes"], list(run.get("notes", ()))
     files = [{**cell, **file} for cell in cells for file in cell.get("files", ())]
-    for key in ("choice", "drift", "no_metadata"):
+    for key in ("choice", "drift", "failed", "no_metadata"):
         notes += [fill(words[key], fact) for fact in (*cells, *files) if fact.get(key)]
     content = run.get("content", {})
     if "last" in content:

@@ -19,6 +19,7 @@ from keras_compress.experiment.report import FILE_KEYS, MODEL_KEYS
 from keras_compress.files import DATA_FOLDER
 from keras_compress.training.checkpoints import Saver
 from mobile_export.convert import exported_model
+from mobile_export.graph import ExportError
 from tests import samples
 from tests.bert import tiny
 
@@ -371,6 +372,21 @@ def plan_of(place, recipe="all.toml", **changes):
     folder, settings = run_folder.new_run(asked, place / "unused", False)
     plan = Plan(settings, settings["content"]["datasets"][0], folder)
     return plan.ready, [step.name for step in plan.steps], " ".join(plan.notes)
+
+
+def test_a_format_that_fails_is_told_and_does_not_end_the_run(place, tmp_path, monkeypatch):
+    asked = {**run_folder.DEFAULTS, "recipe": str(place / "small.toml"), "data": str(place / DATA)}
+    folder, settings = run_folder.new_run(asked, tmp_path, False)
+    plan = Plan(settings, asked["data"], folder)
+    assert plan.export.keywords["allow_drift"]
+
+    def fail(*_, **__):
+        raise ExportError("int8: far off")
+
+    plan.export = fail
+    monkeypatch.setattr(module, "benchmark", lambda *paths: [{"latency_ms_p50": 1}])
+    monkeypatch.setattr(Plan, "first", (None, None))
+    assert plan._files(plan.steps[0], None, 0) == ([], "int8: far off")
 
 
 def test_a_fine_tuned_source_is_the_predecessor_as_it_is(finished, place):

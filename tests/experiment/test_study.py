@@ -74,7 +74,7 @@ def trained(monkeypatch):
     monkeypatch.setattr(Plan, "first", (None, {"predictions": [True]}))
     monkeypatch.setattr(module, "agreement", lambda a, b: 1.0)
     monkeypatch.setattr(
-        Plan, "_files", lambda self, step, *_: [{"format": f} for f in step.formats or ()]
+        Plan, "_files", lambda self, step, *_: ([{"format": f} for f in step.formats or ()], None)
     )
     monkeypatch.setattr(module, "write_report", lambda folder, report: folder)
     return made, tested
