@@ -113,6 +113,18 @@ def test_grid_chooses_on_dev_and_looks_at_test_once(recipe, place, trained, tmp_
     assert cell["chain"]["from"]["seed"] == 4 and cell["dev"] == 0.75
 
 
+def test_the_plan_counts_rates_and_seeds(recipe, place, tmp_path):
+    asked = {**run_folder.DEFAULTS, "recipe": str(recipe(datasets=[str(place / "one")]))}
+    folder, settings = run_folder.new_run(asked, tmp_path / "out", False)
+    plan = Plan(settings, str(place / "one"), folder)
+    each = {name: (0.5, 0.1) for name, *_ in STEPS[:2]}  # updates and seconds for each of 24 texts
+    rows = [*plan.to_train({"classification": each})]
+    numbers = {name: [row[0] for row in rows].count(f"one {name}") for name, *_ in STEPS}
+    assert numbers == {"predecessor": 1, "plain-1": 3 + 1, "theseus-1": 3 + 1}
+    assert rows[0] == ("one predecessor", "finetune", "float32, int8", 12, pytest.approx(2.4))
+    assert rows[-1] == ("one theseus-1", "theseus", "float32, int8", None, 0)
+
+
 def test_a_step_may_have_a_grid_of_its_own(recipe, place, trained, tmp_path, monkeypatch):
     monkeypatch.setitem(DEV, 3e-2, 0.9)
     own = (*STEPS[1][:3], STEPS[1][3] + "\nlearning_rates = [1e-2, 3e-2]")
