@@ -102,7 +102,7 @@ def fit(
     summary = tf.summary
     writer = summary.create_file_writer(f"{folder}/log") if folder else summary.create_noop_writer()
     bar = tqdm(total=num_steps, initial=state["step"], desc=stage, disable=None, unit="step")
-    progress = _Progress(bar)
+    progress = _Progress(bar, stage)
     good = None  # (step, weights) that gave a finite loss: known one piece later
     pieces = max(1, min(50, num_steps // 10)), training.checkpoint_every
     ends = {num_steps, *evaluate_at}.union(*(range(n, num_steps, n) for n in pieces))
@@ -169,9 +169,10 @@ class _Progress(keras.callbacks.Callback):
     Where there is no terminal, and so no bar, a line of the log tells every tenth of the updates.
     """
 
-    def __init__(self, bar):
+    def __init__(self, bar, stage):
         super().__init__()
-        self.bar, self.first, self.step = bar, bar.n, bar.n  # step: updates whose loss was finite
+        self.bar, self.stage, self.first = bar, stage, bar.n
+        self.step = self.first  # updates whose loss was finite
         self.started = self.told = time.monotonic()
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -189,7 +190,7 @@ class _Progress(keras.callbacks.Callback):
         tenth = self.step * 10 // total > (self.step - 1) * 10 // total
         if self.bar.disable and tenth and now - self.told >= QUIET and self.step < total:
             left = (now - self.started) / (self.step - self.first) * (total - self.step)
-            log.info("%s %d/%d, about %s left", self.bar.desc, self.step, total, duration(left))
+            log.info("%s %d/%d, about %s left", self.stage, self.step, total, duration(left))
             self.told = now
 
 
