@@ -31,7 +31,7 @@ from keras_compress import datasets
 from keras_compress.bert.checkpoints import load
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.experiment.compare import cell_of
-from keras_compress.experiment.forecast import Forecast
+from keras_compress.experiment.forecast import Forecast, rehearse, to_train
 from keras_compress.experiment.recipe import hash_of, identity, run_step, steps_of
 from keras_compress.experiment.report import report_of, write_report
 from keras_compress.experiment.run_folder import at_work, open_run, versions
@@ -40,15 +40,13 @@ from keras_compress.measure.accuracy import agreement, evaluate, pack_correct, p
 from keras_compress.measure.baselines import baselines
 from keras_compress.measure.cost import encoder_parameters, flops
 from keras_compress.method import untrained
-from keras_compress.training.settings import Training, rehearsal
 from mobile_export.benchmark import benchmark
-from mobile_export.convert import ONNX_FORMATS, check_export, export, exported_model
+from mobile_export.convert import ONNX_FORMATS, export, exported_model
 from mobile_export.graph import ExportError
 
 log = logging.getLogger(__name__)
 QUICK = 800, 200, 400  # `--quick`: texts of train, dev and test
 ENGINES = {".tflite": "LiteRT", ".onnx": "ONNX Runtime"}
-FEW, LONG = 8, 200  # texts of a rehearsal: of dev, and of running text
 WIDTH = 384  # of the model on which the recipes' learning rates were tried
 
 
@@ -75,11 +73,11 @@ def run(recipe="theseus", out=None, **options):
             "start a new run."
         )
     unfinished = {plan.dataset.task: plan for plan in reversed(plans) if plan.missing()}
-    costs = {task: plan.rehearse() for task, plan in unfinished.items()}
+    costs = {task: rehearse(plan) for task, plan in unfinished.items()}
     settings["notes"] = [note for plan in plans for note in plan.notes]
     settings["spent"] += time.time() - started
     with at_work(folder, settings):
-        forecast = Forecast([row for plan in plans for row in plan.to_train(costs)])
+        forecast = Forecast([row for plan in plans for row in to_train(plan, costs)])
         forecast.tell()
         for plan in plans:
             plan.forecast = forecast
@@ -191,6 +189,10 @@ class Plan:
                         missing[step.name, of_seed] = step, of_seed
         return [*missing.values()]
 
+    def formats(self, step):
+        """Names of the formats of a step's files."""
+        return step.formats or self.recipe["formats"]
+
     def _hash(self, step, seed):
         return hash_of(identity(step, seed, self.sha256))
 
@@ -202,7 +204,7 @@ class Plan:
             return None
         return _made_of(self._path(step.name, seed), self._hash(step, seed))
 
-    def _folder(self, part, step, seed):
+    def place(self, part, step, seed):
         """Where a model, its checkpoints or its curves are."""
         data = Path(step.data).stem if step.data else self.dataset.name
         label = f"{data}-{step.name}-{seed}-{self._hash(step, seed)}"
@@ -223,45 +225,17 @@ class Plan:
                 log.info("%s, learning rate %s: %.4f on dev", step.name, name, on_dev[name])
         return steps[max(steps, key=on_dev.get)], on_dev
 
-    def needed(self):
-        """{(name, seed): step} of all models that the missing cells need, parents first."""
-        needed = {}
-
-        def add(step, seed):
-            seed = step.seed if step.shared else seed
-            for parent in step.models.values():
-                add(parent, seed)
-            needed[step.name, seed] = step
-
-        for pair in self.missing():
-            add(*pair)
-        return needed
-
-    def to_train(self, costs):
-        """The rows of `Forecast`. costs: {task: what `rehearse` gave on data of it}."""
-        costs = costs.get(self.dataset.task) or {}
-        for (name, seed), step in self.needed().items():
-            texts = len(self.data(step.data).train.texts)
-            updates, seconds = costs.get(name, (None, 0))
-            updates = updates and round(updates * texts)
-            formats = (step.formats or self.recipe["formats"]) if name in self.only else []
-            facts = step.method, ", ".join(formats), updates, seconds * texts
-            # Rates are tried with the first seed; the others train with one of them.
-            tries = len(step.rates) if step.rates and seed == step.seed else 1
-            if not (self._folder("models", step, seed) / "config.json").is_file():
-                yield from [(f"{self.dataset.name} {name}", *facts)] * tries
-
     def model(self, step, seed):
         """The trained model of a step, from disk if it is there."""
         seed = step.seed if step.shared else seed
         parts = ("models", "checkpoints", "tensorboard")
-        folder, checkpoints, curves = (self._folder(part, step, seed) for part in parts)
+        folder, checkpoints, curves = (self.place(part, step, seed) for part in parts)
         if (folder / "config.json").is_file():
             log.info("%s: there already", folder.name)
             model = TaskModel.load(folder)
         else:
             log.info("%s: %s from %s", folder.name, step.method, step.source)
-            model = self._run_step(
+            model = self.run_step(
                 step,
                 seed,
                 lambda parent: self.model(self.chosen(parent)[0], seed),
@@ -282,7 +256,7 @@ class Plan:
         about["ordered"] |= "labels" in step.reading
         return load(step.source, **{**about, **step.reading}, seed=seed)
 
-    def _run_step(self, step, seed, model_of, dataset, **changes):
+    def run_step(self, step, seed, model_of, dataset, **changes):
         """The model of a step; `model_of` gives that of a parent."""
         models = {key: model_of(parent) for key, parent in step.models.items()}
         parent = models.pop("from", None) or self._source(step, seed)
@@ -342,7 +316,7 @@ class Plan:
     def first(self):
         """(float32 file, its figures on test) of the predecessor: what all models are set against."""
         model = self.model(self.predecessor, self.predecessor.seed)
-        folder = self._folder("models", self.predecessor, self.predecessor.seed)
+        folder = self.place("models", self.predecessor, self.predecessor.seed)
         if not (folder / "float32.tflite").is_file():
             self.export(model, folder, ["float32"])
         return folder / "float32.tflite", evaluate(model, self.dataset.test)
@@ -353,13 +327,10 @@ class Plan:
         Times are set against the predecessor's float32 file. Files of formats that the step names itself
         are models to compare: `correct` says what they got right.
         """
-        keep, folder = self.single or step is self.predecessor, self._folder("models", step, seed)
+        keep, folder = self.single or step is self.predecessor, self.place("models", step, seed)
         with contextlib.nullcontext(folder) if keep else tempfile.TemporaryDirectory() as place:
             try:
-                files, failed = (
-                    self.export(model, place, step.formats or self.recipe["formats"]),
-                    None,
-                )
+                files, failed = self.export(model, place, self.formats(step)), None
             except ExportError as error:
                 files, failed = getattr(error, "files", []), str(error)
                 log.warning("warning: %s: %s", step.name, failed)
@@ -391,45 +362,6 @@ class Plan:
             facts = {"parameters": row["parameters"], "choice": result["choice"]}
             chain["method"] = row["name"]
             self._write(row["name"], 0, result, chain, role="reference", **facts)
-
-    def rehearse(self):
-        """Runs every step that is still to be made for two updates.
-
-        Returns:
-            {name: (updates, seconds) of a whole training, for each of its texts}.
-        Raises:
-            ValueError: naming the step, if it is impossible.
-        """
-        started, models, costs = time.time(), {}, {}
-        for (name, seed), step in self.needed().items():
-            if name not in models:
-                models[name], costs[name] = self._rehearsed(step, seed, models)
-        log.info("rehearsed %d steps in %.0f s", len(models), time.time() - started)
-        return costs
-
-    def _rehearsed(self, step, seed, models):
-        """(model of a step, its cost), from those of its parents."""
-        data, training = self.data(step.data), Training(**step.training)
-        size, texts = training.batch_size, len(data.train.texts)
-        few = data.subset(num_train=max(size, LONG if step.data else 0), num_dev=FEW)
-        # As many updates of as many texts as in earnest.
-        epochs = training.num_steps(texts) / -(-len(few.train.texts) // size)
-        short = {"epochs": epochs, "evaluations": 0, "patience": None}
-        try:
-            with rehearsal() as stages:
-                model = self._run_step(step, seed, lambda one: models[one.name], few, **short)
-            if step.role != "helper":
-                if model.task != self.dataset.task:
-                    raise ValueError(
-                        f'what makes a model for {model.task} must say role = "helper". Received: no role.'
-                    )
-                formats = step.formats or self.recipe["formats"]
-                check_export(model, self.folder, formats, self.length)
-        except ValueError as error:
-            raise ValueError(f"Step {step.name}: {error}") from error
-        updates = sum(number for number, _ in stages)
-        seconds = sum(number * each for number, each in stages)
-        return model, (updates / texts, seconds / texts)
 
     def engines(self):
         """Times the graph of one model in LiteRT, ONNX Runtime, TensorFlow and Keras, and adds it to the

@@ -71,7 +71,7 @@ def finished(place):
         def emit(self, record):
             parts[-1].append(record.getMessage())
 
-    def stop_before(self, step, *rest, original=Plan._run_step, **changes):
+    def stop_before(self, step, *rest, original=Plan.run_step, **changes):
         if step.name == "theseus-1" and "folder" in changes:  # no rehearsal
             raise KeyboardInterrupt
         return original(self, step, *rest, **changes)
@@ -85,7 +85,7 @@ def finished(place):
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     for owner, name, replacement in (
-        (Plan, "_run_step", stop_before),
+        (Plan, "run_step", stop_before),
         (Saver, "save", stop_after_saving),
         (None, None, None),
     ):
@@ -130,7 +130,7 @@ def test_resume_makes_nothing_twice(finished):
 
 
 def test_a_rehearsal_and_stops_change_no_bit(finished, place, tmp_path, monkeypatch):
-    monkeypatch.setattr(Plan, "rehearse", lambda self: None)
+    monkeypatch.setattr(module, "rehearse", lambda plan: None)
     monkeypatch.setattr(Plan, "cell", lambda self, step, seed: self.model(step, seed))
     monkeypatch.setattr(Plan, "engines", lambda self: None)
     run(place / "small.toml", tmp_path, data=place / DATA, source=place / "bert-classification")
@@ -303,7 +303,7 @@ def test_an_occupied_folder_keeps_every_byte(finished, asked, tmp_path, capsys):
 def test_overwrite_removes_the_old_run_and_nothing_else(finished, asked, tmp_path, monkeypatch):
     shutil.copytree(finished[0], tmp_path / "out")
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    monkeypatch.setattr(Plan, "rehearse", lambda self: None)
+    monkeypatch.setattr(module, "rehearse", lambda plan: None)
     monkeypatch.setattr(Plan, "baselines", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(**asked, out=tmp_path / "out", overwrite=True, length=12)
@@ -425,7 +425,7 @@ def test_the_ready_predecessor_is_saved_and_compressed(finished, place, tmp_path
         return parent
 
     monkeypatch.setattr(module, "run_step", stand_in)
-    monkeypatch.setattr(Plan, "rehearse", lambda self: None)
+    monkeypatch.setattr(module, "rehearse", lambda plan: None)
     monkeypatch.setattr(Plan, "cell", lambda self, step, seed: self.model(step, seed))
     monkeypatch.setattr(Plan, "engines", lambda self: None)
     source = finished[0] / "models" / "predecessor"
@@ -447,7 +447,7 @@ def test_quick_and_length(asked, tmp_path, monkeypatch):
         seen.update(recipe=plan.recipe, sizes=[len(split.texts) for split in splits])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Plan, "rehearse", stop)
+    monkeypatch.setattr(module, "rehearse", stop)
     with pytest.raises(KeyboardInterrupt):
         run(**asked, out=tmp_path / "out", quick=True, length=12)
     assert seen["sizes"] == [12, 5, 7]

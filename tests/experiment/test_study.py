@@ -9,6 +9,7 @@ from keras_compress.cli import main
 from keras_compress.experiment import experiment as module
 from keras_compress.experiment import run_folder
 from keras_compress.experiment.experiment import Plan, run
+from keras_compress.experiment.forecast import to_train
 from tests import samples
 
 STEPS = [
@@ -70,7 +71,7 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(module, "run_step", stand_in)
     monkeypatch.setattr(module, "evaluate", measure)
-    monkeypatch.setattr(Plan, "rehearse", lambda self: None)
+    monkeypatch.setattr(module, "rehearse", lambda plan: None)
     monkeypatch.setattr(Plan, "first", (None, {"predictions": [True]}))
     monkeypatch.setattr(module, "agreement", lambda a, b: 1.0)
     monkeypatch.setattr(
@@ -118,7 +119,7 @@ def test_the_plan_counts_rates_and_seeds(recipe, place, tmp_path):
     folder, settings = run_folder.new_run(asked, tmp_path / "out", False)
     plan = Plan(settings, str(place / "one"), folder)
     each = {name: (0.5, 0.1) for name, *_ in STEPS[:2]}  # updates and seconds for each of 24 texts
-    rows = [*plan.to_train({"classification": each})]
+    rows = [*to_train(plan, {"classification": each})]
     numbers = {name: [row[0] for row in rows].count(f"one {name}") for name, *_ in STEPS}
     assert numbers == {"predecessor": 1, "plain-1": 3 + 1, "theseus-1": 3 + 1}
     assert rows[0] == ("one predecessor", "finetune", "float32, int8", 12, pytest.approx(2.4))
