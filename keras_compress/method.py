@@ -49,6 +49,7 @@ class Declaration:
         trained_head: whether the model's head must be trained. bert: whether it must be a BERT.
         trains: whether the method reads `training`: learning rate, length and the rest.
         seeded: whether `seed` changes the model.
+        keeps_best: whether training may go back to its best evaluation on dev (`patience`).
         settings: {name: default}. models: {name: task that it is loaded for, None for the model's own}.
     A method's attribute `check` checks settings without running it.
     """
@@ -59,17 +60,21 @@ class Declaration:
     bert: bool
     trains: bool
     seeded: bool
+    keeps_best: bool
     settings: dict
     models: dict
 
 
-def compression(*, data="labelled", trained_head=True, bert=False, trains=True, seeded=None):
+def compression(
+    *, data="labelled", trained_head=True, bert=False, trains=True, seeded=None, keeps_best=True
+):
     """Makes a function a method: checks its input, runs it, and writes its history entry.
 
     The function runs under `training.scope()`. It may add facts to its entry with `note`.
 
     Args:
-        data, trained_head, bert, trains, seeded: see `Declaration`; `seeded`: by default as `trains`.
+        data, trained_head, bert, trains, seeded, keeps_best: see `Declaration`; `seeded`: by default as
+            `trains`.
     """
     seeded = trains if seeded is None else seeded
 
@@ -91,7 +96,8 @@ def compression(*, data="labelled", trained_head=True, bert=False, trains=True, 
             for setting, hint in typing.get_type_hints(function).items()
             if any(hasattr(kind, "from_source") for kind in typing.get_args(hint))
         }
-        declared = Declaration(name, data, trained_head, bert, trains, seeded, settings, models)
+        needs = data, trained_head, bert, trains, seeded, keeps_best
+        declared = Declaration(name, *needs, settings, models)
 
         def check_settings(given):
             if given.get("student") is not None and "layers" in given:
@@ -205,6 +211,11 @@ def check_input(declared, task_model, dataset, training):
         check_trained(task_model)
     if declared.trains:
         check_length(task_model, training)
+    if training.patience is not None and not declared.keeps_best:
+        raise ValueError(
+            f"`patience` must be none: what {declared.name} makes belongs to the last update. Received: "
+            f"{training.patience}. Leave it out."
+        )
 
 
 def check_length(task_model, training):

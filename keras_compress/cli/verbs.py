@@ -57,6 +57,7 @@ def run(
     only: names of steps, separated by commas (default: all)
     fixed_lr: take the recipe's learning rates instead of choosing on dev
     strategy: mirrored: all devices share each batch
+    allow_drift: a file that drifts too far from Keras may be named as what to ship
     """
     options = {**locals(), **vars(texts), **vars(source)}
     from keras_compress.experiment.experiment import run

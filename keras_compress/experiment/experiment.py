@@ -20,107 +20,51 @@ import contextlib
 import functools
 import json
 import logging
-import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 from keras_compress import datasets
 from keras_compress.bert.checkpoints import load
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.experiment.compare import cell_of
-from keras_compress.experiment.recipe import (
-    changed,
-    hash_of,
-    identity,
-    read_recipe,
-    run_step,
-    steps_of,
-)
+from keras_compress.experiment.forecast import Forecast, rehearse, to_train
+from keras_compress.experiment.recipe import hash_of, identity, run_step, steps_of
 from keras_compress.experiment.report import report_of, write_report
-from keras_compress.files import DATA_FOLDER, new_folder, read_json, write_json
-from keras_compress.measure.accuracy import agreement, evaluate, pack_correct
+from keras_compress.experiment.run_folder import at_work, open_run, versions
+from keras_compress.files import DATA_FOLDER, read_json, write_json
+from keras_compress.measure.accuracy import agreement, evaluate, pack_correct, paired_difference
 from keras_compress.measure.baselines import baselines
 from keras_compress.measure.cost import encoder_parameters, flops
 from keras_compress.method import untrained
-from keras_compress.training.settings import Training, one_update
 from mobile_export.benchmark import benchmark
-from mobile_export.convert import ONNX_FORMATS, check_export, export, exported_model
+from mobile_export.convert import ONNX_FORMATS, export, exported_model
+from mobile_export.graph import ExportError
 
 log = logging.getLogger(__name__)
 QUICK = 800, 200, 400  # `--quick`: texts of train, dev and test
 ENGINES = {".tflite": "LiteRT", ".onnx": "ONNX Runtime"}
-FEW = 8  # texts of a rehearsal
-PARTS = (  # of a run's folder: what `overwrite` removes
-    "models checkpoints tensorboard cells pictures log.txt run.json report.html report.md report.json"
-)
-PACKAGES = (
-    "tensorflow tf-keras numpy ai-edge-litert ai-edge-quantizer tokenizers "
-    "tensorflow-model-optimization"
-)
+WIDTH = 384  # of the model on which the recipes' learning rates were tried
 
 
-def versions():
-    """Versions of what a number depends on."""
-    packages = {name: version(name) for name in PACKAGES.split()}
-    return {"python": platform.python_version(), **packages}
-
-
-def run(
-    recipe="theseus",
-    out=None,
-    *,
-    data=None,
-    task=None,
-    language="en",
-    source=None,
-    new_head=False,
-    labels=None,
-    pooling=None,
-    lowercase=None,
-    ignore_weights=[],
-    length=None,
-    num_layers=None,
-    learning_rate=None,
-    quick=False,
-    seed=0,
-    seeds=None,
-    only=None,
-    fixed_lr=False,
-    resume=False,
-    overwrite=False,
-    strategy="none",
-    allow_drift=False,
-):
+def run(recipe="theseus", out=None, **options):
     """Runs a recipe: makes the cells that are missing, and a report of all.
 
     Args:
         recipe: a name, or a TOML file. out: folder of the report; default: runs/<recipe>-<time>, and
             runs/<study> for a study.
-        seeds: list of int. only: list of names of steps. Default: all.
-        others: as `python -m keras_compress run --help` has them.
+        options: of `run_folder.DEFAULTS`, as `python -m keras_compress run --help` has them; seeds is
+            a list of int, only a list of names of steps.
     Returns:
         (folder, the dict that report.json holds).
     Raises:
         ValueError: on wrong input; OSError: if a file cannot be written. What was finished stays.
     """
-    asked = {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in locals().items()
-        if key != "out"
-    }
+    folder, settings = open_run(out, {"recipe": recipe, **options})
     started = time.time()
-    grows = not out and "seeds" in read_recipe(recipe)
-    if resume and not grows:
-        folder = Path(out or last_folder())
-        settings = _asked_before(folder, asked)
-    else:
-        folder, settings = _new_run(asked, out, grows)
     plans = [Plan(settings, name, folder) for name in settings["content"]["datasets"]]
     sets = [plan.dataset.summary() for plan in plans]
     if settings.setdefault("sets", sets) != sets:
@@ -129,96 +73,23 @@ def run(
             "start a new run."
         )
     unfinished = {plan.dataset.task: plan for plan in reversed(plans) if plan.missing()}
-    for plan in unfinished.values():  # one for each task
-        plan.rehearse()
-    for part in PARTS.split() if overwrite else ():
-        shutil.rmtree(folder / part, ignore_errors=True)
-        (folder / part).unlink(missing_ok=True)
-    settings["overwrite"] = False  # done
+    costs = {task: rehearse(plan) for task, plan in unfinished.items()}
     settings["notes"] = [note for plan in plans for note in plan.notes]
-    write_json(folder / "run.json", settings)
-    log_file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log_file.handleError = lambda record: None  # a full disk is told once, by what cannot go on
-    logging.getLogger().addHandler(log_file)
-    try:
+    settings["spent"] += time.time() - started
+    with at_work(folder, settings):
+        forecast = Forecast([row for plan in plans for row in to_train(plan, costs)])
+        forecast.tell()
         for plan in plans:
+            plan.forecast = forecast
             log.info("data: %s", plan.dataset.summary())
             plan.baselines()
             for step, of_seed in plan.missing():
                 plan.cell(step, of_seed)
             if plan.single:
                 plan.engines()
-    except BaseException as error:
-        log_file.handle(logging.makeLogRecord({"msg": f"stopped: {type(error).__name__}: {error}"}))
-        raise
-    finally:
-        logging.getLogger().removeHandler(log_file)
-        log_file.close()
-        settings["spent"] += time.time() - started
-        write_json(folder / "run.json", settings)
     report = report_of(folder)
     log.info("report: %s", write_report(folder, report))
     return folder, report
-
-
-DEFAULTS = {"recipe": "theseus", **run.__kwdefaults__}
-ANEW = ("seeds", "only", "resume", "overwrite", "allow_drift")  # may differ in a resumed run
-FREE = (*ANEW, "recipe", "data", "fixed_lr", "strategy")  # leave the cells of a study what they are
-
-
-def _new_run(asked, out, grows):
-    """(folder, what its run.json will hold)."""
-    recipe, runs = changed(read_recipe(asked["recipe"]), **asked), DATA_FOLDER.parent / "runs"
-    known = recipe.get("datasets", [recipe.get("data", "assistant")])
-    recipe["datasets"] = [asked["data"]] if asked["data"] else known
-    recipe.setdefault("seeds", asked["seeds"] or [asked["seed"]])
-    if grows:
-        folder = runs / recipe["name"]
-        own = all(value == DEFAULTS[key] or key in FREE for key, value in asked.items())
-        own = own and {*recipe["datasets"]} <= {*known}
-        cells = DATA_FOLDER / "results" / recipe["name"] if own else folder / "results"
-    else:
-        folder = out or runs / f"{recipe['name']}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = new_folder(folder, overwrite=asked["overwrite"], sign="run.json")
-        cells = folder / "cells"
-    return folder, {
-        **asked,
-        "content": recipe,
-        "cells": os.path.relpath(cells, folder),
-        "versions": versions(),
-        "created": time.strftime("%Y-%m-%d %H:%M"),
-        "spent": 0,
-    }
-
-
-def last_folder():
-    """The run under runs/ that was last at work. Raises ValueError if there is none."""
-    runs = [*(DATA_FOLDER.parent / "runs").glob("*/run.json")]
-    if not runs:
-        raise ValueError(
-            "`--resume` needs a run to go on with. Received: none under runs/. Name it with --out."
-        )
-    return max(runs, key=os.path.getmtime).parent
-
-
-def _asked_before(folder, asked):
-    """What run.json holds, if it is what is asked for now."""
-    path = folder / "run.json"
-    before = DEFAULTS | (read_json(path) if path.is_file() else {})
-    if "content" not in before:
-        raise ValueError(
-            f"`--resume` needs the folder of a run. Received: {folder}, which holds no run.json of one."
-        )
-    for key, value in asked.items():
-        if key in ANEW:
-            before[key] = value or before[key]
-        elif value not in (before[key], DEFAULTS[key]):
-            raise ValueError(
-                f"A resumed run must be asked for what it was. `{key}` was {before[key]!r}. "
-                f"Received: {value!r}. Leave it out, or start a new run."
-            )
-    return before
 
 
 class Plan:
@@ -232,6 +103,9 @@ class Plan:
         dataset = datasets.load(data, task=settings["task"], language=settings["language"])
         dataset.check_splits("train", "dev", "test")
         self.dataset = dataset.subset(*QUICK) if settings["quick"] else dataset
+        # A step's own unlabelled text by its name, or the data of the experiment.
+        text = functools.cache(functools.partial(datasets.load, task="unlabelled"))
+        self.data = lambda own: text(own) if own else self.dataset
         self.sha256 = functools.cache(lambda own: self.data(own).summary()["sha256"])
         self.settings, self.folder, self.cells = settings, folder, folder / settings["cells"]
         self.recipe, self.steps = settings["content"], steps_of(settings["content"])
@@ -253,12 +127,9 @@ class Plan:
             and len(self.seeds) == len(self.recipe["datasets"]) == 1
             and not any(step.rates for step in self.steps)
         )
-        self.length = self.recipe["sequence_length"]
+        self.length, self.forecast = self.recipe["sequence_length"], Forecast()
         self.export = functools.partial(
-            export,
-            sequence_length=self.length,
-            dev=self.dataset.dev,
-            allow_drift=settings["allow_drift"] or not self.single,
+            export, sequence_length=self.length, dev=self.dataset.dev, allow_drift=True
         )
 
     def _start_from(self, source):
@@ -272,27 +143,28 @@ class Plan:
             )
         model = self._source(self.steps[0], self.steps[0].seed)
         self.dataset = self.dataset.with_labels(model.labels)
-        if model.config.hidden_size > 384 and not self.settings["learning_rate"]:
+        if model.config.hidden_size > WIDTH and not self.settings["learning_rate"]:
             log.warning(
-                "warning: the recipe's learning rates were tried on a width of 384; %s is %d wide. "
+                "warning: the recipe's learning rates were tried on a width of %d; %s is %d wide. "
                 "Lower ones (2e-5 to 1e-4) are usual: --learning-rate",
+                WIDTH,
                 source,
                 model.config.hidden_size,
             )
         if not model.history or untrained(model):
             return
-        kept, left_out = [], []
+        left_out = []
         for step in self.steps:
             if step.method == "finetune" and not step.models:
                 self.ready.append(step.name)
-            made_here = "from" in step.models and all(one in kept for one in step.models.values())
-            (kept if made_here or step.name in self.ready else left_out).append(step)
-        if self.predecessor not in kept:
+            elif "from" not in step.models or any(one in left_out for one in step.models.values()):
+                left_out.append(step)
+        if self.predecessor in left_out:
             raise ValueError(
                 f"{source} is fine-tuned already, and recipe {self.recipe['name']} starts from "
                 "pre-trained weights only. Pass --new-head to fine-tune it anew."
             )
-        self.steps = kept
+        self.steps = [step for step in self.steps if step not in left_out]
         self.notes.append(
             f"{', '.join(self.ready)}: {source} as it is, since it is fine-tuned for these labels. Left "
             "out, since pre-trained weights are not at hand: "
@@ -317,9 +189,9 @@ class Plan:
                         missing[step.name, of_seed] = step, of_seed
         return [*missing.values()]
 
-    def data(self, own=None):
-        """A step's own unlabelled text by its name, or the data of the experiment."""
-        return datasets.load(own, task="unlabelled") if own else self.dataset
+    def formats(self, step):
+        """Names of the formats of a step's files."""
+        return step.formats or self.recipe["formats"]
 
     def _hash(self, step, seed):
         return hash_of(identity(step, seed, self.sha256))
@@ -332,7 +204,7 @@ class Plan:
             return None
         return _made_of(self._path(step.name, seed), self._hash(step, seed))
 
-    def _folder(self, part, step, seed):
+    def place(self, part, step, seed):
         """Where a model, its checkpoints or its curves are."""
         data = Path(step.data).stem if step.data else self.dataset.name
         label = f"{data}-{step.name}-{seed}-{self._hash(step, seed)}"
@@ -357,13 +229,13 @@ class Plan:
         """The trained model of a step, from disk if it is there."""
         seed = step.seed if step.shared else seed
         parts = ("models", "checkpoints", "tensorboard")
-        folder, checkpoints, curves = (self._folder(part, step, seed) for part in parts)
+        folder, checkpoints, curves = (self.place(part, step, seed) for part in parts)
         if (folder / "config.json").is_file():
             log.info("%s: there already", folder.name)
             model = TaskModel.load(folder)
         else:
             log.info("%s: %s from %s", folder.name, step.method, step.source)
-            model = self._run_step(
+            model = self.run_step(
                 step,
                 seed,
                 lambda parent: self.model(self.chosen(parent)[0], seed),
@@ -371,6 +243,7 @@ class Plan:
                 folder=str(checkpoints),
             )
             model.save(folder)
+            self.forecast.trained(f"{self.dataset.name} {step.name}")
         for stage in checkpoints.glob("*/log"):
             curves.mkdir(parents=True, exist_ok=True)
             shutil.move(stage, curves / stage.parent.name)
@@ -383,7 +256,7 @@ class Plan:
         about["ordered"] |= "labels" in step.reading
         return load(step.source, **{**about, **step.reading}, seed=seed)
 
-    def _run_step(self, step, seed, model_of, dataset, **changes):
+    def run_step(self, step, seed, model_of, dataset, **changes):
         """The model of a step; `model_of` gives that of a parent."""
         models = {key: model_of(parent) for key, parent in step.models.items()}
         parent = models.pop("from", None) or self._source(step, seed)
@@ -394,13 +267,14 @@ class Plan:
 
     def cell(self, step, seed):
         """Trains and measures one cell."""
-        start, label = time.time(), f"{self.dataset.name} {step.name}, seed {seed}"
+        start = time.time()
         tried, on_dev = self.chosen(step)
         model = self.model(tried, seed)
         result = evaluate(model, self.dataset.test)
         dev = evaluate(model, self.dataset.dev)["value"]
+        label = f"{self.dataset.name} {step.name}, seed {seed}"
         log.info("%s: %.4f on test, %.4f on dev", label, result["value"], dev)
-        files = self._files(tried, model, seed)
+        files, failed = self._files(tried, model, seed)
         more = {key: result[key] for key in ("spearman", "mse") if key in result}
         if (confusion := result.get("confusion")) is not None:
             at = zip(*confusion.nonzero())
@@ -420,9 +294,10 @@ class Plan:
             parameters=model.model.count_params(),
             encoder_parameters=encoder_parameters(model.config),
             flops=flops(model.config, self.length, len(model.labels), model.task),
-            agreement=agreement(result["predictions"], self.first[1]),
+            agreement=agreement(result["predictions"], self.first[1]["predictions"]),
             quantized=model.config.quantization is not None,
             files=files,
+            failed=failed,
             labels=model.labels,
             **more,
             settings=model.history,
@@ -430,40 +305,40 @@ class Plan:
             seconds=round(time.time() - start),
         )
 
-    def _write(self, name, seed, result, chain, **more):
-        cell = cell_of(
-            self.dataset.name,
-            name,
-            seed,
-            result,
-            hash=hash_of(chain),
-            chain=chain,
-            data_sha256=self.sha256(None),
-            task=self.dataset.task,
-            versions=versions(),
-            **more,
-        )
+    def _write(self, name, seed, result, chain, **facts):
+        facts |= {
+            "hash": hash_of(chain),
+            "chain": chain,
+            "data_sha256": self.sha256(None),
+            "task": self.dataset.task,
+            "versions": versions(),
+        }
+        cell = cell_of(self.dataset.name, name, seed, result, **facts)
         write_json(self._path(name, seed), cell)
 
     @functools.cached_property
     def first(self):
-        """(float32 file, predictions on test) of the predecessor: what all models are set against."""
+        """(float32 file, its figures on test) of the predecessor: what all models are set against."""
         model = self.model(self.predecessor, self.predecessor.seed)
-        folder = self._folder("models", self.predecessor, self.predecessor.seed)
+        folder = self.place("models", self.predecessor, self.predecessor.seed)
         if not (folder / "float32.tflite").is_file():
             self.export(model, folder, ["float32"])
-        return folder / "float32.tflite", evaluate(model, self.dataset.test)["predictions"]
+        return folder / "float32.tflite", evaluate(model, self.dataset.test)
 
     def _files(self, step, model, seed):
-        """Exports a model and measures its files; they are kept where there is one seed and set.
+        """(measured files of a model, why others failed); they are kept where there is one seed and set.
 
         Times are set against the predecessor's float32 file. Files of formats that the step names itself
         are models to compare: `correct` says what they got right.
         """
-        keep, folder = self.single or step is self.predecessor, self._folder("models", step, seed)
+        keep, folder = self.single or step is self.predecessor, self.place("models", step, seed)
         with contextlib.nullcontext(folder) if keep else tempfile.TemporaryDirectory() as place:
-            files = self.export(model, place, step.formats or self.recipe["formats"])
-            first, predictions = self.first
+            try:
+                files, failed = self.export(model, place, self.formats(step)), None
+            except ExportError as error:
+                files, failed = getattr(error, "files", []), str(error)
+                log.warning("warning: %s: %s", step.name, failed)
+            first, before = self.first
             base, *times = benchmark(first, *(file["path"] for file in files))
             for file, timed in zip(files, times):
                 result = evaluate(exported_model(file["path"], model), self.dataset.test)
@@ -473,11 +348,14 @@ class Plan:
                     "times_as_fast": base["latency_ms_p50"] / timed["latency_ms_p50"],
                     "accuracy": result["value"],
                     "accuracy_se": result["se"],
-                    "agreement": agreement(result["predictions"], predictions),
+                    "agreement": agreement(result["predictions"], before["predictions"]),
+                    "vs_predecessor": paired_difference(
+                        result["metric"], result["scores"], before["scores"]
+                    ),
                 }
                 if step.formats:
                     file["correct"] = pack_correct(result["scores"])
-        return files
+        return files, failed
 
     def baselines(self):
         """Makes the cells of the baselines without BERT; they have no seed."""
@@ -488,45 +366,6 @@ class Plan:
             facts = {"parameters": row["parameters"], "choice": result["choice"]}
             chain["method"] = row["name"]
             self._write(row["name"], 0, result, chain, role="reference", **facts)
-
-    def rehearse(self):
-        """Runs every step that is still to be made for one update on a few texts.
-
-        Raises:
-            ValueError: naming the step, if it is impossible.
-        """
-        started, models = time.time(), {}
-        for step, _ in self.missing():
-            self._rehearsed(step, models)
-        log.info("rehearsed %d steps in %.0f s", len(models), time.time() - started)
-
-    def _rehearsed(self, step, models):
-        """The model of a step from `models`; added there if it is missing."""
-        if step.name in models:
-            return models[step.name]
-        data, training = self.data(step.data), Training(**step.training)
-        try:
-            with one_update():
-                model = models[step.name] = self._run_step(
-                    step,
-                    step.seed if step.shared else self.seeds[0],
-                    lambda parent: self._rehearsed(parent, models),
-                    data.subset(num_train=FEW * (25 if step.data else 1), num_dev=FEW),
-                    batch_size=FEW,
-                    epochs=float(training.num_steps(len(data.train.texts))),
-                    evaluations=0,
-                    patience=None,
-                )
-            if step.role != "helper":
-                if model.task != self.dataset.task:
-                    raise ValueError(
-                        f'what makes a model for {model.task} must say role = "helper". Received: no role.'
-                    )
-                formats = step.formats or self.recipe["formats"]
-                check_export(model, self.folder, formats, self.length)
-        except ValueError as error:
-            raise ValueError(f"Step {step.name}: {error}") from error
-        return model
 
     def engines(self):
         """Times the graph of one model in LiteRT, ONNX Runtime, TensorFlow and Keras, and adds it to the
@@ -541,25 +380,16 @@ class Plan:
         files = sorted(folder.glob("*.tflite"))
         with tempfile.TemporaryDirectory() as place:
             try:
-                model = TaskModel.load(folder)
-                onnx = self.export(model, place, ONNX_FORMATS, dev=None, allow_drift=True)
+                onnx = self.export(TaskModel.load(folder), place, ONNX_FORMATS, dev=None)
                 files += [Path(file["path"]) for file in onnx]
             except (ImportError, ValueError) as error:
                 notes.append(f"Not timed in ONNX Runtime: {error}.")
-            command = [
-                sys.executable,
-                "-m",
-                "keras_compress",
-                "benchmark",
-                "--json",
-                "--from",
-                folder,
-            ]
-            rows = json.loads(subprocess.check_output([*command, *files], cwd=DATA_FOLDER.parent))
-        for row in rows:
-            row["name"], file = row["path"], Path(row["path"])
-            if file in files:
-                row["name"] = f"{ENGINES[file.suffix]} {file.stem}"
+            command = [sys.executable, "-m", "keras_compress", "benchmark", "--json", *files]
+            command += ["--from", folder]
+            rows = json.loads(subprocess.check_output(command, cwd=DATA_FOLDER.parent))
+        names = [f"{ENGINES[file.suffix]} {file.stem}" for file in files]
+        names += [row["path"] for row in rows[len(files) :]]  # in TensorFlow
+        rows = [{**row, "name": name} for row, name in zip(rows, names)]
         path = self._path(cell["method"], cell["seed"])
         write_json(path, cell | {"engines": rows, "engine_notes": notes})
 

@@ -13,6 +13,7 @@ from matplotlib.font_manager import findfont, get_font
 from scipy.optimize import isotonic_regression
 
 from keras_compress.experiment.compare import metric_name
+from keras_compress.experiment.words import WORDS
 
 INK, GREY, PALE, ACCENT = "#1d2733", "#75808c", "#d9dee4", "#0b63c5"
 STYLE = {
@@ -58,54 +59,30 @@ def pictures(report):
     rows, confusion = report["pooled"], report["confusion"]
     metric, look = metric_name(rows), looks(rows)
     sets = sorted({row["data"] for row in rows})
-    several = len(sets) > 1
-    curves = own_rows(report["curves"])
+    models = {data: [m for m in report["models"] if m["data"] == data] for data in sets}
+    curves, rates = own_rows(report["curves"]), {"replacing_rate": "replacing rate"}
+    losses = {"loss": "loss", "dev": f"dev {metric}, %"}
+    facts, result = {"metric": metric, "confusion": confusion}, []
     with matplotlib.rc_context(STYLE):
         drawn = [
-            (
-                f"accuracy_{name}" + f"-{data}" * several,
-                f"{metric.capitalize()} against {name}" + f", {data}" * several,
-                "Up and to the left is better. Bars: 95 % intervals. Hollow: the same model as int8. "
-                "Dashed: a baseline without BERT.",
-                _scatter([m for m in report["models"] if m["data"] == data], name, metric, look),
-            )
+            (f"accuracy_{axis}", data * (len(sets) > 1), _scatter(models[data], axis, metric, look))
             for data in sets
-            for name in AXES
+            for axis in AXES
         ]
         drawn += [
-            (
-                "intervals",
-                f"Test {metric} of all models",
-                "With 95 % intervals; small marks are single seeds.",
-                _intervals(rows, look),
-            ),
-            (
-                "curves",
-                "Training curves",
-                f"Training loss, and {metric} on dev, by update; stages one after another.",
-                curves_figure(curves, {"loss": "loss", "dev": f"dev {metric}, %"}, look),
-            ),
-            (
-                "replacing_rate",
-                "Replacing rate",
-                "Chance that a module of the predecessor is replaced by its successor.",
-                curves_figure(curves, {"replacing_rate": "replacing rate"}, look),
-            ),
-            (
-                "pretraining",
-                "Pre-training",
-                "Means over seeds, on dev. Dashed grey: what the lengths of the segments alone tell.",
-                _pretraining(rows),
-            ),
-            (
-                "confusion",
-                f"Confusion of the classes: {confusion and confusion['model']}",
-                "Row: truth; column: prediction; in % of the row, 0 for less than half of one. Class N: line "
-                "N of labels.txt, from 0, where the font lacks a character.",
-                confusion and _confusion(confusion["labels"], confusion["matrix"]),
-            ),
+            ("intervals", "", _intervals(rows, look)),
+            ("curves", "", curves_figure(curves, losses, look)),
+            ("replacing_rate", "", curves_figure(curves, rates, look)),
+            ("pretraining", "", _pretraining(rows)),
+            ("confusion", "", confusion and _confusion(confusion["labels"], confusion["matrix"])),
         ]
-        return [(*texts, to_png(figure)) for *texts, figure in drawn if figure]
+        for name, data, figure in drawn:
+            if figure:
+                words = {key: text.format(**facts) for key, text in WORDS["picture"][name].items()}
+                title = ", ".join(filter(None, [words["title"], data]))
+                name = "-".join(filter(None, [name, data]))
+                result.append((name, title, words["caption"], to_png(figure)))
+    return result
 
 
 AXES = {  # {name: (label, model or file -> value or None)}

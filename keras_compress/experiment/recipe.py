@@ -36,13 +36,8 @@ from keras_compress.training.settings import Training
 FOLDER = Path(__file__).parents[1] / "recipes"
 FIELDS = {field.name for field in dataclasses.fields(Training)} - {"folder"}
 # Settings of `load` that a run may be asked for, with what stands for none.
-READING = {
-    "new_head": False,
-    "labels": None,
-    "pooling": None,
-    "lowercase": None,
-    "ignore_weights": [],
-}
+READING = {"new_head": False, "ignore_weights": []}
+READING |= dict.fromkeys(["labels", "pooling", "lowercase"])
 Names = Annotated[list[str], Field(min_length=1)]
 Rates = Annotated[list[float], Field(min_length=1)]
 
@@ -53,7 +48,7 @@ class Step(BaseModel):
     `steps_of` adds what the recipe says of a step:
         role: "predecessor" for the first, where no other step is. size: default `num_layers`.
         training, settings: of `Training` (those of all steps, too) and of the method, as written.
-        models: {"from" or setting: the earlier `Step` that it names}; others name sources of weights.
+        models: {"from" or setting: the earlier `Step` that it names}; others name sources.
         shared: whether it is made once for all seeds, with `seed`, the first.
         seeded: whether seeds change a model beside those of the predecessor, which stand for all.
         rates: learning rates to choose from on dev; None: the step's own holds.
@@ -79,7 +74,7 @@ class Recipe(BaseModel):
     about: str = ""
     step: Annotated[list[Step], Field(min_length=1)]
     training: dict = {}
-    data: str | None = None
+    data: str = "assistant"
     formats: Names = ["float32", "int8"]
     sequence_length: int | None = None
     datasets: Names | None = None
@@ -189,7 +184,7 @@ def steps_of(recipe):
     reading = {key: recipe[key] for key in READING if recipe.get(key, READING[key]) != READING[key]}
     first = {content.get("role"): content["name"] for content in reversed(recipe["steps"])}
     for content in recipe["steps"]:
-        step = steps[content["name"]] = Step(**content)
+        step = Step(**content)
         if step.name == first.get("predecessor", names[0]):
             step.role = "predecessor"
         given = {**recipe["training"], **step.model_extra}
@@ -206,18 +201,17 @@ def steps_of(recipe):
             function = method(step.method)
             function.check(step.settings)
             Training(**step.training)
+            declared, named = function.declared, {"from": step.source, **step.settings}
+            named = {key: named.get(key) for key in ("from", *declared.models)}
+            for key, name in named.items():
+                if name in names and name not in steps:
+                    raise ValueError(
+                        f"`{key}` must name an earlier step or a source of weights. Received: {name!r}. "
+                        "Put that step first."
+                    )
         except ValueError as error:
             raise ValueError(f"step {step.name!r}: {error}") from error
-        declared, named = function.declared, {"from": step.source, **step.settings}
-        step.models = {}
-        for key in ("from", *declared.models):
-            if named.get(key) in names[len(steps) - 1 :]:
-                raise ValueError(
-                    f"step {step.name!r}: `{key}` must name an earlier step or a source of weights. "
-                    f"Received: {named[key]!r}. Put that step first."
-                )
-            if named.get(key) in steps:
-                step.models[key] = steps[named[key]]
+        step.models = {key: steps[name] for key, name in named.items() if name in steps}
         parents = step.models.values()
         untrained = bool(parents) and not declared.seeded
         step.shared = (
@@ -232,6 +226,7 @@ def steps_of(recipe):
         fixed = step.shared or step.role == "helper" or not declared.trains
         step.rates = None if fixed else content.get("learning_rates", recipe.get("learning_rates"))
         step.reading = {} if "from" in step.models else reading
+        steps[step.name] = step
     return [*steps.values()]
 
 
@@ -258,38 +253,6 @@ def identity(step, seed, sha256):
 def hash_of(content):
     """The short name of an identity."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def changed(recipe, /, **asked):
-    """The recipe with what a run was asked for: `num_layers`, `learning_rate`, `length`, `source`,
-    `fixed_lr` or one of `READING`, as in `experiment.run`; other keys do not matter.
-
-    A step whose name was made of family and size gets the name of its new size. A learning rate that is
-    asked for is not chosen on dev.
-    """
-    asked = {key: value for key, value in asked.items() if value is not None}
-    recipe, steps = dict(recipe), [dict(step) for step in recipe["steps"]]
-    sources, renamed = {step["from"] for step in steps} - {step["name"] for step in steps}, {}
-    for step in steps:
-        if "num_layers" in asked and "num_layers" in step:
-            step["num_layers"] = asked["num_layers"]
-            if "family" in step and "size" not in step:
-                renamed[step["name"]] = f"{step['family']}-{asked['num_layers']}"
-        if "learning_rate" in asked:
-            step["learning_rate"] = asked["learning_rate"]
-        if asked.get("fixed_lr") or "learning_rate" in asked:
-            step["learning_rates"] = None
-        if "source" in asked and step["from"] in sources:
-            source = Path(asked["source"])
-            step["from"] = str(source.resolve()) if source.exists() else asked["source"]
-    for step in steps:
-        step.update({key: renamed[value] for key, value in step.items() if value in [*renamed]})
-    if "length" in asked:
-        recipe["sequence_length"] = asked["length"]
-        recipe["training"] = {**recipe["training"], "max_length": asked["length"]}
-    recipe |= {"steps": steps, **READING, **{key: asked[key] for key in READING if key in asked}}
-    steps_of(recipe)
-    return recipe
 
 
 def run_step(step, parent, dataset, *, seed, models={}, **changes):

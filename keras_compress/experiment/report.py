@@ -2,8 +2,6 @@
 people), with pictures; and its table for the terminal. What the tables hold stands in report.toml."""
 
 import json
-import math
-import string
 from base64 import b64encode
 from pathlib import Path
 
@@ -13,10 +11,11 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from keras_compress.experiment import compare
 from keras_compress.experiment.plots import pictures
 from keras_compress.experiment.recipe import FOLDER, read_toml
+from keras_compress.experiment.verdict import headline, in_words, to_ship
+from keras_compress.experiment.words import NONE, WORDS, fill
 from keras_compress.files import DATA_FOLDER, atomic_write, read_json, write_json
 
 HERE = Path(__file__).parent
-WORDS = read_toml(HERE / "report.toml")
 BLOCKS = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
 PAGES = Environment(loader=FileSystemLoader(HERE), autoescape=select_autoescape(), **BLOCKS)
 FILE_KEYS = tuple(
@@ -26,32 +25,6 @@ MODEL_KEYS = tuple(
     "name parameters encoder_parameters flops metric accuracy accuracy_se num_examples seeds agreement "
     "file_bytes latency_ms_p50 latency_ms_p90 files times_as_fast data role".split()
 )
-NOISE = 0.15  # equal work, timed twice on a machine that others use, differed by up to 8 %
-NONE = "–"
-PAIR = "{difference:+.1%} [{low:+.1%}, {high:+.1%}]"
-
-
-class _Form(string.Formatter):
-    """Formats as report.toml says; a list without brackets, a paired difference as PAIR."""
-
-    def format_field(self, value, spec):
-        if value in (None, []):
-            raise ValueError
-        if isinstance(value, dict):
-            return fill(PAIR, value)
-        if isinstance(value, list):
-            return str(value)[1:-1]
-        if spec.endswith(("M", "G")):
-            value, spec = value / {"M": 1e6, "G": 1e9}[spec[-1]], spec[:-1] + "f"
-        return format(value, spec).rstrip("%" if spec else "")
-
-
-def fill(form, row):
-    """A format string with the values of a row; NONE where a value is missing."""
-    try:
-        return _Form().vformat(form, (), row)
-    except (TypeError, KeyError, ValueError):
-        return NONE
 
 
 def report_of(folder):
@@ -63,7 +36,7 @@ def report_of(folder):
         `comparisons` (dicts with data, model, baseline, difference, low, high, n, verdict), `engines`
         (None, or model and rows of name, latency_ms_p50, latency_ms_p90), `curves` ({model: rows of
         stage, step, loss, ..}), `confusion` (None, or labels, matrix, model), `pooled` (rows of
-        `pool_cells`) and `lines` (differences in words).
+        `pool_cells`), `ship` (rows of `verdict.to_ship`) and `lines` (differences in words).
     Raises:
         ValueError: if there are no cells.
     """
@@ -80,6 +53,7 @@ def report_of(folder):
     pooled = compare.pool_cells(entries, compare.read_costs(place))
     models = [entry for entry in entries if not entry["file"]]
     sets = list(dict.fromkeys(entry["data"] for entry in entries))
+    alone = len(cells) == len(models) and len(sets) == 1  # one seed and one data set
     engines, curves, confusions = (
         [entry for entry in models if key in entry and len(sets) == 1]
         for key in ("engines", "curve", "confusion")
@@ -101,6 +75,7 @@ def report_of(folder):
         "curves": {entry["method"]: entry["curve"] for entry in curves},
         "confusion": next(map(_confusion, sorted(confusions, key=lambda e: bool(e["role"]))), None),
         "pooled": pooled,
+        "ship": to_ship(models, run.get("allow_drift")) if alone else [],
         "lines": [
             f"{text}: {in_words(difference)}."
             for text, difference in compare.pooled_differences(entries, recipe.get("compare") or ())
@@ -147,8 +122,11 @@ def _confusion(entry):
 def _notes(run, cells, sets):
     words, notes = WORDS["notes"], list(run.get("notes", ()))
     files = [{**cell, **file} for cell in cells for file in cell.get("files", ())]
-    for key in ("choice", "drift", "no_metadata"):
+    for key in ("choice", "drift", "failed", "no_metadata"):
         notes += [fill(words[key], fact) for fact in (*cells, *files) if fact.get(key)]
+    content = run.get("content", {})
+    if "last" in content:
+        notes.append(fill(words["own_data"], {"last": ", ".join(content["last"]) or "none"}))
     applies = {
         "parity": run,
         "quick": run.get("quick"),
@@ -202,57 +180,6 @@ def _page(template, **facts):
     return PAGES.get_template(template).render(functions, **facts)
 
 
-def headline(report):
-    """What compression cost and gained: (sentence, further sentences) of each compressed model, plain
-    when it did not pay, too; of several data sets the pooled differences."""
-    rows, result = report["models"], []
-    if len({row["data"] for row in rows}) > 1 and report["lines"]:
-        return [(line, "") for line in report["lines"]]
-    first = next((row for row in rows if row["role"] == "predecessor"), {"accuracy": None})
-    linear = next((row["accuracy"] for row in rows if row["name"] == "tfidf"), 0)
-    for row in [row for row in rows if not row["role"] and first["accuracy"] is not None]:
-        share = row["accuracy"] / first["accuracy"] if first["accuracy"] else 1
-        verb = "reaches" if share > 1 else "keeps" if share >= 0.9 else "keeps only"
-        part = f"{verb} {100 * share:.1f} % of" if first["accuracy"] else "stands beside"
-        text = (
-            f"{row['name']} {part} the predecessor's {compare.metric_name(rows)} "
-            f"({100 * row['accuracy']:.1f} against {100 * first['accuracy']:.1f} %)"
-        )
-        if row["file_bytes"] and first["file_bytes"]:
-            text += f" at {100 * row['file_bytes'] / first['file_bytes']:.0f} % of the size"
-        if row["times_as_fast"]:
-            text += _speed(row, first)
-        more = [
-            fill(WORDS["verdicts"][pair["verdict"]], {**pair, "size": abs(pair["difference"])})
-            for pair in report["comparisons"]
-            if pair["model"] == row["name"] and pair["baseline"] != first["name"]
-        ]
-        if linear >= row["accuracy"]:
-            more.append(fill(WORDS["headline"]["linear"], {"accuracy": linear}))
-        result.append((text + ".", " ".join(more)))
-    return result or [(WORDS["headline"]["nothing"], "")]
-
-
-def _speed(row, first):
-    faster = row["times_as_fast"]
-    share = (row["flops"] or 0) / (first["flops"] or math.inf)
-    if share >= 0.99 and abs(faster - 1) < NOISE:
-        return f" but computes as much as before (speed measured: {faster:.2f}x)"
-    if 0.95 < faster < 1.05:
-        return " but runs no faster"
-    if faster > 1:
-        return f" and runs {faster:.1f}x faster"
-    return f" but runs {1 / faster:.1f}x slower"
-
-
-def in_words(pooled):
-    """A pooled difference with its interval, seed by seed and data set by data set."""
-    seeds = ", ".join(f"{100 * value:+.1f}" for value in pooled["by_seed"])
-    each = [f"{data} {fill(PAIR, pair)}" for data, pair in pooled["by_set"].items()]
-    more = f"; {', '.join(each)}" * (len(each) > 1)
-    return f"{fill(PAIR, pooled)}, SE {100 * pooled['se']:.2f}; seed by seed {seeds}{more}"
-
-
 def tables(report):
     """(title, note, header, rows of str) of each table; the first: results of all models and files."""
     models, pooled = report["models"], report["pooled"]
@@ -272,6 +199,7 @@ def tables(report):
         [sized(model, file) for model in models for file in model["files"]],
         [{**row, "time": row["latency_ms_p50"] / engines[0]["latency_ms_p50"]} for row in engines],
         _errors(**report["confusion"]) if report["confusion"] else [],
+        report["ship"],
     ]
     for about, rows in zip(WORDS["table"], every):
         columns = about["columns"].items()

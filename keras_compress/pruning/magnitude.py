@@ -54,7 +54,7 @@ class CountUpdates(api.UpdatePruningStep):
             layer.pruning_step.assign(tf.cast(self.model.optimizer.iterations, tf.int64))
 
 
-@compression(trained_head=False, bert=True)
+@compression(trained_head=False, bert=True, keeps_best=False)
 def compress(
     task_model,
     dataset,
@@ -78,11 +78,6 @@ def compress(
         raise ValueError(
             "`initial_sparsity` must be at most `sparsity`, `begin` below `end`. Received: "
             f"{initial_sparsity}, {sparsity}, {begin} and {end}. Exchange them."
-        )
-    if training.patience is not None:
-        raise ValueError(
-            "`patience` must be none: the weights of an earlier update have fewer zeros. "
-            f"Received: {training.patience}. Leave it out."
         )
     num_steps = training.num_steps(len(dataset.train.texts))
     decay = schedule(num_steps, sparsity, initial_sparsity, begin, end, frequency)

@@ -31,7 +31,7 @@ from keras_compress.training.settings import Training
 api = tfmot.clustering.keras
 
 
-@compression(trained_head=False, bert=True)
+@compression(trained_head=False, bert=True, keeps_best=False)
 def compress(
     task_model,
     dataset,
@@ -47,11 +47,6 @@ def compress(
     Returns:
         `TaskModel` of the same shape and size.
     """
-    if training.patience is not None:
-        raise ValueError(
-            "`patience` must be none: the centroids belong to the last update. "
-            f"Received: {training.patience}. Leave it out."
-        )
     copy, start = task_model.clone(seed=seed), api.CentroidInitialization.KMEANS_PLUS_PLUS
     clustered = wrapped(copy.model, lambda layer: api.cluster_weights(layer, num_clusters, start))
 

@@ -7,6 +7,7 @@ variable in the checkpoint (dropout). So a run that was killed ends with the sam
 import functools
 import logging
 import math
+import time
 
 import numpy as np
 from tqdm import tqdm
@@ -16,9 +17,10 @@ from keras_compress.bert.tasks import TASKS
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.method import entry_at_work, note
 from keras_compress.training.checkpoints import Saver
-from keras_compress.training.settings import at_most
+from keras_compress.training.settings import rehearsed
 
 log = logging.getLogger(__name__)
+QUIET = 10  # seconds between lines that stand for the bar, where stderr is no terminal
 
 
 def stream(dataset, tokenizer, training, seed, first, last, **settings):
@@ -85,7 +87,9 @@ def fit(
         )
     if dataset.tags_characters():
         note(words="characters")  # as `predict` reads texts, too
-    num_steps = at_most(num_steps or training.num_steps(len(dataset.train.texts)))
+    num_steps = asked = num_steps or training.num_steps(len(dataset.train.texts))
+    if rehearsed() is not None:
+        num_steps = min(asked, 2)
     batches = batches or functools.partial(stream, dataset, task_model.tokenizer, training, seed)
     on_dev = lambda: evaluate(task_model, dataset.dev, choose_threshold=True)["value"]
     measure = measure or on_dev
@@ -102,6 +106,7 @@ def fit(
     summary = tf.summary
     writer = summary.create_file_writer(f"{folder}/log") if folder else summary.create_noop_writer()
     bar = tqdm(total=num_steps, initial=state["step"], desc=stage, disable=None, unit="step")
+    progress = _Progress(bar, stage)
     good = None  # (step, weights) that gave a finite loss: known one piece later
     pieces = max(1, min(50, num_steps // 10)), training.checkpoint_every
     ends = {num_steps, *evaluate_at}.union(*(range(n, num_steps, n) for n in pieces))
@@ -110,7 +115,7 @@ def fit(
         stopped = patience is not None and state["worse"] >= patience
         if last <= first or stopped:
             continue
-        before, progress = (first, model.get_weights()), _Progress(bar, first)
+        before = first, model.get_weights()
         try:
             fitted = model.fit(batches(first, last), verbose=0, callbacks=[progress, *callbacks])
             if not all(np.isfinite(value).all() for value in model.get_weights()):
@@ -143,6 +148,8 @@ def fit(
         if last % training.checkpoint_every == 0 or last == num_steps or state["worse"] == patience:
             saver.save()
     bar.close()
+    if rehearsed() is not None:
+        rehearsed().append((asked, progress.seconds))
     if training.patience is not None and state["best_step"]:
         saver.restore_best(task_model)
     if dataset.dev and TASKS[task_model.task].answer == "sigmoid":
@@ -165,11 +172,19 @@ def _keep(good, model, task_model, folder):
 
 
 class _Progress(keras.callbacks.Callback):
-    """Moves the bar, and stops at the first loss that is not finite; names a term before the sum."""
+    """Moves the bar, and stops at the first loss that is not finite; names a term before the sum.
 
-    def __init__(self, bar, step):
+    Where there is no terminal, and so no bar, a line of the log tells every tenth of the updates.
+    """
+
+    def __init__(self, bar, stage):
         super().__init__()
-        self.bar, self.step = bar, step  # step: updates whose loss was finite
+        self.bar, self.stage, self.first = bar, stage, bar.n
+        self.step = self.first  # updates whose loss was finite
+        self.started = self.told = time.monotonic()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.began = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
         for name in sorted(logs, key="loss".__eq__):  # the sum comes last
@@ -178,3 +193,18 @@ class _Progress(keras.callbacks.Callback):
         self.step += 1
         self.bar.update(1)
         self.bar.set_postfix(logs, refresh=False)
+        now, total = time.monotonic(), self.bar.total
+        self.seconds = now - self.began
+        tenth = self.step * 10 // total > (self.step - 1) * 10 // total
+        if self.bar.disable and tenth and now - self.told >= QUIET and self.step < total:
+            left = (now - self.started) / (self.step - self.first) * (total - self.step)
+            log.info("%s %d/%d, about %s left", self.stage, self.step, total, duration(left))
+            self.told = now
+
+
+def duration(seconds):
+    """A time in words, rounded to what an estimate can tell."""
+    minutes = seconds / 60
+    if minutes < 1:
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -75,19 +75,23 @@ class Training:
         }
 
 
-_most_updates = contextvars.ContextVar("most updates of a stage", default=math.inf)
+_rehearsed = contextvars.ContextVar("stages of the rehearsal at work", default=None)
 
 
 @contextlib.contextmanager
-def one_update():
-    """Within it every stage of training ends after one update: a rehearsal."""
-    token = _most_updates.set(1)
+def rehearsal():
+    """Within it every stage of training ends after two updates: the first is slow, since the graph is made.
+
+    Yields:
+        list, to which each stage adds (updates that it would make, seconds of its last update).
+    """
+    token = _rehearsed.set([])
     try:
-        yield
+        yield _rehearsed.get()
     finally:
-        _most_updates.reset(token)
+        _rehearsed.reset(token)
 
 
-def at_most(num_steps):
-    """Updates that a stage of so many makes: all of them, but in a rehearsal."""
-    return min(num_steps, _most_updates.get())
+def rehearsed():
+    """The list that `rehearsal` yields; None if nothing is rehearsed."""
+    return _rehearsed.get()

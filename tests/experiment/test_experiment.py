@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.cli import main
 from keras_compress.experiment import experiment as module
+from keras_compress.experiment import run_folder
 from keras_compress.experiment.experiment import Plan, run
 from keras_compress.experiment.recipe import hash_of, identity, read_recipe, recipes, steps_of
 from keras_compress.experiment.report import FILE_KEYS, MODEL_KEYS
@@ -22,6 +24,7 @@ from keras_compress.files import DATA_FOLDER
 from keras_compress.training.checkpoints import Saver
 from mobile_export.benchmark import benchmark
 from mobile_export.convert import exported_model
+from mobile_export.graph import ExportError
 from tests import samples
 from tests.bert import tiny
 from tests.support import in_this_process
@@ -97,7 +100,7 @@ def finished(place):
         def emit(self, record):
             parts[-1].append(record.getMessage())
 
-    def stop_before(self, step, *rest, original=Plan._run_step, **changes):
+    def stop_before(self, step, *rest, original=Plan.run_step, **changes):
         if step.name == "theseus-1" and "folder" in changes:  # no rehearsal
             raise KeyboardInterrupt
         return original(self, step, *rest, **changes)
@@ -111,7 +114,7 @@ def finished(place):
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     for owner, name, replacement in (
-        (Plan, "_run_step", stop_before),
+        (Plan, "run_step", stop_before),
         (Saver, "save", stop_after_saving),
         (None, None, None),
     ):
@@ -136,6 +139,13 @@ def contents(folder):
 
 def test_resume_makes_nothing_twice(finished):
     folder, _, (first, second, third) = finished
+    form = r"  classification {}: {}, 1 x 3 updates, about \d+ s; files: float32, int8"
+    planned = [line for line in first.splitlines() if "updates, about" in line]
+    for step, line in zip(STEPS[:3], planned, strict=True):
+        assert re.fullmatch(form.format(*step[:2]), line)
+    assert "plan: 3 model(s)" in first and "plan: 2 model(s)" in second
+    assert "classification predecessor:" not in third
+    assert "left of the run" in first + third
     first, second, third = (part.partition("data: ")[2] for part in (first, second, third))
     assert "predecessor: finetune from" in first and "replace" not in first
     assert "predecessor: there already" in second and "replace 1/2" in second
@@ -151,7 +161,7 @@ def test_resume_makes_nothing_twice(finished):
 
 
 def test_a_rehearsal_and_stops_change_no_bit(finished, place, tmp_path, monkeypatch):
-    monkeypatch.setattr(Plan, "rehearse", lambda self: None)
+    monkeypatch.setattr(module, "rehearse", lambda plan: None)
     monkeypatch.setattr(Plan, "cell", lambda self, step, seed: self.model(step, seed))
     monkeypatch.setattr(Plan, "engines", lambda self: None)
     run(place / "small.toml", tmp_path, data=place / DATA, source=place / "bert-classification")
@@ -189,6 +199,11 @@ def test_report_files_and_keys(finished):
         "Keras predict",
     ]
     assert written["settings"]["source"].endswith("bert-classification")
+    assert [row["best"] for row in written["ship"]] == ["smallest", "fastest", "most accurate"]
+    (note,) = [note for note in written["notes"] if "best evaluation on dev" in note]
+    assert note.endswith("belongs to the last update: none.")
+    trained = TaskModel.load(folder / "models" / "plain-1").history[-1]["training"]
+    assert (trained["patience"], trained["evaluations"]) == (4, 4)
     assert written["versions"]["tensorflow"] and written["seconds"] > 0
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in html and "theseus-1" in html
@@ -215,10 +230,7 @@ def test_models_are_whole_folders(finished, place):
 
 
 @pytest.mark.parametrize("task", ["matching", "tagging", "multilabel", "regression"])
-def test_other_tasks_end_to_end_from_a_fine_tuned_model(
-    place, tmp_path, task, engines_here, monkeypatch
-):
-    monkeypatch.setattr("mobile_export.ort.find_spec", lambda name: None)  # no packages of ONNX
+def test_other_tasks_end_to_end_from_a_fine_tuned_model(place, tmp_path, task, engines_here):
     source = place / f"bert-{task}"
     _, report = run(place / "two.toml", tmp_path / "out", data=place / task, source=source)
     assert report["task"] == task
@@ -294,14 +306,14 @@ def test_changed_data_are_refused_on_resume(finished, place):
 def test_resume_needs_a_run(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="holds no run.json"):
         run(out=tmp_path, resume=True)
-    monkeypatch.setattr(module, "DATA_FOLDER", tmp_path / "data")
+    monkeypatch.setattr(run_folder, "DATA_FOLDER", tmp_path / "data")
     with pytest.raises(ValueError, match="none under runs/. Name it with --out"):
         run(resume=True)
     for age, name in enumerate(["theseus-2", "theseus-1"]):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "run.json").write_text("{}")
         os.utime(tmp_path / "runs" / name / "run.json", (age, age))
-    assert module.last_folder() == tmp_path / "runs" / "theseus-1"
+    assert run_folder.last_folder() == tmp_path / "runs" / "theseus-1"
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="holds no run.json of one"):
         run(out=tmp_path, resume=True)
@@ -326,7 +338,7 @@ def test_an_occupied_folder_keeps_every_byte(finished, asked, tmp_path, capsys):
 def test_overwrite_removes_the_old_run_and_nothing_else(finished, asked, tmp_path, monkeypatch):
     shutil.copytree(finished[0], tmp_path / "out")
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    monkeypatch.setattr(Plan, "rehearse", lambda self: None)
+    monkeypatch.setattr(module, "rehearse", lambda plan: None)
     monkeypatch.setattr(Plan, "baselines", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(**asked, out=tmp_path / "out", overwrite=True, length=12)
@@ -389,10 +401,30 @@ def test_packages_for_onnx_are_missed_before_anything_is_trained(
 
 
 def plan_of(place, recipe="all.toml", **changes):
-    asked = {**module.DEFAULTS, "recipe": str(place / recipe), "data": str(place / DATA), **changes}
-    folder, settings = module._new_run(asked, place / "unused", False)
+    asked = {
+        **run_folder.DEFAULTS,
+        "recipe": str(place / recipe),
+        "data": str(place / DATA),
+        **changes,
+    }
+    folder, settings = run_folder.new_run(asked, place / "unused", False)
     plan = Plan(settings, settings["content"]["datasets"][0], folder)
     return plan.ready, [step.name for step in plan.steps], " ".join(plan.notes)
+
+
+def test_a_format_that_fails_is_told_and_does_not_end_the_run(place, tmp_path, monkeypatch):
+    asked = {**run_folder.DEFAULTS, "recipe": str(place / "small.toml"), "data": str(place / DATA)}
+    folder, settings = run_folder.new_run(asked, tmp_path, False)
+    plan = Plan(settings, asked["data"], folder)
+    assert plan.export.keywords["allow_drift"]
+
+    def fail(*_, **__):
+        raise ExportError("int8: far off")
+
+    plan.export = fail
+    monkeypatch.setattr(module, "benchmark", lambda *paths: [{"latency_ms_p50": 1}])
+    monkeypatch.setattr(Plan, "first", (None, None))
+    assert plan._files(plan.steps[0], None, 0) == ([], "int8: far off")
 
 
 def test_a_fine_tuned_source_is_the_predecessor_as_it_is(finished, place):
@@ -413,8 +445,8 @@ def test_data_take_the_order_of_a_fine_tuned_source(place):
     samples.model(place / "tuned", tuned=True)
     (samples.data(place / "unordered") / "labels.txt").unlink()  # sorted: maybe, no, yes
     asked = {"recipe": str(place / "two.toml"), "data": str(place / "unordered")}
-    asked = {**module.DEFAULTS, **asked, "source": str(place / "tuned")}
-    folder, settings = module._new_run(asked, place / "unused", False)
+    asked = {**run_folder.DEFAULTS, **asked, "source": str(place / "tuned")}
+    folder, settings = run_folder.new_run(asked, place / "unused", False)
     plan = Plan(settings, settings["content"]["datasets"][0], folder)
     assert plan.ready == ["predecessor"] and plan.dataset.labels == ("no", "maybe", "yes")
     assert plan.dataset.test == module.datasets.load(place / DATA).test
@@ -428,7 +460,7 @@ def test_the_ready_predecessor_is_saved_and_compressed(finished, place, tmp_path
         return parent
 
     monkeypatch.setattr(module, "run_step", stand_in)
-    monkeypatch.setattr(Plan, "rehearse", lambda self: None)
+    monkeypatch.setattr(module, "rehearse", lambda plan: None)
     monkeypatch.setattr(Plan, "cell", lambda self, step, seed: self.model(step, seed))
     monkeypatch.setattr(Plan, "engines", lambda self: None)
     source = finished[0] / "models" / "predecessor"
@@ -450,7 +482,7 @@ def test_quick_and_length(asked, tmp_path, monkeypatch):
         seen.update(recipe=plan.recipe, sizes=[len(split.texts) for split in splits])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Plan, "rehearse", stop)
+    monkeypatch.setattr(module, "rehearse", stop)
     with pytest.raises(KeyboardInterrupt):
         run(**asked, out=tmp_path / "out", quick=True, length=12)
     assert seen["sizes"] == [12, 5, 7]

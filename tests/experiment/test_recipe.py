@@ -2,7 +2,6 @@ import pytest
 
 from keras_compress.experiment import recipe as module
 from keras_compress.experiment.recipe import (
-    changed,
     hash_of,
     identity,
     read_recipe,
@@ -10,6 +9,7 @@ from keras_compress.experiment.recipe import (
     run_step,
     steps_of,
 )
+from keras_compress.experiment.run_folder import changed
 from keras_compress.training.settings import Training
 from tests import samples
 from tests.bert import tiny
@@ -191,3 +191,29 @@ def test_another_number_of_layers_or_rate_changes_every_step_and_the_names_made_
     assert recipe["steps"][2]["num_layers"] == 3
     with pytest.raises(ValueError, match="`learning_rate` must be greater than 0"):
         changed(recipe, learning_rate=0.0)
+
+
+def test_on_data_of_ones_own_every_step_keeps_its_best(tmp_path):
+    for name in recipes():
+        recipe = read_recipe(name)
+        trained = {step.name: step.training for step in steps_of(changed(recipe, data="my-data"))}
+        if "seeds" in recipe or recipe["data"] == "my-data":
+            assert trained == {step.name: step.training for step in steps_of(recipe)}
+            continue
+        last = changed(recipe, data="my-data")["last"]
+        methods = {step["name"]: step["method"] for step in recipe["steps"]}
+        assert {methods[step] for step in last} <= {"magnitude", "clustering"}
+        for step, training in trained.items():
+            patience = training.get("patience")
+            assert patience is None if step in last else patience == training["evaluations"] >= 4
+    recipe = read_recipe("theseus")
+    own = steps_of(changed(recipe, data=recipe["data"]))
+    assert [step.training for step in own] == [step.training for step in steps_of(recipe)]
+
+
+def test_what_a_recipe_says_of_patience_stays(tmp_path):
+    steps = [("a", "finetune", "minilm"), ("b", "finetune", "a", "patience = 2\nevaluations = 9")]
+    recipe = read_recipe(samples.recipe(tmp_path / "mine.toml", *steps))
+    first, second = steps_of(changed(recipe, data="my-data"))
+    assert (first.training["patience"], second.training["patience"]) == (4, 2)
+    assert second.training["evaluations"] == 9

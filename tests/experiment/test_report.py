@@ -56,7 +56,7 @@ def cells(data="assistant-en", right=RIGHT, **more):
             "confusion": [[0, 0, 5], [0, 1, 3], [1, 0, 1], [1, 1, 7], [2, 2, 14]],
             "flops": 1e9,
         }
-        facts = facts if name != "majority" else {"choice": "always <on>"}
+        facts = facts if name != "majority" else {"choice": "always <on>", "failed": "int4: gone"}
         made.append(cell(data, name, 0, np.arange(30) < number, **{**facts, **more}))
     return made
 
@@ -75,6 +75,7 @@ def test_files_of_a_report(tmp_path):
         ("theseus-3", "predecessor"),
         ("theseus-3", "plain-3"),
     }
+    assert "majority: files are missing. int4: gone" in saved["notes"]
     assert WORDS["notes"]["made_set"] in saved["notes"] and any(
         "far off" in note for note in saved["notes"]
     )

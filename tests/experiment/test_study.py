@@ -8,7 +8,9 @@ import pytest
 
 from keras_compress.cli import main
 from keras_compress.experiment import experiment as module
+from keras_compress.experiment import run_folder
 from keras_compress.experiment.experiment import Plan, run
+from keras_compress.experiment.forecast import to_train
 from tests import samples
 
 STEPS = [
@@ -70,11 +72,11 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(module, "run_step", stand_in)
     monkeypatch.setattr(module, "evaluate", measure)
-    monkeypatch.setattr(Plan, "rehearse", lambda self: None)
-    monkeypatch.setattr(Plan, "first", (None, [True]))
+    monkeypatch.setattr(module, "rehearse", lambda plan: None)
+    monkeypatch.setattr(Plan, "first", (None, {"predictions": [True]}))
     monkeypatch.setattr(module, "agreement", lambda a, b: 1.0)
     monkeypatch.setattr(
-        Plan, "_files", lambda self, step, *_: [{"format": f} for f in step.formats or ()]
+        Plan, "_files", lambda self, step, *_: ([{"format": f} for f in step.formats or ()], None)
     )
     monkeypatch.setattr(module, "write_report", lambda folder, report: folder)
     return made, tested
@@ -111,6 +113,18 @@ def test_grid_chooses_on_dev_and_looks_at_test_once(recipe, place, trained, tmp_
     assert cell["dev_of_learning_rates"] == {"0.005": 0.25, "0.02": 0.75, "0.01": 0.5}
     assert cell["chain"]["training"]["learning_rate"] == [5e-3, 2e-2, 1e-2]
     assert cell["chain"]["from"]["seed"] == 4 and cell["dev"] == 0.75
+
+
+def test_the_plan_counts_rates_and_seeds(recipe, place, tmp_path):
+    asked = {**run_folder.DEFAULTS, "recipe": str(recipe(datasets=[str(place / "one")]))}
+    folder, settings = run_folder.new_run(asked, tmp_path / "out", False)
+    plan = Plan(settings, str(place / "one"), folder)
+    each = {name: (0.5, 0.1) for name, *_ in STEPS[:2]}  # updates and seconds for each of 24 texts
+    rows = [*to_train(plan, {"classification": each})]
+    numbers = {name: [row[0] for row in rows].count(f"one {name}") for name, *_ in STEPS}
+    assert numbers == {"predecessor": 1, "plain-1": 3 + 1, "theseus-1": 3 + 1}
+    assert rows[0] == ("one predecessor", "finetune", "float32, int8", 12, pytest.approx(2.4))
+    assert rows[-1] == ("one theseus-1", "theseus", "float32, int8", None, 0)
 
 
 def test_a_step_may_have_a_grid_of_its_own(recipe, place, trained, tmp_path, monkeypatch):
@@ -152,7 +166,7 @@ def test_data_sets_seeds_only_and_fixed_rates(recipe, trained, tmp_path):
 
 def test_stale_cells_are_never_mixed_in(recipe, place, trained, tmp_path, monkeypatch):
     """A study without `out` keeps cells and models from run to run."""
-    monkeypatch.setattr(module, "DATA_FOLDER", tmp_path / "data")
+    monkeypatch.setattr(run_folder, "DATA_FOLDER", tmp_path / "data")
     one = {"datasets": [str(place / "one")], "seeds": [4]}
     run(recipe(**one), fixed_lr=True, only=["plain-1"])
     results = tmp_path / "data" / "results" / "grid"
@@ -175,7 +189,7 @@ def test_stale_cells_are_never_mixed_in(recipe, place, trained, tmp_path, monkey
 def test_formats_that_a_step_asks_for_later_are_measured(
     recipe, place, trained, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "DATA_FOLDER", tmp_path / "data")
+    monkeypatch.setattr(run_folder, "DATA_FOLDER", tmp_path / "data")
     one = {"datasets": [str(place / "one")], "seeds": [4]}
     run(recipe(**one), fixed_lr=True, only=["plain-1"])
     del trained[0][:]

@@ -1,11 +1,14 @@
 import json
+import logging
 
 import numpy as np
 import pytest
 
 from keras_compress.measure.accuracy import evaluate
+from keras_compress.training import loop
 from keras_compress.training.finetune import finetune, tune
-from keras_compress.training.loop import stream
+from keras_compress.training.loop import duration, stream
+from keras_compress.training.settings import rehearsal
 from tests.bert import tiny
 from tests.support import TRAINING, data, in_new_process
 
@@ -32,6 +35,38 @@ def test_early_stopping_goes_back_to_the_best_weights(tmp_path):
     best = dev.index(max(dev))
     assert len(dev) == best + 1 + 3 < 20
     assert evaluate(tuned, dataset.dev)["value"] == max(dev)
+
+
+def test_as_much_patience_as_evaluations_keeps_the_best_and_never_ends_the_training():
+    dataset = data(dev_labels=[2 - k % 3 for k in range(12)])  # dev contradicts train
+    training = SMALL.replace(epochs=10, evaluations=5, patience=5)
+    tuned = finetune(tiny.model(), dataset, training=training)
+    dev = [row["dev"] for row in tuned.curve if "dev" in row]
+    assert len(dev) == 5 and dev[-1] < max(dev) == evaluate(tuned, dataset.dev)["value"]
+
+
+def test_a_rehearsal_makes_two_updates_and_tells_what_the_whole_would_be():
+    with rehearsal() as stages:
+        tuned = finetune(tiny.model(), data(n=10), training=SMALL.replace(epochs=7))
+    ((updates, seconds),) = stages
+    assert updates == 7 * 3 and 0 < seconds < 5  # batches of 4, 4 and 2
+    assert tuned.curve[-1]["step"] == 2
+    assert finetune(tiny.model(), data(n=10), training=SMALL).curve[-1]["step"] > 2
+
+
+def test_without_a_terminal_a_line_tells_the_time_left(monkeypatch, caplog):
+    monkeypatch.setattr(loop, "QUIET", 0)
+    with caplog.at_level(logging.INFO):
+        finetune(tiny.model(), data(n=20), training=SMALL.replace(epochs=4, evaluations=0))
+    told = [line for line in caplog.messages if " left" in line]
+    assert len(told) == 9 and told[0].startswith("finetune 2/20, about ")
+    assert [duration(seconds) for seconds in (0.2, 59, 61, 5999, 9000)] == [
+        "1 s",
+        "59 s",
+        "1 min",
+        "100 min",
+        "2.5 h",
+    ]
 
 
 @pytest.mark.usefixtures("eager_here")

@@ -1,0 +1,118 @@
+"""Before hours of training: every step is tried, the plan is told, and then how long is left.
+
+A plan here is an `experiment.Plan`: what is made of one data set.
+"""
+
+import logging
+import time
+from collections import Counter
+
+from keras_compress.training.loop import duration
+from keras_compress.training.settings import Training, rehearsal
+from mobile_export.convert import check_export
+
+log = logging.getLogger(__name__)
+FEW, LONG = 8, 200  # texts of a rehearsal: of dev, and of running text
+
+
+def needed(plan):
+    """{(name, seed): step} of all models that a plan's missing cells need, parents first."""
+    needed = {}
+
+    def add(step, seed):
+        seed = step.seed if step.shared else seed
+        for parent in step.models.values():
+            add(parent, seed)
+        needed[step.name, seed] = step
+
+    for pair in plan.missing():
+        add(*pair)
+    return needed
+
+
+def rehearse(plan):
+    """Runs every step that is still to be made for two updates.
+
+    Returns:
+        {name: (updates, seconds) of a whole training, for each of its texts}.
+    Raises:
+        ValueError: naming the step, if it is impossible.
+    """
+    started, models, costs = time.time(), {}, {}
+    for (name, seed), step in needed(plan).items():
+        if name not in models:
+            models[name], costs[name] = _rehearsed(plan, step, seed, models)
+    log.info("rehearsed %d steps in %.0f s", len(models), time.time() - started)
+    return costs
+
+
+def _rehearsed(plan, step, seed, models):
+    """(model of a step, its cost), from those of its parents."""
+    data, training = plan.data(step.data), Training(**step.training)
+    size, texts = training.batch_size, len(data.train.texts)
+    few = data.subset(num_train=max(size, LONG if step.data else 0), num_dev=FEW)
+    # As many updates of as many texts as in earnest.
+    epochs = training.num_steps(texts) / -(-len(few.train.texts) // size)
+    short = {"epochs": epochs, "evaluations": 0, "patience": None}
+    try:
+        with rehearsal() as stages:
+            model = plan.run_step(step, seed, lambda parent: models[parent.name], few, **short)
+        if step.role != "helper":
+            if model.task != plan.dataset.task:
+                raise ValueError(
+                    f'what makes a model for {model.task} must say role = "helper". Received: no role.'
+                )
+            check_export(model, plan.folder, plan.formats(step), plan.length)
+    except ValueError as error:
+        raise ValueError(f"Step {step.name}: {error}") from error
+    updates = sum(number for number, _ in stages)
+    seconds = sum(number * each for number, each in stages)
+    return model, (updates / texts, seconds / texts)
+
+
+def to_train(plan, costs):
+    """Rows of `Forecast`. costs: {task: what `rehearse` gave on data of it}."""
+    costs = costs.get(plan.dataset.task) or {}
+    for (name, seed), step in needed(plan).items():
+        texts = len(plan.data(step.data).train.texts)
+        updates, seconds = costs.get(name, (None, 0))
+        updates = updates and round(updates * texts)
+        formats = plan.formats(step) if name in plan.only else []
+        facts = step.method, ", ".join(formats), updates, seconds * texts
+        # Rates are tried with the first seed; the others train with one of them.
+        tries = len(step.rates) if step.rates and seed == step.seed else 1
+        if not (plan.place("models", step, seed) / "config.json").is_file():
+            yield from [(f"{plan.dataset.name} {name}", *facts)] * tries
+
+
+class Forecast:
+    """The models that are still to be trained.
+
+    Args:
+        rows: (data set and step, method, formats of its files, updates, seconds) of each; updates are
+            None, and seconds 0, where nothing was rehearsed.
+    """
+
+    def __init__(self, rows=()):
+        self.rows, self.started, self.done = rows, time.monotonic(), 0.0
+        self.total = sum(seconds for *_, seconds in rows)
+
+    def tell(self):
+        """Logs the plan, a line per step."""
+        if self.rows:
+            total = duration(self.total)
+            form = "plan: %d model(s) to make; training takes about %s, as rehearsed here; then come files"
+            log.info(form, len(self.rows), total)
+        for (name, method, formats, updates, seconds), number in Counter(self.rows).items():
+            took = "not rehearsed" if updates is None else "no training"
+            if updates:
+                took = f"{number} x {updates:,} updates, about {duration(number * seconds)}"
+            log.info("  %s: %s, %s; files: %s", name, method, took, formats or "none")
+
+    def trained(self, name):
+        """Counts one model as trained, and logs the time that is left if the rest is as much slower than
+        rehearsed as all was until now, files and measuring included."""
+        self.done += next((row[-1] for row in self.rows if row[0] == name), 0)
+        if 0 < self.done < 0.99 * self.total:
+            left = (time.monotonic() - self.started) * (self.total / self.done - 1)
+            log.info("%s: trained; about %s left of the run", name, duration(left))

@@ -1,0 +1,181 @@
+"""The folder of a run: what was asked for stands in its run.json; what happened, in its log.txt."""
+
+import contextlib
+import logging
+import os
+import platform
+import shutil
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from keras_compress.experiment.recipe import READING, read_recipe, steps_of
+from keras_compress.files import DATA_FOLDER, new_folder, read_json, write_json
+from keras_compress.method import method
+
+# What a run may be asked for, with what stands for "not asked".
+ANEW = {"seeds": None, "only": None, "resume": False, "overwrite": False, "allow_drift": False}
+FREE = {"recipe": "theseus", "data": None, "fixed_lr": False, "strategy": "none"}
+DATA = {"task": None, "language": "en", "quick": False, "seed": 0}
+MODEL = {"source": None, "length": None, "num_layers": None, "learning_rate": None, **READING}
+DEFAULTS = {**ANEW, **FREE, **DATA, **MODEL}
+# A resumed run may be asked for ANEW anew. ANEW and FREE leave the cells of a study what they are.
+
+EVALUATIONS = 4  # on dev, where the best is kept
+PARTS = (  # what `overwrite` removes
+    "models checkpoints tensorboard cells pictures log.txt run.json report.html report.md report.json"
+)
+PACKAGES = (
+    "tensorflow tf-keras numpy ai-edge-litert ai-edge-quantizer tokenizers "
+    "tensorflow-model-optimization"
+)
+
+
+def versions():
+    """Versions of what a number depends on."""
+    packages = {name: version(name) for name in PACKAGES.split()}
+    return {"python": platform.python_version(), **packages}
+
+
+def open_run(out, options):
+    """(folder, content of run.json) of a run that is new, or goes on.
+
+    Raises:
+        ValueError: if the folder must not be written, or the run was asked for something else.
+        TypeError: if there is no such option.
+    """
+    asked = {key: str(v) if isinstance(v, Path) else v for key, v in options.items()}
+    unknown = {*asked} - {*DEFAULTS}
+    if unknown:
+        raise TypeError(f"Options must be among {', '.join(DEFAULTS)}. Received: {unknown}.")
+    asked = DEFAULTS | asked
+    grows = not out and "seeds" in read_recipe(asked["recipe"])
+    if asked["resume"] and not grows:
+        folder = Path(out or last_folder())
+        return folder, _asked_before(folder, asked)
+    return new_run(asked, out, grows)
+
+
+def new_run(asked, out, grows):
+    """(folder, content of run.json) of a run that begins; the folder of a study `grows`."""
+    recipe, runs = changed(read_recipe(asked["recipe"]), **asked), DATA_FOLDER.parent / "runs"
+    known = recipe.get("datasets", [recipe["data"]])
+    recipe["datasets"] = [asked["data"]] if asked["data"] else known
+    recipe.setdefault("seeds", asked["seeds"] or [asked["seed"]])
+    if grows:
+        folder = runs / recipe["name"]
+        own = {*recipe["datasets"]} <= {*known}
+        own = own and all(asked[key] == none for key, none in {**DATA, **MODEL}.items())
+        cells = DATA_FOLDER / "results" / recipe["name"] if own else folder / "results"
+    else:
+        folder = out or runs / f"{recipe['name']}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = new_folder(folder, overwrite=asked["overwrite"], sign="run.json")
+        cells = folder / "cells"
+    return folder, {
+        **asked,
+        "content": recipe,
+        "cells": os.path.relpath(cells, folder),
+        "versions": versions(),
+        "created": time.strftime("%Y-%m-%d %H:%M"),
+        "spent": 0,
+    }
+
+
+def changed(recipe, /, **asked):
+    """The recipe with what a run was asked for: `num_layers`, `learning_rate`, `length`, `source`,
+    `fixed_lr`, `data` or one of `READING`, as in `DEFAULTS`; other keys do not matter.
+
+    A step whose name was made of family and size gets the name of its new size. A learning rate that is
+    asked for is not chosen on dev. On data of the user's own, where nobody tried how long to train, each
+    step keeps its best of EVALUATIONS or more on dev; `last` names those that cannot (see
+    `method.Declaration`). A study stays as it is written.
+    """
+    asked = {key: value for key, value in asked.items() if value is not None}
+    recipe, steps, renamed = dict(recipe), [dict(step) for step in recipe["steps"]], {}
+    names = [step["name"] for step in steps]
+    if asked.get("data", recipe["data"]) != recipe["data"] and "seeds" not in recipe:
+        recipe["last"] = [step["name"] for step in steps if not _keeps_best(recipe, step)]
+    for step in steps:
+        if "num_layers" in asked and "num_layers" in step:
+            step["num_layers"] = asked["num_layers"]
+            if "family" in step and "size" not in step:
+                renamed[step["name"]] = f"{step['family']}-{asked['num_layers']}"
+        if "learning_rate" in asked:
+            step["learning_rate"] = asked["learning_rate"]
+        if asked.get("fixed_lr") or "learning_rate" in asked:
+            step["learning_rates"] = None
+        if "source" in asked and step["from"] not in names:
+            source = Path(asked["source"])
+            step["from"] = str(source.resolve()) if source.exists() else asked["source"]
+    for step in steps:
+        step.update({key: renamed[value] for key, value in step.items() if value in [*renamed]})
+    if "length" in asked:
+        recipe["sequence_length"] = asked["length"]
+        recipe["training"] = {**recipe["training"], "max_length": asked["length"]}
+    recipe |= {"steps": steps, **READING, **{key: asked[key] for key in READING if key in asked}}
+    steps_of(recipe)
+    return recipe
+
+
+def _keeps_best(recipe, step):
+    """Has a step go back to its best weights; False if its method cannot."""
+    given = {"evaluations": 0, **recipe["training"], **step}
+    evaluations = max(given["evaluations"], EVALUATIONS)
+    able = method(step["method"]).declared.keeps_best
+    if able:  # so much patience never ends the training
+        step |= {"evaluations": evaluations, "patience": given.get("patience", evaluations)}
+    return able
+
+
+def last_folder():
+    """The run under runs/ that was last at work. Raises ValueError if there is none."""
+    runs = [*(DATA_FOLDER.parent / "runs").glob("*/run.json")]
+    if not runs:
+        raise ValueError(
+            "`--resume` needs a run to go on with. Received: none under runs/. Name it with --out."
+        )
+    return max(runs, key=os.path.getmtime).parent
+
+
+def _asked_before(folder, asked):
+    """What run.json holds, if it is what is asked for now."""
+    path = folder / "run.json"
+    before = DEFAULTS | (read_json(path) if path.is_file() else {})
+    if "content" not in before:
+        raise ValueError(
+            f"`--resume` needs the folder of a run. Received: {folder}, which holds no run.json of one."
+        )
+    for key, value in asked.items():
+        if key in ANEW:
+            before[key] = value or before[key]
+        elif value not in (before[key], DEFAULTS[key]):
+            raise ValueError(
+                f"A resumed run must be asked for what it was. `{key}` was {before[key]!r}. "
+                f"Received: {value!r}. Leave it out, or start a new run."
+            )
+    return before
+
+
+@contextlib.contextmanager
+def at_work(folder, settings):
+    """Keeps run.json and log.txt while a run is at work; `overwrite` removes an earlier run first."""
+    for part in PARTS.split() if settings["overwrite"] else ():
+        shutil.rmtree(folder / part, ignore_errors=True)
+        (folder / part).unlink(missing_ok=True)
+    settings["overwrite"] = False  # done
+    write_json(folder / "run.json", settings)
+    started, before, root = time.time(), settings["spent"], logging.getLogger()
+    lines = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    lines.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    lines.handleError = lambda record: None  # a full disk is told once, by what cannot go on
+    root.addHandler(lines)
+    try:
+        yield
+    except BaseException as error:
+        lines.handle(logging.makeLogRecord({"msg": f"stopped: {type(error).__name__}: {error}"}))
+        raise
+    finally:
+        root.removeHandler(lines)
+        lines.close()
+        settings["spent"] = before + time.time() - started
+        write_json(folder / "run.json", settings)
