@@ -39,13 +39,17 @@ def to_onnx(graph, fuse=False, int8=False):
         )
     ids = [tensor.name for tensor in function.inputs if tensor.dtype == tf.int32]
     (output,) = [tensor.name for tensor in function.outputs]
-    frozen = tf_loader.from_function(function, ids, [output])
-    with tf.Graph().as_default() as frozen_graph:
-        tf.import_graph_def(frozen, name="")
+    definition, weights = _weights_as_inputs(function)
+    inputs = [*ids, *(f"{weight}:0" for weight in weights)]
+    with tf.Graph().as_default():
+        tf.import_graph_def(definition, name="")
+        definition = tf_loader.tf_optimize(inputs, [output], definition)
+    with tf.Graph().as_default() as without_weights:
+        tf.import_graph_def(definition, name="")
         converted = tfonnx.process_tf_graph(
-            frozen_graph,
+            without_weights,
             opset=OPSET,
-            input_names=ids,
+            input_names=inputs,
             output_names=[output],
             tensors_to_rename={**{i: i.split(":")[0] for i in ids}, output: OUTPUT_NAME},
             custom_rewriter=[_fuse],
@@ -58,8 +62,38 @@ def to_onnx(graph, fuse=False, int8=False):
             "The graph must convert to ONNX's own operators alone. Received: "
             f"{', '.join(sorted(unknown))}."
         )
+    for place in reversed(range(len(model.graph.input))):
+        weight = model.graph.input[place].name.split(":")[0]
+        if weight in weights:
+            value = onnx.numpy_helper.from_array(weights[weight].numpy(), f"{weight}:0")
+            model.graph.initializer.append(value)
+            del model.graph.input[place]
     onnx.helper.set_model_props(model, {"vocab_size": str(graph.config.vocab_size)})
     return _quantize(model) if int8 else model.SerializeToString()
+
+
+def _weights_as_inputs(function):
+    """(GraphDef of a function in which weights are placeholders, {name of a placeholder: variable}).
+
+    tf2onnx copies constants about twenty times. So it sees none of the weights.
+    """
+    by_handle = {id(variable.handle): variable for variable in function.variables}
+    captures = function.graph.captures
+    weights = {inside.op.name: by_handle[id(handle)] for handle, inside in captures}
+    definition = function.graph.as_graph_def()
+    reads = {n.name: n.input[0] for n in definition.node if n.op == "ReadVariableOp"}
+    nodes = [node for node in definition.node if node.name not in reads]
+    for node in nodes:
+        if node.name in weights:
+            node.attr["dtype"].type = weights[node.name].dtype.as_datatype_enum
+            node.attr["shape"].shape.CopyFrom(weights[node.name].shape.as_proto())
+        elif node.op == "ResourceGather":
+            node.op = "Gather"
+            node.attr["Tparams"].CopyFrom(node.attr.pop("dtype"))
+            del node.attr["batch_dims"]
+        node.input[:] = [reads.get(name, name) for name in node.input if name[0] != "^"]
+    definition = tf.compat.v1.GraphDef(node=nodes, versions=definition.versions)
+    return definition, weights
 
 
 def _quantize(model):
@@ -105,8 +139,8 @@ def _fuse(graph, operators):
     x, add = any_tensor("x"), "Add|AddV2"
     erfc = op("Erfc", op("Mul", "Neg", "Const"))
     scale = op("Rsqrt", op(add, "Mean", op("Const", name="epsilon")))
-    normalised = op("Mul", op("Sub", x, "Mean"), op("Mul", any_tensor("gamma"), scale))
-    product = op("MatMul", op("Reshape", x, "Const"), op("Const", name="kernel"))
+    normalised = op("Mul", op("Mul", op("Sub", x, "Mean"), scale), any_tensor("gamma"))
+    product = op("MatMul", op("Reshape", x, "Const"), any_tensor("kernel"))
     for pattern, replacement in (
         (op("Mul", op("Mul", "Const", x), erfc, name="out"), gelu),
         (op(add, normalised, any_tensor("beta"), name="out"), norm),
