@@ -236,12 +236,15 @@ def export(
     onnx=False,
     length: int = 64,
     allow_drift=False,
+    parity_texts: Count | None = None,
 ):
-    """Write .tflite files, each checked against Keras.
+    """Write .tflite files, each checked against Keras. One that fails does not keep the others back.
 
     formats: of float32, float16, int8, int8_per_tensor, int4, int2, onnx_float32, onnx_int8
     onnx: float32.onnx and int8.onnx for ONNX Runtime, too
     length: fixed sequence length in pieces
+    parity_texts: how many dev texts to compare a file on (default: 200 for floats, all for others, fewer
+        where a pass is slow)
     """
     from mobile_export import convert
     from mobile_export.parity import in_words
@@ -256,9 +259,12 @@ def export(
         )
     model, dataset = source.load(texts.given(), texts.task)
     dev = dataset and dataset.dev
-    rows = convert.export(
-        model, out, names, sequence_length=length, dev=dev, allow_drift=allow_drift
-    )
+    settings = {"sequence_length": length, "allow_drift": allow_drift, "parity_texts": parity_texts}
+    failures = {}
+    try:
+        rows = convert.export(model, out, names, dev=dev, **settings)
+    except convert.ExportError as error:
+        rows, failures = error.files, error.failures
     form = "{path}: {bytes:,} bytes ({gzip_bytes:,} after gzip), {parts}"
     lines = []
     for row in rows:
@@ -266,7 +272,8 @@ def export(
         lines.append(form.format(**row, parts=parts) + in_words(row))
     reasons = convert.reasons_without_metadata(rows)
     lines += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
-    return rows, lines
+    rows += [{"format": name, "failed": why} for name, why in failures.items()]
+    return rows, lines, *filter(None, [" ".join(failures.values())])
 
 
 def evaluate(
@@ -506,7 +513,7 @@ def _help_of(place):
 
 
 def _answer(function, options):
-    """What a verb gives for the options, as text or JSON."""
+    """What a verb gives for the options, as text or JSON, and what failed in it."""
 
     @functools.wraps(function)
     def verb(**given):
@@ -521,8 +528,9 @@ def _answer(function, options):
     groups = {name for name, hint in typing.get_type_hints(function).items() if is_dataclass(hint)}
     names = inspect.signature(function).parameters
     given = {name: options if name in groups else options[name] for name in names}
-    result, lines = validate_call(verb)(**given)
-    return json.dumps(result, ensure_ascii=False) if options["json"] else "\n".join(lines)
+    result, lines, *failed = validate_call(verb)(**given)
+    text = json.dumps(result, ensure_ascii=False) if options["json"] else "\n".join(lines)
+    return text, failed
 
 
 def _look(options):
@@ -551,7 +559,8 @@ def main(arguments=None):
     """Runs one command; returns the exit status. Expected errors become one line on stderr."""
     options = vars(parser().parse_args(arguments))
     logging.basicConfig(format="%(message)s", force=True)
-    logging.getLogger("keras_compress").setLevel(logging.INFO)
+    for room in ("keras_compress", "mobile_export"):
+        logging.getLogger(room).setLevel(logging.INFO)
     for stream in (sys.stdin, sys.stdout):
         if hasattr(stream, "reconfigure"):  # the system's own encoding may be another
             stream.reconfigure(encoding="utf-8", errors="replace")
@@ -559,8 +568,12 @@ def main(arguments=None):
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *rest: warn("warning: %s", message)
-            print(_answer(options["function"], options), flush=True)
-        return 0
+            text, failed = _answer(options["function"], options)
+        if text:
+            print(text, flush=True)
+        for why in failed:
+            print("error:", why, file=sys.stderr)
+        return int(bool(failed))
     except BrokenPipeError:  # the reader, `head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
