@@ -17,6 +17,8 @@ from mobile_export.graph import ExportError
 from mobile_export.litert import OUTPUT_NAME
 
 OPSET = 18  # the newest that tf2onnx writes
+# Else the quantiser asks for pre-processing: it infers shapes itself, and the rest is not needed.
+PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 
 
 def to_onnx(graph, fuse=False, int8=False):
@@ -68,7 +70,8 @@ def to_onnx(graph, fuse=False, int8=False):
             value = onnx.numpy_helper.from_array(weights[weight].numpy(), f"{weight}:0")
             model.graph.initializer.append(value)
             del model.graph.input[place]
-    onnx.helper.set_model_props(model, {"vocab_size": str(graph.config.vocab_size)})
+    props = {"vocab_size": str(graph.config.vocab_size)}
+    onnx.helper.set_model_props(model, props | (PREPARED if int8 else {}))
     return _quantize(model) if int8 else model.SerializeToString()
 
 
@@ -97,13 +100,14 @@ def _weights_as_inputs(function):
 
 
 def _quantize(model):
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:
-        prepared, path = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
-        quant_pre_process(model, prepared, skip_optimization=True, skip_symbolic_shape=True)
-        quantize_dynamic(prepared, path, weight_type=QuantType.QInt8, per_channel=True)
+        float_path, path = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, float_path, save_as_external_data=True)
+        model.Clear()  # the quantiser has copies of its own
+        quantize_dynamic(float_path, path, weight_type=QuantType.QInt8, per_channel=True)
         return path.read_bytes()
 
 
