@@ -23,10 +23,8 @@ from mobile_export.ort import open_model
 MAX_MEAN_DP = 0.05
 MAX_FALL = 0.02  # of dev accuracy, beyond the paired 95 % interval
 NUM_PARITY_TEXTS = 200  # float files; others are compared on all dev texts
-MAX_SECONDS, MIN_TEXTS = (
-    40,
-    50,
-)  # a file's passes end early where they are slow, but not before these
+MAX_SECONDS = 20  # of a file's passes; then they end
+MIN_TEXTS = 50  # but not before these
 LOGITS = "logits"
 
 
@@ -138,7 +136,7 @@ def exported_model(path, task_model):
     Args:
         task_model: the `TaskModel` that it was exported from. Its tokenizer and labels are used.
     """
-    runner = open_model(path)
+    runner = open_model(path, os.cpu_count())
     check_origin(task_model, runner, path)
 
     def forward(encodings, _):
