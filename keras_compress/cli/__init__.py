@@ -109,7 +109,7 @@ def _answer(function, options):
     given = {name: options if name in groups else options[name] for name in names}
     result, lines, *failed = validate_call(verb)(**given)
     text = json.dumps(result, ensure_ascii=False) if options["json"] else "\n".join(lines)
-    return text, failed
+    return text, "".join(failed)
 
 
 def _look(options):
@@ -150,8 +150,8 @@ def main(arguments=None):
             text, failed = _answer(options["function"], options)
         if text:
             print(text, flush=True)
-        for why in failed:
-            print("error:", why, file=sys.stderr)
+        if failed:
+            print("error:", " ".join(failed.splitlines()), file=sys.stderr)
         return int(bool(failed))
     except BrokenPipeError:  # the reader, `head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -189,7 +189,7 @@ def export(
     reasons = convert.reasons_without_metadata(rows)
     lines += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
     rows += [{"format": name, "failed": why} for name, why in failures.items()]
-    return rows, lines, *filter(None, [" ".join(failures.values())])
+    return rows, lines, " ".join(failures.values())
 
 
 def evaluate(
