@@ -1,4 +1,4 @@
-"""The verbs of the command line: (what `--json` prints, lines of text) each.
+"""The verbs of the command line: (what `--json` prints, lines of text, for some what failed) each.
 
 A verb's signature declares its options: text where nothing is annotated, a flag where the default is False. Its
 docstring tells what they mean. Nothing heavy is imported before a verb is at work.
