@@ -1,9 +1,9 @@
 """A `TaskModel` as .tflite and .onnx files, each compared with Keras before it is written."""
 
+import gzip
 import logging
 import re
 import time
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +15,7 @@ from mobile_export.flatbuffer import edited
 from mobile_export.graph import ExportError, exported_graph
 from mobile_export.low_bits import low_bits
 from mobile_export.metadata import no_metadata, with_metadata
-from mobile_export.parity import (
-    Reference,
-    compare,
-    exported_model,  # noqa: F401 (used with `export`)
-    in_words,
-)
+from mobile_export.parity import Reference, compare, exported_model, in_words  # noqa: F401
 from mobile_export.to_onnx import to_onnx
 
 log = logging.getLogger(__name__)
@@ -154,11 +149,9 @@ def export(
             log.info("%s: %s s; comparing with Keras", name, facts["seconds"])
             facts |= compare(reference, content, name, FORMATS[name].tolerance)
             if facts["drift"] and not allow_drift:
-                raise ExportError(
-                    f"{name}: {facts['drift']}. Pass `allow_drift` to write it anyway."
-                )
+                raise ExportError(f"{facts['drift']}. Pass `allow_drift` to write it anyway.")
         except ExportError as error:
-            failures[name] = str(error) if name in str(error) else f"{name}: {error}"
+            failures[name] = f"{name}: {str(error).removeprefix(f'{name}: ')}"
             log.info("%s: failed, not written", name)
             continue
         if facts["no_metadata"] is None:
@@ -166,20 +159,13 @@ def export(
             content = with_metadata(content, task_model, description)
         with atomic_write(facts["path"], "wb") as file:
             file.write(content)
-        facts |= {"bytes": len(content), "gzip_bytes": gzip_bytes(content)}
+        facts |= {"bytes": len(content), "gzip_bytes": len(gzip.compress(content))}
         files.append(facts)
         log.info("%s: %s", name, facts["path"])
     if failures:
         beside = f" Written: {', '.join(row['path'] for row in files)}." if files else ""
         raise ExportError(" ".join(failures.values()) + beside, files, failures)
     return files
-
-
-def gzip_bytes(content, part=2**24):
-    """The size after `gzip`, of which no copy is kept."""
-    gzip = zlib.compressobj(9, wbits=31)
-    parts = (content[start : start + part] for start in range(0, len(content), part))
-    return sum(len(gzip.compress(each)) for each in parts) + len(gzip.flush())
 
 
 def check_export(task_model, path, formats, sequence_length):

@@ -64,12 +64,10 @@ def to_onnx(graph, fuse=False, int8=False):
             "The graph must convert to ONNX's own operators alone. Received: "
             f"{', '.join(sorted(unknown))}."
         )
-    for place in reversed(range(len(model.graph.input))):
-        weight = model.graph.input[place].name.split(":")[0]
-        if weight in weights:
-            value = onnx.numpy_helper.from_array(weights[weight].numpy(), f"{weight}:0")
-            model.graph.initializer.append(value)
-            del model.graph.input[place]
+    del model.graph.input[len(ids) :]
+    for weight, variable in weights.items():
+        value = onnx.numpy_helper.from_array(variable.numpy(), f"{weight}:0")
+        model.graph.initializer.append(value)
     props = {"vocab_size": str(graph.config.vocab_size)}
     onnx.helper.set_model_props(model, props | (PREPARED if int8 else {}))
     return _quantize(model) if int8 else model.SerializeToString()
