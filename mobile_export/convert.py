@@ -1,6 +1,7 @@
 """A `TaskModel` as .tflite and .onnx files, each compared with Keras before it is written."""
 
 import gzip
+import logging
 import re
 import time
 from functools import partial
@@ -11,11 +12,14 @@ from keras_compress.backend import tf
 from keras_compress.bert.tasks import TASKS
 from keras_compress.files import atomic_write
 from mobile_export import ort
+from mobile_export.flatbuffer import edited
 from mobile_export.graph import ExportError, exported_graph
 from mobile_export.low_bits import low_bits
 from mobile_export.metadata import no_metadata, with_metadata
-from mobile_export.parity import compare, exported_model, in_words  # noqa: F401 (used with `export`)
+from mobile_export.parity import Reference, compare, exported_model, in_words  # noqa: F401
 from mobile_export.to_onnx import to_onnx
+
+log = logging.getLogger(__name__)
 
 
 def to_tflite(graph, fuse=False, quantize=False, types=(), per_channel=True, bits=None):
@@ -34,6 +38,7 @@ def to_tflite(graph, fuse=False, quantize=False, types=(), per_channel=True, bit
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     converter.target_spec.supported_types = list(types)
     converter.optimizations = [tf.lite.Optimize.DEFAULT] if quantize else []
+    converter._experimental_use_buffer_offset = True  # or it copies the file several times
     converter._experimental_disable_per_channel = not per_channel
     converter._experimental_disable_fuse_mul_and_fc = not fuse
     try:
@@ -44,6 +49,7 @@ def to_tflite(graph, fuse=False, quantize=False, types=(), per_channel=True, bit
             "The graph must convert to TFLite's built-in operators alone. Received: "
             f"{named[0] if named else error}."
         ) from error
+    content = edited(content, lambda model: None)  # inlines the buffers
     return low_bits(content, bits) if bits else content
 
 
@@ -88,8 +94,9 @@ def export(
     cls_only=None,
     fuse=False,
     allow_drift=False,
+    parity_texts=None,
 ):
-    """Converts a model, compares each file with Keras, and writes all of them or none.
+    """Converts a model, compares each file with Keras, and writes it if it passes. All formats are tried.
 
     A classifier's .tflite files hold vocabulary, labels and the figures of the comparison; MediaPipe's
     TextClassifier runs them as they are. README.md says when to use which format.
@@ -106,6 +113,8 @@ def export(
         fuse: let the converter fold LayerNorm's gamma into the next weights, which then leave the
             grid that they were trained on.
         allow_drift: write files that drift too far, marked in `drift`.
+        parity_texts: how many of the first texts of `dev` are compared, however long it takes. None: 200
+            for floats and all for others, fewer where a pass is slow (`parity.MAX_SECONDS`).
     Returns:
         list of dicts, one per file: `format`, `path`, `bytes`, `gzip_bytes` (as for a download: zeros
         and repeated weights show here alone), `no_metadata` (None, or why there is none),
@@ -116,40 +125,50 @@ def export(
         `accuracy_keras` (others with dev only), `drift` (None, or what is out of bounds); for multilabel `threshold`.
     Raises:
         ValueError: on wrong arguments. ImportError: if packages for ONNX are missing.
-        ExportError: on an operator that is not built in, a non-finite output, logits of floats that
-            differ by more than their `tolerance`, or drift (`parity.MAX_MEAN_DP`, `MAX_FALL`).
+        ExportError: at the end, if formats failed: on an operator that is not built in, a non-finite
+            output, logits of floats that differ by more than their `tolerance`, or drift
+            (`parity.MAX_MEAN_DP`, `MAX_FALL`). Its `files` are what was written, `failures` says why not.
     """
     path = Path(path)
     check_export(task_model, path, formats, sequence_length)
     graph = exported_graph(task_model, sequence_length, cls_only)
-    files = []
+    reference = Reference(task_model, sequence_length, dev, parity_texts)
+    files, failures = [], {}
     for name in dict.fromkeys(formats):
+        log.info("%s: converting", name)
         start = time.perf_counter()
-        content = FORMATS[name].write(graph, fuse)
         facts = {
             "format": name,
             "path": str(path if path.suffix in ENDINGS else path / file_name(name)),
             "no_metadata": "ONNX has none" if name in ONNX_FORMATS else no_metadata(task_model),
             "sequence_length": sequence_length,
             "cls_only": graph.cls_only,
-            "seconds": round(time.perf_counter() - start, 1),
-            **compare(task_model, content, name, FORMATS[name].tolerance, dev),
         }
         if TASKS[task_model.task].answer == "sigmoid":
             facts["threshold"] = task_model.threshold
-        if facts["drift"] and not allow_drift:
-            raise ExportError(
-                f"{name}: {facts['drift']}. Nothing was written. Pass `allow_drift` to write it anyway."
-            )
+        try:
+            content = FORMATS[name].write(graph, fuse)
+            facts["seconds"] = round(time.perf_counter() - start, 1)
+            log.info("%s: %s s; comparing with Keras", name, facts["seconds"])
+            facts |= compare(reference, content, name, FORMATS[name].tolerance)
+            if facts["drift"] and not allow_drift:
+                raise ExportError(f"{facts['drift']}. Pass `allow_drift` to write it anyway.")
+        except ExportError as error:
+            failures[name] = f"{name}: {str(error).removeprefix(f'{name}: ')}"
+            log.info("%s: failed, not written", name)
+            continue
         if facts["no_metadata"] is None:
             description = f"{name}, {sequence_length} pieces; {in_words(facts)}"
             content = with_metadata(content, task_model, description)
-        sizes = {"bytes": len(content), "gzip_bytes": len(gzip.compress(content))}
-        files.append((facts | sizes, content))
-    for facts, content in files:
         with atomic_write(facts["path"], "wb") as file:
             file.write(content)
-    return [facts for facts, _ in files]
+        facts |= {"bytes": len(content), "gzip_bytes": len(gzip.compress(content))}
+        files.append(facts)
+        log.info("%s: %s", name, facts["path"])
+    if failures:
+        beside = f" Written: {', '.join(row['path'] for row in files)}." if files else ""
+        raise ExportError(" ".join(failures.values()) + beside, files, failures)
+    return files
 
 
 def check_export(task_model, path, formats, sequence_length):

@@ -15,6 +15,6 @@ def edited(content, edit):
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
     edit(model)
-    builder = flatbuffers.Builder(len(content))
+    builder = flatbuffers.Builder(len(content) + 2**20)  # what is too small doubles
     builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])

@@ -16,7 +16,16 @@ ANSWERS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, "number": tf.identit
 
 
 class ExportError(ValueError):
-    """The file would not do what the Keras model does; nothing was written."""
+    """Files would not do what the Keras model does, and were not written.
+
+    Attributes:
+        files: what `convert.export` gives, of the files that were written beside them.
+        failures: {format: why it was not written}.
+    """
+
+    def __init__(self, message, files=(), failures=()):
+        super().__init__(message)
+        self.files, self.failures = [*files], dict(failures)
 
 
 class Graph(NamedTuple):

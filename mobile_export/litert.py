@@ -60,9 +60,13 @@ class Runner:
         self.op_names = [name for name in names if name != "DELEGATE"]
         self.num_partitions = names.count("DELEGATE")
 
+    def outputs(self, inputs):
+        """Runs once. {name: int32 (1, seq)} -> {name: float32 (1, classes) or (1, seq, labels)}."""
+        return self._run(**inputs)
+
     def run(self, inputs):
-        """Runs once. {name: int32 (1, seq)} -> float32 (1, classes) or (1, seq, labels)."""
-        return self._run(**inputs)[OUTPUT_NAME]
+        """The probabilities alone of `outputs`."""
+        return self.outputs(inputs)[OUTPUT_NAME]
 
     def forward(self, encodings):
         """Probabilities of encoded texts: list of float32, (classes,) or (number of ids, labels).

@@ -27,7 +27,7 @@ class OnnxRunner:
     """
 
     num_partitions = None  # of XNNPACK
-    forward, inputs = Runner.forward, Runner.inputs
+    forward, inputs, run = Runner.forward, Runner.inputs, Runner.run
 
     def __init__(self, source, num_threads=1):
         require("onnxruntime")
@@ -54,9 +54,10 @@ class OnnxRunner:
                 f"{name}: not a model that ONNX Runtime can load ({one_line(error)}). Export it again."
             ) from error
 
-    def run(self, inputs):
-        """Runs once. {name: int32 (1, seq)} -> float32 (1, classes) or (1, seq, labels)."""
-        return self._session.run(None, inputs)[0]
+    def outputs(self, inputs):
+        """Runs once. {name: int32 (1, seq)} -> {name: float32 (1, classes) or (1, seq, labels)}."""
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(None, inputs)))
 
 
 def open_model(source, num_threads=1):

@@ -1,12 +1,16 @@
 """Compares an exported file with Keras: probabilities, logits, accuracy, and the rules of drift.
 
-Logits are compared on the very same weights and operators: in a copy of the file, the output is the
-tensor that the softmax reads (`logits_view`).
+Logits are compared on the very same weights and operators: a copy of the file gives the tensor that the
+softmax reads, too (`logits_view`).
 """
 
 import copy
+import os
+import time
 
 import numpy as np
+from ai_edge_litert.schema_py_generated import TensorMapT
+from tqdm import tqdm
 
 from keras_compress.bert.answers import answers_of, decided, logits_of
 from keras_compress.bert.tasks import TASKS, encoding
@@ -14,19 +18,40 @@ from keras_compress.bert.tokenizer import Encoding
 from keras_compress.measure.accuracy import agreement, evaluate, paired_difference
 from mobile_export.flatbuffer import edited
 from mobile_export.graph import ExportError
-from mobile_export.litert import FILE_IDENTIFIER, unpadded
+from mobile_export.litert import FILE_IDENTIFIER, OUTPUT_NAME, unpadded
 from mobile_export.ort import open_model
 
 MAX_MEAN_DP = 0.05
 MAX_FALL = 0.02  # of dev accuracy, beyond the paired 95 % interval
 NUM_PARITY_TEXTS = 200  # float files; others are compared on all dev texts
+MAX_SECONDS = 20  # of a file's passes; then they end
+MIN_TEXTS = 50  # but not before these
+LOGITS = "logits"
 
 
-def compare(task_model, content, name, tolerance=None, dev=None):
+class Reference:
+    """What all formats of a model are compared with: texts, and Keras' logits, computed once.
+
+    Args:
+        dev: as in `convert.export`. num_texts: how many to compare on; None: see NUM_PARITY_TEXTS.
+    """
+
+    def __init__(self, task_model, sequence_length, dev=None, num_texts=None):
+        self.task_model, self.dev, self.num_texts = task_model, dev, num_texts
+        self.encodings, self._logits = _encodings(task_model, sequence_length, dev), []
+
+    def logits(self, number):
+        """Keras' logits of the first texts: list of float32, (classes,) or (number of ids, labels)."""
+        more = self.encodings[len(self._logits) : number]
+        self._logits += unpadded(self.task_model.forward(more), more)
+        return self._logits[:number]
+
+
+def compare(reference, content, name, tolerance=None):
     """Runs an exported file and Keras on the same inputs.
 
     Args:
-        content: bytes of the file. name: for messages. dev: as in `convert.export`.
+        reference: `Reference`. content: bytes of the file. name: for messages.
         tolerance: largest difference of logits, as a share of the largest logit (of 1, if all are
             smaller), since rounding errors grow with the values. None: the rules of drift hold.
     Returns:
@@ -34,15 +59,19 @@ def compare(task_model, content, name, tolerance=None, dev=None):
     Raises:
         ExportError: on what `allow_drift` does not allow.
     """
-    runner = open_model(content)
+    task_model, dev, asked = reference.task_model, reference.dev, reference.num_texts
+    is_number = TASKS[task_model.task].answer == "number"
+    with_logits = tolerance and not is_number
+    runner = open_model(logits_view(content) if with_logits else content, os.cpu_count())
     check_origin(task_model, runner, name)
     length = runner.sequence_length
-    encodings = _encodings(task_model, length, dev)[: NUM_PARITY_TEXTS if tolerance else None]
-    logits = unpadded(task_model.forward(encodings), encodings)
-    probabilities = runner.forward(encodings)
+    texts = reference.encodings[: asked or (NUM_PARITY_TEXTS if tolerance else None)]
+    outputs = _outputs(runner, texts, name, None if asked else MAX_SECONDS)
+    probabilities = outputs[OUTPUT_NAME]
+    encodings = texts[: len(probabilities)]
+    logits = reference.logits(len(encodings))
     in_keras, in_file = np.vstack(logits), np.vstack(probabilities)  # (texts or tokens, labels)
     largest, task = max(1.0, np.abs(in_keras).max()), task_model.task
-    is_number = TASKS[task].answer == "number"
     answers = answers_of(task, in_keras), in_file
     # A number's difference counts as a share of the largest number, as that of logits.
     dp = np.abs(answers[0] - in_file).max(-1) / (largest if is_number else 1)
@@ -52,7 +81,8 @@ def compare(task_model, content, name, tolerance=None, dev=None):
             f"{name}: outputs must be finite. Received: {who} gives {np.sum(~np.isfinite(dp))} of "
             f"{len(dp)} rows with inf or nan."
         )
-    compared_on = f"{len(encodings)} {'dev texts' if dev else 'random inputs'}"
+    early = f" of {len(texts)}" if len(encodings) < len(texts) else ""
+    compared_on = f"{len(encodings)}{early} {'dev texts' if dev else 'random inputs'}"
     if TASKS[task].per_token:
         compared_on = f"the tokens of {compared_on}"
     facts = {
@@ -65,9 +95,7 @@ def compare(task_model, content, name, tolerance=None, dev=None):
         **dict.fromkeys(("max_dlogit", "metric", "accuracy", "accuracy_keras", "drift")),
     }
     if tolerance:
-        file_logits = in_file
-        if not is_number:
-            file_logits = np.vstack(open_model(logits_view(content)).forward(encodings))
+        file_logits = in_file if is_number else np.vstack(outputs[LOGITS])
         facts["max_dlogit"] = float(np.abs(file_logits - in_keras).max())
         if not facts["max_dlogit"] <= tolerance * largest:
             raise ExportError(
@@ -80,6 +108,7 @@ def compare(task_model, content, name, tolerance=None, dev=None):
             f"mean |dp| must be at most {MAX_MEAN_DP}. Received: {facts['mean_dp']:.3f}"
         )
     if dev:
+        dev = type(dev)(*(column[: len(encodings)] for column in dev))
         before = evaluate(_at_length(task_model, length, lambda *_: logits), dev)
         in_logits = [logits_of(task, rows) for rows in probabilities]
         after = evaluate(_at_length(task_model, length, lambda *_: in_logits), dev)
@@ -115,13 +144,25 @@ def exported_model(path, task_model):
     Args:
         task_model: the `TaskModel` that it was exported from. Its tokenizer and labels are used.
     """
-    runner = open_model(path)
+    runner = open_model(path, os.cpu_count())
     check_origin(task_model, runner, path)
 
-    def forward(texts, _):
-        return [logits_of(task_model.task, rows) for rows in runner.forward(texts)]
+    def forward(encodings, _):
+        outputs = _outputs(runner, encodings, str(path))[OUTPUT_NAME]
+        return [logits_of(task_model.task, rows) for rows in outputs]
 
     return _at_length(task_model, runner.sequence_length, forward)
+
+
+def _outputs(runner, encodings, name, max_seconds=None):
+    """{name of an output: rows of the texts}; of fewer texts, at least MIN_TEXTS, if time runs out."""
+    start, found = time.thread_time(), {}  # what other programs take does not count
+    for number, each in enumerate(tqdm(encodings, name, delay=5, leave=False, disable=None)):
+        if max_seconds and number >= MIN_TEXTS and time.thread_time() - start > max_seconds:
+            break
+        for output, value in runner.outputs(runner.inputs(each)).items():
+            found.setdefault(output, []).extend(unpadded(value, [each]))
+    return found
 
 
 def _at_length(task_model, sequence_length, forward):
@@ -160,13 +201,13 @@ def _encodings(task_model, sequence_length, dev):
 
 
 def logits_view(content):
-    """A copy of a file that gives the logits under the name of the probabilities, of which they are made."""
+    """A copy of a file with a second output: the logits, which its softmax or sigmoid reads."""
 
     def show_logits(model):
-        graph = model.subgraphs[0]
+        graph, signature = model.subgraphs[0], model.signatureDefs[0]
         last = next(row for row in graph.operators if row.outputs[0] == graph.outputs[0])
-        graph.outputs = last.inputs
-        model.signatureDefs[0].outputs[0].tensorIndex = last.inputs[0]
+        graph.outputs = [*graph.outputs, *last.inputs]
+        signature.outputs.append(TensorMapT(LOGITS.encode(), last.inputs[0]))
 
     if content[4:8] == FILE_IDENTIFIER:
         return edited(content, show_logits)
@@ -176,5 +217,7 @@ def logits_view(content):
     last = next(
         node for node in reversed(model.graph.node) if node.op_type in ("Softmax", "Sigmoid")
     )
-    model.graph.output[0].name = last.input[0]
+    model.graph.node.append(onnx.helper.make_node("Identity", last.input, [LOGITS]))
+    model.graph.output.append(model.graph.output[0])  # of the same type and shape
+    model.graph.output[-1].name = LOGITS
     return model.SerializeToString()

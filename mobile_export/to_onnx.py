@@ -17,6 +17,8 @@ from mobile_export.graph import ExportError
 from mobile_export.litert import OUTPUT_NAME
 
 OPSET = 18  # the newest that tf2onnx writes
+# Else the quantiser asks for pre-processing: it infers shapes itself, and the rest is not needed.
+PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 
 
 def to_onnx(graph, fuse=False, int8=False):
@@ -39,13 +41,17 @@ def to_onnx(graph, fuse=False, int8=False):
         )
     ids = [tensor.name for tensor in function.inputs if tensor.dtype == tf.int32]
     (output,) = [tensor.name for tensor in function.outputs]
-    frozen = tf_loader.from_function(function, ids, [output])
-    with tf.Graph().as_default() as frozen_graph:
-        tf.import_graph_def(frozen, name="")
+    definition, weights = _weights_as_inputs(function)
+    inputs = [*ids, *(f"{weight}:0" for weight in weights)]
+    with tf.Graph().as_default():
+        tf.import_graph_def(definition, name="")
+        definition = tf_loader.tf_optimize(inputs, [output], definition)
+    with tf.Graph().as_default() as without_weights:
+        tf.import_graph_def(definition, name="")
         converted = tfonnx.process_tf_graph(
-            frozen_graph,
+            without_weights,
             opset=OPSET,
-            input_names=ids,
+            input_names=inputs,
             output_names=[output],
             tensors_to_rename={**{i: i.split(":")[0] for i in ids}, output: OUTPUT_NAME},
             custom_rewriter=[_fuse],
@@ -58,18 +64,48 @@ def to_onnx(graph, fuse=False, int8=False):
             "The graph must convert to ONNX's own operators alone. Received: "
             f"{', '.join(sorted(unknown))}."
         )
-    onnx.helper.set_model_props(model, {"vocab_size": str(graph.config.vocab_size)})
+    del model.graph.input[len(ids) :]
+    for weight, variable in weights.items():
+        value = onnx.numpy_helper.from_array(variable.numpy(), f"{weight}:0")
+        model.graph.initializer.append(value)
+    props = {"vocab_size": str(graph.config.vocab_size)}
+    onnx.helper.set_model_props(model, props | (PREPARED if int8 else {}))
     return _quantize(model) if int8 else model.SerializeToString()
 
 
+def _weights_as_inputs(function):
+    """(GraphDef of a function in which weights are placeholders, {name of a placeholder: variable}).
+
+    tf2onnx copies constants about twenty times. So it sees none of the weights.
+    """
+    by_handle = {id(variable.handle): variable for variable in function.variables}
+    captures = function.graph.captures
+    weights = {inside.op.name: by_handle[id(handle)] for handle, inside in captures}
+    definition = function.graph.as_graph_def()
+    reads = {n.name: n.input[0] for n in definition.node if n.op == "ReadVariableOp"}
+    nodes = [node for node in definition.node if node.name not in reads]
+    for node in nodes:
+        if node.name in weights:
+            node.attr["dtype"].type = weights[node.name].dtype.as_datatype_enum
+            node.attr["shape"].shape.CopyFrom(weights[node.name].shape.as_proto())
+        elif node.op == "ResourceGather":
+            node.op = "Gather"
+            node.attr["Tparams"].CopyFrom(node.attr.pop("dtype"))
+            del node.attr["batch_dims"]
+        node.input[:] = [reads.get(name, name) for name in node.input if name[0] != "^"]
+    definition = tf.compat.v1.GraphDef(node=nodes, versions=definition.versions)
+    return definition, weights
+
+
 def _quantize(model):
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:
-        prepared, path = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
-        quant_pre_process(model, prepared, skip_optimization=True, skip_symbolic_shape=True)
-        quantize_dynamic(prepared, path, weight_type=QuantType.QInt8, per_channel=True)
+        float_path, path = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, float_path, save_as_external_data=True)
+        model.Clear()  # the quantiser has copies of its own
+        quantize_dynamic(float_path, path, weight_type=QuantType.QInt8, per_channel=True)
         return path.read_bytes()
 
 
@@ -105,8 +141,8 @@ def _fuse(graph, operators):
     x, add = any_tensor("x"), "Add|AddV2"
     erfc = op("Erfc", op("Mul", "Neg", "Const"))
     scale = op("Rsqrt", op(add, "Mean", op("Const", name="epsilon")))
-    normalised = op("Mul", op("Sub", x, "Mean"), op("Mul", any_tensor("gamma"), scale))
-    product = op("MatMul", op("Reshape", x, "Const"), op("Const", name="kernel"))
+    normalised = op("Mul", op("Mul", op("Sub", x, "Mean"), scale), any_tensor("gamma"))
+    product = op("MatMul", op("Reshape", x, "Const"), any_tensor("kernel"))
     for pattern, replacement in (
         (op("Mul", op("Mul", "Const", x), erfc, name="out"), gelu),
         (op(add, normalised, any_tensor("beta"), name="out"), norm),

@@ -353,6 +353,20 @@ def test_sets_of_names_and_scores_from_data_to_file(call, tmp_path, task, keys, 
     assert status == 1 and "The model's task must be the one asked for" in err
 
 
+def test_an_export_that_fails_keeps_what_passes(call, monkeypatch, tmp_path):
+    monkeypatch.setattr("mobile_export.parity.MAX_MEAN_DP", -1)  # every int8 file drifts
+    command = ["export", "--from", "{}/bert-matching", "--out", tmp_path, "--length", "12"]
+    status, out, err = call(*command, "--formats", "int8,float32", "--parity-texts", "3")
+    assert (
+        status == 1 and out.startswith(f"{tmp_path / 'float32.tflite'}: ") and "on 3 random" in out
+    )
+    assert "int8: mean |dp| must be at most -1. Received: 0." in err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["float32.tflite"]
+    status, out, _ = call(*command, "--formats", "int8", "--json")
+    (row,) = json.loads(out)
+    assert status == 1 and row["format"] == "int8" and row["failed"].startswith("int8: mean |dp|")
+
+
 def test_onnx_files_are_written_beside_the_others(call, tmp_path):
     pytest.importorskip("tf2onnx")
     command = [

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
+from tqdm import tqdm
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.answers import answers_of
@@ -211,7 +212,8 @@ class TaskModel:
     def forward(self, encodings, batch_size=64):
         """Logits of encoded texts, in their order: list of float32 arrays, (classes,) or (seq, labels) each."""
         logits, by_length = {}, sorted(enumerate(encodings), key=lambda pair: len(pair[1].ids))
-        for first in range(0, len(by_length), batch_size):
+        starts = range(0, len(by_length), batch_size)
+        for first in tqdm(starts, "batches", delay=5, leave=False, disable=None):
             places, batch = zip(*by_length[first : first + batch_size])
             logits |= zip(places, self._forward(self.pad(batch)).numpy())
         return [logits[place] for place in range(len(encodings))]

@@ -92,7 +92,7 @@ def _help_of(place):
 
 
 def _answer(function, options):
-    """What a verb gives for the options, as text or JSON."""
+    """What a verb gives for the options, as text or JSON, and what failed in it."""
 
     @functools.wraps(function)
     def verb(**given):
@@ -107,8 +107,9 @@ def _answer(function, options):
     groups = {name for name, hint in typing.get_type_hints(function).items() if is_dataclass(hint)}
     names = inspect.signature(function).parameters
     given = {name: options if name in groups else options[name] for name in names}
-    result, lines = validate_call(verb)(**given)
-    return json.dumps(result, ensure_ascii=False) if options["json"] else "\n".join(lines)
+    result, lines, *failed = validate_call(verb)(**given)
+    text = json.dumps(result, ensure_ascii=False) if options["json"] else "\n".join(lines)
+    return text, "".join(failed)
 
 
 def _look(options):
@@ -137,7 +138,8 @@ def main(arguments=None):
     """Runs one command; returns the exit status. Expected errors become one line on stderr."""
     options = vars(parser().parse_args(arguments))
     logging.basicConfig(format="%(message)s", force=True)
-    logging.getLogger("keras_compress").setLevel(logging.INFO)
+    for room in ("keras_compress", "mobile_export"):
+        logging.getLogger(room).setLevel(logging.INFO)
     for stream in (sys.stdin, sys.stdout):
         if hasattr(stream, "reconfigure"):  # the system's own encoding may be another
             stream.reconfigure(encoding="utf-8", errors="replace")
@@ -145,8 +147,12 @@ def main(arguments=None):
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *rest: warn("warning: %s", message)
-            print(_answer(options["function"], options), flush=True)
-        return 0
+            text, failed = _answer(options["function"], options)
+        if text:
+            print(text, flush=True)
+        if failed:
+            print("error:", " ".join(failed.splitlines()), file=sys.stderr)
+        return int(bool(failed))
     except BrokenPipeError:  # the reader, `head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:

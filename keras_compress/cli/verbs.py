@@ -1,4 +1,4 @@
-"""The verbs of the command line: (what `--json` prints, lines of text) each.
+"""The verbs of the command line: (what `--json` prints, lines of text, for some what failed) each.
 
 A verb's signature declares its options: text where nothing is annotated, a flag where the default is False. Its
 docstring tells what they mean. Nothing heavy is imported before a verb is at work.
@@ -154,12 +154,15 @@ def export(
     onnx=False,
     length: int = 64,
     allow_drift=False,
+    parity_texts: Count | None = None,
 ):
-    """Write .tflite files, each checked against Keras.
+    """Write .tflite files, each checked against Keras. One that fails does not keep the others back.
 
     formats: of float32, float16, int8, int8_per_tensor, int4, int2, onnx_float32, onnx_int8
     onnx: float32.onnx and int8.onnx for ONNX Runtime, too
     length: fixed sequence length in pieces
+    parity_texts: how many dev texts to compare a file on (default: 200 for floats, all for others, fewer
+        where a pass is slow)
     """
     from mobile_export import convert
     from mobile_export.parity import in_words
@@ -174,9 +177,12 @@ def export(
         )
     model, dataset = source.load(texts.given(), texts.task)
     dev = dataset and dataset.dev
-    rows = convert.export(
-        model, out, names, sequence_length=length, dev=dev, allow_drift=allow_drift
-    )
+    settings = {"sequence_length": length, "allow_drift": allow_drift, "parity_texts": parity_texts}
+    failures = {}
+    try:
+        rows = convert.export(model, out, names, dev=dev, **settings)
+    except convert.ExportError as error:
+        rows, failures = error.files, error.failures
     form = "{path}: {bytes:,} bytes ({gzip_bytes:,} after gzip), {parts}"
     lines = []
     for row in rows:
@@ -184,7 +190,8 @@ def export(
         lines.append(form.format(**row, parts=parts) + in_words(row))
     reasons = convert.reasons_without_metadata(rows)
     lines += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
-    return rows, lines
+    rows += [{"format": name, "failed": why} for name, why in failures.items()]
+    return rows, lines, " ".join(failures.values())
 
 
 def evaluate(

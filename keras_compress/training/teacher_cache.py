@@ -16,6 +16,7 @@ import weakref
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from keras_compress.backend import tf
 from keras_compress.datasets.dataset import batch_order
@@ -64,7 +65,8 @@ def cache_outputs(model, dataset, tokenizer, order_by, training, seed, num_steps
     run = tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)
     begin = time.perf_counter()
     texts = dataset.batches("train", tokenizer, training.batch_size, training.max_length, 0)
-    for rows, (inputs, _) in zip(batch_order(lengths, training.batch_size, 0), texts):
+    batch_rows = batch_order(lengths, training.batch_size, 0)
+    for rows, (inputs, _) in zip(tqdm(batch_rows, "teacher", delay=5, disable=None), texts):
         outputs = {name: value.numpy() for name, value in run(inputs).items()}
         for name, inside, span in parts(rows):
             file[span] = outputs[name][inside].ravel()

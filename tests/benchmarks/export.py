@@ -6,7 +6,7 @@ import time
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mobile_export.benchmark import interleave, random_inputs
+from mobile_export.benchmark import random_inputs
 from mobile_export.litert import Runner
 from tests.benchmarks import figure
 
@@ -48,7 +48,13 @@ def exported(num_layers=6, **settings):
 def cpu_ms(*functions):
     """Median milliseconds of each function, taking turns. Processor time of this thread, which does all the work: what
     other programs take of the machine's cores does not count (what they take of caches and clock rate does)."""
-    return np.median(interleave(functions, RUNS, WARMUP, clock=time.thread_time), axis=1)
+    seconds = np.empty((WARMUP + RUNS, len(functions)))
+    for row in seconds:
+        for place, function in enumerate(functions):
+            start = time.thread_time()
+            function()
+            row[place] = time.thread_time() - start
+    return 1e3 * np.median(seconds[WARMUP:], axis=0)
 
 
 def litert_peak():
@@ -104,7 +110,8 @@ def litert_vs_onnxruntime():
 
     Biases and norms are random: TensorFlow would leave out an addition of zeros, and spare ONNX Runtime the work.
     """
-    from mobile_export.convert import convert
+    from mobile_export.convert import FORMATS
+    from mobile_export.graph import exported_graph
     from mobile_export.ort import OnnxRunner
 
     task_model, random = model(), np.random.default_rng(0)
@@ -116,8 +123,9 @@ def litert_vs_onnxruntime():
     )
     figures = []
     for length in (64, 128):
+        graph = exported_graph(task_model, length, cls_only=False)
         runners = [
-            kind(convert(task_model, name, length))
+            kind(FORMATS[name].write(graph, False))
             for name in ("int8", "float32")
             for kind, name in ((Runner, name), (OnnxRunner, f"onnx_{name}"))
         ]

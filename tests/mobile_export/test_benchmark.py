@@ -1,6 +1,8 @@
+import sys
+
 import pytest
 
-from mobile_export.benchmark import benchmark, interleave, random_inputs
+from mobile_export.benchmark import benchmark, device, dot_product, interleave, random_inputs
 from mobile_export.litert import Runner
 from tests.mobile_export.conftest import LENGTH
 
@@ -38,3 +40,22 @@ def test_ids_stay_in_the_vocabulary(facts):
 def test_unreadable_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.tflite"):
         benchmark(tmp_path / "none.tflite")
+
+
+@pytest.mark.parametrize(
+    "about, words",
+    [
+        ("flags\t\t: avx2 avx512_vnni avx512_bitalg", "avx512_vnni (int8 can be about 3 times"),
+        ("flags\t\t: avx2 avx_vnni", "avx_vnni (int8"),
+        ("Features\t: fp asimd asimdhp asimddp", "asimddp (int8"),
+        ("hw.optional.arm.FEAT_DotProd: 1", "FEAT_DotProd (int8"),
+        (
+            "hw.optional.avx512vnni: 0",
+            "no dot-product instruction (int8 is no faster than float32)",
+        ),
+        ("flags\t\t: avx avx2 avx512_vbmi", "no dot-product instruction"),
+    ],
+)
+def test_device_says_what_int8_gains(about, words):
+    assert dot_product(about).startswith(words)
+    assert "int8" in device() or not sys.platform.startswith("linux")

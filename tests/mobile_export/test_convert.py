@@ -95,7 +95,8 @@ def test_logits_view_is_the_same_file_before_its_softmax(facts, task_model):
     content = open(facts["float32"]["path"], "rb").read()
     view = parity.logits_view(content)
     before, after = map(ModelT.InitFromPackedBuf, (content, view))
-    (output,), (logits,) = before.subgraphs[0].outputs, after.subgraphs[0].outputs
+    (output,), (same, logits) = before.subgraphs[0].outputs, after.subgraphs[0].outputs
+    assert same == output
     softmax = next(row for row in before.subgraphs[0].operators if output in row.outputs)
     assert logits in softmax.inputs and logits != output
     for kind in ("operators", "tensors"):
@@ -103,9 +104,9 @@ def test_logits_view_is_the_same_file_before_its_softmax(facts, task_model):
     for old, new in zip(before.buffers, after.buffers, strict=True):
         np.testing.assert_array_equal(old.data, new.data)
     encodings = task_model.tokenizer.encode(texts(), LENGTH)
-    np.testing.assert_allclose(
-        Runner(view).forward(encodings), task_model.forward(encodings), atol=1e-5
-    )
+    outputs = parity._outputs(Runner(view), encodings, "view")
+    np.testing.assert_allclose(outputs["logits"], task_model.forward(encodings), atol=1e-5)
+    np.testing.assert_array_equal(outputs["probabilities"], Runner(content).forward(encodings))
 
 
 def test_int8_drift_is_refused_or_marked(tmp_path, monkeypatch):
@@ -116,8 +117,8 @@ def test_int8_drift_is_refused_or_marked(tmp_path, monkeypatch):
     with pytest.raises(
         ExportError, match=r"int8: mean .dp. must be at most 0.05. Received: 0\.\d+"
     ):
-        export(drifting, tmp_path, ("float32", "int8"), sequence_length=LENGTH)
-    assert not list(tmp_path.iterdir())  # the float file, which is good, neither
+        export(drifting, tmp_path, ("int8",), sequence_length=LENGTH)
+    assert not list(tmp_path.iterdir())
     (row,) = export(
         drifting, tmp_path, ("int8",), sequence_length=LENGTH, dev=dev, allow_drift=True
     )
@@ -125,6 +126,51 @@ def test_int8_drift_is_refused_or_marked(tmp_path, monkeypatch):
         "dev accuracy must not fall by more than 0.02 beyond its 95 % interval. Received: 1"
     )
     assert (tmp_path / "int8.tflite").is_file()
+
+
+def test_one_that_fails_does_not_keep_the_others_back(tmp_path, caplog):
+    caplog.set_level("INFO")
+    with pytest.raises(
+        ExportError, match=r"^int8: mean .dp. .* Written: .*float32.tflite, .*float16"
+    ) as error:
+        export(
+            blow_up(tiny(), 1e3), tmp_path, ("float32", "int8", "float16"), sequence_length=LENGTH
+        )
+    assert [row["format"] for row in error.value.files] == ["float32", "float16"]
+    assert {*error.value.failures} == {"int8"} and "Received: 0." in error.value.failures["int8"]
+    assert {path.name for path in tmp_path.iterdir()} == {"float32.tflite", "float16.tflite"}
+    said = [row.getMessage() for row in caplog.records if row.name == "mobile_export.convert"]
+    assert (
+        said[-1] == f"float16: {tmp_path / 'float16.tflite'}"
+        and "int8: failed, not written" in said
+    )
+
+
+def test_keras_is_computed_once_and_each_file_once(tmp_path, monkeypatch):
+    task_model, passes = tiny(), []
+    dev, of_keras, of_file = split_of(task_model), TaskModel.forward, Runner.outputs
+
+    def forward(self, encodings, batch_size=64):
+        passes.append(("Keras", len(encodings)))
+        return of_keras(self, encodings)
+
+    def outputs(self, inputs):
+        passes.append(("file", 1))
+        return of_file(self, inputs)
+
+    monkeypatch.setattr(TaskModel, "forward", forward)
+    monkeypatch.setattr(Runner, "outputs", outputs)
+    settings = {"sequence_length": LENGTH, "dev": dev}
+    rows = export(task_model, tmp_path, ("float32", "int8"), parity_texts=7, **settings)
+    assert passes.count(("Keras", 7)) == 1 and passes.count(("file", 1)) == 2 * (
+        7 + 1
+    )  # one to load
+    assert [row["compared_on"] for row in rows] == ["7 dev texts"] * 2
+    monkeypatch.setattr(parity, "MAX_SECONDS", 1e-9)
+    monkeypatch.setattr(parity, "MIN_TEXTS", 5)
+    (row,) = export(task_model, tmp_path, ("int8",), **settings)
+    assert row["compared_on"] == "5 of 24 dev texts" and row["num_examples"] == 5
+    assert row["accuracy_keras"] == 1.0
 
 
 @pytest.mark.parametrize("fall, refused", [(4, False), (5, False), (12, True)])
@@ -135,10 +181,10 @@ def test_accuracy_rule_by_hand(task_model, facts, monkeypatch, fall, refused):
     wrong = np.eye(3, dtype=np.float32)[
         [(label + (i < fall)) % 3 for i, label in enumerate(dev.labels)]
     ]
-    monkeypatch.setattr(Runner, "forward", lambda *_: list(wrong))
+    monkeypatch.setattr(parity, "_outputs", lambda *_: {"probabilities": list(wrong)})
     monkeypatch.setattr(parity, "MAX_MEAN_DP", 1.0)
     content = open(facts["int8"]["path"], "rb").read()
-    found = parity.compare(task_model, content, "int8", dev=dev)
+    found = parity.compare(parity.Reference(task_model, LENGTH, dev), content, "int8")
     assert found["accuracy"] == 1 - fall / 100 and bool(found["drift"]) == refused
 
 
@@ -188,14 +234,13 @@ def test_non_finite_output_is_refused(facts, task_model, monkeypatch):
     with pytest.raises(
         ExportError, match="int8: outputs must be finite. Received: Keras gives 100 of 100 rows"
     ):
-        parity.compare(broken, content, "int8")
-    monkeypatch.setattr(
-        Runner, "forward", lambda _, encodings: [np.float32([0, np.inf, 0])] * len(encodings)
-    )
+        parity.compare(parity.Reference(broken, LENGTH), content, "int8")
+    rows = [np.float32([0, np.inf, 0])] * 100
+    monkeypatch.setattr(parity, "_outputs", lambda *_: {"probabilities": rows})
     with pytest.raises(
         ExportError, match="The converted model gives 100 of 100 rows with inf or nan"
     ):
-        parity.compare(task_model, content, "int8")
+        parity.compare(parity.Reference(task_model, LENGTH), content, "int8")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from mobile_export.benchmark import benchmark
 from mobile_export.convert import ExportError, export, exported_model
 from mobile_export.litert import Runner
 from mobile_export.ort import OnnxRunner, open_model
-from tests.mobile_export.conftest import LENGTH, split_of, texts, tiny
+from tests.mobile_export.conftest import LENGTH, converted, split_of, texts, tiny
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -82,6 +82,22 @@ def test_what_onnx_runtime_can_fuse_is_written_so(onnx_facts, tmp_path):
     assert len(kernels) == 14  # 12 Dense layers, classifier, word table
 
 
+def test_tf2onnx_sees_no_weights(task_model, monkeypatch):
+    from tf2onnx import tfonnx
+
+    seen, convert_graph = [], tfonnx.process_tf_graph
+
+    def process(graph, **settings):
+        seen.append(graph.as_graph_def().ByteSize())
+        return convert_graph(graph, **settings)
+
+    monkeypatch.setattr(tfonnx, "process_tf_graph", process)
+    model = onnx.load_from_string(converted(task_model, "onnx_float32"))
+    num_bytes = sum(value.nbytes for value in task_model.weights().values())
+    assert seen[0] < 40_000 < num_bytes < model.ByteSize()
+    assert len(model.graph.input) == 3  # the weights are no inputs of the file
+
+
 @pytest.mark.parametrize(
     "task, pooling, changes",
     [
@@ -125,7 +141,7 @@ def test_a_wrong_file_is_refused(onnx_facts, task_model, tmp_path):
     other = tiny()
     other.set_weights({"classifier/bias": np.float32([0, 0, 1])}, only=["classifier/bias"])
     with pytest.raises(ExportError, match="onnx_float32: logits must be within 0.0001"):
-        parity.compare(other, content, "onnx_float32", 1e-4)
+        parity.compare(parity.Reference(other, LENGTH), content, "onnx_float32", 1e-4)
     for wrong in (b"", b"noise" * 100, content[: len(content) // 2]):
         (tmp_path / "model.onnx").write_bytes(wrong)
         with pytest.raises(ValueError, match="model.onnx: not a model that ONNX Runtime can load"):
