@@ -41,7 +41,7 @@ EXPECTED = {"ValueError", "OSError", "ImportError", "ResourceExhaustedError", "O
 class Texts:
     """Options of every verb that reads data.
 
-    data: assistant, apidocs, a downloaded set, or a folder with train.tsv, dev.tsv, test.tsv, labels.txt
+    data: assistant (-tagging, -matching), apidocs, a downloaded set, or a folder with train.tsv, dev.tsv, test.tsv, labels.txt
         (default: assistant, or the recipe's; export: random ids)
     task: classification, matching, tagging or unlabelled, of a built-in set (default: classification); other
         sets know theirs. Unlabelled text makes a masked-LM model

@@ -55,10 +55,7 @@ def choose_levels(num_layers, levels=None):
 
 
 def make_head(shape, units, hidden, activation, seed):
-    """g: Dense(units); unless the activation is "linear", Dense(hidden, activation) before it.
-
-    (batch, *shape) -> the same with the last axis `units`. It is never saved.
-    """
+    """g: Dense(units), or an MLP, Dense(hidden, activation) -> Dense(units). (..., width) -> (..., units)."""
     starts = [keras.initializers.GlorotUniform(seed + number) for number in (0, 1)]
     layers = [keras.Input(shape), keras.layers.Dense(units, kernel_initializer=starts[0])]
     if activation != "linear":
@@ -68,10 +65,9 @@ def make_head(shape, units, hidden, activation, seed):
 
 
 class GatedMix(keras.layers.Layer):
-    """m(x; w): x at w = 0, the mean of x and MLP(x) at w = 1. (..., hidden) -> the same. It is never saved.
+    """m(x; w): x at w = 0, the mean of x and MLP(x) at w = 1. (..., hidden) -> the same.
 
-    Args:
-        mlp: (..., hidden) -> the same. weight: w, which stays as it is, or "trained": from 0, within [0, 1].
+    `weight` is w, which stays as it is, or "trained": from 0, within [0, 1].
     """
 
     def __init__(self, mlp, weight=0.0):
@@ -100,7 +96,7 @@ def levels_of(student, levels, head="linear", target="logits", mix=0.0, chained=
 
     def new(level, number, inputs, units, activation):
         shape = (None, inputs) if tagging else (inputs,)
-        return make_head(shape, units, width, activation, seed + 10 * level + number)
+        return make_head(shape, units, width, activation, 1000 * seed + 10 * level + number)
 
     for level in levels:
         if level < last:
