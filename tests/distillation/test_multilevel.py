@@ -6,7 +6,7 @@ from keras_compress.bert.encoder import ACTIVATIONS
 from keras_compress.distillation import multilevel, soft_targets
 from keras_compress.distillation.multilevel import GatedMix, choose_levels, levels_of, make_head
 from keras_compress.replacement import theseus
-from keras_compress.training.distill import Outputs
+from keras_compress.training.distill import Outputs, distill
 from keras_compress.training.finetune import finetune
 from tests.support import TRAINING, data, stages_of, still, values_of, values_on
 
@@ -48,22 +48,24 @@ def test_levels_are_those_of_the_student_not_of_the_teacher():
         multilevel.compress(still(num_layers=4), data(), num_layers=2, levels=3, training=TRAINING)
 
 
-@pytest.mark.parametrize("target, expected", [("logits", 1.25), ("probabilities", 0.015625)])
-def test_the_loss_by_hand(target, expected):
+def by_hand(target, teacher, student):
+    """L_d of a text at levels 1 and 2; the head of level 1 answers (ln 3, 0, -99)."""
     loss, heads, *_ = levels_of(still(), [1, 2], target=target)
-    heads[1].set_weights([np.zeros((8, 3)), [np.log(3.0), 0.0, -99.0]])
-    # logits: level 1 misses by (0, 2, 1): 5/3, level 2 by (1, 1, .5) less: (1 + 1 + .5)/3 = 5/6; mean 1.25.
-    # The second text does not count.
-    teacher = {"logits": [[np.log(3.0), 2.0, -98.0], [9.0, 9.0, 9.0]]}
-    student = {"logits": [[np.log(3.0) + 1, 3.0, -98 + 0.5**0.5], [0.0, 0.0, 0.0]]}
-    if target == "probabilities":
-        # level 1: (3/4, 1/4, 0) against (1/2, 1/2, 0): 2/16/3 = 1/24; level 2: (1/2, 1/2, 0), 0; mean 1/48.
-        teacher["logits"][0] = student["logits"][0] = [0.0, 0.0, -99.0]
-        expected = 1 / 48
-    T, S = ({k: tf.constant(v, tf.float32) for k, v in x.items()} for x in (teacher, student))
+    heads[1].set_weights([np.zeros((8, 3)), np.array([np.log(3.0), 0.0, -99.0])])
+    T, S = ({"logits": tf.constant([z, [9.0, 0.0, 0.0]], tf.float32)} for z in (teacher, student))
     S["hidden_states/1/cls"] = tf.ones((2, 8))
-    values = values_of({"levels": (1.0, loss)}, T, S, tf.constant([1, -1]))
-    np.testing.assert_allclose(values["levels"], expected, rtol=1e-5)
+    labels = tf.constant([1, -1])  # the second text does not count
+    return values_of({"levels": (1.0, loss)}, T, S, labels)["levels"]
+
+
+def test_the_loss_by_hand():
+    teacher = np.array([np.log(3.0), 2.0, -98.0])
+    # level 1 misses by (0, 2, 1): 5/3; level 2 by (1, 1, 2): 6/3; their mean is 11/6
+    value = by_hand("logits", teacher, teacher + [1.0, 1.0, 2.0])
+    np.testing.assert_allclose(value, 11 / 6, rtol=1e-5)
+    # level 1: (3/4, 1/4, 0) against (1/2, 1/2, 0): (1/16 + 1/16)/3 = 1/24; level 2: 0; their mean is 1/48
+    value = by_hand("probabilities", [0.0, 0.0, -99.0], [1.0, 1.0, -99.0])
+    np.testing.assert_allclose(value, 1 / 48, rtol=1e-5)
 
 
 @pytest.mark.parametrize("task", ["classification", "tagging"])
@@ -74,7 +76,7 @@ def test_the_last_level_alone_is_distillation_by_the_squared_distance_of_logits(
     (theirs,) = stages_of(soft_targets, monkeypatch, *start, num_layers=2, **weights)
     np.testing.assert_equal(ours["student"].weights(), theirs["student"].weights())
     labels = [0, 1, 2, 0] if task != "tagging" else np.tile([[0], [1], [-1], [2]], 12)
-    values = [values_on(stage, labels=labels) for stage in (ours, theirs)]
+    values = [values_on(stage, length=12, labels=labels) for stage in (ours, theirs)]
     for one, other in (("levels", "soft"), ("label", "label")):
         assert ours["losses"][one][0] == theirs["losses"][other][0]
         np.testing.assert_array_equal(values[0][one], values[1][other])
@@ -144,25 +146,26 @@ def test_in_a_chain_the_last_layer_reads_itself():
     np.testing.assert_allclose(value(loss), np.mean(np.square(errors)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("task", ["classification", "matching", "tagging"])
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize(
+    "task, pooling", [("classification", "mean"), ("matching", "cls"), ("tagging", "cls")]
+)
 def test_heads_and_gates_train_and_stay_behind(task, pooling, monkeypatch):
     teacher = still(task, num_layers=3, pooling=pooling)
     settings = {"num_layers": 2, "head": "relu", "mix": "trained", "chained": True, "alpha": 1.0}
     (stage,) = stages_of(multilevel, monkeypatch, teacher, data(task), **settings)
-    labels = [0, 1, 1, 0] if task != "tagging" else np.tile([[0], [1], [-1], [1]], 12)
-    same = [values_on(stage, length=n, labels=labels)["levels"] for n in (12, 12)]
-    longer = (
-        values_on(stage, length=16, labels=np.pad(labels, ((0, 0), (0, 4)), constant_values=-1))
-        if task == "tagging"
-        else values_on(stage, length=16, labels=labels)
-    )
-    np.testing.assert_allclose([same[1], longer["levels"]], same[0], rtol=1e-5)
-    own = {v.ref(): v.numpy() for layer in stage["layers"] for v in layer.trainable_variables}
-    small = multilevel.compress(teacher, data(task), training=TRAINING, **settings)
-    (gate,) = small.history[-1]["mix_at_last"]
-    assert len(own) == 4 + 5 + 2 * 4 and 0.0 <= gate <= 1.0
-    assert small.weights().keys() == stage["student"].weights().keys()
+    values = []
+    for length in (12, 16):
+        labels = np.full((4, length), -1) if task == "tagging" else [0, 1, 1, 0]
+        if task == "tagging":
+            labels[:, 1] = [0, 1, 2, 1]
+        values.append(values_on(stage, length=length, labels=labels)["levels"])
+    np.testing.assert_allclose(*values, rtol=1e-5)
+    own = [v for layer in stage["layers"] for v in layer.trainable_variables]
+    before, names = [v.numpy() for v in own], stage["student"].weights().keys()
+    small = distill(**stage)
+    assert len(own) == 4 + 5 + 2 * 4  # the head of level 1, its gate's MLP and w, two second heads
+    moved = [np.any(v.numpy() != old) for v, old in zip(own, before)]
+    assert all(moved) and small.weights().keys() == names
 
 
 def test_with_alpha_0_the_chain_with_theseus_is_theseus():
