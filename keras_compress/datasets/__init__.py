@@ -8,7 +8,7 @@ from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.files import DATA_FOLDER
 
 __all__ = ["Dataset", "Split", "find", "load"]
-BUILT_IN = ("assistant", "assistant-matching", "assistant-tagging", "apidocs")
+BUILT_IN = ("assistant-matching", "assistant-tagging", "assistant", "apidocs")
 
 
 def load(name, *, task=None, language="en"):

@@ -169,18 +169,13 @@ def test_heads_and_gates_train_and_stay_behind(task, pooling, monkeypatch):
 
 
 def test_with_alpha_0_the_chain_with_theseus_is_theseus():
-    predecessor, settings = still(num_layers=4), {"num_layers": 2, "training": TRAINING}
+    predecessor, settings = still(), {"num_layers": 1, "training": TRAINING}
     replaced = theseus.compress(predecessor, data(), finetune_share=0.0, **settings)
-    chain = {
-        name: multilevel.compress(predecessor, data(), student=replaced, alpha=alpha, **settings)
-        for name, alpha in (("plain", 0.0), ("both", 0.5))
-    }
-    methods = [entry["method"] for entry in chain["both"].history]
-    assert methods[-2:] == ["theseus", "multilevel"] and "levels" in chain["both"].curve[-1]
+    both = multilevel.compress(predecessor, data(), student=replaced, alpha=0.0, **settings)
+    assert [entry["method"] for entry in both.history] == ["theseus", "multilevel"]
     expected = finetune(replaced, data(), training=TRAINING).weights()
-    for name, weight in chain["plain"].weights().items():
+    for name, weight in both.weights().items():
         np.testing.assert_allclose(weight, expected[name], atol=1e-5, err_msg=name)
-    assert any(np.abs(w - expected[n]).max() > 1e-3 for n, w in chain["both"].weights().items())
 
 
 def test_another_activation_changes_no_weight(monkeypatch):
