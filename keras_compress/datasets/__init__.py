@@ -1,5 +1,6 @@
 """Data sets: built-in, downloaded, or any folder in the forms that `readers` describes."""
 
+import dataclasses
 from pathlib import Path
 
 from keras_compress.datasets import apidocs, download, readers
@@ -7,7 +8,7 @@ from keras_compress.datasets.dataset import Dataset, Split
 from keras_compress.files import DATA_FOLDER
 
 __all__ = ["Dataset", "Split", "find", "load"]
-BUILT_IN = ("assistant", "apidocs")
+BUILT_IN = ("assistant-matching", "assistant-tagging", "assistant", "apidocs")
 
 
 def load(name, *, task=None, language="en"):
@@ -15,7 +16,8 @@ def load(name, *, task=None, language="en"):
 
     Args:
         name: "assistant", "apidocs", the name of a downloaded set, or the path of a folder (of a text file: its
-            sentences, unlabelled).
+            sentences, unlabelled). "assistant-matching" and "assistant-tagging" name a task, too: a study can
+            have all three.
         task: for a built-in set the task to build (default: classification); for all others the task it must have.
             "multilabel" and "regression" also say how labels are read that look like one name or whole numbers.
         language: "en" or "zh", for assistant.
@@ -31,7 +33,11 @@ def load(name, *, task=None, language="en"):
         return assistant.load(language, task or "classification")
     if name == "apidocs":
         return apidocs.load(task or "classification")
-    data = readers.read_folder(path, task) if path.is_dir() else readers.read_text(path)
+    if name in BUILT_IN:
+        data = load("assistant", task=name.removeprefix("assistant-"), language=language)
+        data = dataclasses.replace(data, name=f"{data.name}-{data.task}")
+    else:
+        data = readers.read_folder(path, task) if path.is_dir() else readers.read_text(path)
     if task not in (None, data.task):
         raise ValueError(
             f"{path}: the data must be for the task {task}. Received: {data.task}. "

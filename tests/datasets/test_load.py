@@ -34,6 +34,14 @@ def test_a_folder_a_file_and_a_downloaded_set(folder, monkeypatch, tmp_path_fact
     assert datasets.load("sst2").name == "sst2"
 
 
+def test_a_task_of_the_built_in_set_by_name():
+    data, same = datasets.load("assistant-tagging"), datasets.load("assistant", task="tagging")
+    assert (data.name, data.task) == ("assistant-en-tagging", "tagging")
+    assert data.summary() == {**same.summary(), "name": data.name}
+    with pytest.raises(ValueError, match="for the task matching. Received: tagging"):
+        datasets.load("assistant-tagging", task="matching")
+
+
 def test_errors(folder):
     with pytest.raises(ValueError, match="the task matching. Received: classification"):
         datasets.load(folder, task="matching")

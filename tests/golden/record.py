@@ -259,6 +259,27 @@ CASES = [
         },
     },
     {
+        "name": "multilevel",
+        "method": "multilevel",
+        "model": "four",
+        "settings": {"num_layers": 2},
+        "training": {"evaluations": 1},
+    },
+    {
+        "name": "multilevel-tagging",
+        "method": "multilevel",
+        "model": "tagging",
+        "data": "tagging",
+        "settings": {
+            "num_layers": 2,
+            "head": "relu",
+            "mix": "trained",
+            "chained": True,
+            "target": "probabilities",
+            "student_activation": "gelu_tanh",
+        },
+    },
+    {
         "name": "tinybert",
         "method": "tinybert",
         "model": "four",
