@@ -1,12 +1,13 @@
 """Spherical KD: soft targets between logits of one norm. Guo et al., 2020, arXiv:2010.07485.
 
-A larger teacher is surer: its logits are longer, and a small student is asked for a length that it cannot
-reach. Here only the direction of the logits is compared.
+The paper's argument: a larger teacher is surer, its logits are longer, and a small student is asked for a
+length that it cannot reach. So only the direction of the logits is compared.
 
 Equation map
-    z' = l_avg z / ||z||_2                                                          on_sphere
-    l_avg   mean norm of the teacher's logits                                       mean_norm
-    L = (1 - alpha) CE(softmax(z'_S), y) + alpha T^2 KL(softmax(z'_T / T) || softmax(z'_S / T))   spherical_losses
+    z' = l_avg z / ||z||_2                                             on_sphere
+    l_avg: mean norm of the teacher's logits                           mean_norm
+    L = (1 - alpha) CE(softmax(z'_S), y)
+        + alpha T^2 KL(softmax(z'_T / T) || softmax(z'_S / T))         spherical_losses
 Three scales are in circulation, written with z~ = z - mean(z) over the C classes; softmax ignores the shift:
     "norm"          z'_T and z'_S as above (paper)
     "layernorm"     z' = l_avg z~ / std(z~), l_avg: mean standard deviation (the authors' README)
@@ -14,8 +15,9 @@ Three scales are in circulation, written with z~ = z - mean(z) over the C classe
 Departures
     std divides by C; that of the authors' script by C - 1. l_avg is measured before training and constant.
     alpha is constant; the authors' script lowers it from .9 to .5 and .1 at 60 and 80 % of the epochs.
-    The student starts from layers of a trained model and answers with its own logits z_S. Their norm is not
-    trained, so that its answers are the same, but its probabilities are not calibrated.
+    The student starts from layers of a trained model.
+It answers with its own logits z_S: the norm changes no answer, but nothing trains it, so that the
+probabilities are not calibrated.
 """
 
 from typing import Literal
@@ -61,7 +63,7 @@ def on_one_sphere(teacher_logits, student_logits, scale="norm", l_avg=None):
 
 def mean_norm(task_model, dataset, training, scale="norm"):
     """l_avg: mean of ||z||_2 over the labelled training texts or pieces; for "layernorm" mean of std(z)."""
-    run = tf.function(lambda inputs: task_model.model(inputs, training=False))
+    run = tf.function(lambda x: task_model.model(x, training=False), reduce_retracing=True)
     total = count = 0
     for inputs, labels in dataset.batches(
         "train", task_model.tokenizer, training.batch_size, training.max_length

@@ -3,15 +3,16 @@
     teacher -> assistant -> .. -> student: each learns from the one before it, which is then frozen
 
 Equation map
-    L = (1 - lambda) CE + lambda T^2 KL, for each link      `loss`: any method of distillation
-    size of an assistant: the one whose stand-alone accuracy is nearest to the mean of teacher's
-    and student's, and not the mean of the sizes            choose_assistant
-    all sizes in between                                    by="all"
+    L = (1 - lambda) CE + lambda T^2 KL, for each link                    `loss`, any method of distillation
+    the assistant's size: not the mean of the sizes, but that of the model whose stand-alone
+    accuracy is nearest to the mean of teacher's and student's            choose_assistant
+    all sizes in between                                                  by="all"
 Why a method: a chain of known sizes is a recipe, steps of `soft_targets` each `from` the one before
 (recipes/capacity-study.toml). A recipe has no conditions, and a choice by accuracy is one. So this file holds
-the rule and the chain that follows it; every link is a call of another method, and the history tells all.
+the rule and the chain that follows it. A link is a call of another method; the chosen sizes and the accuracies
+stand in the history.
 Departures
-    Assistants are chosen on dev. The authors' code keeps the epoch that is best on test; here the last model stays.
+    Assistants are chosen on dev, and the last model stays; the authors' code keeps the epoch that is best on test.
     Assistants and student start from the bottom layers of `student`, or of the model before; the authors' from
     random weights.
     The KL of the authors' code is a mean over texts and classes: their lambda is that of KL / C.
