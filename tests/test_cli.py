@@ -148,10 +148,10 @@ LOADS, TRAINS, WRITES = map(with_option, ("--new-head", "--epochs", "--overwrite
 PRINTED_BY = {
     "keras_compress/bert/": LOADS,
     "keras_compress/bert/tokenizer": LOADS | {"data"},
-    "keras_compress/cli.py::Source": LOADS,
-    "keras_compress/cli.py::Texts": with_option("--data"),
-    "keras_compress/cli.py::_look": LOADS,
-    **{f"keras_compress/cli.py::{verb}": {verb} for verb in VERBS},
+    "keras_compress/cli/options.py::Source": LOADS,
+    "keras_compress/cli/options.py::Texts": with_option("--data"),
+    "keras_compress/cli/__init__.py::_look": LOADS,
+    **{f"keras_compress/cli/verbs.py::{verb}": {verb} for verb in VERBS},
     "keras_compress/datasets/": with_option("--data"),
     "keras_compress/datasets/dataset.py::Dataset": TRAINS,  # in `run` it names the recipe's key, too
     "keras_compress/experiment/": {"run"},
@@ -206,7 +206,7 @@ def test_every_verb_that_a_message_names_exists():
 
 def test_the_advice_is_found():
     found = {*advice()}
-    assert ("keras_compress/cli.py::main", "run", "--resume") in found
+    assert ("keras_compress/cli/__init__.py::main", "run", "--resume") in found
     assert ("keras_compress/files.py::new_folder", "", "--overwrite") in found
     assert ("mobile_export/serve.py::server", "", "--port") in found
 

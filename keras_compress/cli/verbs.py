@@ -1,108 +1,24 @@
-"""The command line: results on stdout, progress on stderr; exit 0 done, 1 failed, 2 wrong usage.
+"""The verbs of the command line: (what `--json` prints, lines of text) each.
 
-Each function under `VERBS` is a verb. Its signature declares the options: text where nothing is annotated, a
-flag where the default is False. Its docstring tells what they mean, or that of `parser` for several verbs.
-Nothing heavy is imported before a verb is at work.
+A verb's signature declares its options: text where nothing is annotated, a flag where the default is False. Its
+docstring tells what they mean. Nothing heavy is imported before a verb is at work.
 """
 
-import argparse
 import contextlib
-import functools
 import inspect
-import json
 import logging
 import os
-import re
 import shutil
 import sys
 import tomllib
-import typing
-import warnings
-from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ValidationError, validate_call
-
 from keras_compress import method as boundary
-from keras_compress.experiment.recipe import find_recipe, hash_of, recipes
+from keras_compress.cli.options import COMMAS, AnySource, Source, Texts
+from keras_compress.experiment.recipe import hash_of, recipes
 from keras_compress.files import new_folder
 from keras_compress.method import Count, Positive, Whole
 from keras_compress.training.settings import Training
-
-COMMAS = BeforeValidator(lambda text: re.split(r"\s*,\s*", text.strip()))
-FLAGS = {"source": "--from", "settings": "--set"}
-OPPOSITES = {"lowercase": "--cased"}
-NAMED = ("minilm", "bilstm")  # sources that are no paths
-# What wrong input or a full machine raises, with the names of TensorFlow, which need not be imported here.
-EXPECTED = {"ValueError", "OSError", "ImportError", "ResourceExhaustedError", "OutOfRangeError"}
-
-
-@dataclass
-class Texts:
-    """Options of every verb that reads data.
-
-    data: assistant, apidocs, a downloaded set, or a folder with train.tsv, dev.tsv, test.tsv, labels.txt
-        (default: assistant, or the recipe's; export: random ids)
-    task: classification, matching, tagging or unlabelled, of a built-in set (default: classification); other
-        sets know theirs. Unlabelled text makes a masked-LM model
-    language: en or zh, of assistant
-    """
-
-    data: str | None = None
-    task: Literal["classification", "matching", "tagging", "unlabelled"] | None = None
-    language: Literal["en", "zh"] = "en"
-
-    def load(self):
-        from keras_compress import datasets
-
-        return datasets.load(self.data or "assistant", task=self.task, language=self.language)
-
-    def given(self):
-        """The data set that was named, None if none was."""
-        return self.load() if self.data else None
-
-
-@dataclass
-class Source:
-    """Options of every verb that loads a model.
-
-    source: minilm; bilstm, a new small one; a model folder of this project, of Hugging Face (safetensors) or
-        of Google's BERT; a bert4keras .h5 file
-    new_head: leave out the classifier that the source has
-    labels: the classes in the model's order, such as no,yes, where its files do not tell them; --task says
-        what it does with them
-    pooling: pooler, cls or mean: what the classifier reads (default: as the source was trained)
-    lowercase: put texts into lower case (default: as the source's files say)
-    ignore_weights: PATTERN, such as lm_head.*: weights that no part of a model takes may be left out; may be
-        repeated
-    """
-
-    source: str
-    new_head: bool = False
-    labels: Annotated[list[str], COMMAS] | None = None
-    pooling: Literal["pooler", "cls", "mean"] | None = None
-    lowercase: bool | None = None
-    ignore_weights: list[str] = field(default_factory=list)
-
-    def load(self, dataset=None, task=None, trained=True, seed=0):
-        """(model, data with its labels in the model's order); `trained`: the model's head must be."""
-        from keras_compress.bert.checkpoints import load, load_with
-
-        if dataset:
-            model, dataset = load_with(dataset=dataset, **vars(self), seed=seed)
-        else:
-            task = "mlm" if task == "unlabelled" else task
-            model = load(**vars(self), task=task, seed=seed)
-        if trained:
-            boundary.check_trained(model)
-        return model, dataset
-
-
-@dataclass
-class AnySource(Source):
-    __doc__ = Source.__doc__
-
-    source: str | None = None
 
 
 def run(
@@ -441,143 +357,3 @@ def _evaluated(model, dataset, split):
     figures = {"split": split, **measured, "num_examples": result["n"]}
     form = "{split} {metric} {value:.2%} +- {se:.2%} on {num_examples:,} examples; macro F1 {macro_f1:.2%}"
     return figures, [form.format(**figures)]
-
-
-def parser():
-    """All verbs with the options that their signatures declare.
-
-    out: folder to write
-    overwrite: replace what the folder holds
-    seed: of initial weights, data order, dropout and draws
-    allow_drift: write int8 files that drift too far from Keras, marked
-    """
-    top = argparse.ArgumentParser(
-        prog="keras_compress", description="BERT compression, paper by paper."
-    )
-    verbs = top.add_subparsers(required=True, metavar="VERB")
-    for function in VERBS:
-        text = inspect.getdoc(function).partition("\n")[0]
-        verb = verbs.add_parser(function.__name__, help=text, description=text)
-        _add_options(verb, function)
-        verb.add_argument("--json", action="store_true", help="print the result as JSON")
-        verb.set_defaults(function=function, wrong_usage=verb.error)
-    return top
-
-
-def _add_options(verb, function, texts={}):
-    """Adds what a verb, or a group of options, declares; what a verb takes by place is an argument.
-
-    `texts` are the verb's own words about options of the group.
-    """
-    hints = typing.get_type_hints(function, include_extras=True)
-    texts = _help_of(parser) | _help_of(function) | texts
-    for name, parameter in inspect.signature(function).parameters.items():
-        hint, default = hints.get(name, str), parameter.default
-        if is_dataclass(hint):
-            _add_options(verb, hint, _help_of(function))
-            continue
-        if function is Training and name in ("folder", "checkpoint_every"):
-            continue
-        required, several = default is parameter.empty, hint == list[str]
-        settings = {"help": texts.get(name) or hint.__metadata__[-1]}
-        settings["default"] = [] if several else default
-        if type(default) in (int, float, str):
-            settings["help"] += f" (default: {default})"
-        if default is False or name in OPPOSITES:
-            settings["action"] = "store_true"
-        if parameter.kind is parameter.KEYWORD_ONLY or is_dataclass(function):
-            if several:
-                settings["action"] = "append"
-            flag = FLAGS.get(name, "--" + name.replace("_", "-"))
-            place = verb.add_mutually_exclusive_group() if name in OPPOSITES else verb
-            place.add_argument(flag, dest=name, required=required, **settings)
-            if name in OPPOSITES:
-                settings |= {"help": f"the opposite of {flag}", "action": "store_false"}
-                place.add_argument(OPPOSITES[name], dest=name, **settings)
-        elif required:
-            verb.add_argument(name, nargs="+" if several else None, **settings)
-        else:
-            verb.add_argument(name, nargs="*" if several else "?", **settings)
-
-
-def _help_of(place):
-    """{name: text} of the options that a docstring tells about."""
-    return dict(re.findall(r"^(\w+): (.+(?:\n {4}.+)*)", inspect.getdoc(place), re.M))
-
-
-def _answer(function, options):
-    """What a verb gives for the options, as text or JSON."""
-
-    @functools.wraps(function)
-    def verb(**given):
-        _look(options)
-        if options.get("strategy") == "mirrored":
-            from keras_compress.training.optimizer import strategy
-
-            strategy("mirrored")  # workers must meet before TensorFlow does anything else
-        return function(**given)
-
-    # A group is no option itself: it takes its own out of all.
-    groups = {name for name, hint in typing.get_type_hints(function).items() if is_dataclass(hint)}
-    names = inspect.signature(function).parameters
-    given = {name: options if name in groups else options[name] for name in names}
-    result, lines = validate_call(verb)(**given)
-    return json.dumps(result, ensure_ascii=False) if options["json"] else "\n".join(lines)
-
-
-def _look(options):
-    """Raises an error at once if there is nothing at a path: TensorFlow takes long to import."""
-    given = options.get
-    if given("recipe"):
-        find_recipe(given("recipe"))
-    if given("data"):
-        from keras_compress import datasets
-
-        datasets.find(given("data"))
-    for path in (*given("files", ()), *filter(None, [given("tflite")])):
-        os.stat(path)
-    source = given("source")
-    there = source and (os.path.exists(source) or os.path.exists(f"{source}.index"))
-    if source and source not in NAMED and not there:
-        is_name = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source)
-        hub = f" If it is a name of the Hugging Face Hub, fetch it: `hf download {source}`."
-        raise ValueError(
-            f"`--from` must be {', '.join(NAMED)}, or a folder or file. Received: {source}, which does "
-            f"not exist. Check the path.{hub if is_name else ''}"
-        )
-
-
-def main(arguments=None):
-    """Runs one command; returns the exit status. Expected errors become one line on stderr."""
-    options = vars(parser().parse_args(arguments))
-    logging.basicConfig(format="%(message)s", force=True)
-    logging.getLogger("keras_compress").setLevel(logging.INFO)
-    for stream in (sys.stdin, sys.stdout):
-        if hasattr(stream, "reconfigure"):  # the system's own encoding may be another
-            stream.reconfigure(encoding="utf-8", errors="replace")
-    warn = logging.getLogger("py.warnings").warning
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *rest: warn("warning: %s", message)
-            print(_answer(options["function"], options), flush=True)
-        return 0
-    except BrokenPipeError:  # the reader, `head` say, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        message = "stopped. `run --resume` goes on; the same `train` or `compress` does, too"
-        print(message, file=sys.stderr)
-    except ValidationError as error:
-        first = error.errors()[0]
-        rule = first["msg"].removeprefix("Input should be ")
-        names = [name for name in first["loc"] if name in options]
-        options["wrong_usage"](
-            f"{names[-1]} must be {rule}. Received: {first['input']!r}" if names else rule
-        )
-    except Exception as error:
-        if not EXPECTED & {kind.__name__ for kind in type(error).__mro__}:
-            raise  # a bug keeps its traceback
-        text = " ".join(re.sub("{{.*?}} ", "", str(error)).splitlines())
-        if "No space left" in text and "Free some" not in text:  # TensorFlow's, of a checkpoint
-            text += ". Free some space, then go on: `run --resume`, or the same command again."
-        print("error:", text, file=sys.stderr)
-    return 1
