@@ -42,6 +42,7 @@ WIDE = {"num_layers": 1, "hidden_size": 32, "intermediate_size": 64}
 # Where the model to start from is no BERT of two layers and width 8 with a head of three classes.
 START = {
     "fold": lambda: still(embedding_size=4, adapter="mlp"),
+    "teacher_assistant": lambda: still(num_layers=3),
     # The converter quantises no kernel of fewer than 1,024 values.
     "q8bert": lambda: still(**WIDE, pooling="cls"),
 }

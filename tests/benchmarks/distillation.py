@@ -12,13 +12,14 @@ NUM_SENTENCES, COPIES = 200, 20
 
 
 def distill_step():
-    """A distillation step of 6 layers to 3, on the logits, on what TinyBERT compares inside and on three levels, over teacher forward +
-    plain student step, timed apart; the same with the teacher's outputs read from the cache's files instead of computed,
-    over the plain student step. Reading is timed alone, as if it never ran beside the training;
+    """A distillation step of 6 layers to 3, on the logits, on their directions alone, on what TinyBERT compares inside and on three levels,
+    over teacher forward + plain student step, timed apart; the same with the teacher's outputs read from the cache's files
+    instead of computed, over the plain student step. Reading is timed alone, as if it never ran beside the training;
     the files were just written, so they are read from memory, and the teacher's one pass that fills them is not counted."""
     from keras_compress.backend import tf
     from keras_compress.datasets.dataset import Dataset, Split
     from keras_compress.distillation.multilevel import levels_of
+    from keras_compress.distillation.spherical import spherical_losses
     from keras_compress.distillation.tinybert import attention_loss, hidden_loss, projection
     from keras_compress.training.distill import Distiller, named_outputs, outputs_read
     from keras_compress.training.losses import label_loss, masked_mean, soft_label_loss
@@ -52,8 +53,10 @@ def distill_step():
         return tf.add_n([attention_loss(*pair, mask) for pair in scores])
 
     levels, heads, *_ = levels_of(student, [1, 2, 3], head="gelu")
+    spherical = {name: loss for name, (_, loss) in spherical_losses(l_avg=5.0).items()}
     kinds = {
         "logits": ({"soft": soft, "label": label}, []),
+        "spherical": (spherical, []),
         "TinyBERT's inside": ({"hidden": hidden, "attn": attn}, [W]),
         "three levels": ({"label": label, "levels": levels}, [*heads.values()]),
     }

@@ -333,6 +333,47 @@ CASES = [
         "method": "tinybert",
         "settings": {"num_layers": 1, "inside_share": 1.0, "reduction": "reference"},
     },
+    {"name": "spherical", "method": "spherical", "settings": {"num_layers": 1}},
+    {
+        "name": "spherical-layernorm",
+        "method": "spherical",
+        "model": "four",
+        "settings": {"num_layers": 2, "scale": "layernorm", "layers": "top", "alpha": 0.5},
+    },
+    {
+        "name": "spherical-teacher-std-tagging",
+        "method": "spherical",
+        "model": "tagging",
+        "data": "tagging",
+        "settings": {"num_layers": 1, "scale": "teacher_std"},
+    },
+    {
+        "name": "spherical-matching",
+        "method": "spherical",
+        "model": "matching",
+        "data": "matching",
+        "settings": {"num_layers": 1, "l_avg": 5.0},
+    },
+    {
+        "name": "teacher_assistant",
+        "method": "teacher_assistant",
+        "model": "four",
+        "settings": {"num_layers": 1},
+        "training": {"epochs": 1},
+    },
+    {
+        "name": "teacher_assistant-all",
+        "method": "teacher_assistant",
+        "model": "four",
+        "settings": {
+            "num_layers": 1,
+            "by": "all",
+            "candidates": [3, 2],
+            "loss": "spherical",
+            "loss_settings": {"scale": "layernorm"},
+        },
+        "training": {"epochs": 1},
+    },
     # factorisation and sharing
     {
         "name": "albert-table-distil",
