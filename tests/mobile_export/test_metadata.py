@@ -16,7 +16,7 @@ from keras_compress.cli import main
 from mobile_export.convert import export
 from mobile_export.litert import Runner
 from mobile_export.metadata import no_metadata, with_metadata
-from mobile_export.parity import compare
+from mobile_export.parity import Reference, compare
 from tests.mobile_export.conftest import LENGTH, WORDS, converted, texts, tiny
 
 
@@ -114,7 +114,7 @@ def test_what_does_not_belong_together_is_refused(task_model, tmp_path):
         (other, r"shape \(2,\) and 30 pieces. Received: \(3,\) and 30"),
     ):
         with pytest.raises(ValueError, match=f"must be exported from this model, .* {rule}"):
-            compare(model, content, "int8")
+            compare(Reference(model, LENGTH), content, "int8")
     with pytest.raises(ValueError, match="exported from this model"):
         export(short, tmp_path, ("int8",), sequence_length=LENGTH)
     assert not list(tmp_path.iterdir())
