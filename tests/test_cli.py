@@ -358,7 +358,9 @@ def test_an_export_that_fails_keeps_what_passes(call, monkeypatch, tmp_path):
     command = ["export", "--from", "{}/bert-matching", "--out", tmp_path, "--length", "12"]
     status, out, err = call(*command, "--formats", "int8,float32", "--parity-texts", "3")
     assert (
-        status == 1 and out.startswith(f"{tmp_path / 'float32.tflite'}: ") and "on 3 random" in out
+        status == 1
+        and out.startswith(f"{tmp_path / 'float32.tflite'}: ")
+        and "of 3 random inputs" in out
     )
     assert "int8: mean |dp| must be at most -1. Received: 0." in err.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["float32.tflite"]
