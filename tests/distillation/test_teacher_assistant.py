@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from keras_compress.backend import tf
 from keras_compress.distillation import soft_targets, teacher_assistant
 from keras_compress.distillation.teacher_assistant import choose_assistant, sizes_between
 from keras_compress.method import method
@@ -8,6 +9,14 @@ from tests.support import TRAINING, bilstm, data, masked_lm, still
 
 ARTICLE = {2: 0.70, 4: 0.76, 6: 0.79, 8: 0.80, 10: 0.81}  # stand-alone accuracies of its example
 SHORT = TRAINING.replace(epochs=1, batch_size=12, evaluations=0)
+
+
+@pytest.fixture
+def eager():
+    """For single updates no graph pays."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 def chain(teacher=None, **settings):
@@ -71,7 +80,7 @@ def test_what_no_chain_can_be_made_of_is_refused_before_training(settings, messa
         chain(**settings)
 
 
-def test_a_chain_without_assistants_is_plain_distillation_to_the_bit():
+def test_a_chain_without_assistants_is_plain_distillation_to_the_bit(eager):
     teacher, start = still(num_layers=3), masked_lm(num_layers=2)
     settings = {"num_layers": 1, "student": start, "training": SHORT, "seed": 5}
     plain = soft_targets.compress(teacher, data(), temperature=4.0, **settings)
@@ -80,7 +89,7 @@ def test_a_chain_without_assistants_is_plain_distillation_to_the_bit():
     assert same.history[:-1] == plain.history and same.history[-1]["assistants"] == []
 
 
-def test_a_chain_is_the_same_as_steps_of_a_recipe():
+def test_a_chain_is_the_same_as_steps_of_a_recipe(eager):
     settings = {"training": SHORT, "alpha": 0.5}
     model = still(num_layers=3)
     for depth in (2, 1):
@@ -144,7 +153,7 @@ def test_where_accuracy_decides_nothing_no_model_is_made_for_it(settings, assist
     assert [depth for depth, _ in links] == [*assistants, 1] and not made
 
 
-def test_stand_alone_models_start_where_links_do_and_learn_from_labels():
+def test_stand_alone_models_start_where_links_do_and_learn_from_labels(eager):
     teacher, start = still(num_layers=3), still(num_layers=4, seed=9)
     alone = teacher_assistant.stand_alone(teacher, start, 2, data(), seed=0, training=SHORT)
     assert alone.config.num_layers == 2 and alone.curve[-1]["stage"] == "finetune"
