@@ -12,8 +12,8 @@ NUM_SENTENCES, COPIES = 200, 20
 
 
 def distill_step():
-    """A distillation step of 6 layers to 3, on the logits, on what TinyBERT compares inside and on three levels, over teacher forward +
-    plain student step, timed apart; the same with the teacher's outputs read from the cache's files instead of computed,
+    """A distillation step of 6 layers to 3, on the logits, on what TinyBERT compares inside and on three levels (MLP
+    heads), over teacher forward + plain student step, timed apart; the same with the teacher's outputs read from the cache's files instead of computed,
     over the plain student step. Reading is timed alone, as if it never ran beside the training;
     the files were just written, so they are read from memory, and the teacher's one pass that fills them is not counted."""
     from keras_compress.backend import tf
