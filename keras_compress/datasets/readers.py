@@ -49,7 +49,7 @@ def read_folder(path, task=None):
     Raises:
         ValueError: a file is missing or breaks a rule; the message names the file, the line, and what was read.
     """
-    path, rows, file = Path(path), {}, Path(path) / "labels.txt"
+    path, rows, columns, file = Path(path), {}, None, Path(path) / "labels.txt"
     names = _text(file).replace("\r\n", "\n").rstrip("\n").split("\n") if file.is_file() else None
     if names:
         check_names(path, names)
@@ -59,8 +59,10 @@ def read_folder(path, task=None):
             warn(f"{path}: no labelled test file; results can be taken on dev only.")
             continue
         rows[split] = [_row(*record) for record in records]
-        texts, label = _columns(records[0][1])
-        log.info("%s: of %s texts are %s, labels are %s", path, split, ", ".join(texts), label)
+        before, columns = columns, _columns(records[0][1])
+        if columns != before:
+            texts, label = columns
+            log.info("%s: of %s texts are %s, labels are %s", path, split, ", ".join(texts), label)
     every = [row for part in rows.values() for row in part]
     pairs = isinstance(every[0].text, tuple)
     for row in every:

@@ -30,7 +30,7 @@ def test_every_recipe_of_the_package_can_be_read(name):
 def test_studies_share_their_predecessor():
     studies = [read_recipe(name) for name in recipes() if name.endswith("-study")]
     firsts = [identity(steps_of(study)[0], 7, str) for study in studies]
-    assert len(firsts) == 7 and len({hash_of(first) for first in firsts}) == 1
+    assert len(firsts) > 1 and len({hash_of(first) for first in firsts}) == 1
     assert firsts[0]["seed"] == 0  # the first, whatever is asked for
 
 
