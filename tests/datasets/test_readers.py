@@ -176,7 +176,7 @@ def test_pandas_and_datasets_exports(tmp_path, caplog):
         [1, 0],
         Split(["c, d", "e"], [0, 1]),
     )
-    assert "of dev texts are text, labels are label_name" in caplog.text
+    assert "of train texts are text, labels are label_name" in caplog.text
 
 
 def test_duplicates_are_counted_and_kept(tmp_path):
