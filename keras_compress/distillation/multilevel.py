@@ -27,9 +27,10 @@ from keras_compress.bert.encoder import ACTIVATIONS
 from keras_compress.bert.layer_maps import HOW, select_layers
 from keras_compress.bert.layers import MaskedMean
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tasks import TASKS
 from keras_compress.method import Count, Share, compression, note
 from keras_compress.training.distill import distill, start_student
-from keras_compress.training.losses import logits_mse, masked_mean, true_labels
+from keras_compress.training.losses import answer_of, counted, logits_mse, masked_mean, true_labels
 from keras_compress.training.settings import Training
 
 HEADS = ("linear", *ACTIVATIONS)
@@ -91,11 +92,11 @@ def levels_of(student, levels, head="linear", target="logits", mix=0.0, chained=
         (loss, {level: head}, {level: gate}, {level: second head}).
     """
     classes, width = len(student.labels), student.config.hidden_size
-    last, tagging = student.config.num_layers, student.task == "tagging"
+    last, of_pieces = student.config.num_layers, TASKS[student.task].per_token
     inner, heads, gates, seconds = "gelu" if head == "linear" else head, {}, {}, {}
 
     def new(level, number, inputs, units, activation):
-        shape = (None, inputs) if tagging else (inputs,)
+        shape = (None, inputs) if of_pieces else (inputs,)
         return make_head(shape, units, width, activation, 1000 * seed + 10 * level + number)
 
     for level in levels:
@@ -107,7 +108,7 @@ def levels_of(student, levels, head="linear", target="logits", mix=0.0, chained=
             seconds[level] = new(level, 4, width + classes, classes, head)
 
     def read(S, level, mask):  # h_s: (batch, hidden), in tagging (batch, seq, hidden)
-        if tagging:
+        if of_pieces:
             return S["hidden_states", level]
         if student.config.pooling == "mean":
             return MaskedMean()(S["hidden_states", level], mask)
@@ -125,10 +126,11 @@ def levels_of(student, levels, head="linear", target="logits", mix=0.0, chained=
                 yield seconds[level](tf.concat([above, tf.stop_gradient(answer)], axis=-1))
 
     def level_term(T, S, labels, mask):
-        how = tf.nn.softmax if target == "probabilities" else tf.identity
+        answer = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, "number": tf.identity}
+        how = answer[answer_of(labels, S["logits"])] if target == "probabilities" else tf.identity
         # L_d = 1/k sum_i MSE(g_i(h_{s_i}), y)
         errors = [logits_mse(how(T["logits"]), how(answer)) for answer in answers(S, mask)]
-        return masked_mean(tf.reduce_mean(errors, axis=0), labels >= 0)
+        return masked_mean(tf.reduce_mean(errors, axis=0), counted(labels))
 
     return level_term, heads, gates, seconds
 

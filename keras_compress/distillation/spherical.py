@@ -88,7 +88,7 @@ def spherical_losses(temperature=4.0, alpha=0.9, scale="norm", l_avg=None):
     return {"soft": (alpha, soft), "label": (1.0 - alpha, label)}
 
 
-@compression()
+@compression(data="classes")
 def compress(
     task_model,
     dataset,
@@ -132,7 +132,6 @@ def compress(
         l_avg = l_avg or mean_norm(task_model, dataset, training, scale)
     losses = spherical_losses(temperature, alpha, scale, l_avg)
     distill(task_model, small, dataset, losses, training=training, seed=seed)
-    note(
-        l_avg=l_avg
-    )  # not before: another machine's last digit would make checkpoints another run's
+    # Not before: another machine's last digit would make checkpoints another run's.
+    note(l_avg=l_avg)
     return small
