@@ -312,6 +312,12 @@ def test_a_special_piece_in_a_text_is_google_s_or_transformers(tmp_path):
     assert theirs.switches() == {"special_in_text": True}
 
 
+def test_switches_that_are_null_are_as_usual(tmp_path):
+    keys = "do_lower_case added_tokens_decoder additional_special_tokens tokenizer_class truncation_side"
+    tokenizer = read_tokenizer(folder_of(tmp_path, tokenizer_config=dict.fromkeys(keys.split())))
+    assert (tokenizer.lowercase, tokenizer.switches()) == (True, {})
+
+
 @pytest.mark.parametrize("number", [3, len(CHINESE) + 1])
 @pytest.mark.parametrize("word", ["<user>", "nba"])
 def test_an_added_word_needs_its_own_id(tmp_path, word, number):

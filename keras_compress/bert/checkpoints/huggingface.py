@@ -65,6 +65,7 @@ def read(source, num_labels=0):
 def _answer(path, values, task, count):
     """(task, labels) of a classifier; one output of a text is a score, whatever `problem_type` says, as in their code."""
     problem, names = values.get("problem_type"), values.get("id2label") or {}
+    names = {str(k): name for k, name in enumerate(names)} if isinstance(names, list) else names
     of_texts = {"regression": "regression", "multi_label_classification": "multilabel"}
     known = {"single_label_classification": task, **(of_texts if task == "classification" else {})}
     task = known.get(problem or ("regression" if count == 1 else "single_label_classification"))

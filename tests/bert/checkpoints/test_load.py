@@ -208,6 +208,8 @@ def test_labels_of_a_fine_tuned_folder(tmp_path, caplog):
     assert weights.load(FINE_TUNED, labels=["POS", "neg"]).labels == ("neg", "neu", "pos")
     unnamed = folder_of(tmp_path, id2label=None, label2id=None)
     assert weights.load(unnamed).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    listed = folder_of(tmp_path / "list", id2label=["a", "b", "c"])
+    assert weights.load(listed).labels == ("a", "b", "c")
     with caplog.at_level("INFO"):
         assert weights.load(unnamed, labels=["a", "b", "c"]).labels == ("a", "b", "c")
     assert "its classes have no names; in this order they are a, b, c" in caplog.text
