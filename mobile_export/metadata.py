@@ -54,6 +54,8 @@ def no_metadata(task_model):
         return f"{client} needs texts without accents, which the model's vocabulary has"
     if not tokenizer.split_chinese:
         return f"{client} splits Chinese characters, which the model's tokenizer keeps together"
+    if tokenizer.truncation_side != "right":
+        return f"{client} cuts off the end of a long text, and the model's tokenizer its beginning"
     if tokenizer.added:
         words = ", ".join(word["content"] for word in tokenizer.added[:3])
         return f"{client} does not find added words, and the model's tokenizer has {words}"

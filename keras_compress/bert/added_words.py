@@ -23,7 +23,7 @@ def added_words(folder, path, pieces, config):
     special = {_content(value) for value in named}
     in_json = read_json(path).get("added_tokens") if path.name == "tokenizer.json" else None
     rows = [(value["id"], value) for value in in_json or []]
-    rows += [(int(k), value) for k, value in config.get("added_tokens_decoder", {}).items()]
+    rows += [(int(k), value) for k, value in (config.get("added_tokens_decoder") or {}).items()]
     rows += [(k, {"content": x, "special": x in special}) for x, k in numbers.items()]
     rows += [(None, value if isinstance(value, dict) else {"content": value}) for value in named]
     words, ids = {}, {}

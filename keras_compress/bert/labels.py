@@ -1,5 +1,7 @@
 """Whether the classes of a model and of data are the same, and which is which: by name, never by chance."""
 
+import re
+
 
 class HeadError(ValueError):
     """A trained head is for another task or other classes."""
@@ -13,7 +15,8 @@ def unnamed(count):
 def places(labels, names):
     """The place of each label of the data among a model's names: by name, in any case.
 
-    Labels that are numbers only are places, as `id2label` in config.json and the lines of labels.txt number the names.
+    Labels that are numbers only are places, as `id2label` in config.json and the lines of labels.txt number the names,
+    unless they may be meant for other numbers in these ("1 star", "2 stars").
 
     Raises:
         HeadError: if a label has no place. The way out keeps the trained head.
@@ -24,7 +27,9 @@ def places(labels, names):
         if len(known) == len(names) and None not in found and len({*found}) == len(found):
             return found
     numbers = [str(place) for place in range(len(names))]
-    if {*labels} <= {*numbers}:
+    in_names = [number for name in names for number in re.findall(r"\d+", name)]
+    is_unclear = len(in_names) == len(names) and in_names != numbers and {*labels} <= {*in_names}
+    if {*labels} <= {*numbers} and not is_unclear:
         return [numbers.index(label) for label in labels]
     if names and tuple(names) == unnamed(len(names)):
         raise HeadError(

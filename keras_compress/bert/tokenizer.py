@@ -47,6 +47,7 @@ class Tokenizer:
         split_chinese: whether each Chinese character is a word.
         special_in_text: whether "[SEP]" in a text is the special piece, as in `transformers`, or five characters, as in
             Google's code.
+        truncation_side: "right" or "left": which end of a long text is cut off.
     Attributes:
         vocab: all pieces: `own`, and `outside`, the added words that are none of these.
     Raises:
@@ -62,10 +63,12 @@ class Tokenizer:
         *,
         split_chinese=True,
         special_in_text=False,
+        truncation_side="right",
     ):
         self.own, own = [*vocab], {piece: index for index, piece in enumerate(vocab)}
         self.lowercase, self.strip_accents = bool(lowercase), strip_accents
         self.added, self.split_chinese, self.special_in_text = added, split_chinese, special_in_text
+        self.truncation_side = truncation_side
         self.outside = [word["content"] for word in added if word["content"] not in own]
         self.vocab = [*self.own, *self.outside]
         self.ids = ids = {piece: index for index, piece in enumerate(self.vocab)}
@@ -100,6 +103,7 @@ class Tokenizer:
             ("added", [*self.added], ([],)),
             ("split_chinese", self.split_chinese, (True,)),
             ("special_in_text", self.special_in_text, (False,)),
+            ("truncation_side", self.truncation_side, ("right",)),
         )
         return {name: value for name, value, usual in every if value not in usual}
 
@@ -150,7 +154,8 @@ class Tokenizer:
             raise ValueError(
                 f"`max_length` must leave room for text between [CLS] and [SEP], at least 4. Received: {max_length}."
             )
-        self._engine.enable_truncation(int(max_length), strategy="longest_first")
+        cut = {"strategy": "longest_first", "direction": self.truncation_side}
+        self._engine.enable_truncation(int(max_length), **cut)
         encoded = self._engine.encode_batch(texts, **settings)
         share = self.unknown_share([index for e in encoded for index in e.ids])
         if share >= WARN_FROM and not self._warned:
@@ -217,7 +222,7 @@ def read_tokenizer(folder, special_in_text=False):
     vocab, own = (read_vocab(path), {}) if path.name == "vocab.txt" else _read_json(path)
     config = stored.pop("tokenizer_config.json", {})
     if kinds.tells_nothing(config, path):
-        config = {}
+        config = {key: config[key] for key in ("truncation_side",) if key in config}
     # Where two files disagree, the first one is followed, as `transformers` does.
     places = {"tokenizer_config.json": config, path.name: own, **stored}
 
@@ -235,6 +240,7 @@ def read_tokenizer(folder, special_in_text=False):
         special_in_text=special_in_text,
         strip_accents=told("strip_accents")[0],
         split_chinese=told("tokenize_chinese_chars")[0] is not False,
+        truncation_side=(told("truncation_side")[0] or "right").lower(),
     )
 
 
@@ -246,6 +252,7 @@ def _read_json(path):
         "do_lower_case": normalizer.get("lowercase"),
         "strip_accents": normalizer.get("strip_accents"),
         "tokenize_chinese_chars": normalizer.get("handle_chinese_chars"),
+        "truncation_side": (stored.get("truncation") or {}).get("direction"),
     }
 
 

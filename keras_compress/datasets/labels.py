@@ -17,12 +17,11 @@ from typing import NamedTuple
 
 from keras_compress.bert.tasks import SCORE
 from keras_compress.datasets.sets import names_of, number, score, separator_of, separators
-from keras_compress.datasets.tables import short, warn
+from keras_compress.datasets.tables import BRACKETS, short, warn
 
 TYPED_TAG = re.compile(r"O|[BIESMLU]-\S+")
 NO_LABEL = ("", "-", "?", "-1", "-100", "nan", "null", "<na>")
 BETWEEN_NAMES = re.compile(r"\s*[,;|，；、]\s*|\s+")
-BRACKETS = re.compile(r"\[.*\]|\{.*\}", re.S)
 DECIMALS = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.I)
 
 
@@ -76,7 +75,8 @@ KINDS = (
     Kind(
         "a list or an object as text",
         lambda label, known: BRACKETS.fullmatch(str(label)),
-        "Write one name, or tags separated by spaces (if it is one name, write labels.txt).",
+        "Write one name, several with commas between them, or tags separated by spaces (if it is one name, write "
+        "labels.txt).",
     ),
     Kind(
         "a number with decimals",

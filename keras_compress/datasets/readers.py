@@ -23,11 +23,12 @@ FILES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "tes
 # In any case. Names of classes go before their numbers, pairs before single texts.
 LABEL = (
     "label_desc label_des label_name label_text label labels gold_label quality is_duplicate score tags ner_tags pos_tags "
-    "class category intent sentiment target"
+    "class category intent sentiment stance polarity target"
 ).split()
 _TEXTS = (
     "text_a|text_b, text1|text2, sentence1|sentence2, sentence_a|sentence_b, #1 string|#2 string, question1|question2, "
-    "premise|hypothesis, question|sentence, text, sentence, tokens, words, content, review, utterance, query"
+    "premise|hypothesis, question|sentence, question|answer, query|title, query|passage, text|text_pair, "
+    "text, sentence, tokens, words, content, review, utterance, query, text_a"
 )
 TEXTS = [names.split("|") for names in _TEXTS.split(", ")]
 REASONS = {
@@ -59,10 +60,12 @@ def read_folder(path, task=None):
             warn(f"{path}: no labelled test file; results can be taken on dev only.")
             continue
         rows[split] = [_row(*record) for record in records]
-        before, columns = columns, _columns(records[0][1])
+        (texts, label), before = _columns(records[0][1]), columns
+        others = [name for name in records[0][1] if name and name not in (*texts, label)]
+        columns = texts, label, others
         if columns != before:
-            texts, label = columns
-            log.info("%s: of %s texts are %s, labels are %s", path, split, ", ".join(texts), label)
+            about = "%s: of %s texts are %s, labels are %s; not read: %s"
+            log.info(about, path, split, *map(", ".join, (texts, [label], others or ["none"])))
     every = [row for part in rows.values() for row in part]
     pairs = isinstance(every[0].text, tuple)
     for row in every:

@@ -5,7 +5,7 @@ Names of a text stand in a JSON list, or in a field with one of SEPARATORS betwe
 
 import math
 
-from keras_compress.datasets.tables import short
+from keras_compress.datasets.tables import BRACKETS, short
 
 SEPARATORS = ",;|，；、"
 
@@ -51,7 +51,9 @@ def separator_of(path, labels, known):
 def names_of(row, separator):
     """The names of a text. What is none stays as it is. ValueError if one is empty or stands twice."""
     label = row.label
-    if isinstance(label, str | int | float):
+    if isinstance(label, str) and BRACKETS.fullmatch(label):
+        names = [label]  # a list as text: its brackets must not become parts of names
+    elif isinstance(label, str | int | float):
         names = _cut(str(label), separator)
     else:
         parts = label if isinstance(label, list) else [label]

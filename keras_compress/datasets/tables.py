@@ -18,6 +18,7 @@ import warnings
 ENDINGS = (".tsv", ".csv", ".jsonl", ".json")
 # A field in quotes, of one line or several; one with a tab inside would rather be two fields with a stray quote each.
 QUOTED = re.compile(r'(?:^|(?<=\t))"((?:[^"\t]++|"")*+)"(?=\t|\r?$)', re.M)
+BRACKETS = re.compile(r"\[.*\]|\{.*\}", re.S)  # a list or an object as text
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -63,7 +64,7 @@ def read_records(path):
     if len(set(names)) < len(names):
         raise ValueError(
             f"{path}:{number}: column names must differ. Received: {short(', '.join(names))}. "
-            "Rename or remove a column."
+            "Rename or remove a column; if this is an example, name the columns in a line before it."
         )
     for number, fields in rows:
         if len(fields) != len(names):

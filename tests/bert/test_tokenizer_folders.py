@@ -228,6 +228,30 @@ def test_a_tokenizer_json_is_read(tmp_path):
 # --- switches of BERT's tokenizer ---
 
 
+def test_the_side_that_is_cut_off(tmp_path):
+    """By hand: of [CLS] a b b [SEP], four pieces hold a b, or b b where the beginning is cut off."""
+    left = {"truncation_side": "left"}
+
+    def words_of(tokenizer):
+        (encoding,) = tokenizer.encode(["a b b"], 4)
+        assert encoding.truncated
+        return "".join(tokenizer.vocab[index] for index in encoding.ids[1:-1])
+
+    assert words_of(read_tokenizer(folder_of(tmp_path))) == "ab"
+    tokenizer = read_tokenizer(folder_of(tmp_path, tokenizer_config=left))
+    assert tokenizer.switches() == left and words_of(tokenizer.with_case(False)) == "bb"
+    assert tokenizer.encode_words(["a b b"], 4)[0].word_starts == [-1, 1, 2]
+    own = left | {
+        "tokenizer_class": "PreTrainedTokenizerFast"
+    }  # reads tokenizer.json alone, but for this
+    assert (
+        words_of(read_tokenizer(tokenizer_json(folder_of(tmp_path, tokenizer_config=own)))) == "bb"
+    )
+    cut = lambda stored: stored.update(truncation={"direction": "Left", "max_length": 9})
+    folder = tokenizer_json(folder_of(tmp_path, tokenizer_config={}), cut)
+    assert words_of(read_tokenizer(folder)) == "bb"
+
+
 def test_accents_apart_from_case(tmp_path):
     vocab = [*SPECIAL, *"cafe café e a b".split()]
     kept = {"do_lower_case": True, "strip_accents": False}
@@ -286,6 +310,12 @@ def test_a_special_piece_in_a_text_is_google_s_or_transformers(tmp_path):
     theirs = read_tokenizer(tmp_path, special_in_text=True)
     assert pieces(theirs, "a [SEP] [sep]") == ["a", "[SEP]", "[", "sep", "]"]
     assert theirs.switches() == {"special_in_text": True}
+
+
+def test_switches_that_are_null_are_as_usual(tmp_path):
+    keys = "do_lower_case added_tokens_decoder additional_special_tokens tokenizer_class truncation_side"
+    tokenizer = read_tokenizer(folder_of(tmp_path, tokenizer_config=dict.fromkeys(keys.split())))
+    assert (tokenizer.lowercase, tokenizer.switches()) == (True, {})
 
 
 @pytest.mark.parametrize("number", [3, len(CHINESE) + 1])

@@ -37,7 +37,7 @@ REFUSED = [
     (["joy", "love", "joy | love"], "several names"),
     (["joy", "love", "love joy"], "several names"),
     ([2, 14, "2,14"], "'2,14', several names"),
-    (["['joy']", "joy"], "a list or an object as text"),
+    (["['joy']", "joy"], "a list or an object as text.*several with commas"),
     ([{"name": {"the": [[0, 2]]}}, {}], r"an object \(entities by place.*as many tags"),
     ([[[0, 3, "PER"]], []], "entities by place"),
     ([[{"start": 0, "label": "PER"}], []], "entities by place"),
@@ -69,6 +69,13 @@ def test_a_list_is_no_name_even_if_labels_txt_says_so(tmp_path):
     write(tmp_path, [["joy"], ["love"]], names=["['joy']", "['love']"])
     with pytest.raises(ValueError, match="a line of labels.txt.*Received: 'joy'"):
         read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [["[0, 1]", "[1, 0]"], ["['joy', 'love']", "['love', 'joy']"]])
+def test_lists_as_text_are_no_sets_of_names(tmp_path, labels):
+    """As pandas writes a column of lists: cut at commas, "[0" and "1]" would be names."""
+    with pytest.raises(ValueError, match="a list or an object as text"):
+        read_folder(write(tmp_path, labels), task="multilabel")
 
 
 SETS = [["joy", "love"], [], ["love"], ["joy"]]

@@ -176,7 +176,27 @@ def test_pandas_and_datasets_exports(tmp_path, caplog):
         [1, 0],
         Split(["c, d", "e"], [0, 1]),
     )
-    assert "of train texts are text, labels are label_name" in caplog.text
+    assert "of train texts are text, labels are label_name; not read: label" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "columns, task, text, label",
+    [
+        ("id\tquery\ttitle\tlabel", "matching", ("b", "c"), "d"),  # QBQTC
+        ("label\tquery\tpassage\tid", "matching", ("b", "c"), "a"),
+        ("text\ttext_pair\tid\tlabel", "matching", ("a", "b"), "d"),
+        ("question\tanswer\tid\tlabel", "matching", ("a", "b"), "d"),
+        ("qid\tlabel\ttext_a\tx", "classification", "c", "b"),  # ChnSentiCorp
+        ("id\ttext\ttarget\tstance", "classification", "b", "d"),  # what the stance is towards
+    ],
+)
+def test_columns_of_public_sets(tmp_path, columns, task, text, label):
+    table = f"{columns}\na\tb\tc\td\nd\tc\tb\ta\n"
+    split = dict.fromkeys(("train_tsv", "dev_tsv", "test_tsv"), table)
+    with pytest.warns(UserWarning):
+        data = read_folder(folder(tmp_path, **split, labels_txt=None))
+    first = data.train.texts[0], data.labels[data.train.labels[0]]
+    assert (data.task, *first) == (task, text, label)
 
 
 def test_duplicates_are_counted_and_kept(tmp_path):

@@ -156,6 +156,7 @@ def test_export_says_that_there_are_no_metadata(tmp_path, capsys):
     [
         ({"strip_accents": False}, "needs texts without accents"),
         ({"split_chinese": False}, "splits Chinese characters"),
+        ({"truncation_side": "left"}, "cuts off the end of a long text"),
         ({"added": [{"content": "wa"}]}, "does not find added words, .* has wa"),
         ({"special_in_text": True}, None),
     ],

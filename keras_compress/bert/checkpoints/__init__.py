@@ -288,6 +288,10 @@ def _names(name, labels, known, ordered):
 def _agreed(what, wanted, known):
     if None not in (wanted, known) and wanted != known:
         way = "Leave `--pooling` out" if what == "pooling" else "Take a data set that fits"
+        if known in ("regression", "multilabel"):
+            way = f"If the data's labels are for that, read them so: `task` (`--task {known}`)"
+        elif (known, wanted) == ("classification", "multilabel"):
+            way = "If it was trained so, write `problem_type` = 'multi_label_classification' into its config.json"
         raise HeadError(
             f"The model's {what} must be the one asked for. Received: {known!r}, asked for {wanted!r}. "
             f"{way}, or load with `new_head` (`--new-head`), which trains another classifier."

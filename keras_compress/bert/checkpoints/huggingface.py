@@ -4,6 +4,7 @@ vocab.txt. Where both kinds of weights are there, those of safetensors are read.
 The model is a BERT or one of its relatives (relatives.py).
 """
 
+import logging
 from pathlib import Path
 
 from keras_compress.bert.checkpoints.names import rename
@@ -13,6 +14,7 @@ from keras_compress.bert.checkpoints.torch_pickle import read_torch
 from keras_compress.bert.tasks import SCORE
 from keras_compress.files import one_of, read_json, read_safetensors
 
+log = logging.getLogger(__name__)
 _WEIGHTS = {"model.safetensors": read_safetensors, "pytorch_model.bin": read_torch}
 
 
@@ -43,6 +45,9 @@ def read(source, num_labels=0):
                 f"{path}: `architectures` must tell what the classifier chooses. Received: none. Write "
                 f"{' or '.join(map(repr, kind.heads))} there, or load the encoder alone: `new_head` (`--new-head`)."
             )
+        if num_labels is not None:
+            about = "%s: the classifier of %s is not known. If it is one dense layer, write %s there, and `problem_type`"
+            log.warning(about, path, ", ".join(names), " or ".join(kind.heads))
         # A head that chooses no label; names may begin with "module.".
         renamings += [(r"(^|\.)classifier\.", r"\1another_classifier.")]
         tensors, left_out = rename(stored, config.num_layers, stored.get, renamings)
@@ -60,6 +65,7 @@ def read(source, num_labels=0):
 def _answer(path, values, task, count):
     """(task, labels) of a classifier; one output of a text is a score, whatever `problem_type` says, as in their code."""
     problem, names = values.get("problem_type"), values.get("id2label") or {}
+    names = {str(k): name for k, name in enumerate(names)} if isinstance(names, list) else names
     of_texts = {"regression": "regression", "multi_label_classification": "multilabel"}
     known = {"single_label_classification": task, **(of_texts if task == "classification" else {})}
     task = known.get(problem or ("regression" if count == 1 else "single_label_classification"))
@@ -69,6 +75,9 @@ def _answer(path, values, task, count):
             f"and `problem_type` = {problem!r}. Load the encoder alone: `new_head` (`--new-head`)."
         )
     if count == 1:
+        newer = (values.get("sentence_transformers") or {}).get("activation_fn")
+        if str(newer or values.get("sbert_ce_default_activation_function")).endswith("Sigmoid"):
+            log.warning("%s: scores are those before the sigmoid of sentence-transformers", path)
         return task, SCORE
     return task, tuple(str(names.get(str(k), f"LABEL_{k}")) for k in range(count))
 

@@ -30,6 +30,7 @@ _GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 _NEEDED = {
     "is_decoder": (False, "The checkpoint must be an encoder"),
     "position_embedding_type": ("absolute", "Position embeddings must be absolute"),
+    "use_relative_position": (False, "Position embeddings must be absolute"),  # NEZHA's
     "num_hidden_groups": (1, "An ALBERT must share one layer with all"),
     "inner_group_num": (1, "An ALBERT must share one layer with all"),
 }

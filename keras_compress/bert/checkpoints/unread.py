@@ -34,7 +34,9 @@ def what_is(source):
     if path.is_dir():
         files = [x for at in ("*", "onnx/*", "openvino/*") for x in path.glob(at) if x.is_file()]
         named = [f"{file.name}, {what}" for file in sorted(files) if (what := _known(file))]
-        return [*named, "a folder that holds none of these"][0]
+        inside = sorted(file.parent.name for file in path.glob("*/config.json"))
+        ending = f" itself; one in it may: {', '.join(inside[:3])}" if inside else ""
+        return [*named, f"a folder that holds none of these{ending}"][0]
     if path.is_file():
         return _known(path) or "a file that holds none of these"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):

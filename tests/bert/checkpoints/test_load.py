@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from keras_compress.bert import checkpoints as weights
+from keras_compress.bert.labels import places
 from keras_compress.datasets.dataset import Dataset, Split
 from tests.bert import tiny
 from tests.support import masked_lm
@@ -207,6 +208,8 @@ def test_labels_of_a_fine_tuned_folder(tmp_path, caplog):
     assert weights.load(FINE_TUNED, labels=["POS", "neg"]).labels == ("neg", "neu", "pos")
     unnamed = folder_of(tmp_path, id2label=None, label2id=None)
     assert weights.load(unnamed).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    listed = folder_of(tmp_path / "list", id2label=["a", "b", "c"])
+    assert weights.load(listed).labels == ("a", "b", "c")
     with caplog.at_level("INFO"):
         assert weights.load(unnamed, labels=["a", "b", "c"]).labels == ("a", "b", "c")
     assert "its classes have no names; in this order they are a, b, c" in caplog.text
@@ -239,7 +242,7 @@ def test_token_classifier(tmp_path):
     np.testing.assert_allclose(model.forward(encodings)[0], expected, atol=1e-4)
 
 
-def test_other_heads_are_left_out_by_name(tmp_path):
+def test_other_heads_are_left_out_by_name(tmp_path, caplog):
     tensors = stored() | {
         "cls.predictions.bias": np.zeros(20, np.float32),
         "bert.embeddings.position_ids": np.arange(16),
@@ -249,6 +252,9 @@ def test_other_heads_are_left_out_by_name(tmp_path):
         weights.load(folder, new_head=True)
     with pytest.raises(ValueError, match="2 of unknown parts, classifier.bias, .*`--new-head`"):
         weights.load(folder, **TASK)
+    assert (
+        "classifier of BertForMultipleChoice is not known. If it is one dense layer" in caplog.text
+    )
     assert weights.load(folder, **TASK, ignore_weights=["classifier.*"]).labels == TASK["labels"]
     history = weights.load(folder, **TASK, new_head=True).history[0]
     assert (
@@ -497,8 +503,33 @@ def test_one_output_is_a_score_and_problem_type_tells_several_labels(tmp_path):
     assert (model.task, model.labels, model.threshold) == ("multilabel", ("neg", "neu", "pos"), 0.5)
     sigmoid = 1 / (1 + np.exp(-logits(model)))
     np.testing.assert_allclose(model.predict(["the cats"]), sigmoid, rtol=1e-5)
-    with pytest.raises(ValueError, match="The model's task must .* 'multilabel', asked for 'class"):
-        weights.load(folder, task="classification", labels=("neg", "neu", "pos"))
+    names = ("neg", "neu", "pos")
+    with pytest.raises(ValueError, match="'multilabel', asked for 'class.*`--task multilabel`"):
+        weights.load(folder, task="classification", labels=names)
+    with pytest.raises(ValueError, match="'classification', asked for 'multi.*`problem_type` = "):
+        weights.load(FINE_TUNED, task="multilabel", labels=names)
+
+
+@pytest.mark.parametrize("name", ["torch.nn.modules.activation.Sigmoid", "torch.nn.Identity"])
+def test_a_sigmoid_of_sentence_transformers_is_told(tmp_path, caplog, name):
+    tensors = stored()
+    tensors |= {part: tensors[part][:1] for part in ("classifier.weight", "classifier.bias")}
+    newer = {"sentence_transformers": {"activation_fn": name}}
+    older = {"sbert_ce_default_activation_function": name}
+    for place, config in enumerate((newer, older)):
+        weights.load(folder_of(tmp_path / str(place), tensors, **config))
+        assert ("before the sigmoid" in caplog.text) == name.endswith("Sigmoid")
+        caplog.clear()
+
+
+def test_numbers_that_may_be_those_in_the_names_are_no_places():
+    """By hand: 1 is "1 star", the first, or the second place."""
+    stars = ("1 star", "2 stars", "3 stars")
+    assert places(("0", "1", "2"), stars) == [0, 1, 2]
+    with pytest.raises(ValueError, match="among the model's, by name. Received: 1, 2; the model"):
+        places(("1", "2"), stars)
+    assert places(("1", "2"), ("LABEL_0", "LABEL_1", "LABEL_2")) == [1, 2]
+    assert places(("0", "1"), ("covid-19", "other")) == [0, 1]
 
 
 def test_tensors_that_do_not_fit(tmp_path):
@@ -550,6 +581,10 @@ def test_unknown_sources_say_what_they_are(tmp_path, monkeypatch):
         (".", "holds none of these"),
         ("google-bert/bert-base-chinese", "hf download google-bert/bert-base-chinese"),
         (written(tmp_path / "empty" / "x.txt").parent, "holds none of these"),
+        (
+            written(tmp_path / "trainer" / "checkpoint-500" / "config.json").parents[1],
+            "none of these itself; one in it may: checkpoint-500",
+        ),
         (torch, "a file of torch. .* name it pytorch_model.bin"),
         (torch.parent, "bert.pt, a file of torch"),
         (written(tmp_path / "old" / "best.ckpt", b"\x80\x02\x8a"), "a file of torch"),
