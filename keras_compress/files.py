@@ -1,5 +1,6 @@
-"""Writes files and folders whole or not at all, and never over the work of another run unasked."""
+"""Writes files and folders whole or not at all, and never over the work of another run unasked; reads UTF-8 text."""
 
+import codecs
 import contextlib
 import errno
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 
 # Of the clone; data/cache and data/downloads are not in git.
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -56,12 +58,45 @@ def write_json(path, value):
         file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_text(path):
+    """The text of a UTF-8 file. Raises ValueError naming the line and, where it is known, the encoding."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+        place, received = text.find("\0"), "a NUL byte; UTF-16 looks like this"
+        if place < 0:  # files of old Macs have no line feed
+            return text if "\n" in text else text.replace("\r", "\n")
+        line = text.count("\n", 0, place) + 1
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        received = f"{content[error.start : error.end]!r} ({error.reason})"
+        if content.startswith(UTF16):
+            received = "UTF-16"
+        elif _is_gbk(content):
+            received += "; this is GBK, or GB 18030"
+    raise ValueError(
+        f"{path}:{line}: text must be UTF-8. Received: {received}. Save the file as UTF-8."
+    ) from None
+
+
+def _is_gbk(content):
+    """Whether bytes are Chinese text in GBK: they decode, and nearly all characters are of GB 2312, its frequent part."""
+    try:
+        others = [char for char in content.decode("gb18030") if char > "\x7f"]
+    except UnicodeDecodeError:
+        return False
+    return len("".join(others).encode("gb2312", "ignore")) > 1.8 * len(others)  # two bytes each
+
+
 def read_json(path):
     """The object in a JSON file. Raises ValueError, naming the file, if it holds anything else."""
+    text = read_text(Path(path))
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}).") from error
+        raise ValueError(
+            f"{path}: not valid JSON ({error}). Correct it, or copy it again."
+        ) from error
     if not isinstance(value, dict):
         raise ValueError(f"{path}: must hold a JSON object. Received: {type(value).__name__}.")
     return value

@@ -844,7 +844,7 @@ COMPRESS = (
             first_lines("vocab.txt", 9),
             "vocabulary must have `vocab_size` pieces. Received: 9 pieces",
         ),
-        ("model", replace("vocab.txt", b"\xff\n"), "vocab.txt: a vocabulary must be UTF-8"),
+        ("model", replace("vocab.txt", b"\xff\n"), "vocab.txt:1: text must be UTF-8"),
         ("model", replace("config.json", "{"), "config.json: not valid JSON"),
         (
             "model",

@@ -1,12 +1,13 @@
 """The atomic writer: whole or not at all, and never over another run."""
 
 import errno
+import json
 import os
 
 import pytest
 
 from keras_compress import files
-from keras_compress.files import atomic_folder, atomic_write, new_folder
+from keras_compress.files import atomic_folder, atomic_write, new_folder, read_json
 
 
 def names(folder):
@@ -64,6 +65,17 @@ def test_a_folder_that_may_not_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"), atomic_write(tmp_path / "file" / "x") as file:
         file.write("new")
+
+
+def test_json_of_other_encodings(tmp_path):
+    path, value = tmp_path / "config.json", {"id2label": {"0": "负面", "1": "正面"}}
+    text = json.dumps(value, ensure_ascii=False)
+    path.write_text(text, encoding="utf-8-sig")
+    assert read_json(path) == value
+    for encoding, received in (("gbk", "this is GBK"), ("utf-16", "UTF-16")):
+        path.write_text(text, encoding=encoding)
+        with pytest.raises(ValueError, match=f"json:1: .*{received}.*Save the file as UTF-8"):
+            read_json(path)
 
 
 def test_new_folder_refuses_files_unless_told(tmp_path):

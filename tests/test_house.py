@@ -20,8 +20,8 @@ LIBRARY = (
     "method.py backend.py files.py __init__.py bert training pretraining replacement distillation "
     "factorization quantization pruning"
 ).split()
-BUDGETS = {"library": 7_753, "workshop": 6_142}
-TOKENS = 82_570
+BUDGETS = {"library": 7_815, "workshop": 6_155}
+TOKENS = 83_402
 
 
 def files():

@@ -190,8 +190,8 @@ class TaskModel:
             texts = words_of(texts, self)
         encodings = encoding(self.task, self.tokenizer)(texts, max_length)
         if cut := sum(each.truncated for each in encodings):
-            about = f"{cut} of {len(texts)} texts are longer than {max_length} pieces; their ends are cut off."
-            warnings.warn(about, stacklevel=2)
+            about = f"{cut} of {len(texts)} texts are longer than {max_length} pieces; their "
+            warnings.warn(f"{about}{self.tokenizer.cut_part} are cut off.", stacklevel=2)
         logits = self.forward(encodings, batch_size)
         if not all(np.isfinite(row).all() for row in logits):
             raise ValueError(

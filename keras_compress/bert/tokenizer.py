@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as _Engine
 from keras_compress.bert import tokenizer_kinds as kinds
 from keras_compress.bert.added_words import added_words
 from keras_compress.bert.tokenizer_kinds import BERT_PIECES, SPECIAL_PIECES
-from keras_compress.files import one_of, read_json
+from keras_compress.files import one_of, read_json, read_text
 
 CASED_FROM = 0.1  # share of the pieces with letters that hold a capital; see `make_tokenizer`
 WARN_FROM = 0.1  # share of unknown words
@@ -25,7 +25,7 @@ class Encoding(NamedTuple):
     """One text as ids.
 
     Attributes:
-        truncated: whether its end was cut off.
+        truncated: whether its end, or beginning, was cut off.
         word_starts: of words: position of each word's first piece, -1 if it has none.
     """
 
@@ -69,6 +69,7 @@ class Tokenizer:
         self.lowercase, self.strip_accents = bool(lowercase), strip_accents
         self.added, self.split_chinese, self.special_in_text = added, split_chinese, special_in_text
         self.truncation_side = truncation_side
+        self.cut_part = "beginnings" if truncation_side == "left" else "ends"  # in messages
         self.outside = [word["content"] for word in added if word["content"] not in own]
         self.vocab = [*self.own, *self.outside]
         self.ids = ids = {piece: index for index, piece in enumerate(self.vocab)}
@@ -192,19 +193,15 @@ class Tokenizer:
 
 def saved_tokenizer(folder, stored):
     """The tokenizer of a folder that `save` wrote; `stored`: what its config.json holds."""
-    vocab = read_vocab(folder / "vocab.txt")
+    vocab = read_vocab(folder / "vocab.txt", keep=True)
     return Tokenizer(vocab, stored["lowercase"], **stored.get("tokenizer", {}))
 
 
-def read_vocab(path):
-    """Reads a `vocab.txt`: one piece a line. Raises ValueError if it is not UTF-8."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: a vocabulary must be UTF-8 text. Received: {error.reason} at byte {error.start}."
-        ) from error
-    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+def read_vocab(path, keep=False):
+    """Reads a `vocab.txt`: one piece a line; `keep` blank last lines. Raises ValueError if it is not UTF-8."""
+    text = read_text(Path(path)).replace("\r\n", "\n").replace("\r", "\n")
+    text = text.removesuffix("\n") if keep else text.rstrip("\n")
+    return text.split("\n")
 
 
 def read_tokenizer(folder, special_in_text=False):

@@ -224,7 +224,7 @@ class Dataset:
         if num_truncated:
             warnings.warn(
                 f"{self.name}: {num_truncated} of {len(texts)} {split} texts are longer than "
-                f"{max_length} pieces; their ends are cut off.",
+                f"{max_length} pieces; their {tokenizer.cut_part} are cut off.",
                 stacklevel=3,
             )
         if words:

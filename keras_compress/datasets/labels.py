@@ -2,6 +2,7 @@
 
 - A line of labels.txt is a name, whatever it looks like. Without labels.txt the names are the sorted labels of train.
 - A label is a line number (from 0) of labels.txt, or exactly one of its lines: as most labels fit, numbers first.
+  Where each line holds a number of its own ("1 star"), and all labels are among these, they are meant.
 - Labels are tags if each part of all of them is O, or a prefix and a type (B-time, E-time); or if most have as many
   parts as their text has tokens, and the parts repeat: parts of speech.
 - They are sets of names if all are JSON lists, or lines of labels.txt with a mark between them (sets.py).
@@ -22,6 +23,7 @@ from keras_compress.datasets.tables import BRACKETS, short, warn
 TYPED_TAG = re.compile(r"O|[BIESMLU]-\S+")
 NO_LABEL = ("", "-", "?", "-1", "-100", "nan", "null", "<na>")
 BETWEEN_NAMES = re.compile(r"\s*[,;|，；、]\s*|\s+")
+COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 DECIMALS = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.I)
 
 
@@ -70,7 +72,13 @@ KINDS = (
     Kind(
         "several names",
         _is_several,
-        "If a text may have several labels, pass `task` (`--task multilabel`); if it is one name, write labels.txt.",
+        "If a text may have several labels, pass `task` (`--task multilabel`); if it is one name, write labels.txt; if "
+        "it is a number with decimals, write a point for the comma.",
+    ),
+    Kind(
+        "a number with a comma for the decimals, as are all",
+        lambda label, known: "," in str(label) and all(map(COMMA.fullmatch, known)),
+        "Write a point for the comma; or, if a text may have several labels, pass `task` (`--task multilabel`).",
     ),
     Kind(
         "a list or an object as text",
@@ -245,6 +253,15 @@ def _numbers(path, names, used):
     by_name, by_number = {name: index for index, name in enumerate(names)}, _by_number(names)
     if len(used & by_number.keys()) < len(used & by_name.keys()):
         return by_name
+    found = [re.findall(r"\d+", name) for name in names]
+    inside = {x[0]: index for index, x in enumerate(found) if len(x) == 1}  # "1 star": 1
+    is_whole = len(inside) == len(names) and not inside.keys() & by_name.keys()
+    if is_whole and inside != by_number and used <= inside.keys():
+        warn(
+            f"{path}: each label was read as the name in labels.txt that holds its number, such as {names[0]!r}, and "
+            "not as a line number from 0. If lines are meant, write the names as labels."
+        )
+        return inside
     if any(by_name.get(label, index) != index for label, index in by_number.items()):
         warn(
             f"{path}: labels and the names in labels.txt are numbers; each label was read as a line number from 0."

@@ -1,7 +1,8 @@
 """Reads data sets from folders, and unlabelled text.
 
 A folder holds train, dev (or validation) and (optional) test, each in a form that `tables` reads, and labels.txt.
-- The columns or keys: one of LABEL, and those of one of TEXTS; with two texts the task is matching.
+- The columns or keys: one of LABEL, and those of one of TEXTS; with two texts the task is matching. Without one of LABEL,
+  two or more that hold 0 or 1 only are several labels a text.
 - labels.txt: one name a line. What a label may be, and when labels are tags, says `labels`.
 - For tagging the text is tokens separated by one space (or a JSON list of them), the label as many tags.
 What is out of order is an error that names file and line; what was decided stands in the log.
@@ -15,7 +16,7 @@ from pathlib import Path
 from keras_compress.datasets.dataset import SPLITS, Dataset, Split
 from keras_compress.datasets.labels import Row, check_names, has_no_label, read_labels
 from keras_compress.datasets.tables import ENDINGS, read_records, short, warn
-from keras_compress.datasets.tables import read_text as _text
+from keras_compress.files import read_text as _text
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +29,10 @@ LABEL = (
 _TEXTS = (
     "text_a|text_b, text1|text2, sentence1|sentence2, sentence_a|sentence_b, #1 string|#2 string, question1|question2, "
     "premise|hypothesis, question|sentence, question|answer, query|title, query|passage, text|text_pair, "
-    "text, sentence, tokens, words, content, review, utterance, query, text_a"
+    "text, sentence, tokens, words, content, review, utterance, query, comment_text, text_a"
 )
 TEXTS = [names.split("|") for names in _TEXTS.split(", ")]
+KNOWN = {*LABEL, *itertools.chain(*TEXTS)}
 REASONS = {
     "matching": "a row has two texts",
     "tagging": "a label holds a tag for each token",
@@ -50,12 +52,16 @@ def read_folder(path, task=None):
     Raises:
         ValueError: a file is missing or breaks a rule; the message names the file, the line, and what was read.
     """
-    path, rows, columns, file = Path(path), {}, None, Path(path) / "labels.txt"
+    path, rows, columns, flags = Path(path), {}, None, []
+    file = path / "labels.txt"
     names = _text(file).replace("\r\n", "\n").rstrip("\n").split("\n") if file.is_file() else None
     if names:
         check_names(path, names)
     for split in SPLITS:
         records = _split(path, split)
+        flags = _flags(path, records) if split == "train" else flags
+        for _, record in records if flags else ():
+            _name(record, flags)
         if split == "test" and not any(_is_labelled(record, names) for _, record in records):
             warn(f"{path}: no labelled test file; results can be taken on dev only.")
             continue
@@ -138,12 +144,32 @@ def _columns(record):
     return texts, next((name for name in LABEL if name in record), None)
 
 
+def _flags(path, records):
+    """The columns that hold 0 or 1 in all rows, for several labels a text; none where one column is the label."""
+    names = [] if _columns(records[0][1])[1] else filter(None, records[0][1])
+    flags = [name for name in names if all(str(x.get(name)) in ("0", "1") for _, x in records)]
+    if len(flags) < 2:
+        return []
+    listed = short(", ".join(flags), 200)
+    warn(f"{path}: no column is `label`; these of 0 and 1 are several labels a text: {listed}.")
+    return flags
+
+
+def _name(record, flags):
+    """Lists the columns that hold 1 as the label; None, which is refused, if one holds neither 0 nor 1."""
+    held = {name: str(record.pop(name, None)) for name in flags}
+    names = [name for name, value in held.items() if value == "1"]
+    record["label"] = names if {*held.values()} <= {"0", "1"} else None
+
+
 def _label(record):
     return record.get(_columns(record)[1])
 
 
 def _lower(record):
-    return {name.strip().casefold(): value for name, value in record.items()}
+    """A record with the known names in lower case."""
+    lower = {name: name.strip().casefold() for name in record}
+    return {lower[x] if lower[x] in KNOWN else x.strip(): value for x, value in record.items()}
 
 
 def _is_labelled(record, names):

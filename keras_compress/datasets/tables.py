@@ -8,48 +8,18 @@ Empty lines, a byte order mark and Windows line ends are accepted; everything el
 file and line.
 """
 
-import codecs
 import csv
 import io
 import json
 import re
 import warnings
 
+from keras_compress.files import read_text
+
 ENDINGS = (".tsv", ".csv", ".jsonl", ".json")
 # A field in quotes, of one line or several; one with a tab inside would rather be two fields with a stray quote each.
 QUOTED = re.compile(r'(?:^|(?<=\t))"((?:[^"\t]++|"")*+)"(?=\t|\r?$)', re.M)
 BRACKETS = re.compile(r"\[.*\]|\{.*\}", re.S)  # a list or an object as text
-UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
-
-def read_text(path):
-    """The text of a UTF-8 file. Raises ValueError naming the line and, where it is known, the encoding."""
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-        place, received = text.find("\0"), "a NUL byte; UTF-16 looks like this"
-        if place < 0:  # files of old Macs have no line feed
-            return text if "\n" in text else text.replace("\r", "\n")
-        line = text.count("\n", 0, place) + 1
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        received = f"{content[error.start : error.end]!r} ({error.reason})"
-        if content.startswith(UTF16):
-            received = "UTF-16"
-        elif _is_gbk(content):
-            received += "; this is GBK, or GB 18030"
-    raise ValueError(
-        f"{path}:{line}: text must be UTF-8. Received: {received}. Save the file as UTF-8."
-    ) from None
-
-
-def _is_gbk(content):
-    """Whether bytes are Chinese text in GBK: they decode, and nearly all characters are of GB 2312, its frequent part."""
-    try:
-        others = [char for char in content.decode("gb18030") if char > "\x7f"]
-    except UnicodeDecodeError:
-        return False
-    return len("".join(others).encode("gb2312", "ignore")) > 1.8 * len(others)  # two bytes each
 
 
 def read_records(path):

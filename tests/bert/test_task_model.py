@@ -82,8 +82,11 @@ def test_predict_of_words():
 
 
 def test_predict_says_what_it_cuts_off():
-    with pytest.warns(UserWarning, match="1 of 2 texts are longer than 4 pieces"):
-        tiny.shared().predict(["the cat", "the cat sat on the mat"], max_length=4)
+    model, texts = tiny.model(), ["the cat", "the cat sat on the mat"]
+    for side, part in (("right", "ends"), ("left", "beginnings")):
+        model.tokenizer = Tokenizer(tiny.VOCAB, truncation_side=side)
+        with pytest.warns(UserWarning, match=f"1 of 2 texts .* than 4 pieces; their {part} are"):
+            model.predict(texts, max_length=4)
 
 
 def test_predict_takes_any_text():

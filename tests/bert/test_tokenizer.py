@@ -149,10 +149,11 @@ def test_vocabulary_files(tmp_path):
     assert read_vocab(path) == tiny.VOCAB
     path.write_bytes("\r\n".join(tiny.VOCAB).encode())  # Windows line ends, no last one
     assert read_vocab(path) == tiny.VOCAB
+    path.write_bytes("\n".join([*tiny.VOCAB, "", "", ""]).encode("utf-8-sig"))  # Windows' editor
+    assert read_vocab(path) == tiny.VOCAB
+    assert read_vocab(path, keep=True) == [*tiny.VOCAB, "", ""]  # as they were saved
     path.write_bytes(b"[PAD]\n\xff\xfe\n")
-    with pytest.raises(
-        ValueError, match="vocab.txt: a vocabulary must be UTF-8 text. Received: .* at byte 6"
-    ):
+    with pytest.raises(ValueError, match="vocab.txt:2: text must be UTF-8. Received: .*Save"):
         read_vocab(path)
 
 

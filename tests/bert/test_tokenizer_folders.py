@@ -239,6 +239,7 @@ def test_the_side_that_is_cut_off(tmp_path):
 
     assert words_of(read_tokenizer(folder_of(tmp_path))) == "ab"
     tokenizer = read_tokenizer(folder_of(tmp_path, tokenizer_config=left))
+    assert (tokenizer.cut_part, tokenizer.with_case(True).cut_part) == ("beginnings",) * 2
     assert tokenizer.switches() == left and words_of(tokenizer.with_case(False)) == "bb"
     assert tokenizer.encode_words(["a b b"], 4)[0].word_starts == [-1, 1, 2]
     own = left | {

@@ -44,6 +44,8 @@ REFUSED = [
     (["1.0", "0.0"], "'1.0', a number with decimals.*--task regression"),
     ([0, 1.0], "1.0, a number with decimals"),
     (["beta", "alpha", "2.5"], "a number with decimals"),
+    (["4,5", "3,0", "5"], "'4,5', a number with a comma for the decimals.*Write a point"),
+    (["4,5", "4", "5"], "'4,5', several names.*write a point"),
 ]
 
 

@@ -1,6 +1,7 @@
 """Every form that is read, and every error with file and line."""
 
 import json
+import re
 import warnings
 
 import pytest
@@ -66,6 +67,45 @@ def test_numbers_that_could_also_be_names_are_line_numbers_and_said_so(tmp_path)
     with pytest.warns(UserWarning, match="each label was read as a line number from 0"):
         data = read_folder(folder(tmp_path, labels_txt="1\n0\n"))
     assert data.train.labels == [0, 1]
+
+
+STARS = "1 star\n2 stars\n3 stars\n"
+
+
+@pytest.mark.parametrize("rows, expected", [("12", [0, 1]), ("13", [0, 2]), ("01", [0, 1])])
+def test_numbers_that_the_names_hold_are_no_line_numbers(tmp_path, recwarn, rows, expected):
+    """By hand: 1 is "1 star", the first line, unless a 0 tells that lines are counted."""
+    table = "label\ttext\n{}\tlights on\n{}\tlights off\n".format(*rows)
+    changes = {"train_tsv": table, "dev_tsv": table.replace("lights", "dim"), "test_tsv": None}
+    data = read_folder(folder(tmp_path, **changes, labels_txt=STARS))
+    assert data.train.labels == data.dev.labels == expected
+    told = any("such as '1 star'" in str(each.message) for each in recwarn)
+    assert told == ("0" not in rows)
+
+
+@pytest.mark.parametrize("names", ["covid-19\nother\n", "a 1\nb 1\n", "a 2 of 3\nb\n"])
+def test_other_numbers_in_names_change_nothing(tmp_path, names):
+    assert read(tmp_path, labels_txt=names).train.labels == [0, 1]
+
+
+JIGSAW = "id,Comment_text,toxic,Insult\na1,you there,1,1\na2,hello,0,0\na3,oh no,0,1\n"
+
+
+@pytest.mark.filterwarnings("ignore:.*(no labels.txt|also occur)")
+def test_columns_of_0_and_1_are_several_labels(tmp_path, caplog):
+    (tmp_path / "train.csv").write_text(JIGSAW)
+    (tmp_path / "dev.csv").write_text(JIGSAW.replace("0,0", "0,1"))
+    (tmp_path / "test.csv").write_text(re.sub(r",\d,\d", ",-1,-1", JIGSAW))
+    caplog.set_level("INFO")
+    with pytest.warns(UserWarning) as told:
+        data = read_folder(tmp_path)
+    assert (data.task, data.labels) == ("multilabel", ("Insult", "toxic"))
+    assert [*map(sorted, data.train.labels)] == [[0, 1], [], [0]] and not data.test
+    assert "of 0 and 1 are several labels a text: 'toxic, Insult'" in str(told[0].message)
+    assert "labels are label; not read: id" in caplog.text
+    (tmp_path / "dev.csv").write_text(JIGSAW.replace("0,1", "0,-1"))
+    with pytest.raises(ValueError, match="dev.csv:4: a label must .*no label"), pytest.warns():
+        read_folder(tmp_path)
 
 
 def test_pairs(tmp_path):

@@ -32,6 +32,7 @@ def read(source, num_labels=0):
     folder = Path(source)
     path, config, values = read_config(folder, "config.json")
     kind, names = RELATIVES[model_type(values)], values.get("architectures") or ()
+    names = [names] if isinstance(names, str) else names
     heads = [kind.heads[name] for name in names if name in kind.heads]
     task, labels = heads[0] if heads else None, None
     stored, renamings = _read_shards(folder), kind.renamings
@@ -79,7 +80,13 @@ def _answer(path, values, task, count):
         if str(newer or values.get("sbert_ce_default_activation_function")).endswith("Sigmoid"):
             log.warning("%s: scores are those before the sigmoid of sentence-transformers", path)
         return task, SCORE
-    return task, tuple(str(names.get(str(k), f"LABEL_{k}")) for k in range(count))
+    numbers = [str(k) for k in range(count)]
+    if {*numbers} != {*names} and not all(str(x).startswith("LABEL_") for x in names.values()):
+        raise ValueError(
+            f"{path}: `id2label` must name each output of the classifier, numbered from 0. Received: {count} outputs "
+            f"and {names!s:.90}. Correct it, or delete it and pass `labels` (`--labels`) in the model's order."
+        )
+    return task, tuple(str(names.get(k, f"LABEL_{k}")) for k in numbers)
 
 
 def _read_shards(folder):

@@ -23,6 +23,10 @@ TYPES = {
     "BFloat16Storage": ml_dtypes.bfloat16,
     "DoubleStorage": np.float64,
     "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
 INSTRUCTIONS = """

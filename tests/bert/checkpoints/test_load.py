@@ -210,6 +210,14 @@ def test_labels_of_a_fine_tuned_folder(tmp_path, caplog):
     assert weights.load(unnamed).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
     listed = folder_of(tmp_path / "list", id2label=["a", "b", "c"])
     assert weights.load(listed).labels == ("a", "b", "c")
+    usual = {"0": "LABEL_0", "1": "LABEL_1"}  # of transformers, whatever the width
+    listed = folder_of(tmp_path / "usual", id2label=usual)
+    assert weights.load(listed).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    for place, names in enumerate(("abcd", "ab", {"1": "a", "2": "b", "3": "c"})):
+        names = [*names] if isinstance(names, str) else names
+        other = folder_of(tmp_path / str(place), id2label=names)
+        with pytest.raises(ValueError, match="`id2label` must name each .* 3 outputs and .*delete"):
+            weights.load(other)
     with caplog.at_level("INFO"):
         assert weights.load(unnamed, labels=["a", "b", "c"]).labels == ("a", "b", "c")
     assert "its classes have no names; in this order they are a, b, c" in caplog.text
@@ -223,6 +231,11 @@ def test_labels_of_a_fine_tuned_folder(tmp_path, caplog):
         "pooler/bias",
         "pooler/kernel",
     ]
+
+
+def test_the_architecture_as_one_string(tmp_path):
+    folder = folder_of(tmp_path, architectures="BertForSequenceClassification")
+    assert weights.load(folder).labels == ("neg", "neu", "pos")
 
 
 def test_token_classifier(tmp_path):

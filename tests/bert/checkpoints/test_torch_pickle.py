@@ -84,6 +84,7 @@ def test_shards(tmp_path):
 # --- files as torch writes them, by hand: a pickle in protocol 2 and its storages ---
 
 KINDS = {"f4": "Float", "f2": "Half", "bf16": "BFloat16", "i8": "Long", "f8": "Double", "b": "Bool"}
+KINDS |= {"i4": "Int", "i2": "Short", "i1": "Char", "u1": "Byte"}
 
 
 def text(value):
@@ -146,6 +147,7 @@ def strides_of(array):
 
 def test_kinds_of_numbers(tmp_path):
     kinds = (np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.float64)
+    kinds += (np.int32, np.int16, np.int8, np.uint8)
     arrays = {str(k): np.arange(6).reshape(2, 3).astype(kind) for k, kind in enumerate(kinds)}
     found = read_torch(written(tmp_path / "x.bin", arrays))
     for key, array in arrays.items():
