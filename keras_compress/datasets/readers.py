@@ -70,8 +70,8 @@ def read_folder(path, task=None):
         others = [name for name in records[0][1] if name and name not in (*texts, label)]
         columns = texts, label, others
         if columns != before:
-            about = "%s: of %s texts are %s, labels are %s; not read: %s"
-            log.info(about, path, split, *map(", ".join, (texts, [label], others or ["none"])))
+            about = f"of {split} texts are {', '.join(texts)}, labels are {label}"
+            log.info("%s: %s%s", path, about, f"; not read: {', '.join(others)}" if others else "")
     every = [row for part in rows.values() for row in part]
     pairs = isinstance(every[0].text, tuple)
     for row in every:
