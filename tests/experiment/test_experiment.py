@@ -239,7 +239,9 @@ def test_other_tasks_end_to_end_from_a_fine_tuned_model(place, tmp_path, task, e
     small = by_name["theseus-1"]
     metrics = {"tagging": "entity_f1", "multilabel": "micro_f1", "regression": "pearson"}
     assert small["metric"] == metrics.get(task, "accuracy")
-    assert small["files"][0]["accuracy"] == pytest.approx(small["accuracy"], abs=1e-5)
+    assert small["files"][0]["accuracy"] == pytest.approx(
+        small["accuracy"], abs=1e-5 if task == "regression" else None
+    )
     assert "majority" in by_name and ("tfidf" in by_name) == (task != "tagging")
     pair = report["comparisons"][0]
     assert small["accuracy"] - by_name[pair["baseline"]]["accuracy"] == pytest.approx(
