@@ -17,7 +17,8 @@ from keras_compress.distillation.mixed_words import (
     spell,
     spelled_rows,
 )
-from keras_compress.distillation.optimal_subwords import SharedProjections, align, narrow, pairs_of
+from keras_compress.distillation.optimal_subwords import align, make_student
+from keras_compress.distillation.shared_projections import SharedProjections, pairs_of
 from tests.bert import tiny
 from tests.support import CLASSES, TRAINING, data, lengths, masked_lm, stages_of, still, values_of
 
@@ -27,7 +28,7 @@ PAIRS = [("the cats sat", "unbelievable mat"), ("a", "on"), ("我听音乐 the c
 
 @functools.cache
 def ours():
-    return learn_wordpiece(TEXTS * 3, 60, tiny.tokenizer())
+    return learn_wordpiece(TEXTS * 3, 62, tiny.tokenizer())
 
 
 def test_a_vocabulary_is_learned_as_the_teacher_cuts_words():
@@ -35,7 +36,7 @@ def test_a_vocabulary_is_learned_as_the_teacher_cuts_words():
     assert small.vocab[:5] == tiny.VOCAB[:5] and small.lowercase
     assert {"我", "听", "音", "乐"} <= {*small.vocab} and "##听" not in small.vocab
     assert "cafe" in small.vocab and not any(piece != piece.lower() for piece in small.vocab[5:])
-    assert learn_wordpiece(TEXTS * 3, 60, tiny.tokenizer()).vocab == small.vocab  # each time
+    assert learn_wordpiece(TEXTS * 3, 62, tiny.tokenizer()).vocab == small.vocab  # each time
     for size in (50, 55):
         assert len(learn_wordpiece(TEXTS, size, tiny.tokenizer()).vocab) == size
     cased = learn_wordpiece(TEXTS, 70, tiny.tokenizer(lowercase=False))
@@ -55,7 +56,7 @@ def test_rare_characters_are_unknown():
     [
         ([], 100, "0 different words"),
         (["", " \n "], 100, "0 different words"),
-        (TEXTS, 40, r"\d+ different words; 30 characters, .* 49 pieces, and `vocab_size` 40"),
+        (TEXTS, 40, r"\d+ different words; 26 characters, .* 43 pieces, and `vocab_size` 40"),
     ],
 )
 def test_what_a_vocabulary_cannot_be_learned_from(texts, size, received):
@@ -215,13 +216,13 @@ def shared_of(teacher, student, projection="both"):
     return SharedProjections(teacher, student, [*range(student.config.num_layers)], projection)
 
 
-def values(shared):
-    return {name: float(v) for name, v in values_of(shared.losses(1.0), {}, {}).items()}
+def value(shared):
+    return float(values_of(shared.losses(1.0), {}, {})["projection"])
 
 
 def test_equal_weights_have_no_loss_under_the_identity():
     shared = shared_of(still(), still())
-    assert values(shared) == {"down": 0.0, "up": 0.0}
+    assert value(shared) == 0.0
     for weight in shared.weights:
         np.testing.assert_array_equal(weight, np.eye(*weight.shape))
 
@@ -236,7 +237,7 @@ def test_the_projected_teacher_has_no_loss_under_orthonormal_rows():
     D = {axis: np.float32(D[axis][: m.shape[0], : m.shape[1]]) for axis, m in shared.D.items()}
     for axis, matrix in shared.D.items():
         matrix.assign(np.linalg.qr(D[axis].T)[0].T)
-    assert values(shared)["down"] > 1.0
+    assert value(shared) > 1.0
     D_h, D_i = (np.asarray(shared.D[axis]) for axis in ("hidden", "intermediate"))
     for theta_T, theta_S, axes in shared.pairs:
         P = [
@@ -244,28 +245,44 @@ def test_the_projected_teacher_has_no_loss_under_orthonormal_rows():
         ]
         theta = theta_T.numpy()
         theta_S.assign(P[0] @ theta @ P[1].T if len(P) == 2 else P[0] @ theta)
-    np.testing.assert_allclose(values(shared)["down"], 0.0, atol=1e-8)
+    np.testing.assert_allclose(value(shared), 0.0, atol=1e-8)
 
 
-def test_both_losses_by_hand():
-    shared = shared_of(still(), still(seed=2, **THIN))
+@pytest.mark.parametrize("projection, expected", [("down", 48.0), ("up", 120.0), ("both", 168.0)])
+def test_losses_by_hand(projection, expected):
+    shared = shared_of(still(), still(seed=2, **THIN), projection)
     kernel = next(pair for pair in shared.pairs if "intermediate/kernel" in pair[0].name)
     bias = next(pair for pair in shared.pairs if "intermediate/bias" in pair[0].name)
     assert (kernel[2], bias[2]) == (("hidden", "intermediate"), ("intermediate",))
-    for pair in shared.pairs:
-        for theta in pair[:2]:
+    for *pair, _ in shared.pairs:
+        for theta in pair:
             theta.assign(tf.zeros_like(theta))
     kernel[0].assign(tf.ones((8, 12)))
     bias[1].assign(tf.fill((6,), 2.0))
-    # D cuts: 4 x 6 ones against 0, and 0 against 6 x 2: 24 + 24. U: 8 x 12 ones, and 6 x 2 again: 96 + 24
-    assert values(shared) == {"down": 48.0, "up": 120.0}
-    shared.D["hidden"].assign(2.0 * shared.D["hidden"])  # 4 x 6 twos
-    assert values(shared)["down"] == 96.0 + 24.0
+    # D cuts: 4 x 6 ones against 0, and 0 against 6 twos: 24 + 24. U: 8 x 12 ones, and 6 twos again: 96 + 24
+    assert value(shared) == expected
+    if projection == "down":
+        shared.D["hidden"].assign(2.0 * shared.D["hidden"])  # 4 x 6 twos
+        assert value(shared) == 96.0 + 24.0
+
+
+def test_the_loss_is_computed_in_turn_and_is_the_same_in_the_mean():
+    models = still(), still(seed=2)
+    whole = value(SharedProjections(*models, [0, 1], "up"))
+    shared = SharedProjections(*models, [0, 1], "up", every=3)
+    np.testing.assert_allclose([value(shared) for _ in range(4)], [3 * whole, 0, 0, 3 * whole])
+    assert whole > 1.0
+
+
+def student_of(teacher, *sizes):
+    about = "teacher", None, 1
+    return make_student(teacher, data(), *about, *sizes, training=TRAINING, seed=0)
 
 
 def test_what_is_compared():
     teacher = still(sharing="all", num_layers=4)
-    student = narrow(teacher, teacher.tokenizer, [1, 3], (4, 2, 6), seed=0)
+    student, kept = student_of(teacher, 2, 4, 2, 6)
+    assert kept == [1, 3]
     pairs = pairs_of(teacher, student, [1, 3])
     compared = {theta_S.name.split(":")[0] for _, theta_S, _ in pairs}
     left_out = student.weights().keys() - compared
@@ -273,14 +290,14 @@ def test_what_is_compared():
     assert len(compared) == len(pairs) and all(len(s.shape) == len(axes) for _, s, axes in pairs)
     assert {t.name.split("_")[1] for t, *_ in pairs if t.name.startswith("layer_")} == {"0"}
     # the start of D: nothing is lost on the way down
-    assert values(SharedProjections(teacher, student, [1, 3], "down")) == {"down": 0.0}
+    assert value(SharedProjections(teacher, student, kept, "down")) == 0.0
 
 
 def test_projections_do_not_grow_with_the_layers():
     for projection, number in (("none", 0), ("down", 2), ("up", 2), ("both", 4)):
         for depth in (1, 4):
             model = still(num_layers=depth)
-            assert len(shared_of(model, model, projection).weights) == number
+            assert len(shared_of(model, model, projection).trainable_weights) == number
 
 
 @pytest.mark.parametrize(
@@ -288,9 +305,10 @@ def test_projections_do_not_grow_with_the_layers():
 )
 def test_parameters_of_the_papers_students(hidden, inner, count):
     sizes = {"hidden_size": 192, "intermediate_size": 768, "max_position_embeddings": 512}
-    teacher = still(num_layers=12, num_heads=12, **sizes)
-    tokenizer = Tokenizer([*tiny.VOCAB, *(f"word{n}" for n in range(4928 - len(tiny.VOCAB)))])
-    student = narrow(teacher, tokenizer, range(12), (hidden, None, inner), seed=0)
+    pieces = [*tiny.VOCAB, *(f"word{n}" for n in range(4928 - len(tiny.VOCAB)))]
+    config = tiny.config(vocab_size=4928, num_layers=12, num_heads=12, **sizes)
+    teacher = TaskModel(config, Tokenizer(pieces), "classification", CLASSES)
+    student, _ = student_of(teacher, None, hidden, None, inner)
     assert student.model.count_params() == count + 3 * hidden + 3  # and a classifier
 
 
@@ -299,7 +317,7 @@ def test_the_stages_of_a_student_with_its_own_pieces(monkeypatch):
     stages = stages_of(optimal_subwords, monkeypatch, still(), data(), **settings)
     (stage,) = stages
     weights = {name: weight for name, (weight, _) in stage["losses"].items()}
-    assert weights == {"soft": 1.0, "down": 0.5}
+    assert weights == {"soft": 1.0, "projection": 0.5}
     assert (stage["num_steps"], stage["first_step"]) == (4, 2)  # a quarter of 6 for table 2
     student = stage["student"]
     assert student.tokenizer.vocab != tiny.VOCAB and student.config.vocab_size < 40
@@ -332,7 +350,7 @@ def test_teacher_student_and_projections_learn_together(monkeypatch):
     settings = {"training": TRAINING, "num_layers": 1, "hidden_size": 4, "vocab_size": 60}
     small = optimal_subwords.optimal_subwords_general(teacher, dataset, **settings)
     model, *_, moved = made
-    assert [*model.means] == ["loss", "teacher", "student", "up"]
+    assert [*model.means] == ["loss", "teacher", "student", "projection"]
     for name in ("word_embeddings/", "word_embeddings_2/", "mlm_bias/", "mlm_bias_2/", "U_hidden"):
         assert any(moved[full] for full in moved if full.startswith((name, "dual"))), name
     assert small.task == "mlm" and small.config.vocab_size == 60
@@ -340,14 +358,14 @@ def test_teacher_student_and_projections_learn_together(monkeypatch):
     assert (
         facts["pieces"] == 60
         and facts["unknown"] == 0.0
-        and facts["norms"].keys() == {"U_hidden", "U_intermediate"}
+        and facts["projection_norms"].keys() == {"U_hidden", "U_intermediate"}
     )
 
 
 @pytest.mark.parametrize(
     "task, settings, message",
     [
-        ("tagging", {}, "A vocabulary of its own needs answers to whole texts.*Received: tagging"),
+        ("tagging", {"align_share": 0.0}, "only if both models cut texts alike"),
         ("classification", {"hidden_size": 16}, "as wide as its teacher or narrower.*16"),
         ("classification", {"vocab_size": 6}, "hold all their characters.*`vocab_size` 6"),
         ("classification", {"corpus": "no-such.txt"}, "no-such.txt"),
