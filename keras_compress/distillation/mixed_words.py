@@ -20,7 +20,7 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from keras_compress.backend import keras, tf
-from keras_compress.bert.encoder import BLOCKS, LayerStore, make_inputs, mlm_head
+from keras_compress.bert.encoder import BLOCKS, INPUT_NAMES, LayerStore, make_inputs, mlm_head
 from keras_compress.bert.layers import Bias, WordEmbedding
 from keras_compress.bert.tokenizer import Tokenizer, clean
 from keras_compress.bert.tokenizer_kinds import BERT_PIECES
@@ -105,8 +105,8 @@ def mix(theirs, ours, tokenizers, picked, max_length):
         theirs, ours: dicts of int32 (batch, seq), the same texts in both vocabularies, uncut.
         tokenizers: of the teacher and of the student. picked: bool (batch, words or more).
     Returns:
-        dict of int32 (batch, seq): the usual inputs; `source`, 0 where an id is the teacher's, 1 where it is the
-        student's; `words`, the number of the word that a piece belongs to, -1 at padding.
+        (inputs, words), int32 (batch, seq) each: the usual inputs and `source`, 0 where an id is the teacher's, 1 where
+        it is the student's; the number of the word that a piece belongs to, -1 at padding.
     """
     parts = []
     for source, (inputs, tokenizer) in enumerate(zip((theirs, ours), tokenizers)):
@@ -127,19 +127,17 @@ def mix(theirs, ours, tokenizers, picked, max_length):
     # words in their order, the pieces of a word in theirs
     place = tf.gather(tf.argsort(order, axis=1, stable=True), place, batch_dims=1)
     words, ids, types, source = (tf.gather(x, place, batch_dims=1) for x in (order, *values))
-    return {
-        "input_word_ids": tf.where(mask > 0, ids, tokenizers[0].pad_id),
-        "input_mask": mask,
-        "input_type_ids": types * mask,
-        "source": source * mask,
-        "words": tf.where(mask > 0, words, -1),
-    }
+    ids, values = tf.where(mask > 0, ids, tokenizers[0].pad_id), (mask, types * mask)
+    inputs = dict(zip(INPUT_NAMES, (ids, *values))) | {"source": source * mask}
+    return inputs, tf.where(mask > 0, words, -1)
 
 
-def mixed_stream(dataset, tokenizers, training, seed, share):
+def mixed_stream(dataset, tokenizers, training, seed, share, masked=False):
     """(first, last) -> tf.data of (mixed inputs, labels, the same texts in the teacher's pieces); see `loop.stream`.
 
-    `share`: p_DT, the chance that a word is cut with the student's vocabulary, drawn anew in each batch.
+    Args:
+        share: p_DT, the chance that a word is cut with the student's vocabulary, drawn anew in each batch.
+        masked: whether words of the mixed texts are hidden, see `mask_mixed`.
     """
     uncut = training.replace(max_length=UNCUT)
 
@@ -147,9 +145,11 @@ def mixed_stream(dataset, tokenizers, training, seed, share):
         (theirs, labels), (ours, _) = batch
         shape, seeds = tf.shape(theirs["input_word_ids"]), tf.stack([seed, -1 - step])
         picked = tf.random.stateless_uniform(shape, seeds) < share
-        how = tokenizers, picked, training.max_length
-        none = tokenizers, tf.zeros_like(picked), training.max_length
-        return mix(theirs, ours, *how), labels, mix(theirs, ours, *none)
+        own, _ = mix(theirs, ours, tokenizers, tf.zeros_like(picked), training.max_length)
+        inputs, words = mix(theirs, ours, tokenizers, picked, training.max_length)
+        if masked:
+            inputs = mask_mixed(inputs, words, tokenizers, [seed, step])
+        return inputs, labels, {name: own[name] for name in INPUT_NAMES}
 
     def batches(*span):
         cut = (stream(dataset, x, uncut, seed, *span, order_by=tokenizers[1]) for x in tokenizers)
@@ -158,13 +158,12 @@ def mixed_stream(dataset, tokenizers, training, seed, share):
     return batches
 
 
-def mask_mixed(inputs, tokenizers, seed):
-    """Hides words of mixed texts, by [MASK] and random pieces of their own vocabularies; see `mask_words`."""
+def mask_mixed(inputs, words, tokenizers, seed):
+    """`mask_words` of what `mix` gives: [MASK] and random pieces are those of a word's own vocabulary."""
     targets = []
     for source, tokenizer in enumerate(tokenizers):
         free = (inputs["source"] == source) & (each_piece(inputs, tokenizer) >= 0)
-        words = tf.where(free, inputs["words"], -1)
-        inputs, drawn = mask_words(inputs, words, tokenizer, seed)
+        inputs, drawn = mask_words(inputs, tf.where(free, words, -1), tokenizer, seed)
         targets.append(drawn)
     return {**inputs, "targets": tf.maximum(*targets)}
 

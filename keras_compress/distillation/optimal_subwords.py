@@ -182,10 +182,8 @@ def optimal_subwords_general(
     about = vocab_size, None, min_count, num_layers, hidden_size, num_heads, intermediate_size
     small, kept = make_student(teacher, dataset, *about, training=training, seed=seed)
     shared = SharedProjections(teacher, small, kept, projection, compare_every)
-    both, (dual, _) = (
-        (teacher.tokenizer, small.tokenizer),
-        words.dual_model(teacher, small.tokenizer),
-    )
+    both = teacher.tokenizer, small.tokenizer
+    dual, _ = words.dual_model(teacher, small.tokenizer)
 
     def teacher_loss(T, S, labels, mask):  # T: what the teacher reads; it learns, too
         true = (tf.boolean_mask(T["targets"], words.masked_of(source, T)) for source in (0, 1))
@@ -199,14 +197,12 @@ def optimal_subwords_general(
     # L = L_down and/or L_up + eps L_mlm(teacher) + L_mlm(student)
     losses = {"teacher": (teacher_weight, teacher_loss), "student": (1.0, student_loss)}
     losses |= shared.losses(projection_weight)
-    mixed = words.mixed_stream(dataset, both, training, seed, p_dt)
+    mixed = words.mixed_stream(dataset, both, training, seed, p_dt, masked=True)
     own = masked_lm.masked_stream(dataset, small.tokenizer, training, seed, whole_word=True)
 
-    def batches(first, last):
-        hide = lambda step, batch: words.mask_mixed(batch[0], both, [seed, step])
-        read = mixed(first, last).enumerate(first).map(hide)
-        zipped = tf.data.Dataset.zip((own(first, last), read))
-        return zipped.map(lambda batch, read: (*batch, read))
+    def batches(*span):
+        zipped = tf.data.Dataset.zip((own(*span), mixed(*span)))
+        return zipped.map(lambda batch, others: (*batch, others[0]))
 
     model = Distiller(lambda read: read, masked_lm.choosing_model(small), losses, [dual, shared])
     num_steps = training.num_steps(len(dataset.train.texts))

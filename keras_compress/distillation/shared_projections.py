@@ -55,7 +55,11 @@ class SharedProjections(keras.layers.Layer):
 
     def __init__(self, teacher, student, kept, projection, every=1):
         super().__init__()
-        self.pairs, self.D, self.U = pairs_of(teacher, student, kept), {}, {}
+        pairs = pairs_of(teacher, student, kept)
+        self.pairs = lambda: (
+            pairs
+        )  # as an attribute they would be weights of this layer, and a frozen teacher would learn
+        self.D, self.U = {}, {}
         for axis in ("hidden", "intermediate"):
             wide, thin = (getattr(x.config, f"{axis}_size") for x in (teacher, student))
             if projection in ("down", "both"):
@@ -69,7 +73,7 @@ class SharedProjections(keras.layers.Layer):
     def differences(self):
         """[(kind of variable, D theta_T D^T - theta_S), .., (kind, theta_T - U theta_S U^T), ..], those that there are."""
         found = []
-        for theta_T, theta_S, axes in self.pairs:
+        for theta_T, theta_S, axes in self.pairs():
             kind = theta_S.name.split("/")[-1].split(":")[0]
             if self.D:
                 found.append((f"down {kind}", projected(theta_T, self.D, axes) - theta_S))
