@@ -32,25 +32,25 @@ log = logging.getLogger(__name__)
 ENGINES = {".tflite": "LiteRT", ".onnx": "ONNX Runtime"}
 
 
-def make_cell(plan, step, seed):
+def make_cell(plan, step):
     """Trains a step's model, measures it and its files, and writes the cell."""
     start = time.time()
     tried, on_dev = plan.chosen(step)
-    model = plan.model(tried, seed)
+    model = plan.model(tried)
     result = evaluate(model, plan.dataset.test)
     dev = evaluate(model, plan.dataset.dev)["value"]
-    label = f"{plan.dataset.name} {step.name}, seed {seed}"
+    label = f"{plan.dataset.name} {step.name}, seed {step.seed}"
     log.info("%s: %.4f on test, %.4f on dev", label, result["value"], dev)
-    files, failed = files_of(plan, tried, model, seed)
+    files, failed = files_of(plan, tried, model)
     more = {key: result[key] for key in ("spearman", "mse") if key in result}
     if (confusion := result.get("confusion")) is not None:
         more["confusion"] = np.c_[np.argwhere(confusion), confusion[confusion > 0]].tolist()
     _write(
         plan,
         step.name,
-        seed,
+        step.seed,
         result,
-        plan.chain(step, seed),
+        plan.chain(step),
         role=step.role,
         family=step.family,
         size=step.size,
@@ -85,13 +85,14 @@ def _write(plan, name, seed, result, chain, **facts):
     write_json(plan.path(name, seed), cell)
 
 
-def files_of(plan, step, model, seed):
+def files_of(plan, step, model):
     """(measured files of a model, why others failed); they are kept where there is one seed and set.
 
     Times are set against the predecessor's float32 file. Files of formats that the step names itself are models to
     compare: `correct` says what they got right.
     """
-    keep, folder = plan.single or step is plan.predecessor, plan.place("models", step, seed)
+    keep = plan.single or step.name == plan.predecessor.name
+    folder = plan.place("models", step)
     with contextlib.nullcontext(folder) if keep else tempfile.TemporaryDirectory() as place:
         try:
             files, failed = plan.export(model, place, plan.formats(step)), None
@@ -134,7 +135,7 @@ def time_engines(plan):
 
     A process of its own gives TensorFlow one thread, too.
     """
-    cells = [plan.cell(step, plan.seeds[0]) for step in plan.steps if step.name in plan.only]
+    cells = [plan.cell(step) for step in plan.steps if step.name in plan.only]
     plain = [cell for cell in cells if not (cell["role"] or cell["quantized"])]
     plain += [cell for cell in cells if cell["role"] == "predecessor"]
     if not plain or "engines" in plain[0]:

@@ -16,6 +16,7 @@ training, and helpers unless `shared = false`. Learning rates are chosen on dev,
 """
 
 import functools
+import itertools
 import logging
 import shutil
 import time
@@ -26,7 +27,7 @@ from keras_compress.bert.checkpoints import load
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.experiment.cells import make_baselines, make_cell, time_engines
 from keras_compress.experiment.forecast import Forecast, rehearse, to_train
-from keras_compress.experiment.recipe import hash_of, identity, run_step, steps_of
+from keras_compress.experiment.recipe import hash_of, identity, of_seed, run_step, steps_of
 from keras_compress.experiment.report import report_of, write_report
 from keras_compress.experiment.run_folder import at_work, open_run
 from keras_compress.files import read_json
@@ -72,8 +73,8 @@ def run(recipe="theseus", out=None, **options):
             plan.forecast = forecast
             log.info("data: %s", plan.dataset.summary())
             make_baselines(plan)
-            for step, of_seed in plan.missing():
-                make_cell(plan, step, of_seed)
+            for step in plan.missing():
+                make_cell(plan, step)
             if plan.single:
                 time_engines(plan)
     report = report_of(folder)
@@ -110,6 +111,7 @@ class Plan:
                 f"`only` must name steps of the recipe: {', '.join(names)}. "
                 f"Received: {', '.join(self.only)}."
             )
+        self.first_seed, *_ = self.recipe["seeds"]
         self.seeds = settings["seeds"] or self.recipe["seeds"]
         self.single = (
             settings["cells"] == "cells"
@@ -131,7 +133,7 @@ class Plan:
                 "If these were fine-tuned before, baselines that need pre-trained layers start from "
                 "fine-tuned ones."
             )
-        model = self._source(self.steps[0], self.steps[0].seed)
+        model = self._source(self.steps[0])
         self.dataset = self.dataset.with_labels(model.labels)
         if model.config.hidden_size > WIDTH and not self.settings["learning_rate"]:
             log.warning(
@@ -163,20 +165,19 @@ class Plan:
         )
 
     def missing(self):
-        """[(step, seed)] of the cells that are still to be made, or of which a step's formats are.
+        """The steps, with their seeds, whose cells are still to be made, or whose formats are.
 
         Raises:
             ValueError: if a cell on disk came from other data or settings.
         """
         missing = {}
-        for seed in self.seeds:
-            for step in self.steps:
-                of_seed = step.seed if step.shared else seed
-                if step.name in self.only:
-                    cell = self.cell(step, of_seed) or {}
-                    formats = {file["format"] for file in cell.get("files", ())}
-                    if not cell or not {*(step.formats or ())} <= formats:
-                        missing[step.name, of_seed] = step, of_seed
+        for seed, step in itertools.product(self.seeds, self.steps):
+            if step.name in self.only:
+                step = of_seed(step, seed)
+                cell = self.cell(step) or {}
+                formats = {file["format"] for file in cell.get("files", ())}
+                if not cell or not {*(step.formats or ())} <= formats:
+                    missing[step.name, step.seed] = step
         return [*missing.values()]
 
     def formats(self, step):
@@ -187,9 +188,9 @@ class Plan:
         """Where a cell is."""
         return self.cells / f"{self.dataset.name}-{name}-{seed}.json"
 
-    def cell(self, step, seed):
+    def cell(self, step):
         """The cell of a step, as `read`."""
-        return self.read(step.name, seed, self.chain(step, seed))
+        return self.read(step.name, step.seed, self.chain(step))
 
     def read(self, name, seed, chain):
         """What a cell holds, None if it is still to be made; ValueError if it was made of something else."""
@@ -204,32 +205,31 @@ class Plan:
             )
         return content
 
-    def place(self, part, step, seed):
+    def place(self, part, step):
         """Where a model, its checkpoints or its curves are."""
         data = Path(step.data).stem if step.data else self.dataset.name
-        label = f"{data}-{step.name}-{seed}-{hash_of(self.chain(step, seed))}"
+        label = f"{data}-{step.name}-{step.seed}-{hash_of(self.chain(step))}"
         return self.folder / part / (step.name if self.single else label)
 
     def chosen(self, step):
         """(a step with the learning rate that is best on dev, {rate: dev metric} if there was a choice)."""
         if not step.rates:
             return step, None
-        on_dev = (self.cell(step, step.seed) or {}).get("dev_of_learning_rates", {})
-        steps = {}
+        first, steps = of_seed(step, self.first_seed), {}
+        on_dev = (self.cell(first) or {}).get("dev_of_learning_rates", {})
         for rate in step.rates:
             name, training = f"{rate:g}", {**step.training, "learning_rate": rate}
             steps[name] = step.model_copy(update={"training": training, "rates": None})
             if name not in on_dev:
-                model = self.model(steps[name], step.seed)
+                model = self.model(of_seed(steps[name], self.first_seed))
                 on_dev[name] = evaluate(model, self.dataset.dev)["value"]
                 log.info("%s, learning rate %s: %.4f on dev", step.name, name, on_dev[name])
         return steps[max(steps, key=on_dev.get)], on_dev
 
-    def model(self, step, seed):
+    def model(self, step):
         """The trained model of a step, from disk if it is there."""
-        seed = step.seed if step.shared else seed
         parts = ("models", "checkpoints", "tensorboard")
-        folder, checkpoints, curves = (self.place(part, step, seed) for part in parts)
+        folder, checkpoints, curves = (self.place(part, step) for part in parts)
         if (folder / "config.json").is_file():
             log.info("%s: there already", folder.name)
             model = TaskModel.load(folder)
@@ -237,8 +237,7 @@ class Plan:
             log.info("%s: %s from %s", folder.name, step.method, step.source)
             model = self.run_step(
                 step,
-                seed,
-                lambda parent: self.model(self.chosen(parent)[0], seed),
+                lambda parent: self.model(self.chosen(parent)[0]),
                 self.data(step.data),
                 folder=str(checkpoints),
             )
@@ -250,26 +249,26 @@ class Plan:
         shutil.rmtree(checkpoints, ignore_errors=True)
         return model
 
-    def _source(self, step, seed):
+    def _source(self, step):
         """What a step starts from that no step makes."""
         about = {key: getattr(self.dataset, key) for key in ("task", "labels", "ordered")}
         about["ordered"] |= "labels" in step.reading
-        return load(step.source, **{**about, **step.reading}, seed=seed)
+        return load(step.source, **{**about, **step.reading}, seed=step.seed)
 
-    def run_step(self, step, seed, model_of, dataset, **changes):
+    def run_step(self, step, model_of, dataset, **changes):
         """The model of a step; `model_of` gives that of a parent."""
         models = {key: model_of(parent) for key, parent in step.models.items()}
-        parent = models.pop("from", None) or self._source(step, seed)
+        parent = models.pop("from", None) or self._source(step)
         if step.name in self.ready:
             return parent
         changes["strategy"] = self.settings["strategy"]
-        return run_step(step, parent, dataset, seed=seed, models=models, **changes)
+        return run_step(step, parent, dataset, models=models, **changes)
 
     @functools.cached_property
     def first(self):
         """(float32 file, its figures on test) of the predecessor: what all models are set against."""
-        model = self.model(self.predecessor, self.predecessor.seed)
-        folder = self.place("models", self.predecessor, self.predecessor.seed)
+        model = self.model(self.predecessor)
+        folder = self.place("models", self.predecessor)
         if not (folder / "float32.tflite").is_file():
             self.export(model, folder, ["float32"])
         return folder / "float32.tflite", evaluate(model, self.dataset.test)

@@ -18,7 +18,14 @@ from keras_compress.cli import main
 from keras_compress.experiment import cells, run_folder
 from keras_compress.experiment import experiment as module
 from keras_compress.experiment.experiment import Plan, run
-from keras_compress.experiment.recipe import hash_of, identity, read_recipe, recipes, steps_of
+from keras_compress.experiment.recipe import (
+    hash_of,
+    identity,
+    of_seed,
+    read_recipe,
+    recipes,
+    steps_of,
+)
 from keras_compress.experiment.report import FILE_KEYS, MODEL_KEYS
 from keras_compress.files import DATA_FOLDER
 from keras_compress.training.checkpoints import Saver
@@ -426,7 +433,7 @@ def test_a_format_that_fails_is_told_and_does_not_end_the_run(place, tmp_path, m
     plan.export = fail
     monkeypatch.setattr(cells, "benchmark", lambda *paths: [{"latency_ms_p50": 1}])
     monkeypatch.setattr(Plan, "first", (None, None))
-    assert cells.files_of(plan, plan.steps[0], None, 0) == ([], "int8: far off")
+    assert cells.files_of(plan, plan.steps[0], None) == ([], "int8: far off")
 
 
 def test_a_fine_tuned_source_is_the_predecessor_as_it_is(finished, place):
@@ -520,5 +527,5 @@ def test_committed_cells_are_those_of_the_recipes(study):
         if cell["role"] != "reference":
             own = {*cell.get("own_data", {}).values()}  # all of them read apidocs
             known = {None: cell["data_sha256"], "apidocs": min(own, default=None)}
-            made = identity(steps[cell["method"]], cell["seed"], known.get)
+            made = identity(of_seed(steps[cell["method"]], cell["seed"]), known.get)
             assert cell["hash"] == hash_of(made) and len(own) <= 1, path

@@ -54,10 +54,10 @@ def trained(monkeypatch):
     """Replaces training and measuring; lists (data, step, seed, rate, parent) and the steps looked at on test."""
     made, tested = [], []
 
-    def stand_in(step, parent, dataset, *, seed, **_):
+    def stand_in(step, parent, dataset, **_):
         rate = step.training["learning_rate"]
         before = (parent.history or [{}])[-1].get("name", "source")
-        made.append((dataset.name, step.name, seed, rate, before))
+        made.append((dataset.name, step.name, step.seed, rate, before))
         model = copy.copy(parent)  # with its layers: nothing trains them
         model.history = [*parent.history, {"method": "x", "name": step.name, "rate": rate}]
         return model
