@@ -49,8 +49,7 @@ class Declaration:
         data: "labelled" (task and labels of the model), "classes" (the same, with one name for a text or word),
             "unlabelled" or "any".
         trained_head: whether the model's head must be trained. bert: whether it must be a BERT.
-        trains: whether the method reads `training`: learning rate, length and the rest.
-        seeded: whether `seed` changes the model; by default as `trains`.
+        trains: whether the method reads `training`. seeded: whether `seed` changes the model; by default as `trains`.
         keeps_best: whether training may go back to its best evaluation on dev (`patience`).
     A method's attribute `check` checks settings without running it.
     """
