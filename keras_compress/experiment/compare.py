@@ -279,8 +279,8 @@ def pooled_differences(entries, compare=()):
         for other in (control, f"{control}:{name.partition(':')[2]}")
         if other in methods and name not in (other, control, *stand)
     ]
-    pairs = [(name, right) for name in families for left, *right in asked if left == "each"]
-    for name, right in pairs + [(left, right) for left, *right in asked if left != "each"]:
+    each = [[name, *right] for name in families for left, *right in asked if left == "each"]
+    for name, *right in each + [pair for pair in asked if pair[0] != "each"]:
         how = ", the same seeds, data sets and sizes"
         how = how if name in families else ", the same seeds and data sets"
         how = how if len(right) == 1 else ", pooled over {} data set{} and all sizes"
