@@ -1,7 +1,7 @@
 """A cell is made: one model, measured on dev and test, with the sizes and times of its files.
 
-A plan here is an `experiment.Plan`, which says what is made of one data set and where it is kept. Test is looked at
-once per cell. Times are ratios to the predecessor's file, measured in one process.
+A plan here is an `experiment.Plan`: what is made of one data set. Test is looked at once per cell. Times are ratios to
+the predecessor's file, measured in one process.
 """
 
 import contextlib
@@ -74,14 +74,9 @@ def make_cell(plan, step):
 
 
 def _write(plan, name, seed, result, chain, **facts):
-    facts |= {
-        "hash": hash_of(chain),
-        "chain": chain,
-        "data_sha256": plan.sha256(None),
-        "task": plan.dataset.task,
-        "versions": versions(),
-    }
     cell = cell_of(plan.dataset.name, name, seed, result, **facts)
+    cell |= {"hash": hash_of(chain), "chain": chain, "data_sha256": plan.sha256(None)}
+    cell |= {"task": plan.dataset.task, "versions": versions()}
     write_json(plan.path(name, seed), cell)
 
 
@@ -95,7 +90,7 @@ def files_of(plan, step, model):
     folder = plan.place("models", step)
     with contextlib.nullcontext(folder) if keep else tempfile.TemporaryDirectory() as place:
         try:
-            files, failed = plan.export(model, place, plan.formats(step)), None
+            files, failed = plan.export(model, place, step.formats or plan.recipe["formats"]), None
         except ExportError as error:
             files, failed = getattr(error, "files", []), str(error)
             log.warning("warning: %s: %s", step.name, failed)
@@ -103,6 +98,7 @@ def files_of(plan, step, model):
         base, *times = benchmark(first, *(file["path"] for file in files))
         for file, timed in zip(files, times):
             result = evaluate(exported_model(file["path"], model), plan.dataset.test)
+            scores = result["scores"]
             file |= {
                 **timed,
                 "path": Path(file["path"]).name,
@@ -110,12 +106,10 @@ def files_of(plan, step, model):
                 "accuracy": result["value"],
                 "accuracy_se": result["se"],
                 "agreement": agreement(result["predictions"], before["predictions"]),
-                "vs_predecessor": paired_difference(
-                    result["metric"], result["scores"], before["scores"]
-                ),
+                "vs_predecessor": paired_difference(result["metric"], scores, before["scores"]),
             }
             if step.formats:
-                file["correct"] = pack_correct(result["scores"])
+                file["correct"] = pack_correct(scores)
     return files, failed
 
 
@@ -131,10 +125,8 @@ def make_baselines(plan):
 
 
 def time_engines(plan):
-    """Times the graph of one model in LiteRT, ONNX Runtime, TensorFlow and Keras, and adds it to the model's cell.
-
-    A process of its own gives TensorFlow one thread, too.
-    """
+    """Times the graph of one model in LiteRT, ONNX Runtime, TensorFlow and Keras, and adds it to the model's cell. A
+    process of its own gives TensorFlow one thread, too."""
     cells = [plan.cell(step) for step in plan.steps if step.name in plan.only]
     plain = [cell for cell in cells if not (cell["role"] or cell["quantized"])]
     plain += [cell for cell in cells if cell["role"] == "predecessor"]
@@ -149,9 +141,8 @@ def time_engines(plan):
             files += [Path(file["path"]) for file in onnx]
         except (ImportError, ValueError) as error:
             notes.append(f"Not timed in ONNX Runtime: {error}.")
-        command = [sys.executable, "-m", "keras_compress", "benchmark", "--json", *files]
-        command += ["--from", folder]
-        rows = json.loads(subprocess.check_output(command, cwd=DATA_FOLDER.parent))
+        command = [sys.executable, "-m", "keras_compress", "benchmark", "--from", folder, "--json"]
+        rows = json.loads(subprocess.check_output([*command, *files], cwd=DATA_FOLDER.parent))
     for row, file in itertools.zip_longest(rows, files):  # the last rows are TensorFlow's
         row["name"] = f"{ENGINES[file.suffix]} {file.stem}" if file else row["path"]
     path = plan.path(cell["method"], cell["seed"])

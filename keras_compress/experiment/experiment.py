@@ -135,13 +135,11 @@ class Plan:
             )
         model = self._source(self.steps[0])
         self.dataset = self.dataset.with_labels(model.labels)
-        if model.config.hidden_size > WIDTH and not self.settings["learning_rate"]:
+        width = model.config.hidden_size
+        if width > WIDTH and not self.settings["learning_rate"]:
             log.warning(
-                "warning: the recipe's learning rates were tried on a width of %d; %s is %d wide. "
-                "Lower ones (2e-5 to 1e-4) are usual: --learning-rate",
-                WIDTH,
-                source,
-                model.config.hidden_size,
+                f"warning: the recipe's learning rates were tried on a width of {WIDTH}; {source} is {width} "
+                "wide. Lower ones (2e-5 to 1e-4) are usual: --learning-rate"
             )
         if not model.history or untrained(model):
             return
@@ -165,11 +163,7 @@ class Plan:
         )
 
     def missing(self):
-        """The steps, with their seeds, whose cells are still to be made, or whose formats are.
-
-        Raises:
-            ValueError: if a cell on disk came from other data or settings.
-        """
+        """The steps, with their seeds, whose cells are still to be made, or whose formats are."""
         missing = {}
         for seed, step in itertools.product(self.seeds, self.steps):
             if step.name in self.only:
@@ -179,10 +173,6 @@ class Plan:
                 if not cell or not {*(step.formats or ())} <= formats:
                     missing[step.name, step.seed] = step
         return [*missing.values()]
-
-    def formats(self, step):
-        """Names of the formats of a step's files."""
-        return step.formats or self.recipe["formats"]
 
     def path(self, name, seed):
         """Where a cell is."""

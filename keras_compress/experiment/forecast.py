@@ -61,7 +61,7 @@ def _rehearsed(plan, step, models):
                 raise ValueError(
                     f'what makes a model for {model.task} must say role = "helper". Received: no role.'
                 )
-            check_export(model, plan.folder, plan.formats(step), plan.length)
+            check_export(model, plan.folder, step.formats or plan.recipe["formats"], plan.length)
     except ValueError as error:
         raise ValueError(f"Step {step.name}: {error}") from error
     updates = sum(number for number, _ in stages)
@@ -76,7 +76,7 @@ def to_train(plan, costs):
         texts = len(plan.data(step.data).train.texts)
         updates, seconds = costs.get(step.name, (None, 0))
         updates = updates and round(updates * texts)
-        formats = plan.formats(step) if step.name in plan.only else []
+        formats = (step.formats or plan.recipe["formats"]) if step.name in plan.only else []
         facts = step.method, ", ".join(formats), updates, seconds * texts
         # Rates are tried with the first seed; the others train with one of them.
         tries = len(step.rates) if step.rates and step.seed == plan.first_seed else 1

@@ -69,12 +69,9 @@ def pictures(report):
     return result
 
 
-AXES = {  # {name: (label, model or file -> value or None)}
+AXES = {  # {name: (label, model or file -> value or 0)}
     "size": ("file size, MB", lambda row: (row.get("file_bytes", row.get("bytes")) or 0) / 1e6),
-    "latency": (
-        "time, of the predecessor's",
-        lambda row: row["times_as_fast"] and 1 / row["times_as_fast"],
-    ),
+    "latency": ("time, of the predecessor's", lambda row: 1 / (row["times_as_fast"] or np.inf)),
 }
 
 
