@@ -697,6 +697,24 @@ def test_what_a_classifier_cannot_read_of_sentence_transformers(tmp_path, change
     assert weights.load(folder, **TASK).config.pooling == "pooler"
 
 
+@pytest.mark.parametrize("own, module", [(True, False), (True, True), (False, True)])
+def test_the_case_of_sentence_transformers_own_switch(tmp_path, caplog, own, module):
+    """True lower-cases before the tokenizer, which keeps its accents; false is no word about the case."""
+    folder = sentence_transformers(tmp_path, pooling_mode="mean", place="0_Transformer")
+    kind = {"tokenizer_class": "BertTokenizer", "do_lower_case": own}
+    (folder / "0_Transformer" / "tokenizer_config.json").write_text(json.dumps(kind))
+    switch = folder / "0_Transformer" / "sentence_bert_config.json"
+    switch.write_text(json.dumps({"max_seq_length": 128, "do_lower_case": module}))
+    tokenizer = weights.load(folder, **TASK).tokenizer
+    (lower,), (upper,) = (tokenizer.encode([text], 16) for text in ("the cats", "THE Cats"))
+    assert lower.ids == upper.ids
+    assert tokenizer.strip_accents is (None if own else False)
+    assert tokenizer.special_in_text == (not module)
+    assert ("sentence_bert_config.json: texts are lower-cased" in caplog.text) == (not own)
+    assert weights.read_tokenizer_of(folder).switches() == tokenizer.switches()
+    assert not weights.load(folder, **TASK, lowercase=False).tokenizer.lowercase
+
+
 # --- our own folder ---
 
 
