@@ -506,9 +506,7 @@ def test_configs_that_do_not_fit(tmp_path, config, message):
 
 def test_one_output_is_a_score_and_problem_type_tells_several_labels(tmp_path):
     logits = lambda model: np.stack(model.forward(model.tokenizer.encode(["the cats"], 16)))
-    tensors = stored()
-    tensors |= {name: tensors[name][:1] for name in ("classifier.weight", "classifier.bias")}
-    model = weights.load(folder_of(tmp_path / "one", tensors))
+    model = weights.load(folder_of(tmp_path / "one", one_output()))
     assert (model.task, model.labels) == ("regression", ("score",))
     np.testing.assert_allclose(model.predict(["the cats"]), logits(model)[:, 0], rtol=1e-6)
     folder = folder_of(tmp_path / "several", problem_type="multi_label_classification")
@@ -523,16 +521,58 @@ def test_one_output_is_a_score_and_problem_type_tells_several_labels(tmp_path):
         weights.load(FINE_TUNED, task="multilabel", labels=names)
 
 
-@pytest.mark.parametrize("name", ["torch.nn.modules.activation.Sigmoid", "torch.nn.Identity"])
-def test_a_sigmoid_of_sentence_transformers_is_told(tmp_path, caplog, name):
+def one_output():
+    """The fine-tuned folder's tensors with the first output alone."""
     tensors = stored()
-    tensors |= {part: tensors[part][:1] for part in ("classifier.weight", "classifier.bias")}
-    newer = {"sentence_transformers": {"activation_fn": name}}
+    return tensors | {name: tensors[name][:1] for name in ("classifier.weight", "classifier.bias")}
+
+
+SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
+
+
+@pytest.mark.parametrize("name", [SIGMOID, IDENTITY])
+@pytest.mark.parametrize("place", ["sentence_transformers", "older", "newest"])
+def test_one_output_of_sentence_transformers(tmp_path, caplog, name, place):
+    """A score before its sigmoid; or, asked for two labels, p = (1 - sigmoid(z), sigmoid(z))."""
     older = {"sbert_ce_default_activation_function": name}
-    for place, config in enumerate((newer, older)):
-        weights.load(folder_of(tmp_path / str(place), tensors, **config))
-        assert ("before the sigmoid" in caplog.text) == name.endswith("Sigmoid")
-        caplog.clear()
+    between = {"sentence_transformers": {"activation_fn": name}}
+    config = {"older": older, "sentence_transformers": between}.get(place, {})
+    folder = folder_of(tmp_path, one_output(), **config)
+    if place == "newest":  # a folder with modules.json, too
+        module = {"type": "sentence_transformers.base.modules.transformer.Transformer", "path": ""}
+        (folder / "modules.json").write_text(json.dumps([module]))
+        told = {"model_type": "CrossEncoder", "activation_fn": name}
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(told))
+    score, pair = weights.load(folder), [("the cats", "a dog")]
+    assert (score.task, score.labels) == ("regression", ("score",))
+    assert ("before the Sigmoid" in caplog.text) == (name == SIGMOID)
+    if name == IDENTITY:
+        with pytest.raises(ValueError, match="'regression', asked for 'matching'"):
+            weights.load(folder, task="matching")
+        return
+    model = weights.load(folder, task="matching", labels=("other", "same"))
+    assert (model.task, model.labels) == ("matching", ("other", "same"))
+    p = 1 / (1 + np.exp(-score.predict(pair)))
+    np.testing.assert_allclose(model.predict(pair), [[1 - p[0], p[0]]], rtol=1e-5)
+    assert weights.load(folder, task="matching").labels == ("LABEL_0", "LABEL_1")
+    assert weights.load(folder, task="matching", labels=("a", "b"), new_head=True).history[0]["new"]
+
+
+def test_what_several_outputs_mean(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        assert weights.load(FINE_TUNED).task == "classification"
+    assert "without `problem_type`, the 3 output(s) are read as one label a text" in caplog.text
+    sigmoid = {"sentence_transformers": {"activation_fn": SIGMOID}}
+    assert weights.load(folder_of(tmp_path / "a", **sigmoid)).task == "multilabel"
+    single = {"problem_type": "single_label_classification"}
+    with pytest.raises(ValueError, match="`problem_type` must be 'multi.* Received: 'single.*Sigm"):
+        weights.load(folder_of(tmp_path / "b", **sigmoid, **single))
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        weights.load(folder_of(tmp_path / "c", **single))
+        weights.load(folder_of(tmp_path / "d", one_output()))
+    assert "without `problem_type`, the 1 output(s) are read as a score" in caplog.text
+    assert "c/copy" in caplog.text and "c/copy/config.json: without" not in caplog.text
 
 
 def test_numbers_that_may_be_those_in_the_names_are_no_places():
