@@ -37,8 +37,8 @@ def places(labels, names):
     if names and tuple(names) == unnamed(len(names)):
         raise HeadError(
             f"Which class is which must be written down: the model calls its {len(names)} classes {names[0]}, "
-            f"{names[1]}, ... only. Received: {', '.join(labels[:8])} ({len(labels)}). Write labels.txt in the "
-            "order of the model's training, or pass `labels` (`--labels`) in that order."
+            f"{names[1]}, ... only. Received: {', '.join(labels[:8])} ({len(labels)}). Write all "
+            f"{len(names)} into labels.txt in the order of the model's training, or pass them so: `labels` (`--labels`)."
         )
     other = [label for label in labels if label.casefold() not in {*map(str.casefold, names)}]
     raise HeadError(

@@ -175,6 +175,26 @@ def test_other_names_and_other_numbers_are_refused_with_a_way_that_keeps_the_hea
             weights.load_with(FINE_TUNED, dataset_of(names, ordered=False))
 
 
+def test_a_tagger_s_data_may_have_some_of_its_tags(tmp_path):
+    """By name; where the model has none, all of them are to be written down, and the message says how many."""
+    tags, some = ("O", "B-PER", "B-LOC"), ("B-LOC", "O")
+    data = Dataset("d", "tagging", some, Split(["the cats"], [[1, 0]]))
+    architectures = {"architectures": ["BertForTokenClassification"]}
+    tensors = {name: w for name, w in stored().items() if "pooler" not in name}
+    id2label = dict(enumerate(tags))
+    named = folder_of(tmp_path / "named", tensors, **architectures, id2label=id2label)
+    model, fitted = weights.load_with(named, data)
+    assert model.labels == fitted.labels == tags and fitted.train.labels == [[0, 2]]
+    other = Dataset("d", "tagging", ("O", "B-ORG"), Split(["the cats"], [[1, 0]]))
+    with pytest.raises(ValueError, match="by name. Received: B-ORG; the model has O, B-PER, B-LOC"):
+        weights.load_with(named, other)
+    bare = folder_of(tmp_path / "bare", tensors, **architectures, id2label=None, label2id=None)
+    with pytest.raises(ValueError, match=r"Received: B-LOC, O \(2\). Write all 3 into labels.txt"):
+        weights.load_with(bare, data)
+    model, fitted = weights.load_with(bare, data, labels=tags)
+    assert model.labels == tags and fitted.train.labels == [[0, 2]]
+
+
 def test_a_saved_head_without_names(tmp_path):
     weights.load(folder_of(tmp_path, id2label=None, label2id=None)).save(tmp_path / "m")
     assert weights.load(tmp_path / "m", labels=["x", "a", "m"]).labels == ("x", "a", "m")
