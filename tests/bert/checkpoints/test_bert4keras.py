@@ -154,6 +154,27 @@ def test_the_classifier_of_run_classifier(google, tuned, tmp_path, caplog):
     assert len(weights.load(folder, **TASK, new_head=True).history[0]["new"]) == 2
 
 
+def test_one_output_of_google_is_a_score(google, tuned, tmp_path):
+    """ALBERT's run_classifier.py on STS-B: score = pooled w + b."""
+    folder = with_config(tuned, google, tmp_path / "tuned")
+    reader = tf.train.load_checkpoint(str(folder / "model.ckpt-30"))
+    values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    values |= {name: values[name][:1] for name in ("output_weights", "output_bias")}
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / "model.ckpt-60"),
+        tensor_names=[*values],
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(array) for array in values.values()],
+    )
+    model, three = weights.load(folder), weights.load(folder / "model.ckpt-30", **TASK)
+    assert (model.task, model.labels) == ("regression", ("score",))
+    of_three = three.forward(three.tokenizer.encode(tiny.TEXTS, 16))
+    np.testing.assert_allclose(model.predict(tiny.TEXTS), np.stack(of_three)[:, 0], atol=1e-5)
+    with pytest.raises(ValueError, match="'regression', asked for 'class.*`--task regression`"):
+        weights.load(folder, **TASK)
+    assert weights.load(folder, **TASK, new_head=True).task == "classification"
+
+
 def test_which_checkpoint_of_several(google, tuned, tmp_path, caplog):
     folder = with_config(tuned, google, tmp_path / "tuned")
     (folder / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt-0"\n')
