@@ -623,6 +623,35 @@ def test_bert4keras_file(google, classifier, tmp_path, name, caplog):
         weights.load(tmp_path / name, **TASK)
 
 
+def saved(model, google, folder):
+    folder.mkdir()
+    for file in ("bert_config.json", "vocab.txt"):
+        shutil.copy(google / file, folder)
+    model.save_weights(folder / "best.h5")
+    return folder / "best.h5"
+
+
+def test_a_bert4keras_file_of_one_output_and_of_some_pieces(google, tmp_path):
+    """Dense(1, sigmoid) is the second of two labels; `keep_tokens` leaves rows out, and bert_config.json as it was."""
+    kept, head = range(20), keras.layers.Dense(1, "sigmoid")
+    bert = theirs(google, keep_tokens=[*kept])
+    model = keras.Model(bert.inputs, head(bert.output[:, 0]))
+    path, two = saved(model, google, tmp_path / "m"), {"task": "matching", "labels": ("no", "yes")}
+    rule = f"a row for each piece of the vocabulary. Received: 20 rows and {len(tiny.VOCAB)} pieces"
+    with pytest.raises(ValueError, match=rule):
+        weights.load(path, **two)
+    (path.parent / "vocab.txt").write_text("\n".join(tiny.VOCAB[:20]))  # the advice
+    ours, texts = weights.load(path, **two), [("the cat", "a dog"), ("sat", "on the mat")]
+    lone = [ours.tokenizer.encode([text], 16) for text in texts]
+    expected = [model([np.int32([e.ids]), np.int32([e.type_ids])]).numpy().item() for (e,) in lone]
+    assert ours.config.vocab_size == 20
+    found = ours.predict(texts)
+    np.testing.assert_allclose(found[:, 1], expected, atol=1e-5)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    score = weights.load(path, task="regression", labels=("score",)).predict(texts)
+    np.testing.assert_allclose(1 / (1 + np.exp(-score)), expected, atol=1e-5)
+
+
 def test_damaged_bert4keras_file(classifier, tmp_path):
     path = tmp_path / "best.h5"
     classifier.save_weights(path)
