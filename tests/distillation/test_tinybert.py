@@ -189,6 +189,9 @@ def test_each_setting_reaches_its_loss_and_losses_are_sums_over_layers(monkeypat
     np.testing.assert_allclose(
         [values["embd"], values["hidn"], values["attn"]], [1, 1 + 4, (1 + 4) / 2], rtol=1e-6
     )
+    inside, _ = stages(monkeypatch, shared_still(num_layers=4), attention="probabilities")
+    values = values_of(inside["losses"], T, S, mask=tf.constant([[1, 1]]))
+    assert (values["attn"], values["embd"]) == (0.0, 1.0)  # probabilities of equal scores are equal
 
 
 def test_stages_share_the_updates_and_patience_is_the_answers_alone(monkeypatch):
