@@ -41,42 +41,39 @@ _entry = contextvars.ContextVar("history entry of the method at work", default=N
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """What a method needs and takes; `method(name).declared` holds it.
+    """What a method takes and needs; `method(name).declared` holds it.
 
     Attributes:
-        name: of the method. data: "labelled" (task and labels of the model), "classes" (the same, with one name for
-            a text or word), "unlabelled" or "any".
+        name: of the method. settings: {name: default}.
+        models: {name of a setting: task that it is loaded for, None for the model's own}.
+        data: "labelled" (task and labels of the model), "classes" (the same, with one name for a text or word),
+            "unlabelled" or "any".
         trained_head: whether the model's head must be trained. bert: whether it must be a BERT.
-        trains: whether the method reads `training`: learning rate, length and the rest.
-        seeded: whether `seed` changes the model.
+        trains: whether the method reads `training`. seeded: whether `seed` changes the model; by default as `trains`.
         keeps_best: whether training may go back to its best evaluation on dev (`patience`).
-        settings: {name: default}. models: {name: task that it is loaded for, None for the model's own}.
     A method's attribute `check` checks settings without running it.
     """
 
     name: str
-    data: str
-    trained_head: bool
-    bert: bool
-    trains: bool
-    seeded: bool
-    keeps_best: bool
     settings: dict
     models: dict
+    data: str = "labelled"
+    trained_head: bool = True
+    bert: bool = False
+    trains: bool = True
+    seeded: bool = True
+    keeps_best: bool = True
 
 
-def compression(
-    *, data="labelled", trained_head=True, bert=False, trains=True, seeded=None, keeps_best=True
-):
+def compression(**needs):
     """Makes a function a method: checks its input, runs it, and writes its history entry.
 
     The function runs under `training.scope()`. It may add facts to its entry with `note`.
 
     Args:
-        data, trained_head, bert, trains, seeded, keeps_best: see `Declaration`; `seeded`: by default as
-            `trains`.
+        needs: `data` and what follows it in `Declaration`, where a method differs from what stands there.
     """
-    seeded = trains if seeded is None else seeded
+    needs.setdefault("seeded", needs.get("trains", True))
 
     def decorate(function):
         name, defaults = function.__name__, function.__kwdefaults__
@@ -96,8 +93,7 @@ def compression(
             for setting, hint in typing.get_type_hints(function).items()
             if any(hasattr(kind, "from_source") for kind in typing.get_args(hint))
         }
-        needs = data, trained_head, bert, trains, seeded, keeps_best
-        declared = Declaration(name, *needs, settings, models)
+        declared = Declaration(name, settings, models, **needs)
 
         def check_settings(given):
             if given.get("student") is not None and "layers" in given:
@@ -117,7 +113,7 @@ def compression(
                     values[setting] = task_model.from_source(values[setting], *wanted, seed=seed)
             told = {key: getattr(value, "history", value) for key, value in values.items()}
             entry = {"method": name, "seed": seed, **told}
-            if trains:
+            if declared.trains:
                 entry["training"] = training.settings()
             context = contextvars.copy_context()
             context.run(_entry.set, entry)
@@ -164,21 +160,12 @@ def check(declaration, values, way_out=""):
         try:
             checked[name] = kinds[name].validate_python(value)
         except ValidationError as error:
+            rules = [each["msg"].removeprefix("Input should be ") for each in error.errors()]
+            rule = " or ".join(dict.fromkeys(rules))
             raise ValueError(
-                f"`{name}` must be {rule_of(error)}. Received: {value!r:.200}. {way_out}".strip()
+                f"`{name}` must be {rule}. Received: {value!r:.200}. {way_out}".strip()
             ) from None
     return checked
-
-
-def rule_of(error):
-    """The rule that pydantic found broken, in words that go on after "must be"."""
-    rules = [each["msg"].removeprefix("Input should be ") for each in error.errors()]
-    return " or ".join(dict.fromkeys(rules))
-
-
-def check_fields(instance):
-    """Checks the fields of a dataclass by their annotations; for `__post_init__`."""
-    check(type(instance), vars(instance))
 
 
 @functools.cache
@@ -279,11 +266,8 @@ def compress(name, task_model, dataset, **settings):
 
 
 def methods():
-    """{name: (family, first docstring line)} of all methods, read with `ast`: nothing is imported.
-
-    `family` is the folder; "training" and "pretraining" hold what is used like a method.
-    """
-    return {name: (room, about) for name, (room, _, _, about) in _listed().items()}
+    """{name: (family or other folder, first docstring line)} of all methods; none is imported, `ast` reads them."""
+    return {name: facts[:2] for name, facts in _listed().items()}
 
 
 def method(name):
@@ -291,12 +275,12 @@ def method(name):
     known = _listed()
     if name not in known:
         raise ValueError(f"`method` must be one of {', '.join(known)}. Received: {name!r}.")
-    room, file, function, _ = known[name]
+    room, _, file, function = known[name]
     return getattr(importlib.import_module(f"keras_compress.{room}.{file}"), function)
 
 
 def _listed():
-    """{name: (room, file, function, first docstring line)} of all functions under `@compression`."""
+    """{name: (room, first docstring line, file, function)} of all functions under `@compression`."""
     listed = {}
     for room in ROOMS:
         for folder in importlib.import_module(f"keras_compress.{room}").__path__:
@@ -306,7 +290,7 @@ def _listed():
                     main = node.name == "compress"
                     about = ast.get_docstring(tree if main else node).partition("\n")[0]
                     name = path.stem if main else node.name
-                    listed[name] = room, path.stem, node.name, about
+                    listed[name] = room, about, path.stem, node.name
     return listed
 
 

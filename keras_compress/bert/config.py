@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from keras_compress.bert.layer_maps import divisors
-from keras_compress.method import BelowOne, Count, Whole, check_fields
+from keras_compress.method import BelowOne, Count, Whole, check
 
 QUANTIZATION = ("bits", "activations", "decay", "start_step")
 HGT_GROUPS = (8, 4, 2, 1)
@@ -60,7 +60,7 @@ class BertConfig:
     pooler_activation: Literal["tanh", "relu", "gelu"] = "tanh"
 
     def __post_init__(self):
-        check_fields(self)
+        check(BertConfig, vars(self))
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 "`hidden_size` must be a multiple of `num_heads`. "

@@ -49,9 +49,8 @@ class TaskModel:
                 f"and a table of {config.vocab_size} rows. Use the tokenizer's files that came with the weights, or "
                 "resize the table first (`resize_token_embeddings` of `transformers`)."
             )
-        labels = tuple(labels)
-        check_labels(task, labels)
-        self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, labels
+        self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, tuple(labels)
+        check_labels(task, self.labels)
         self.history, self.curve, self.metrics, self.threshold = [], [], {}, THRESHOLD
         # Seeds of neighbouring runs must not overlap: a model makes far fewer than 10,000 layers.
         layers = LayerStore(config, 10_000 * seed, loaded=loaded)
@@ -180,13 +179,14 @@ class TaskModel:
             label, None).
         Raises ValueError if the model is a masked-LM model, or an answer is not finite.
         """
+        kind = TASKS[self.task]
         if self.task == "mlm":
             raise ValueError(
                 "`predict` needs a task with labels. Received: a masked-LM model. Load it with the labels of your data."
             )
         texts, longest = list(texts), self.config.max_position_embeddings
         max_length = min(max_length or longest, longest)
-        if TASKS[self.task].per_token:
+        if kind.per_token:
             texts = words_of(texts, self)
         encodings = encoding(self.task, self.tokenizer)(texts, max_length)
         if cut := sum(each.truncated for each in encodings):
@@ -198,10 +198,10 @@ class TaskModel:
                 "The model's answers must be finite numbers. Received: NaN or infinity. Its weights are "
                 "broken; if it was trained just now, lower `learning_rate`."
             )
-        if not TASKS[self.task].per_token:
+        if not kind.per_token:
             logits = np.reshape(np.float32(logits), (len(texts), len(self.labels)))
             answers = answers_of(self.task, logits)
-            return answers[:, 0] if TASKS[self.task].answer == "number" else answers
+            return answers[:, 0] if kind.answer == "number" else answers
         outside, tagged = "O" if "O" in self.labels else None, []
         for words, each, rows in zip(texts, encodings, logits):
             best = [self.labels[tag] for tag in rows.argmax(-1)]
@@ -228,10 +228,7 @@ class TaskModel:
         return dict(zip(INPUT_NAMES, inputs))
 
     def save(self, folder, overwrite=False):
-        """Writes the model as a folder of plain files: nothing pickled, no code. All of it or nothing appears.
-
-        ValueError if the folder holds files already and `overwrite` is False.
-        """
+        """Writes a folder of plain files, without pickles or code, whole or not at all; over files only with `overwrite`."""
         lowercase, switches = self.tokenizer.lowercase, self.tokenizer.switches()
         stored = {"keras_compress": FORMAT, "task": self.task, "lowercase": lowercase}
         stored |= {"tokenizer": switches} if switches else {}

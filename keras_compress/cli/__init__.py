@@ -1,7 +1,7 @@
 """The command line: results on stdout, progress on stderr; exit 0 done, 1 failed, 2 wrong usage.
 
-The functions of verbs.py are the verbs. Their options are read from signatures and docstrings, those of groups
-(options.py) and of `Training` among them.
+The functions of verbs.py and exported.py are the verbs. Their options are read from signatures and docstrings, those
+of groups (options.py) and of `Training` among them.
 """
 
 import argparse

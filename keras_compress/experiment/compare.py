@@ -66,13 +66,11 @@ def read_cells(folder):
     return cells
 
 
-def read_costs(folder):
-    """{method, or <data>-<method>: sizes and times} that earlier studies wrote beside their cells."""
-    return {path.stem: read_json(path) for path in Path(folder).glob("costs/*.json")}
-
-
 def cost_of(cell, costs):
-    """{format: facts of that file with `bytes` and `times_as_fast`} of a cell's model."""
+    """{format: facts of that file with `bytes` and `times_as_fast`} of a cell's model.
+
+    `costs`: {method, or <data>-<method>: sizes and times} that earlier studies wrote beside their cells.
+    """
     own = {file["format"]: file for file in cell.get("files", ()) if "times_as_fast" in file}
     cost = costs.get(f"{cell['data']}-{cell['method']}", costs.get(cell["method"], {}))
     return own or {name: {**cost, **cost[name]} for name in ("float32", "int8") if name in cost}
@@ -279,8 +277,8 @@ def pooled_differences(entries, compare=()):
         for other in (control, f"{control}:{name.partition(':')[2]}")
         if other in methods and name not in (other, control, *stand)
     ]
-    pairs = [(name, right) for name in families for left, *right in asked if left == "each"]
-    for name, right in pairs + [(left, right) for left, *right in asked if left != "each"]:
+    each = [[name, *right] for name in families for left, *right in asked if left == "each"]
+    for name, *right in each + [pair for pair in asked if pair[0] != "each"]:
         how = ", the same seeds, data sets and sizes"
         how = how if name in families else ", the same seeds and data sets"
         how = how if len(right) == 1 else ", pooled over {} data set{} and all sizes"

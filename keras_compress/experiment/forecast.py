@@ -16,18 +16,17 @@ FEW, LONG = 8, 200  # texts of a rehearsal: of dev, and of running text
 
 
 def needed(plan):
-    """{(name, seed): step} of all models that a plan's missing cells need, parents first."""
+    """The steps of all models that a plan's missing cells need, parents first."""
     needed = {}
 
-    def add(step, seed):
-        seed = step.seed if step.shared else seed
+    def add(step):
         for parent in step.models.values():
-            add(parent, seed)
-        needed[step.name, seed] = step
+            add(parent)
+        needed[step.name, step.seed] = step
 
-    for pair in plan.missing():
-        add(*pair)
-    return needed
+    for step in plan.missing():
+        add(step)
+    return needed.values()
 
 
 def rehearse(plan):
@@ -39,14 +38,14 @@ def rehearse(plan):
         ValueError: naming the step, if it is impossible.
     """
     started, models, costs = time.time(), {}, {}
-    for (name, seed), step in needed(plan).items():
-        if name not in models:
-            models[name], costs[name] = _rehearsed(plan, step, seed, models)
+    for step in needed(plan):
+        if step.name not in models:
+            models[step.name], costs[step.name] = _rehearsed(plan, step, models)
     log.info("rehearsed %d steps in %.0f s", len(models), time.time() - started)
     return costs
 
 
-def _rehearsed(plan, step, seed, models):
+def _rehearsed(plan, step, models):
     """(model of a step, its cost), from those of its parents."""
     data, training = plan.data(step.data), Training(**step.training)
     size, texts = training.batch_size, len(data.train.texts)
@@ -56,13 +55,13 @@ def _rehearsed(plan, step, seed, models):
     short = {"epochs": epochs, "evaluations": 0, "patience": None}
     try:
         with rehearsal() as stages:
-            model = plan.run_step(step, seed, lambda parent: models[parent.name], few, **short)
+            model = plan.run_step(step, lambda parent: models[parent.name], few, **short)
         if step.role != "helper":
             if model.task != plan.dataset.task:
                 raise ValueError(
                     f'what makes a model for {model.task} must say role = "helper". Received: no role.'
                 )
-            check_export(model, plan.folder, plan.formats(step), plan.length)
+            check_export(model, plan.folder, step.formats or plan.recipe["formats"], plan.length)
     except ValueError as error:
         raise ValueError(f"Step {step.name}: {error}") from error
     updates = sum(number for number, _ in stages)
@@ -73,16 +72,16 @@ def _rehearsed(plan, step, seed, models):
 def to_train(plan, costs):
     """Rows of `Forecast`. costs: {task: what `rehearse` gave on data of it}."""
     costs = costs.get(plan.dataset.task) or {}
-    for (name, seed), step in needed(plan).items():
+    for step in needed(plan):
         texts = len(plan.data(step.data).train.texts)
-        updates, seconds = costs.get(name, (None, 0))
+        updates, seconds = costs.get(step.name, (None, 0))
         updates = updates and round(updates * texts)
-        formats = plan.formats(step) if name in plan.only else []
+        formats = (step.formats or plan.recipe["formats"]) if step.name in plan.only else []
         facts = step.method, ", ".join(formats), updates, seconds * texts
         # Rates are tried with the first seed; the others train with one of them.
-        tries = len(step.rates) if step.rates and seed == step.seed else 1
-        if not (plan.place("models", step, seed) / "config.json").is_file():
-            yield from [(f"{plan.dataset.name} {name}", *facts)] * tries
+        tries = len(step.rates) if step.rates and step.seed == plan.first_seed else 1
+        if not (plan.place("models", step) / "config.json").is_file():
+            yield from [(f"{plan.dataset.name} {step.name}", *facts)] * tries
 
 
 class Forecast:

@@ -15,25 +15,9 @@ from scipy.optimize import isotonic_regression
 from keras_compress.experiment.compare import metric_name
 from keras_compress.experiment.words import WORDS
 
-INK, GREY, PALE, ACCENT = "#1d2733", "#75808c", "#d9dee4", "#0b63c5"
-STYLE = {
-    "font.size": 10,
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.grid": True,
-    "grid.color": "#edf0f3",
-    "text.color": INK,
-    "axes.axisbelow": True,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "figure.dpi": 200,
-    "figure.facecolor": "white",
-}
+STYLE = WORDS["style"]
+INK, GREY = STYLE["text.color"], STYLE["axes.edgecolor"]
+PALE, ACCENT = "#d9dee4", "#0b63c5"
 MAX_CLASSES = 24  # of the confusion picture
 DASHED = (0, (4, 3))
 REFERENCE = {"color": GREY, "linewidth": 1, "linestyle": DASHED, "zorder": 0}
@@ -85,12 +69,9 @@ def pictures(report):
     return result
 
 
-AXES = {  # {name: (label, model or file -> value or None)}
+AXES = {  # {name: (label, model or file -> value or 0)}
     "size": ("file size, MB", lambda row: (row.get("file_bytes", row.get("bytes")) or 0) / 1e6),
-    "latency": (
-        "time, of the predecessor's",
-        lambda row: row["times_as_fast"] and 1 / row["times_as_fast"],
-    ),
+    "latency": ("time, of the predecessor's", lambda row: 1 / (row["times_as_fast"] or np.inf)),
 }
 
 

@@ -50,7 +50,7 @@ class Step(BaseModel):
         role: "predecessor" for the first, where no other step is. size: default `num_layers`.
         training, settings: of `Training` (those of all steps, too) and of the method, as written.
         models: {"from" or setting: the earlier `Step` that it names}; others name sources.
-        shared: whether it is made once for all seeds, with `seed`, the first.
+        seed: the first; `of_seed` gives it another. shared: whether it is made once for all seeds, with the first.
         seeded: whether seeds change a model beside those of the predecessor, which stand for all.
         rates: learning rates to choose from on dev; None: the step's own holds.
         reading: those of `READING` that were asked for, if it starts from a source.
@@ -232,17 +232,23 @@ def steps_of(recipe):
     return [*steps.values()]
 
 
-def identity(step, seed, sha256):
+def of_seed(step, seed):
+    """The step and its parents as they are with a seed; what is shared stays as it is."""
+    seed = step.seed if step.shared else seed
+    models = {key: of_seed(parent, seed) for key, parent in step.models.items()}
+    return step.model_copy(update={"seed": seed, "models": models})
+
+
+def identity(step, sha256):
     """What a step's model depends on, as JSON has it: data, the chain of settings as written, seeds.
 
     Args:
         sha256: name of a step's own data, or None for the recipe's -> hash of the data.
     """
-    seed = step.seed if step.shared else seed
-    models = {key: identity(parent, seed, sha256) for key, parent in step.models.items()}
+    models = {key: identity(parent, sha256) for key, parent in step.models.items()}
     return {
         "method": step.method,
-        "seed": seed,
+        "seed": step.seed,
         "data_sha256": sha256(step.data),
         "training": step.training | ({"learning_rate": step.rates} if step.rates else {}),
         **step.reading,
@@ -257,7 +263,7 @@ def hash_of(content):
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def run_step(step, parent, dataset, *, seed, models={}, **changes):
+def run_step(step, parent, dataset, *, models={}, **changes):
     """Runs one step.
 
     Args:
@@ -270,8 +276,8 @@ def run_step(step, parent, dataset, *, seed, models={}, **changes):
     if parent.task == "mlm" and dataset.task != "unlabelled" and step.role != "helper":
         from keras_compress.bert.checkpoints import with_head
 
-        parent = with_head(parent, dataset.task, dataset.labels, seed=seed)
+        parent = with_head(parent, dataset.task, dataset.labels, seed=step.seed)
     training = Training(**step.training | changes)
     return method(step.method)(
-        parent, dataset, seed=seed, training=training, **step.settings | models
+        parent, dataset, seed=step.seed, training=training, **step.settings | models
     )

@@ -50,7 +50,8 @@ def report_of(folder):
     known = FOLDER / f"{folder.name}.toml"
     recipe = run.get("content") or (read_toml(known) if known.is_file() else {})
     entries = compare.entries_of(cells)
-    pooled = compare.pool_cells(entries, compare.read_costs(place))
+    costs = {path.stem: read_json(path) for path in place.glob("costs/*.json")}
+    pooled = compare.pool_cells(entries, costs)
     models = [entry for entry in entries if not entry["file"]]
     sets = list(dict.fromkeys(entry["data"] for entry in entries))
     alone = len(cells) == len(models) and len(sets) == 1  # one seed and one data set

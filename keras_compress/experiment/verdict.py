@@ -70,12 +70,20 @@ def headline(report):
 
 def _ship(files):
     """What to ship in words, for `headline`; where the predecessor, rounded, is best, this is said."""
+    words, best = WORDS["headline"], {}
+    for file in files:
+        best.setdefault((file["name"], file["format"]), []).append(file)
     if not files:
         return []
-    words, own = WORDS["headline"], [file for file in files if file["role"] == "predecessor"]
-    rounded = " and ".join(file["best"] for file in own if file["format"].startswith("int"))
-    best = "; ".join(fill(words["file"], file) for file in files)
-    return [(f"To ship: {best}.", fill(words["rounded"], {"best": rounded}) if rounded else "")]
+    named = {key: " and ".join(file["best"] for file in same) for key, same in best.items()}
+    lines = [fill(words["file"], {**same[0], "best": named[key]}) for key, same in best.items()]
+    rounded = [
+        named[key]
+        for key, (file, *_) in best.items()
+        if file["role"] == "predecessor" and file["format"].startswith("int")
+    ]
+    more = fill(words["rounded"], {"best": rounded[0]}) if rounded else ""
+    return [(fill(words["ship"], {"fall": MAX_FALL, "files": "; ".join(lines)}), more)]
 
 
 def _speed(row, first):

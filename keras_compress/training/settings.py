@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from keras_compress.method import BelowOne, Count, NotNegative, Positive, Whole, check_fields
+from keras_compress.method import BelowOne, Count, NotNegative, Positive, Whole, check
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Training:
     ] = 0.5
 
     def __post_init__(self):
-        check_fields(self)
+        check(Training, vars(self))
         if self.patience and not self.evaluations:
             raise ValueError("`patience` needs `evaluations` on dev. Received: 0. Leave one out.")
 

@@ -163,12 +163,12 @@ def pretraining_step():
             parent = models.get(step.source) or load(
                 step.source, task=docs.task, labels=docs.labels
             )
-            models[step.name] = run_step(step, parent, docs, seed=0)
+            models[step.name] = run_step(step, parent, docs)
     asked = [step for step in steps if step.method == "pretrain"]
     for _ in range(3):
         for step in asked:
             short = {"epochs": 0.15, "evaluations": 1}
-            made = run_step(step, models[step.source], docs, seed=0, **short)
+            made = run_step(step, models[step.source], docs, **short)
             speeds.setdefault(step.name, []).append(made.history[-1]["steps_per_second"])
     medians = {name: np.median(found) for name, found in speeds.items()}
     base = medians["pretrained-bert-sop"]

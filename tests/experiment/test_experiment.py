@@ -15,10 +15,17 @@ import pytest
 
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.cli import main
+from keras_compress.experiment import cells, run_folder
 from keras_compress.experiment import experiment as module
-from keras_compress.experiment import run_folder
 from keras_compress.experiment.experiment import Plan, run
-from keras_compress.experiment.recipe import hash_of, identity, read_recipe, recipes, steps_of
+from keras_compress.experiment.recipe import (
+    hash_of,
+    identity,
+    of_seed,
+    read_recipe,
+    recipes,
+    steps_of,
+)
 from keras_compress.experiment.report import FILE_KEYS, MODEL_KEYS
 from keras_compress.files import DATA_FOLDER
 from keras_compress.training.checkpoints import Saver
@@ -41,11 +48,11 @@ DATA = "classification"
 
 def timed_by(run_command, patch):
     """Times files and engines by 3 calls, not 50."""
-    patch.setattr(module, "benchmark", functools.partial(benchmark, runs=3, warmup=1))
+    patch.setattr(cells, "benchmark", functools.partial(benchmark, runs=3, warmup=1))
     few = SimpleNamespace(
         check_output=lambda command, **k: run_command([*command, "--runs=3"], **k)
     )
-    patch.setattr(module, "subprocess", few)
+    patch.setattr(cells, "subprocess", few)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -162,8 +169,8 @@ def test_resume_makes_nothing_twice(finished):
 
 def test_a_rehearsal_and_stops_change_no_bit(finished, place, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "rehearse", lambda plan: None)
-    monkeypatch.setattr(Plan, "cell", lambda self, step, seed: self.model(step, seed))
-    monkeypatch.setattr(Plan, "engines", lambda self: None)
+    monkeypatch.setattr(module, "make_cell", Plan.model)
+    monkeypatch.setattr(module, "time_engines", lambda plan: None)
     run(place / "small.toml", tmp_path, data=place / DATA, source=place / "bert-classification")
     for name in ("predecessor", "theseus-1", "plain-1"):
         one, other = (TaskModel.load(p / "models" / name) for p in (tmp_path, finished[0]))
@@ -341,7 +348,7 @@ def test_overwrite_removes_the_old_run_and_nothing_else(finished, asked, tmp_pat
     shutil.copytree(finished[0], tmp_path / "out")
     (tmp_path / "out" / "mine.txt").write_text("mine")
     monkeypatch.setattr(module, "rehearse", lambda plan: None)
-    monkeypatch.setattr(Plan, "baselines", lambda self: 1 / 0)
+    monkeypatch.setattr(module, "make_baselines", lambda plan: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(**asked, out=tmp_path / "out", overwrite=True, length=12)
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -424,9 +431,9 @@ def test_a_format_that_fails_is_told_and_does_not_end_the_run(place, tmp_path, m
         raise ExportError("int8: far off")
 
     plan.export = fail
-    monkeypatch.setattr(module, "benchmark", lambda *paths: [{"latency_ms_p50": 1}])
+    monkeypatch.setattr(cells, "benchmark", lambda *paths: [{"latency_ms_p50": 1}])
     monkeypatch.setattr(Plan, "first", (None, None))
-    assert plan._files(plan.steps[0], None, 0) == ([], "int8: far off")
+    assert cells.files_of(plan, plan.steps[0], None) == ([], "int8: far off")
 
 
 def test_a_fine_tuned_source_is_the_predecessor_as_it_is(finished, place):
@@ -463,8 +470,8 @@ def test_the_ready_predecessor_is_saved_and_compressed(finished, place, tmp_path
 
     monkeypatch.setattr(module, "run_step", stand_in)
     monkeypatch.setattr(module, "rehearse", lambda plan: None)
-    monkeypatch.setattr(Plan, "cell", lambda self, step, seed: self.model(step, seed))
-    monkeypatch.setattr(Plan, "engines", lambda self: None)
+    monkeypatch.setattr(module, "make_cell", Plan.model)
+    monkeypatch.setattr(module, "time_engines", lambda plan: None)
     source = finished[0] / "models" / "predecessor"
     run(place / "all.toml", tmp_path / "out", data=place / DATA, source=source)
     assert trained == ["theseus-1", "truncated-1"]
@@ -520,5 +527,5 @@ def test_committed_cells_are_those_of_the_recipes(study):
         if cell["role"] != "reference":
             own = {*cell.get("own_data", {}).values()}  # all of them read apidocs
             known = {None: cell["data_sha256"], "apidocs": min(own, default=None)}
-            made = identity(steps[cell["method"]], cell["seed"], known.get)
+            made = identity(of_seed(steps[cell["method"]], cell["seed"]), known.get)
             assert cell["hash"] == hash_of(made) and len(own) <= 1, path

@@ -4,6 +4,7 @@ from keras_compress.experiment import recipe as module
 from keras_compress.experiment.recipe import (
     hash_of,
     identity,
+    of_seed,
     read_recipe,
     recipes,
     run_step,
@@ -29,7 +30,7 @@ def test_every_recipe_of_the_package_can_be_read(name):
 
 def test_studies_share_their_predecessor():
     studies = [read_recipe(name) for name in recipes() if name.endswith("-study")]
-    firsts = [identity(steps_of(study)[0], 7, str) for study in studies]
+    firsts = [identity(of_seed(steps_of(study)[0], 7), str) for study in studies]
     assert len(firsts) > 1 and len({hash_of(first) for first in firsts}) == 1
     assert firsts[0]["seed"] == 0  # the first, whatever is asked for
 
@@ -155,7 +156,7 @@ def test_identity_is_what_a_model_depends_on_and_nothing_else(tmp_path):
     recipe |= {"seeds": [0], "datasets": ["x"]}
 
     def mark(recipe, seed=1, data="d"):
-        return hash_of(identity(steps_of(recipe)[-1], seed, lambda own: data))
+        return hash_of(identity(of_seed(steps_of(recipe)[-1], seed), lambda own: data))
 
     renamed = read_recipe(
         samples.recipe(
@@ -190,7 +191,8 @@ def test_run_step_passes_everything_on(monkeypatch):
         {"name": "s", "method": "distilbert", "from": "p", "num_layers": 2, "student": "b"},
     ]
     step = steps_of({"training": {"epochs": 2, "max_length": 16}, "steps": steps})[1]
-    made = run_step(step, parent, "data", seed=5, models={"student": student}, learning_rate=1e-3)
+    step = of_seed(step, 5)
+    made = run_step(step, parent, "data", models={"student": student}, learning_rate=1e-3)
     assert made == "made" and seen.pop("student") is student
     assert seen.pop("training") == Training(epochs=2, max_length=16, learning_rate=1e-3)
     assert seen == {"name": "distilbert", "args": (parent, "data"), "seed": 5, "num_layers": 2}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from keras_compress.cli import main
+from keras_compress.experiment import cells, run_folder
 from keras_compress.experiment import experiment as module
-from keras_compress.experiment import run_folder
 from keras_compress.experiment.experiment import Plan, run
 from keras_compress.experiment.forecast import to_train
 from tests import samples
@@ -54,10 +54,10 @@ def trained(monkeypatch):
     """Replaces training and measuring; lists (data, step, seed, rate, parent) and the steps looked at on test."""
     made, tested = [], []
 
-    def stand_in(step, parent, dataset, *, seed, **_):
+    def stand_in(step, parent, dataset, **_):
         rate = step.training["learning_rate"]
         before = (parent.history or [{}])[-1].get("name", "source")
-        made.append((dataset.name, step.name, seed, rate, before))
+        made.append((dataset.name, step.name, step.seed, rate, before))
         model = copy.copy(parent)  # with its layers: nothing trains them
         model.history = [*parent.history, {"method": "x", "name": step.name, "rate": rate}]
         return model
@@ -72,11 +72,14 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(module, "run_step", stand_in)
     monkeypatch.setattr(module, "evaluate", measure)
+    monkeypatch.setattr(cells, "evaluate", measure)
     monkeypatch.setattr(module, "rehearse", lambda plan: None)
     monkeypatch.setattr(Plan, "first", (None, {"predictions": [True]}))
-    monkeypatch.setattr(module, "agreement", lambda a, b: 1.0)
+    monkeypatch.setattr(cells, "agreement", lambda a, b: 1.0)
     monkeypatch.setattr(
-        Plan, "_files", lambda self, step, *_: ([{"format": f} for f in step.formats or ()], None)
+        cells,
+        "files_of",
+        lambda plan, step, *_: ([{"format": f} for f in step.formats or ()], None),
     )
     monkeypatch.setattr(module, "write_report", lambda folder, report: folder)
     return made, tested

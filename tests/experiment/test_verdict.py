@@ -57,9 +57,12 @@ def test_several_seeds_and_old_cells_have_nothing_to_ship(tmp_path):
 def test_the_report_ends_with_it_and_says_where_rounding_alone_wins(tmp_path):
     found = report(tmp_path, cells())
     lead, more = headline(found)[-1]
-    assert lead.startswith("To ship: smallest theseus-3 int8 (11.0 MB, 87.0 %, -3.0 [-6.0, -1.0] ")
-    assert "; most accurate predecessor int8 (23.0 MB, 91.0 %" in lead
-    assert more.startswith("The most accurate file is the predecessor itself, rounded")
+    assert lead.startswith(
+        "To ship, of the files that are not shown to lose more than 2 points: "
+        "theseus-3 int8 is smallest and fastest (11.0 MB, 87.0 %, -3.0 [-6.0, -1.0] points); "
+        "predecessor int8 is most accurate (23.0 MB, 91.0 %"
+    )
+    assert more.startswith("The most accurate of them is the predecessor itself, rounded")
     title, note, header, rows = [*tables(found)][-1]
     assert title == "What to ship" and [row[0] for row in rows] == [
         "smallest",

@@ -702,7 +702,7 @@ def record_weights(out, only, reverse):
 
 def about():
     """What the bits of a weight depend on."""
-    from keras_compress.experiment.experiment import versions
+    from keras_compress.experiment.run_folder import versions
     from mobile_export.benchmark import device
 
     return {"versions": versions(), "processor": device()}

@@ -1,0 +1,102 @@
+"""The verbs of exported files: written, timed and shown. What verbs declare and give: verbs.py."""
+
+import contextlib
+import logging
+import os
+
+from keras_compress.cli.options import AnySource, Source, Texts
+from keras_compress.method import Count
+
+
+def export(
+    *,
+    source: Source,
+    texts: Texts,
+    out,
+    overwrite=False,
+    formats="float32,int8",
+    onnx=False,
+    length: int = 64,
+    allow_drift=False,
+    parity_texts: Count | None = None,
+):
+    """Write .tflite files, each checked against Keras. One that fails does not keep the others back.
+
+    formats: of float32, float16, int8, int8_per_tensor, int4, int2, onnx_float32, onnx_int8
+    onnx: float32.onnx and int8.onnx for ONNX Runtime, too
+    length: fixed sequence length in pieces
+    parity_texts: how many dev texts to compare a file on (default: 200 for floats, all for others, fewer
+        where a pass is slow)
+    """
+    from mobile_export import convert
+    from mobile_export.parity import in_words
+
+    names = [*formats.split(","), *(convert.ONNX_FORMATS if onnx else ())]
+    paths = [f"{out}/{convert.file_name(name)}" for name in names if name in convert.FORMATS]
+    there = [path for path in (out, *paths) if os.path.isfile(path)]
+    if there and not overwrite:
+        raise ValueError(
+            f"Exported files are not replaced without `--overwrite`. Received: {', '.join(there)}. "
+            "Choose another folder, or pass `--overwrite`."
+        )
+    model, dataset = source.load(texts.given(), texts.task)
+    dev = dataset and dataset.dev
+    settings = {"sequence_length": length, "allow_drift": allow_drift, "parity_texts": parity_texts}
+    failures = {}
+    try:
+        rows = convert.export(model, out, names, dev=dev, **settings)
+    except convert.ExportError as error:
+        rows, failures = error.files, error.failures
+    form = "{path}: {bytes:,} bytes ({gzip_bytes:,} after gzip), {parts}"
+    lines = []
+    for row in rows:
+        parts = f"{row['partitions']} XNNPACK part(s), " if row["partitions"] else ""
+        lines.append(form.format(**row, parts=parts) + in_words(row))
+    reasons = convert.reasons_without_metadata(rows)
+    lines += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
+    rows += [{"format": name, "failed": why} for name, why in failures.items()]
+    return rows, lines, " ".join(failures.values())
+
+
+def benchmark(
+    files: list[str], *, source: AnySource, texts: Texts, threads: Count = 1, runs: Count = 50
+):
+    """Time exported files on this machine, side by side.
+
+    files: exported files, .tflite or .onnx
+    source: the model that they come from: times the same graph as tf.function and in Keras, too
+    data: a set with the model's labels, where its files do not tell them
+    threads: threads of the runtime
+    runs: forward passes per file, after 10 to warm up
+    """
+    if not source.source and (source, texts) != (AnySource(), Texts()):
+        raise ValueError(
+            "Options about a model need the model. Received: no `--from`. Name the model, or leave them out."
+        )
+    # Read when TensorFlow is imported.
+    os.environ.update(TF_NUM_INTRAOP_THREADS=str(threads), TF_NUM_INTEROP_THREADS=str(threads))
+    from mobile_export.benchmark import benchmark
+
+    model = source.load(texts.given(), texts.task)[0] if source.source else None
+    rows = benchmark(*files, num_threads=threads, runs=runs, task_model=model)
+    form = "{path}: {latency_ms_p50:.2f} ms (90th percentile {latency_ms_p90:.2f}), {times:.2f} x the first"
+    first = rows[0]["latency_ms_p50"]
+    lines = [form.format(**row, times=row["latency_ms_p50"] / first) for row in rows]
+    lengths = ", ".join(map(str, sorted({row["sequence_length"] for row in rows})))
+    lines.append(f"{rows[0]['device']}, {threads} thread(s), sequence length {lengths}")
+    return rows, lines
+
+
+def serve(folder, *, port: int = 8000):
+    """Show two exported models side by side on a web page, on this machine alone.
+
+    folder: folder of a run, or of exported files
+    port: of http://127.0.0.1; 0: any that is free
+    """
+    from mobile_export.serve import server
+
+    with contextlib.suppress(KeyboardInterrupt), server(folder, port) as web:
+        address = f"http://127.0.0.1:{web.server_address[1]}/"
+        logging.getLogger(__name__).info("Open %s in a browser. Ctrl+C ends it.", address)
+        web.serve_forever()
+    return {"address": address}, ["Ended."]
