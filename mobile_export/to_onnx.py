@@ -5,6 +5,10 @@ writes a Dense of three axes as two reshapes around a product. ONNX Runtime's fu
 so `_fuse` writes these three as ONNX does: erf, LayerNormalization, a product of three axes. Nothing
 else is changed. tf2onnx's own optimiser is left out: it would take most of the time, and ONNX Runtime
 does the same when it loads the file.
+
+It runs in the process that holds the model. Measured with a BERT-base, writing peaks at 2.8 GB (int8: 3.3)
+so. A child process, which gets graph and weights from files, peaks at 2.3 (2.7) itself, beside 1.1 of its
+parent: 3.4 (3.8) GB together, and TensorFlow is imported once more for each file.
 """
 
 import tempfile

@@ -1,6 +1,9 @@
 """Whether the classes of a model and of data are the same, and which is which: by name, never by chance."""
 
+import logging
 import re
+
+log = logging.getLogger(__name__)
 
 
 class HeadError(ValueError):
@@ -34,8 +37,8 @@ def places(labels, names):
     if names and tuple(names) == unnamed(len(names)):
         raise HeadError(
             f"Which class is which must be written down: the model calls its {len(names)} classes {names[0]}, "
-            f"{names[1]}, ... only. Received: {', '.join(labels[:8])} ({len(labels)}). Write labels.txt in the "
-            "order of the model's training, or pass `labels` (`--labels`) in that order."
+            f"{names[1]}, ... only. Received: {', '.join(labels[:8])} ({len(labels)}). Write all "
+            f"{len(names)} into labels.txt in the order of the model's training, or pass them so: `labels` (`--labels`)."
         )
     other = [label for label in labels if label.casefold() not in {*map(str.casefold, names)}]
     raise HeadError(
@@ -44,3 +47,20 @@ def places(labels, names):
         "numbers; else rename them in the data, or in the model's config.json (`id2label`) or labels.txt. "
         "`new_head` (`--new-head`) would train another classifier."
     )
+
+
+def known_names(name, labels, known, ordered):
+    """The names of a trained head's classes: its own, unless it has none and `labels` are in its order."""
+    if labels is None or tuple(labels) == known:
+        return known
+    labels = tuple(labels)
+    if known and known == unnamed(len(known)):
+        if not ordered:
+            return known
+        if len(labels) == len(known):
+            log.info(
+                "%s: its classes have no names; in this order they are %s", name, ", ".join(labels)
+            )
+            return labels
+    places(labels, known)
+    return known

@@ -66,11 +66,12 @@ def _doubt_order(task_model, result):
     majority = result["confusion"].sum(axis=1).max() / max(result["confusion"].sum(), 1)
     low = 0.4 if len(labels) == 2 else majority / 2
     if result["value"] < low:
+        # Without figures, and from this line: Python shows a text once per line, not once per exported file.
         warnings.warn(
-            f"{result['value']:.0%} of {result['n']} texts are right; the most frequent class alone gives {majority:.0%}. "
+            "Far fewer texts are right than the most frequent class alone would give. "
             f"The labels may be in another order than {', '.join(labels[:2])}, ... Where the model's files do not name "
             f"them, give its order (`--labels {','.join(labels[1::-1])}`); else correct `id2label` in its config.json.",
-            stacklevel=3,
+            stacklevel=1,
         )
 
 

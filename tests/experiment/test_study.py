@@ -10,7 +10,7 @@ from keras_compress.cli import main
 from keras_compress.experiment import cells, run_folder
 from keras_compress.experiment import experiment as module
 from keras_compress.experiment.experiment import Plan, run
-from keras_compress.experiment.forecast import to_train
+from keras_compress.experiment.forecast import CONVERT, to_train
 from tests import samples
 
 STEPS = [
@@ -122,12 +122,25 @@ def test_the_plan_counts_rates_and_seeds(recipe, place, tmp_path):
     asked = {**run_folder.DEFAULTS, "recipe": str(recipe(datasets=[str(place / "one")]))}
     folder, settings = run_folder.new_run(asked, tmp_path / "out", False)
     plan = Plan(settings, str(place / "one"), folder)
-    each = {name: (0.5, 0.1) for name, *_ in STEPS[:2]}  # updates and seconds for each of 24 texts
+    # updates and seconds for each of 24 texts; no time for a pass; and parameters
+    each = {name: (0.5, 0.1, 0, 3e6) for name, *_ in STEPS[:2]}
     rows = [*to_train(plan, {"classification": each})]
     numbers = {name: [row[0] for row in rows].count(f"one {name}") for name, *_ in STEPS}
     assert numbers == {"predecessor": 1, "plain-1": 3 + 1, "theseus-1": 3 + 1}
-    assert rows[0] == ("one predecessor", "finetune", "float32, int8", 12, pytest.approx(2.4))
-    assert rows[-1] == ("one theseus-1", "theseus", "float32, int8", None, 0)
+    files = pytest.approx(2 * CONVERT * 3e6)
+    assert rows[0] == (
+        "one predecessor",
+        "finetune",
+        "float32, int8",
+        12,
+        pytest.approx(2.4),
+        files,
+    )
+    assert [row[-1] for row in rows if row[0] == "one plain-1"] == [
+        *[files.expected / 3] * 3,
+        files,
+    ]
+    assert rows[-1] == ("one theseus-1", "theseus", "float32, int8", None, 0, 0)
 
 
 def test_a_step_may_have_a_grid_of_its_own(recipe, place, trained, tmp_path, monkeypatch):

@@ -310,6 +310,18 @@ CASES = [
         "models": {"mlm": "mlm"},
     },
     {
+        "name": "tinybert-enlarged",
+        "method": "tinybert",
+        "settings": {
+            "num_layers": 1,
+            "copies": 2,
+            "updates": "enlarged",
+            "attention": "probabilities",
+            "prediction": "mse",
+        },
+        "models": {"mlm": "mlm"},
+    },
+    {
         "name": "tinybert-general",
         "method": "tinybert_general",
         "model": "mlm",

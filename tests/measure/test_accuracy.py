@@ -61,8 +61,9 @@ def test_a_head_from_elsewhere_far_below_the_majority_may_have_other_labels(
         history=history,
     )
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert accuracy.evaluate(model, split(["t"] * 20, gold))["value"] == right / 20
+        warnings.simplefilter("default")
+        for _ in range(2):  # a model, and a file of it: told once
+            assert accuracy.evaluate(model, split(["t"] * 20, gold))["value"] == right / 20
     assert len(caught) == warned
     if warned:
         assert "another order than neg, pos, ... Where" in str(caught[0].message)

@@ -20,6 +20,8 @@ import logging
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
+
 from keras_compress.bert.checkpoints import (
     bert4keras,
     google,
@@ -30,7 +32,7 @@ from keras_compress.bert.checkpoints import (
 from keras_compress.bert.checkpoints.names import matches, unknown, without_optimiser
 from keras_compress.bert.checkpoints.published import Checkpoint, without_spare_rows
 from keras_compress.bert.checkpoints.unread import what_is
-from keras_compress.bert.labels import HeadError, places, unnamed
+from keras_compress.bert.labels import HeadError, known_names, unnamed
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tasks import TASKS
 from keras_compress.bert.tokenizer import read_tokenizer, saved_tokenizer
@@ -81,7 +83,7 @@ def load(
     headless = saved and saved.task == "mlm" and (labels or task not in (None, "mlm"))
     if saved and not new_head and not headless:
         _agreed("task", task, saved.task)
-        saved.labels = _names(source, labels, saved.labels, ordered)
+        saved.labels = known_names(source, labels, saved.labels, ordered)
         _agreed("pooling", pooling, saved.config.pooling)
         saved.tokenizer = saved.tokenizer.with_case(lowercase)
         return saved
@@ -149,7 +151,7 @@ def from_checkpoint(
 ):
     """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history and messages."""
     checkpoint = without_spare_rows(checkpoint, name)
-    config, tokenizer, tensors, left_out, known_task, known_labels, guessed = checkpoint
+    config, tokenizer, tensors, left_out, known_task, known_labels, guessed, sigmoid = checkpoint
     left_out = without_optimiser(left_out)
     if left_out and not any(weight.startswith("layer_") for weight in tensors):
         raise ValueError(
@@ -161,13 +163,19 @@ def from_checkpoint(
         tensors = {k: v for k, v in tensors.items() if not k.startswith("classifier/")}
     if "classifier/kernel" not in tensors:
         known_task = known_labels = None
+    elif sigmoid and task in ("classification", "matching"):
+        # sigmoid(z) is the second of softmax([0, z])
+        log.info("%s: the sigmoid of its output is the probability of the second label", name)
+        for part in ("classifier/kernel", "classifier/bias"):
+            tensors |= {part: np.concatenate([0 * tensors[part], tensors[part]], axis=-1)}
+        known_task, known_labels = task, None
     if (known_task, task) == ("classification", "matching"):
         known_task = task
     task = _agreed("task", task, known_task)
     labels = None if labels is None else tuple(labels)
     if "classifier/kernel" in tensors:
         known_labels = known_labels or unnamed(tensors["classifier/kernel"].shape[-1])
-        labels = _names(name, labels, known_labels, ordered)
+        labels = known_names(name, labels, known_labels, ordered)
     if labels is None:
         raise ValueError(
             f"`task` and `labels` must be given where the weights do not tell. Received: {name}. Give "
@@ -266,23 +274,6 @@ def _check_unknown(name, left_out, new_head, ignored):
         f"{way_out * in_head}leave them out, if they change no answer: `ignore_weights` "
         "(`--ignore-weights PATTERN`)."
     )
-
-
-def _names(name, labels, known, ordered):
-    """The names of a trained head's classes: its own, unless it has none and `labels` are in its order."""
-    if labels is None or tuple(labels) == known:
-        return known
-    labels = tuple(labels)
-    if known and known == unnamed(len(known)):
-        if not ordered:
-            return known
-        if len(labels) == len(known):
-            log.info(
-                "%s: its classes have no names; in this order they are %s", name, ", ".join(labels)
-            )
-            return labels
-    places(labels, known)
-    return known
 
 
 def _agreed(what, wanted, known):

@@ -49,13 +49,27 @@ def read(source, num_labels=0):
     """Reads what `model.save_weights` or `model.save` wrote as HDF5 (often called .weights).
 
     Args:
-        num_labels: width of the one Dense that is the classifier; 0 or None: there is none to read.
+        num_labels: width of the one Dense that is the classifier, or 2 where a sigmoid follows one output; 0 or None: there
+            is none to read.
     """
     path = Path(source)
     layers = _read_h5(path)
     _, config, _ = read_config(path.parent)
-    checkpoint = published(config, path.parent, *rename(layers, config, num_labels or None, path))
-    return checkpoint._replace(guessed=True)
+    num_rows = len(
+        layers["Embedding-Token"][0]
+    )  # the config may count all pieces, not those of `keep_tokens`
+    config = config.replace(vocab_size=num_rows)
+    one_output = [(config.hidden_size, 1), (1,)]
+    sigmoid = num_labels == 2 and one_output in ([x.shape for x in y] for y in layers.values())
+    weights = rename(layers, config, 1 if sigmoid else num_labels or None, path)
+    checkpoint = published(config, path.parent, *weights)
+    if num_rows < (num_pieces := len(checkpoint.tokenizer.vocab)):
+        raise ValueError(
+            f"{path}: the word table must have a row for each piece of the vocabulary. Received: {num_rows} rows and "
+            f"{num_pieces} pieces. If `keep_tokens` left out some, write those that it kept into vocab.txt, one a line, in "
+            "its order."
+        )
+    return checkpoint._replace(guessed=True, sigmoid=sigmoid)
 
 
 def read_model(model, tokenizer, num_labels, ignored=()):
@@ -115,8 +129,9 @@ def rename(layers, config, num_labels, source="bert4keras"):
     widths = {layer: len(bias) for layer, (_, bias) in heads.items()}
     if heads and [*widths.values()] != [num_labels]:
         raise ValueError(
-            f"{source}: the model must have one Dense of width {num_labels}, the number of labels, on "
-            f"its hidden states. Received: {widths}. Give its labels, or load with `new_head`."
+            f"{source}: the model must have one Dense of width {num_labels}, the number of labels, on its hidden states. "
+            f"Received: {widths}. Give all its labels in its order: `labels` (`--labels`), or load with `new_head` "
+            "(`--new-head`)."
         )
     for arrays in heads.values():
         tensors |= zip(("classifier/kernel", "classifier/bias"), arrays)

@@ -1,7 +1,7 @@
 """A Google folder: bert_config.json, bert_model.ckpt.*, vocab.txt; or an ALBERT's albert_config*.json and *.ckpt*.
 
 An ALBERT's vocabulary must be a WordPiece vocab.txt, as the Chinese ones are. run_classifier.py's output is one of
-them, too: its classifier reads the pooler; its classes have no names.
+them, too: its classifier reads the pooler; its classes have no names, and one output is a score.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from pathlib import Path
 from keras_compress.backend import tf
 from keras_compress.bert.checkpoints.names import rename
 from keras_compress.bert.checkpoints.published import published, read_config
+from keras_compress.bert.tasks import SCORE
 
 # Google's names of a BERT, then those of an ALBERT's one layer, to Hugging Face's
 _RENAMINGS = (
@@ -53,16 +54,15 @@ def read(source, num_labels=0):
     with _whole(prefix):
         weights = rename(names, config.num_layers, reader.get_tensor, _RENAMINGS)
     kernel = weights[0].get("classifier/kernel")
-    if num_labels is not None and kernel is not None and kernel.shape[-1] < 2:
-        raise ValueError(
-            f"{prefix}: the classifier must choose one of two or more labels. Received: one output, a "
-            "score. Load the encoder alone: `new_head` (`--new-head`)."
-        )
+    score = ()
+    if kernel is not None and kernel.shape[-1] == 1:  # of ALBERT's run_classifier.py on STS-B
+        log.info("%s: its one output is read as a score (regression)", prefix)
+        score = "regression", SCORE
     # google-research/albert, modeling.py, computes "gelu" by tanh. A BERT keeps erf, as in Hugging Face and bert4keras.
     # A checkpoint that bert4keras wrote looks the same as Google's: load its .h5 instead.
     if config.sharing == "all" and config.activation == "gelu":
         config = config.replace(activation="gelu_tanh")
-    return published(config, folder, *weights)
+    return published(config, folder, *weights, *score)
 
 
 @contextlib.contextmanager

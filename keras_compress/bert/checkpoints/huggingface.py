@@ -34,7 +34,7 @@ def read(source, num_labels=0):
     kind, names = RELATIVES[model_type(values)], values.get("architectures") or ()
     names = [names] if isinstance(names, str) else names
     heads = [kind.heads[name] for name in names if name in kind.heads]
-    task, labels = heads[0] if heads else None, None
+    task, labels, sigmoid = heads[0] if heads else None, None, False
     stored, renamings = _read_shards(folder), kind.renamings
     if config.activation != "gelu":
         # An ELECTRA's masked-LM head has GELU, whatever its layers have.
@@ -59,15 +59,39 @@ def read(source, num_labels=0):
         )
     if task and num_labels is not None and "classifier/kernel" in tensors:
         count = tensors["classifier/kernel"].shape[-1]
-        task, labels = _answer(path, values, task, count)
-    return published(config, folder, tensors, left_out, task, labels, special_in_text=True)
+        activation = _activation(folder, values)
+        task, labels = _answer(path, values, task, count, activation)
+        sigmoid = task == "regression" and activation == "Sigmoid"
+    checkpoint = published(config, folder, tensors, left_out, task, labels, special_in_text=True)
+    return checkpoint._replace(sigmoid=sigmoid)
 
 
-def _answer(path, values, task, count):
+def _activation(folder, values):
+    """What sentence-transformers compute of a cross-encoder's outputs, such as "Sigmoid"; "" where no file tells."""
+    newest = folder / "config_sentence_transformers.json"
+    places = read_json(newest) if newest.is_file() else {}, values.get("sentence_transformers")
+    told = [place and place.get("activation_fn") for place in places]
+    told.append(values.get("sbert_ce_default_activation_function"))
+    return next(filter(None, told), "").rpartition(".")[2]
+
+
+def _answer(path, values, task, count, activation):
     """(task, labels) of a classifier; one output of a text is a score, whatever `problem_type` says, as in their code."""
     problem, names = values.get("problem_type"), values.get("id2label") or {}
+    several = "multi_label_classification"
+    if count > 1 and activation == "Sigmoid":
+        if problem not in (None, several):
+            raise ValueError(
+                f"{path}: a sigmoid gives each label by itself, so `problem_type` must be {several!r}. Received: "
+                f"{problem!r} and the activation of sentence-transformers, {activation}. Correct one of the two."
+            )
+        problem = several
+    if not (problem or activation) and task == "classification":
+        way = f"one label a text; `problem_type` = {several!r} there says several"
+        about = "a score (regression)" if count == 1 else way
+        log.info("%s: without `problem_type`, the %d output(s) are read as %s", path, count, about)
     names = {str(k): name for k, name in enumerate(names)} if isinstance(names, list) else names
-    of_texts = {"regression": "regression", "multi_label_classification": "multilabel"}
+    of_texts = {"regression": "regression", several: "multilabel"}
     known = {"single_label_classification": task, **(of_texts if task == "classification" else {})}
     task = known.get(problem or ("regression" if count == 1 else "single_label_classification"))
     if not task or (task == "regression") != (count == 1):
@@ -76,9 +100,10 @@ def _answer(path, values, task, count):
             f"and `problem_type` = {problem!r}. Load the encoder alone: `new_head` (`--new-head`)."
         )
     if count == 1:
-        newer = (values.get("sentence_transformers") or {}).get("activation_fn")
-        if str(newer or values.get("sbert_ce_default_activation_function")).endswith("Sigmoid"):
-            log.warning("%s: scores are those before the sigmoid of sentence-transformers", path)
+        if activation not in ("", "Identity"):
+            about = "%s: scores are those before the %s of sentence-transformers"
+            pair = "; `--task matching` reads it as one of two labels" * (activation == "Sigmoid")
+            log.warning(about + pair, path, activation)
         return task, SCORE
     numbers = [str(k) for k in range(count)]
     if {*numbers} != {*names} and not all(str(x).startswith("LABEL_") for x in names.values()):

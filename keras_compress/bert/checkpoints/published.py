@@ -45,6 +45,8 @@ class Checkpoint(NamedTuple):
         tensors: {"layer/variable": array}. left_out: names of tensors in the file that no layer of a `TaskModel` takes.
         task, labels: of the classifier in the file; None where the file does not tell.
         guessed: whether the file does not tell what its classifier reads, so that `config.pooling` is a guess.
+        sigmoid: whether the classifier's one output is meant as the logit of a probability, so that it is one of two
+            labels as well as a score.
     """
 
     config: BertConfig
@@ -54,6 +56,7 @@ class Checkpoint(NamedTuple):
     task: str | None = None
     labels: tuple | None = None
     guessed: bool = False
+    sigmoid: bool = False
 
 
 def published(config, folder, tensors, left_out, task=None, labels=None, special_in_text=False):

@@ -154,6 +154,27 @@ def test_the_classifier_of_run_classifier(google, tuned, tmp_path, caplog):
     assert len(weights.load(folder, **TASK, new_head=True).history[0]["new"]) == 2
 
 
+def test_one_output_of_google_is_a_score(google, tuned, tmp_path):
+    """ALBERT's run_classifier.py on STS-B: score = pooled w + b."""
+    folder = with_config(tuned, google, tmp_path / "tuned")
+    reader = tf.train.load_checkpoint(str(folder / "model.ckpt-30"))
+    values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    values |= {name: values[name][:1] for name in ("output_weights", "output_bias")}
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / "model.ckpt-60"),
+        tensor_names=[*values],
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(array) for array in values.values()],
+    )
+    model, three = weights.load(folder), weights.load(folder / "model.ckpt-30", **TASK)
+    assert (model.task, model.labels) == ("regression", ("score",))
+    of_three = three.forward(three.tokenizer.encode(tiny.TEXTS, 16))
+    np.testing.assert_allclose(model.predict(tiny.TEXTS), np.stack(of_three)[:, 0], atol=1e-5)
+    with pytest.raises(ValueError, match="'regression', asked for 'class.*`--task regression`"):
+        weights.load(folder, **TASK)
+    assert weights.load(folder, **TASK, new_head=True).task == "classification"
+
+
 def test_which_checkpoint_of_several(google, tuned, tmp_path, caplog):
     folder = with_config(tuned, google, tmp_path / "tuned")
     (folder / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt-0"\n')
@@ -600,6 +621,35 @@ def test_bert4keras_file(google, classifier, tmp_path, name, caplog):
         ValueError, match="the weights must come with bert_config.json or config.json"
     ):
         weights.load(tmp_path / name, **TASK)
+
+
+def saved(model, google, folder):
+    folder.mkdir()
+    for file in ("bert_config.json", "vocab.txt"):
+        shutil.copy(google / file, folder)
+    model.save_weights(folder / "best.h5")
+    return folder / "best.h5"
+
+
+def test_a_bert4keras_file_of_one_output_and_of_some_pieces(google, tmp_path):
+    """Dense(1, sigmoid) is the second of two labels; `keep_tokens` leaves rows out, and bert_config.json as it was."""
+    kept, head = range(20), keras.layers.Dense(1, "sigmoid")
+    bert = theirs(google, keep_tokens=[*kept])
+    model = keras.Model(bert.inputs, head(bert.output[:, 0]))
+    path, two = saved(model, google, tmp_path / "m"), {"task": "matching", "labels": ("no", "yes")}
+    rule = f"a row for each piece of the vocabulary. Received: 20 rows and {len(tiny.VOCAB)} pieces"
+    with pytest.raises(ValueError, match=rule):
+        weights.load(path, **two)
+    (path.parent / "vocab.txt").write_text("\n".join(tiny.VOCAB[:20]))  # the advice
+    ours, texts = weights.load(path, **two), [("the cat", "a dog"), ("sat", "on the mat")]
+    lone = [ours.tokenizer.encode([text], 16) for text in texts]
+    expected = [model([np.int32([e.ids]), np.int32([e.type_ids])]).numpy().item() for (e,) in lone]
+    assert ours.config.vocab_size == 20
+    found = ours.predict(texts)
+    np.testing.assert_allclose(found[:, 1], expected, atol=1e-5)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    score = weights.load(path, task="regression", labels=("score",)).predict(texts)
+    np.testing.assert_allclose(1 / (1 + np.exp(-score)), expected, atol=1e-5)
 
 
 def test_damaged_bert4keras_file(classifier, tmp_path):

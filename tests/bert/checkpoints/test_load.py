@@ -175,6 +175,26 @@ def test_other_names_and_other_numbers_are_refused_with_a_way_that_keeps_the_hea
             weights.load_with(FINE_TUNED, dataset_of(names, ordered=False))
 
 
+def test_a_tagger_s_data_may_have_some_of_its_tags(tmp_path):
+    """By name; where the model has none, all of them are to be written down, and the message says how many."""
+    tags, some = ("O", "B-PER", "B-LOC"), ("B-LOC", "O")
+    data = Dataset("d", "tagging", some, Split(["the cats"], [[1, 0]]))
+    architectures = {"architectures": ["BertForTokenClassification"]}
+    tensors = {name: w for name, w in stored().items() if "pooler" not in name}
+    id2label = dict(enumerate(tags))
+    named = folder_of(tmp_path / "named", tensors, **architectures, id2label=id2label)
+    model, fitted = weights.load_with(named, data)
+    assert model.labels == fitted.labels == tags and fitted.train.labels == [[0, 2]]
+    other = Dataset("d", "tagging", ("O", "B-ORG"), Split(["the cats"], [[1, 0]]))
+    with pytest.raises(ValueError, match="by name. Received: B-ORG; the model has O, B-PER, B-LOC"):
+        weights.load_with(named, other)
+    bare = folder_of(tmp_path / "bare", tensors, **architectures, id2label=None, label2id=None)
+    with pytest.raises(ValueError, match=r"Received: B-LOC, O \(2\). Write all 3 into labels.txt"):
+        weights.load_with(bare, data)
+    model, fitted = weights.load_with(bare, data, labels=tags)
+    assert model.labels == tags and fitted.train.labels == [[0, 2]]
+
+
 def test_a_saved_head_without_names(tmp_path):
     weights.load(folder_of(tmp_path, id2label=None, label2id=None)).save(tmp_path / "m")
     assert weights.load(tmp_path / "m", labels=["x", "a", "m"]).labels == ("x", "a", "m")
@@ -506,9 +526,7 @@ def test_configs_that_do_not_fit(tmp_path, config, message):
 
 def test_one_output_is_a_score_and_problem_type_tells_several_labels(tmp_path):
     logits = lambda model: np.stack(model.forward(model.tokenizer.encode(["the cats"], 16)))
-    tensors = stored()
-    tensors |= {name: tensors[name][:1] for name in ("classifier.weight", "classifier.bias")}
-    model = weights.load(folder_of(tmp_path / "one", tensors))
+    model = weights.load(folder_of(tmp_path / "one", one_output()))
     assert (model.task, model.labels) == ("regression", ("score",))
     np.testing.assert_allclose(model.predict(["the cats"]), logits(model)[:, 0], rtol=1e-6)
     folder = folder_of(tmp_path / "several", problem_type="multi_label_classification")
@@ -523,16 +541,58 @@ def test_one_output_is_a_score_and_problem_type_tells_several_labels(tmp_path):
         weights.load(FINE_TUNED, task="multilabel", labels=names)
 
 
-@pytest.mark.parametrize("name", ["torch.nn.modules.activation.Sigmoid", "torch.nn.Identity"])
-def test_a_sigmoid_of_sentence_transformers_is_told(tmp_path, caplog, name):
+def one_output():
+    """The fine-tuned folder's tensors with the first output alone."""
     tensors = stored()
-    tensors |= {part: tensors[part][:1] for part in ("classifier.weight", "classifier.bias")}
-    newer = {"sentence_transformers": {"activation_fn": name}}
+    return tensors | {name: tensors[name][:1] for name in ("classifier.weight", "classifier.bias")}
+
+
+SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
+
+
+@pytest.mark.parametrize("name", [SIGMOID, IDENTITY])
+@pytest.mark.parametrize("place", ["sentence_transformers", "older", "newest"])
+def test_one_output_of_sentence_transformers(tmp_path, caplog, name, place):
+    """A score before its sigmoid; or, asked for two labels, p = (1 - sigmoid(z), sigmoid(z))."""
     older = {"sbert_ce_default_activation_function": name}
-    for place, config in enumerate((newer, older)):
-        weights.load(folder_of(tmp_path / str(place), tensors, **config))
-        assert ("before the sigmoid" in caplog.text) == name.endswith("Sigmoid")
-        caplog.clear()
+    between = {"sentence_transformers": {"activation_fn": name}}
+    config = {"older": older, "sentence_transformers": between}.get(place, {})
+    folder = folder_of(tmp_path, one_output(), **config)
+    if place == "newest":  # a folder with modules.json, too
+        module = {"type": "sentence_transformers.base.modules.transformer.Transformer", "path": ""}
+        (folder / "modules.json").write_text(json.dumps([module]))
+        told = {"model_type": "CrossEncoder", "activation_fn": name}
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(told))
+    score, pair = weights.load(folder), [("the cats", "a dog")]
+    assert (score.task, score.labels) == ("regression", ("score",))
+    assert ("before the Sigmoid" in caplog.text) == (name == SIGMOID)
+    if name == IDENTITY:
+        with pytest.raises(ValueError, match="'regression', asked for 'matching'"):
+            weights.load(folder, task="matching")
+        return
+    model = weights.load(folder, task="matching", labels=("other", "same"))
+    assert (model.task, model.labels) == ("matching", ("other", "same"))
+    p = 1 / (1 + np.exp(-score.predict(pair)))
+    np.testing.assert_allclose(model.predict(pair), [[1 - p[0], p[0]]], rtol=1e-5)
+    assert weights.load(folder, task="matching").labels == ("LABEL_0", "LABEL_1")
+    assert weights.load(folder, task="matching", labels=("a", "b"), new_head=True).history[0]["new"]
+
+
+def test_what_several_outputs_mean(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        assert weights.load(FINE_TUNED).task == "classification"
+    assert "without `problem_type`, the 3 output(s) are read as one label a text" in caplog.text
+    sigmoid = {"sentence_transformers": {"activation_fn": SIGMOID}}
+    assert weights.load(folder_of(tmp_path / "a", **sigmoid)).task == "multilabel"
+    single = {"problem_type": "single_label_classification"}
+    with pytest.raises(ValueError, match="`problem_type` must be 'multi.* Received: 'single.*Sigm"):
+        weights.load(folder_of(tmp_path / "b", **sigmoid, **single))
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        weights.load(folder_of(tmp_path / "c", **single))
+        weights.load(folder_of(tmp_path / "d", one_output()))
+    assert "without `problem_type`, the 1 output(s) are read as a score" in caplog.text
+    assert "c/copy" in caplog.text and "c/copy/config.json: without" not in caplog.text
 
 
 def test_numbers_that_may_be_those_in_the_names_are_no_places():
@@ -695,6 +755,24 @@ def test_what_a_classifier_cannot_read_of_sentence_transformers(tmp_path, change
         weights.load(folder, **TASK)
     (folder / "modules.json").unlink()  # the advice
     assert weights.load(folder, **TASK).config.pooling == "pooler"
+
+
+@pytest.mark.parametrize("own, module", [(True, False), (True, True), (False, True)])
+def test_the_case_of_sentence_transformers_own_switch(tmp_path, caplog, own, module):
+    """True lower-cases before the tokenizer, which keeps its accents; false is no word about the case."""
+    folder = sentence_transformers(tmp_path, pooling_mode="mean", place="0_Transformer")
+    kind = {"tokenizer_class": "BertTokenizer", "do_lower_case": own}
+    (folder / "0_Transformer" / "tokenizer_config.json").write_text(json.dumps(kind))
+    switch = folder / "0_Transformer" / "sentence_bert_config.json"
+    switch.write_text(json.dumps({"max_seq_length": 128, "do_lower_case": module}))
+    tokenizer = weights.load(folder, **TASK).tokenizer
+    (lower,), (upper,) = (tokenizer.encode([text], 16) for text in ("the cats", "THE Cats"))
+    assert lower.ids == upper.ids
+    assert tokenizer.strip_accents is (None if own else False)
+    assert tokenizer.special_in_text == (not module)
+    assert ("sentence_bert_config.json: texts are lower-cased" in caplog.text) == (not own)
+    assert weights.read_tokenizer_of(folder).switches() == tokenizer.switches()
+    assert not weights.load(folder, **TASK, lowercase=False).tokenizer.lowercase
 
 
 # --- our own folder ---
