@@ -150,6 +150,11 @@ class Tokenizer:
             encodings.append(Encoding(e.ids, e.type_ids, bool(e.overflowing), starts))
         return encodings
 
+    def words(self, text):
+        """The words of a text, normalised, before they are cut into pieces; added words are not looked for."""
+        text = self._engine.normalizer.normalize_str(clean(text))
+        return [word for word, _ in self._engine.pre_tokenizer.pre_tokenize_str(text)]
+
     def _encode(self, texts, max_length, **settings):
         if max_length < 4:
             raise ValueError(

@@ -2,13 +2,13 @@
 
 Equation map (Zhao et al., 2019, arXiv:1909.11687)
     student vocabulary     WordPiece of a given size, learned on a corpus               learn_wordpiece
-    longest match first    the teacher's pieces that spell a piece of the student's     spell
+    longest match first    the teacher's pieces that spell a piece of the student's     spelled_rows
     dual training          each word: the student's pieces with probability p_DT        mix, mixed_stream
     two tables             an id is looked up in the table of its vocabulary            DualEmbedding
     two softmaxes          a masked piece is predicted in the vocabulary of its word    mask_mixed, dual_model
 Departures
     [CLS] and [SEP] are words, too: at p_DT = 1 all ids are the student's, at 0 the teacher's.
-    A text that is too long after mixing loses its end; of a pair a tokenizer alone would cut the longer text.
+    A text that is too long after mixing loses its end, whatever a tokenizer alone would cut off.
     Table 2 and its biases start from the means of the teacher's pieces that spell a piece.
 """
 
@@ -17,12 +17,12 @@ from collections import Counter
 
 import numpy as np
 from tokenizers import Tokenizer as Engine
-from tokenizers import models, normalizers, pre_tokenizers, trainers
+from tokenizers import models, trainers
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import BLOCKS, INPUT_NAMES, LayerStore, make_inputs, mlm_head
 from keras_compress.bert.layers import Bias, WordEmbedding
-from keras_compress.bert.tokenizer import Tokenizer, clean
+from keras_compress.bert.tokenizer import Tokenizer
 from keras_compress.bert.tokenizer_kinds import BERT_PIECES
 from keras_compress.pretraining.masked_lm import TakeTokens
 from keras_compress.pretraining.masking import each_piece, mask_words
@@ -41,23 +41,18 @@ def learn_wordpiece(texts, size, like, min_count=1):
         like: `Tokenizer`, whose added words are pieces, too.
         min_count: characters that occur less often are left out; words that have them are [UNK].
     Returns:
-        `Tokenizer`, the same for the same texts. The log tells the share of unknown words.
+        `Tokenizer`, the same for the same texts.
     Raises:
         ValueError: if there are no words, or more characters than `size` can hold.
     """
-    settings = {"handle_chinese_chars": like.split_chinese, "strip_accents": like.strip_accents}
-    engine = Engine(models.WordPiece(unk_token="[UNK]"))
-    engine.normalizer = normalizers.BertNormalizer(lowercase=like.lowercase, **settings)
-    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    texts = [engine.normalizer.normalize_str(clean(text)) for text in texts]
-    cut = map(engine.pre_tokenizer.pre_tokenize_str, texts)
-    words = Counter(word for text in cut for word, _ in text)
+    words = Counter(word for text in texts for word in like.words(text))
     counts = Counter("".join(words.elements()))
     known = sorted(c for c, count in counts.items() if count >= min_count)
-    inside = sorted({c for word in words for c in word[1:]}.intersection(known))
+    inside = {c for word in words for c in word[1:]}
     added = [word["content"] for word in like.added]
     # The trainer alone would number these differently each time, and so break ties among merges differently.
-    least = [*dict.fromkeys([*BERT_PIECES, *added, *known, *(f"##{c}" for c in inside)])]
+    least = [*BERT_PIECES, *added, *known, *(f"##{c}" for c in known if c in inside)]
+    least = [*dict.fromkeys(least)]
     if not known or size < len(least):
         raise ValueError(
             "A vocabulary must be learned on texts with words, and hold all their characters. Received: "
@@ -65,37 +60,23 @@ def learn_wordpiece(texts, size, like, min_count=1):
             f"pieces, and `vocab_size` {size}. Give text, raise `vocab_size`, or raise `min_count` ({min_count}): rarer "
             "characters become unknown."
         )
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=least, limit_alphabet=len(known), show_progress=False
-    )
-    engine.train_from_iterator(texts, trainer)
-    ids = engine.get_vocab(with_added_tokens=False)
-    unknown = sum(count for word, count in words.items() if {*word}.difference(known))
-    form = "%d pieces (wanted: %d) learned from %d texts; %.2f %% of their words are unknown"
-    log.info(form, len(ids), size, len(texts), 100 * unknown / words.total())
+    engine = Engine(models.WordPiece(unk_token="[UNK]"))
+    settings = {"limit_alphabet": len(known), "show_progress": False}
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=least, **settings)
+    engine.train_from_iterator(words.elements(), trainer)
+    ids = engine.get_vocab()
+    log.info("%d pieces (wanted: %d) learned from %d texts", len(ids), size, len(texts))
     return Tokenizer(sorted(ids, key=ids.get), like.lowercase, **like.switches())
-
-
-def spell(piece, ids):
-    """The ids of the pieces that spell a piece: longest match first, as WordPiece cuts words; [UNK] if none do."""
-    if piece in ids:
-        return [ids[piece]]
-    found, rest, mark = [], piece.removeprefix("##"), "##" if piece.startswith("##") else ""
-    while rest:
-        length = next((n for n in range(len(rest), 0, -1) if mark + rest[:n] in ids), 0)
-        if not length:
-            return [ids["[UNK]"]]
-        found.append(ids[mark + rest[:length]])
-        rest, mark = rest[length:], "##"
-    return found
 
 
 def spelled_rows(rows, teacher, student):
     """For each of the student's pieces the mean row of the teacher's pieces that spell it. (V_T, ..) -> (V_S, ..).
 
-    `teacher`, `student`: `Tokenizer`s.
+    Longest match first, as WordPiece cuts words; [UNK] if none do. `teacher`, `student`: `Tokenizer`s.
     """
-    return np.stack([rows[spell(piece, teacher.ids)].mean(axis=0) for piece in student.vocab])
+    spell = models.WordPiece(teacher.ids, unk_token="[UNK]").tokenize
+    ids = [[token.id for token in spell(piece)] for piece in student.vocab]
+    return np.stack([rows[each].mean(axis=0) for each in ids])
 
 
 def mix(theirs, ours, tokenizers, picked, max_length):
@@ -118,12 +99,10 @@ def mix(theirs, ours, tokenizers, picked, max_length):
         parts.append((order, ids, inputs["input_type_ids"], tf.fill(tf.shape(ids), source)))
     order, *values = (tf.concat(pair, axis=1) for pair in zip(*parts))
     kept = tf.reduce_sum(tf.cast(order < order.dtype.max, tf.int32), axis=1, keepdims=True)
-    length = tf.minimum(kept, max_length)  # (batch, 1)
-    place = tf.range(tf.reduce_max(length))[None]  # (1, seq)
-    mask = tf.cast(place < length, tf.int32)  # (batch, seq)
-    left = tokenizers[0].truncation_side == "left"
-    shifted = place > 0 if left else place == length - 1  # [CLS] and [SEP] stay
-    place = tf.minimum(place + tf.where(shifted, kept - length, 0), kept - 1)
+    last = tf.minimum(kept, max_length) - 1  # (batch, 1), the place of the last [SEP]
+    place = tf.range(tf.reduce_max(last) + 1)[None]  # (1, seq)
+    mask = tf.cast(place <= last, tf.int32)  # (batch, seq)
+    place = tf.where(place < last, place, kept - 1)
     # words in their order, the pieces of a word in theirs
     place = tf.gather(tf.argsort(order, axis=1, stable=True), place, batch_dims=1)
     words, ids, types, source = (tf.gather(x, place, batch_dims=1) for x in (order, *values))
@@ -183,11 +162,6 @@ class DualEmbedding(keras.layers.Layer):
         return tf.where(source[..., None] == 0, theirs, ours)
 
 
-def masked_of(source, inputs):
-    """Where a masked piece of the teacher's (0) or the student's (1) vocabulary stands: bool (batch, seq)."""
-    return tf.logical_and(inputs["targets"] >= 0, tf.equal(inputs["source"], source))
-
-
 def dual_model(teacher, tokenizer):
     """A teacher that reads mixed words, on its own layers and a second table.
 
@@ -195,7 +169,7 @@ def dual_model(teacher, tokenizer):
         teacher: `TaskModel`. tokenizer: the student's.
     Returns:
         (`keras.Model`, table 2). Inputs: the usual ones and `source`. Outputs: {"logits"}; of a masked-LM model,
-        which also reads `targets`, the scores of the `masked_of` each vocabulary, [(pieces, V_T), (pieces, V_S)].
+        which also reads `targets`, -log p of each masked piece in nats, first of the teacher's vocabulary, (pieces,).
     """
     get, weights = LayerStore(teacher.config, existing=teacher.model.layers), teacher.weights()
     rows = lambda name: spelled_rows(weights[name], teacher.tokenizer, tokenizer)
@@ -208,11 +182,13 @@ def dual_model(teacher, tokenizer):
     outputs = BLOCKS["bert"](get, teacher.task, len(teacher.labels), mixed)
     if teacher.task != "mlm":
         return keras.Model(inputs, {"logits": outputs["logits"]}), table
-    inputs["targets"] = keras.Input((None,), dtype="int32", name="targets")
+    targets = inputs["targets"] = keras.Input((None,), dtype="int32", name="targets")
     biases = get["mlm_bias"], Bias(name="mlm_bias_2", weights=[rows("mlm_bias/bias")])
-    logits = []
+    values = []
     for source in (0, 1):  # two ties, two biases
         get.update(word_embeddings=tables[source], mlm_bias=biases[source])
-        chosen = TakeTokens()(outputs["hidden_states"][-1], masked_of(source, inputs))
-        logits.append(mlm_head(get, chosen))
-    return keras.Model(inputs, logits), table
+        masked = tf.logical_and(targets >= 0, tf.equal(inputs["source"], source))
+        scores = mlm_head(get, TakeTokens()(outputs["hidden_states"][-1], masked))
+        true = tf.boolean_mask(targets, masked)
+        values.append(tf.nn.sparse_softmax_cross_entropy_with_logits(true, scores))
+    return keras.Model(inputs, tf.concat(values, axis=0)), table

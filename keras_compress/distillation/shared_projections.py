@@ -17,6 +17,14 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import split_name
 from keras_compress.method import note
 
+# The axes of a kernel or table; None stays as it is. All others: hidden, hidden.
+AXES = {
+    "intermediate": ("hidden", "intermediate"),
+    "output": ("intermediate", "hidden"),
+    "position_embeddings": (None, "hidden"),
+    "type_embeddings": (None, "hidden"),
+}
+
 
 def pairs_of(teacher, student, kept):
     """[(theta_T, theta_S, its axes)] of what is compared; an axis is "hidden", "intermediate" or None."""
@@ -28,11 +36,9 @@ def pairs_of(teacher, student, kept):
         if name.startswith("layer_"):
             number, part, rest = split_name(name)
             name = f"layer_{teacher.config.owner(kept[number], part)}_{rest}"
-        tables = {"position_embeddings": None, "type_embeddings": None}  # their rows stay
-        rows = {"output": "intermediate", **tables}.get(rest, "hidden")
-        columns = "intermediate" if rest == "intermediate" else "hidden"
+        axes = AXES.get(rest, ("hidden", "hidden"))
         for theta_T, theta_S in zip(theirs[name].weights, layer.trainable_weights):
-            pairs.append((theta_T, theta_S, (rows, columns)[-len(theta_S.shape) :]))
+            pairs.append((theta_T, theta_S, axes[-len(theta_S.shape) :]))
     return pairs
 
 
@@ -56,9 +62,8 @@ class SharedProjections(keras.layers.Layer):
     def __init__(self, teacher, student, kept, projection, every=1):
         super().__init__()
         pairs = pairs_of(teacher, student, kept)
-        self.pairs = lambda: (
-            pairs
-        )  # as an attribute they would be weights of this layer, and a frozen teacher would learn
+        # Not an attribute: they would be weights of this layer, and a frozen teacher would learn.
+        self.pairs = lambda: pairs
         self.D, self.U = {}, {}
         for axis in ("hidden", "intermediate"):
             wide, thin = (getattr(x.config, f"{axis}_size") for x in (teacher, student))
@@ -66,9 +71,8 @@ class SharedProjections(keras.layers.Layer):
                 self.D[axis] = self.add_weight(f"D_{axis}", (thin, wide), None, "identity")
             if projection in ("up", "both"):
                 self.U[axis] = self.add_weight(f"U_{axis}", (wide, thin), None, "identity")
-        first = tf.VariableAggregation.ONLY_FIRST_REPLICA
-        count = {"dtype": tf.int32, "initializer": "zeros", "trainable": False}
-        self.every, self.turn = every, self.add_weight("turn", (), **count, aggregation=first)
+        once = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
+        self.every, self.turn = every, self.add_weight("turn", (), tf.int32, "zeros", **once)
 
     def differences(self):
         """[(kind of variable, D theta_T D^T - theta_S), .., (kind, theta_T - U theta_S U^T), ..], those that there are."""

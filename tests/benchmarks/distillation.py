@@ -152,16 +152,16 @@ def projection_step():
     inputs = {k: tf.constant(v, tf.int32) for k, v in inputs.items()}
     labels = tf.constant(random.integers(0, 2, BATCH), tf.int32)
     texts = Dataset("words", "classification", teacher.labels, Split(["word1"], [0]))
-    about = teacher, texts, "teacher", None, 1, 3, 192, 6, 768
+    about = teacher, teacher.tokenizer, 3, 192, 6, 768
     frozen = named_outputs(teacher, ["logits"])
     forward = tf.function(lambda: frozen(inputs, training=False)["logits"])
-    plain, _ = make_student(*about, training=training, seed=0)
+    plain, _ = make_student(*about, seed=0)
     steps = {
         "plain": training_step(plain.model, adamw(training, 100)),
         "teacher": lambda: forward().numpy(),
     }
     for kind in ("none", "up", "both"):
-        small, kept = make_student(*about, training=training, seed=0)
+        small, kept = make_student(*about, seed=0)
         shared = SharedProjections(teacher, small, kept, kind, every=5)
         losses = {"soft": (1.0, soft_targets(2.0)), **shared.losses(1.0)}
         learning = named_outputs(small, ["logits"])
