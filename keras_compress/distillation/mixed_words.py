@@ -38,7 +38,7 @@ def learn_wordpiece(texts, size, like, min_count=1):
 
     Args:
         texts: list of str. size: number of pieces; where words are used up there are fewer, which is logged.
-        like: `Tokenizer`, whose added words are pieces, too.
+        like: `Tokenizer`, whose added words are pieces, too; they are not counted.
         min_count: characters that occur less often are left out; words that have them are [UNK].
     Returns:
         `Tokenizer`, the same for the same texts.
@@ -49,10 +49,8 @@ def learn_wordpiece(texts, size, like, min_count=1):
     counts = Counter("".join(words.elements()))
     known = sorted(c for c, count in counts.items() if count >= min_count)
     inside = {c for word in words for c in word[1:]}
-    added = [word["content"] for word in like.added]
     # The trainer alone would number these differently each time, and so break ties among merges differently.
-    least = [*BERT_PIECES, *added, *known, *(f"##{c}" for c in known if c in inside)]
-    least = [*dict.fromkeys(least)]
+    least = [*BERT_PIECES, *known, *(f"##{c}" for c in known if c in inside)]
     if not known or size < len(least):
         raise ValueError(
             "A vocabulary must be learned on texts with words, and hold all their characters. Received: "
@@ -89,26 +87,27 @@ def mix(theirs, ours, tokenizers, picked, max_length):
         (inputs, words), int32 (batch, seq) each: the usual inputs and `source`, 0 where an id is the teacher's, 1 where
         it is the student's; the number of the word that a piece belongs to, -1 at padding.
     """
-    parts = []
+    rows = []
     for source, (inputs, tokenizer) in enumerate(zip((theirs, ours), tokenizers)):
+        ids, mask, types = (inputs[name] for name in INPUT_NAMES)
         begins = tf.constant([not piece.startswith("##") for piece in tokenizer.vocab], tf.int32)
-        ids, mask = inputs["input_word_ids"], inputs["input_mask"]
         words = tf.cumsum(tf.gather(begins, ids) * mask, axis=1) - 1  # (batch, seq)
-        kept = (mask > 0) & (tf.gather(picked, words, batch_dims=1) == bool(source))
-        order = tf.where(kept, words, words.dtype.max)
-        parts.append((order, ids, inputs["input_type_ids"], tf.fill(tf.shape(ids), source)))
-    order, *values = (tf.concat(pair, axis=1) for pair in zip(*parts))
-    kept = tf.reduce_sum(tf.cast(order < order.dtype.max, tf.int32), axis=1, keepdims=True)
-    last = tf.minimum(kept, max_length) - 1  # (batch, 1), the place of the last [SEP]
-    place = tf.range(tf.reduce_max(last) + 1)[None]  # (1, seq)
-    mask = tf.cast(place <= last, tf.int32)  # (batch, seq)
-    place = tf.where(place < last, place, kept - 1)
-    # words in their order, the pieces of a word in theirs
-    place = tf.gather(tf.argsort(order, axis=1, stable=True), place, batch_dims=1)
-    words, ids, types, source = (tf.gather(x, place, batch_dims=1) for x in (order, *values))
-    ids, values = tf.where(mask > 0, ids, tokenizers[0].pad_id), (mask, types * mask)
-    inputs = dict(zip(INPUT_NAMES, (ids, *values))) | {"source": source * mask}
-    return inputs, tf.where(mask > 0, words, -1)
+        counts = words[:, -1] + 1  # words of each text
+        pieces = tf.stack([words, ids, types, tf.fill(tf.shape(ids), source)], axis=-1)
+        numbers, real = words + tf.cumsum(counts, exclusive=True)[:, None], mask > 0
+        rows.append(tf.RaggedTensor.from_value_rowids(pieces[real], numbers[real]))
+    # rows: all words of the batch in the teacher's pieces, then all in the student's; of each word one is taken
+    picked = tf.RaggedTensor.from_tensor(tf.cast(picked, tf.int32), counts).flat_values
+    total = tf.reduce_sum(counts)
+    pieces = tf.gather(tf.concat(rows, axis=0), tf.range(total) + total * picked)
+    pieces = tf.RaggedTensor.from_row_lengths(pieces, counts).merge_dims(1, 2)  # (batch, pieces, 4)
+    begin, last = pieces[:, :-1], pieces[:, -1:]  # a text that is cut ends with [SEP], too
+    pieces = tf.concat([begin[:, : max_length - 1], last], axis=1)
+    words, ids, types, source = tf.unstack(pieces.to_tensor(), axis=-1)  # (batch, seq) each
+    real = tf.sequence_mask(pieces.row_lengths())
+    ids, mask = tf.where(real, ids, tokenizers[0].pad_id), tf.cast(real, tf.int32)
+    inputs = dict(zip(INPUT_NAMES, (ids, mask, types))) | {"source": source}
+    return inputs, tf.where(real, words, -1)
 
 
 def mixed_stream(dataset, tokenizers, training, seed, share, masked=False):

@@ -14,7 +14,6 @@ Departures
     The student then learns the teacher's answers, each on its own pieces. Tagging needs the teacher's vocabulary.
 """
 
-import itertools
 from typing import Literal
 
 from keras_compress import datasets
@@ -25,12 +24,13 @@ from keras_compress.distillation import mixed_words as words
 from keras_compress.distillation.shared_projections import SharedProjections
 from keras_compress.method import BelowOne, Count, NotNegative, Positive, Share, compression, note
 from keras_compress.pretraining import masked_lm
-from keras_compress.training.distill import Distiller, distill, named_outputs, outputs_read
+from keras_compress.training.distill import Distiller, distill, outputs_read
 from keras_compress.training.loop import fit
 from keras_compress.training.losses import masked_mean, soft_targets
 from keras_compress.training.optimizer import adamw
 from keras_compress.training.settings import Training
 
+WORDS = "word_embeddings/embeddings"
 Projection = Literal["none", "down", "up", "both"]
 
 
@@ -41,13 +41,12 @@ def student_tokenizer(teacher, dataset, length, vocab_size, corpus, min_count):
     """
     tokenizer, split = teacher.tokenizer, "dev" if dataset.dev else "train"
     if vocab_size != "teacher":
-        parts = ([text] if isinstance(text, str) else text for text in dataset.train.texts)
-        texts = [*itertools.chain.from_iterable(parts)]
+        texts = [x if isinstance(x, str) else " ".join(x) for x in dataset.train.texts]
         if corpus is not None:
             texts += datasets.load(corpus, task="unlabelled").train.texts
         tokenizer = words.learn_wordpiece(texts, vocab_size, teacher.tokenizer, min_count)
-    per_text = (dataset.lengths(split, x, length).mean() for x in (teacher.tokenizer, tokenizer))
-    note(pieces_per_text=[*map(float, per_text)])
+    lengths = (dataset.lengths(split, x, length) for x in (teacher.tokenizer, tokenizer))
+    note(pieces_per_text=[float(each.mean()) for each in lengths])
     note(unknown=dataset.unknown_rate(tokenizer, split, length))
     return tokenizer
 
@@ -76,29 +75,30 @@ def make_student(teacher, tokenizer, num_layers, *sizes, seed):
     start = teacher.keep_layers(kept)
     weights = start.weights()
     if tokenizer is not teacher.tokenizer:
-        for name in {"word_embeddings/embeddings", "mlm_bias/bias"} & weights.keys():
+        for name in {WORDS, "mlm_bias/bias"} & weights.keys():
             weights[name] = words.spelled_rows(weights[name], teacher.tokenizer, tokenizer)
     config = start.config.replace(vocab_size=len(tokenizer.vocab), **sizes)
     small = start.rebuilt(config, {}, tokenizer=tokenizer, only=(), seed=seed)
-    shapes = {name: tuple(map(slice, value.shape)) for name, value in small.weights().items()}
-    small.set_weights({name: weights[name][shape] for name, shape in shapes.items()})
+    first = {name: tuple(map(slice, value.shape)) for name, value in small.weights().items()}
+    small.set_weights({name: weights[name][rows] for name, rows in first.items()})
     return small, kept
 
 
-def align(teacher, tokenizer, dataset, *, training, seed, num_steps, share):
-    """Trains table 2, so that a teacher answers mixed words as its own: (rows (V_S, hidden), curve)."""
+def align(teacher, small, dataset, num_steps, share, *, training, seed):
+    """Trains table 2, so that a teacher answers mixed words as its own; the student gets its first columns."""
     still = teacher.clone(config=teacher.config.replace(dropout=0.0, attention_dropout=0.0))
     still.model.trainable = False
-    dual, table = words.dual_model(still, tokenizer)
-    frozen = named_outputs(still, ["logits"])
-    losses = {"align": (1.0, soft_targets(1.0))}
+    dual, table = words.dual_model(still, small.tokenizer)
+    frozen, losses = still.features(["logits"]), {"align": (1.0, soft_targets(1.0))}
     model = Distiller(lambda own: frozen(own, training=False), dual, losses)
     model.compile(adamw(training, num_steps), jit_compile=False)
-    mixed = words.mixed_stream(dataset, (teacher.tokenizer, tokenizer), training, seed, share)
-    settings = {"seed": seed, "stage": "align", "num_steps": num_steps, "batches": mixed}
+    both = teacher.tokenizer, small.tokenizer
+    batches = words.mixed_stream(dataset, both, training, seed, share)
+    settings = {"seed": seed, "stage": "align", "num_steps": num_steps, "batches": batches}
     quiet = training.replace(patience=None, evaluations=0, cache_teacher=False)
-    curve = fit(model, still, dataset, quiet, **settings)
-    return table.embeddings.numpy(), curve
+    small.curve += fit(model, still, dataset, quiet, **settings)
+    rows = table.embeddings.numpy()[:, : small.config.hidden_size]
+    small.set_weights({WORDS: rows}, only=[WORDS])
 
 
 @compression(bert=True)
@@ -142,20 +142,15 @@ def compress(
     small, kept = make_student(task_model, tokenizer, *sizes, seed=seed)
     losses = {"soft": (1.0, soft_targets(temperature))}
     outputs_read([losses["soft"][1]], task_model, small)  # refuses tagging before table 2 learns
-    settings, num_align = {"training": training, "seed": seed}, 0
     num_steps = training.num_steps(len(dataset.train.texts))
-    if vocab_size != "teacher":
-        num_align = min(round(align_share * num_steps), num_steps - 1)
+    num_align = min(round(align_share * num_steps), num_steps - 1)
+    num_align = 0 if vocab_size == "teacher" else num_align
     if num_align:
-        stage = {**settings, "num_steps": num_align, "share": p_dt}
-        rows, curve = align(task_model, tokenizer, dataset, **stage)
-        small.curve += curve
-        table = {"word_embeddings/embeddings": rows[:, : small.config.hidden_size]}
-        small.set_weights(table, only=table)
+        align(task_model, small, dataset, num_align, p_dt, training=training, seed=seed)
     shared = SharedProjections(task_model, small, kept, projection, compare_every)
     losses |= shared.losses(projection_weight)
-    settings |= {"num_steps": num_steps - num_align, "first_step": num_align}
-    distill(task_model, small, dataset, losses, layers=[shared], **settings)
+    settings = {"num_steps": num_steps - num_align, "first_step": num_align, "layers": [shared]}
+    distill(task_model, small, dataset, losses, training=training, seed=seed, **settings)
     shared.note()
     return small
 
@@ -194,16 +189,9 @@ def optimal_subwords_general(
     small, kept = make_student(teacher, tokenizer, *sizes, seed=seed)
     shared = SharedProjections(teacher, small, kept, projection, compare_every)
     dual, _ = words.dual_model(teacher, tokenizer)
-
-    def teacher_loss(
-        T, S, labels, mask
-    ):  # T: the mixed words that the teacher reads, and learns from
-        return masked_mean(dual(dict(T), training=True))
-
-    def student_loss(T, S, labels, mask):
-        return masked_lm.masked_loss(labels, S["logits"])
-
-    # L = L_down and/or L_up + eps L_mlm(teacher) + L_mlm(student)
+    # L = L_down and/or L_up + eps L_mlm(teacher) + L_mlm(student); T: the mixed words that the teacher reads
+    teacher_loss = lambda T, S, labels, mask: masked_mean(dual(dict(T), training=True))
+    student_loss = lambda T, S, labels, mask: masked_lm.masked_loss(labels, S["logits"])
     losses = {"teacher": (teacher_weight, teacher_loss), "student": (1.0, student_loss)}
     losses |= shared.losses(projection_weight)
     both = teacher.tokenizer, tokenizer

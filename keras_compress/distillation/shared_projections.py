@@ -88,20 +88,23 @@ class SharedProjections(keras.layers.Layer):
     def losses(self, weight):
         """L_down and/or L_up as a loss of `distill`, with its factor; it reads weights alone. In the mean as at each."""
 
+        def total():
+            # sum ||D theta_T D^T - theta_S||^2, sum ||theta_T - U theta_S U^T||^2
+            squares = [tf.reduce_sum(tf.square(value)) for _, value in self.differences()]
+            return self.every * tf.add_n(squares)
+
         def projection(T, S, labels, mask):
             due = self.turn % self.every == 0
             self.turn.assign_add(1)
-            # sum ||D theta_T D^T - theta_S||^2, sum ||theta_T - U theta_S U^T||^2
-            squares = lambda: [tf.reduce_sum(tf.square(value)) for _, value in self.differences()]
-            return tf.cond(due, lambda: self.every * tf.add_n(squares()), lambda: 0.0)
+            return tf.cond(due, total, lambda: 0.0)
 
         return {"projection": (weight, projection)} if self.D or self.U else {}
 
     def note(self):
         """Notes the norms of D and U, and the mean square of the differences of each kind of variable."""
-        means = {}
-        for kind, value in self.differences():
-            means.setdefault(kind, []).append(float(tf.reduce_mean(tf.square(value))))
-        note(mean_squares={kind: float(np.mean(values)) for kind, values in means.items()})
+        found, means = self.differences(), {}
+        for kind in dict(found):
+            squares = [tf.reduce_mean(tf.square(value)) for other, value in found if other == kind]
+            means[kind] = float(np.mean(squares))
         norms = {w.name.split(":")[0]: float(tf.norm(w)) for w in self.trainable_weights}
-        note(projection_norms=norms)
+        note(mean_squares=means, projection_norms=norms)
