@@ -135,7 +135,6 @@ def projection_step():
     """A step of optimal subwords, 6 layers to 3 of half the width, with both projections and without, over teacher
     forward + plain student step. A mean, not a median: every fifth step alone compares weights."""
     from keras_compress.backend import tf
-    from keras_compress.datasets.dataset import Dataset, Split
     from keras_compress.distillation.optimal_subwords import make_student
     from keras_compress.distillation.shared_projections import SharedProjections
     from keras_compress.training.distill import Distiller, named_outputs
@@ -151,7 +150,6 @@ def projection_step():
     }
     inputs = {k: tf.constant(v, tf.int32) for k, v in inputs.items()}
     labels = tf.constant(random.integers(0, 2, BATCH), tf.int32)
-    texts = Dataset("words", "classification", teacher.labels, Split(["word1"], [0]))
     about = teacher, teacher.tokenizer, 3, 192, 6, 768
     frozen = named_outputs(teacher, ["logits"])
     forward = tf.function(lambda: frozen(inputs, training=False)["logits"])

@@ -283,9 +283,9 @@ def test_what_is_compared():
 
 
 def test_projections_do_not_grow_with_the_layers():
+    models = still(num_layers=1), still(num_layers=4)
     for projection, number in (("none", 0), ("down", 2), ("up", 2), ("both", 4)):
-        for depth in (1, 4):
-            model = still(num_layers=depth)
+        for model in models:
             assert len(shared_of(model, model, projection).trainable_weights) == number
 
 
@@ -293,11 +293,14 @@ def test_projections_do_not_grow_with_the_layers():
     "hidden, inner, count", [(48, 192, 602_928), (96, 384, 1_874_016), (192, 768, 6_420_672)]
 )
 def test_parameters_of_the_papers_students(hidden, inner, count):
-    pieces = [*tiny.VOCAB, *(f"word{n}" for n in range(4928 - len(tiny.VOCAB)))]
-    sizes = {"hidden_size": hidden, "intermediate_size": inner, "max_position_embeddings": 512}
-    config = tiny.config(vocab_size=4928, num_layers=12, num_heads=12, **sizes)
-    names = TaskModel(config, Tokenizer(pieces), "classification", CLASSES)
-    assert names.model.count_params() == count + 3 * hidden + 3  # and a classifier
+    pieces = Tokenizer([*tiny.VOCAB, *(f"word{n}" for n in range(4928 - len(tiny.VOCAB)))])
+    sizes = {"hidden_size": hidden, "intermediate_size": inner, "num_heads": 12}
+    sizes |= {"vocab_size": 4928, "max_position_embeddings": 512}
+    configs = [tiny.config(num_layers=n, **sizes) for n in (1, 2)]
+    models = [TaskModel(config, pieces, "classification", CLASSES) for config in configs]
+    first, second = (model.model.count_params() for model in models)
+    classifier = 3 * hidden + 3
+    assert first + 11 * (second - first) - classifier == count  # of 12 layers
 
 
 def test_the_stages_of_a_student_with_its_own_pieces(monkeypatch):
@@ -321,26 +324,32 @@ def test_the_full_vocabulary_and_the_teachers_sizes_begin_as_the_teacher(monkeyp
 
 
 def test_teacher_student_and_projections_learn_together(monkeypatch):
-    made = []
+    seen = {}
 
     def fit(model, task_model, dataset, training, *, batches, **given):
-        made.append(model)
-        for batch in batches(0, 2):
-            before = [v.numpy() for v in model.trainable_variables]
+        seen["losses"] = [*model.means]
+        parts = dict(zip(("student", "teacher", "shared"), (model.student, *model.own_layers)))
+        before = {name: [v.numpy() for v in x.trainable_variables] for name, x in parts.items()}
+        for batch in batches(0, 3):
             model.train_step(batch)
-            moved = [np.any(v.numpy() != old) for v, old in zip(model.trainable_variables, before)]
-            made.append(dict(zip([v.name for v in model.trainable_variables], moved)))
+        for name, part in parts.items():
+            pairs = zip(part.trainable_variables, before[name])
+            seen[name] = {v.name: np.any(v.numpy() != old) for v, old in pairs}
         return []
 
     monkeypatch.setattr(optimal_subwords, "fit", fit)
-    teacher = masked_lm()
     dataset = Dataset("prose", "unlabelled", (), Split(TEXTS * 3, [0] * 12))
     settings = {"training": TRAINING, "num_layers": 1, "hidden_size": 4, "vocab_size": 60}
-    small = optimal_subwords.optimal_subwords_general(teacher, dataset, **settings)
-    model, *_, moved = made
-    assert [*model.means] == ["loss", "teacher", "student", "projection"]
-    for name in ("word_embeddings/", "word_embeddings_2/", "mlm_bias/", "mlm_bias_2/", "U_hidden"):
-        assert any(moved[full] for full in moved if full.startswith((name, "dual"))), name
+    small = optimal_subwords.optimal_subwords_general(masked_lm(), dataset, **settings)
+    assert seen["losses"] == ["loss", "teacher", "student", "projection"]
+    for part, ends in (
+        ("student", ("word_embeddings/embeddings:0", "mlm_bias/bias:0")),
+        ("teacher", ("word_embeddings/embeddings:0", "word_embeddings_2/embeddings:0")),
+        ("teacher", ("mlm_bias/bias:0", "mlm_bias_2/bias:0")),
+        ("shared", ("U_hidden:0", "U_intermediate:0")),
+    ):
+        for end in ends:
+            assert [moved for name, moved in seen[part].items() if name.endswith(end)] == [True]
     assert small.task == "mlm" and small.config.vocab_size == 60
     facts = small.history[-1]
     assert facts["unknown"] == 0.0 and len(facts["pieces_per_text"]) == 2
