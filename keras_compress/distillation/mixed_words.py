@@ -4,7 +4,7 @@ Equation map (Zhao et al., 2019, arXiv:1909.11687)
     student vocabulary     WordPiece of a given size, learned on a corpus               learn_wordpiece
     longest match first    the teacher's pieces that spell a piece of the student's     spelled_rows
     dual training          each word: the student's pieces with probability p_DT        mix, mixed_stream
-    two tables             an id is looked up in the table of its vocabulary            DualEmbedding
+    two tables             an id is looked up in the table of its vocabulary            dual_model
     two softmaxes          a masked piece is predicted in the vocabulary of its word    mask_mixed, dual_model
 Departures
     [CLS] and [SEP] are words, too: at p_DT = 1 all ids are the student's, at 0 the teacher's.
@@ -146,21 +146,6 @@ def mask_mixed(inputs, words, tokenizers, seed):
     return {**inputs, "targets": tf.maximum(*targets)}
 
 
-class DualEmbedding(keras.layers.Layer):
-    """Vectors of mixed words: table 1 where `source` is 0, table 2 where it is 1. (batch, seq) twice -> (batch, seq, hidden)."""
-
-    def __init__(self, tables):
-        super().__init__(name="dual_embeddings")
-        self.tables = tables
-
-    def call(self, x, as_decoder=False):
-        if as_decoder:
-            return self.tables[0](x, as_decoder=True)
-        ids, source = x
-        theirs, ours = (table(tf.where(source == k, ids, 0)) for k, table in enumerate(self.tables))
-        return tf.where(source[..., None] == 0, theirs, ours)
-
-
 def dual_model(teacher, tokenizer):
     """A teacher that reads mixed words, on its own layers and a second table.
 
@@ -175,18 +160,25 @@ def dual_model(teacher, tokenizer):
     start = rows("word_embeddings/embeddings")
     table = WordEmbedding(*start.shape, weights=[start], name="word_embeddings_2")
     tables = get["word_embeddings"], table
-    get["word_embeddings"] = DualEmbedding(tables)
-    inputs = make_inputs() | {"source": keras.Input((None,), dtype="int32", name="source")}
-    mixed = {**inputs, "input_word_ids": [inputs["input_word_ids"], inputs["source"]]}
-    outputs = BLOCKS["bert"](get, teacher.task, len(teacher.labels), mixed)
+    source = keras.Input((None,), dtype="int32", name="source")
+    inputs, ours = make_inputs() | {"source": source}, tf.equal(source, 1)
+
+    def look_up(x, as_decoder=False):  # (batch, seq) -> (batch, seq, hidden)
+        if as_decoder:
+            return tables[0](x, as_decoder=True)
+        vectors = tables[0](tf.where(ours, 0, x)), tables[1](tf.where(ours, x, 0))
+        return tf.where(ours[..., None], vectors[1], vectors[0])
+
+    get["word_embeddings"] = look_up
+    outputs = BLOCKS["bert"](get, teacher.task, len(teacher.labels), inputs)
     if teacher.task != "mlm":
         return keras.Model(inputs, {"logits": outputs["logits"]}), table
     targets = inputs["targets"] = keras.Input((None,), dtype="int32", name="targets")
     biases = get["mlm_bias"], Bias(name="mlm_bias_2", weights=[rows("mlm_bias/bias")])
     values = []
-    for source in (0, 1):  # two ties, two biases
-        get.update(word_embeddings=tables[source], mlm_bias=biases[source])
-        masked = tf.logical_and(targets >= 0, tf.equal(inputs["source"], source))
+    for number in (0, 1):  # two ties, two biases
+        get.update(word_embeddings=tables[number], mlm_bias=biases[number])
+        masked = tf.logical_and(targets >= 0, tf.equal(source, number))
         scores = mlm_head(get, TakeTokens()(outputs["hidden_states"][-1], masked))
         true = tf.boolean_mask(targets, masked)
         values.append(tf.nn.sparse_softmax_cross_entropy_with_logits(true, scores))

@@ -304,12 +304,14 @@ def test_parameters_of_the_papers_students(hidden, inner, count):
 
 
 def test_the_stages_of_a_student_with_its_own_pieces(monkeypatch):
+    aligned = []
+    monkeypatch.setattr(optimal_subwords, "align", lambda *given, **_: aligned.append(given[3:]))
     settings = {"num_layers": 1, "hidden_size": 4, "projection": "down", "projection_weight": 0.5}
-    stages = stages_of(optimal_subwords, monkeypatch, still(), data(), **settings)
-    (stage,) = stages
+    (stage,) = stages_of(optimal_subwords, monkeypatch, still(), data(), **settings)
     weights = {name: weight for name, (weight, _) in stage["losses"].items()}
     assert weights == {"soft": 1.0, "projection": 0.5}
-    assert (stage["num_steps"], stage["first_step"]) == (4, 2)  # a quarter of 6 for table 2
+    assert aligned == [(2, 0.5)]  # a quarter of 6 for table 2
+    assert (stage["num_steps"], stage["first_step"]) == (4, 2)
     student = stage["student"]
     assert student.tokenizer.vocab != tiny.VOCAB and student.config.vocab_size < 40
     plain = TaskModel(student.config, student.tokenizer, student.task, CLASSES)
