@@ -87,27 +87,28 @@ def mix(theirs, ours, tokenizers, picked, max_length):
         (inputs, words), int32 (batch, seq) each: the usual inputs and `source`, 0 where an id is the teacher's, 1 where
         it is the student's; the number of the word that a piece belongs to, -1 at padding.
     """
-    rows = []
+    parts, left_out = [], tf.int32.max
     for source, (inputs, tokenizer) in enumerate(zip((theirs, ours), tokenizers)):
         ids, mask, types = (inputs[name] for name in INPUT_NAMES)
         begins = tf.constant([not piece.startswith("##") for piece in tokenizer.vocab], tf.int32)
         words = tf.cumsum(tf.gather(begins, ids) * mask, axis=1) - 1  # (batch, seq)
-        counts = words[:, -1] + 1  # words of each text
-        pieces = tf.stack([words, ids, types, tf.fill(tf.shape(ids), source)], axis=-1)
-        numbers, real = words + tf.cumsum(counts, exclusive=True)[:, None], mask > 0
-        rows.append(tf.RaggedTensor.from_value_rowids(pieces[real], numbers[real]))
-    # rows: all words of the batch in the teacher's pieces, then all in the student's; of each word one is taken
-    picked = tf.RaggedTensor.from_tensor(tf.cast(picked, tf.int32), counts).flat_values
-    total = tf.reduce_sum(counts)
-    pieces = tf.gather(tf.concat(rows, axis=0), tf.range(total) + total * picked)
-    pieces = tf.RaggedTensor.from_row_lengths(pieces, counts).merge_dims(1, 2)  # (batch, pieces, 4)
-    begin, last = pieces[:, :-1], pieces[:, -1:]  # a text that is cut ends with [SEP], too
-    pieces = tf.concat([begin[:, : max_length - 1], last], axis=1)
-    words, ids, types, source = tf.unstack(pieces.to_tensor(), axis=-1)  # (batch, seq) each
-    real = tf.sequence_mask(pieces.row_lengths())
-    ids, mask = tf.where(real, ids, tokenizers[0].pad_id), tf.cast(real, tf.int32)
-    inputs = dict(zip(INPUT_NAMES, (ids, mask, types))) | {"source": source}
-    return inputs, tf.where(real, words, -1)
+        kept = (mask > 0) & (tf.gather(picked, words, batch_dims=1) == bool(source))
+        words, sources = tf.where(kept, words, left_out), tf.fill(tf.shape(ids), source)
+        parts.append(tf.stack([words, ids, types, sources], axis=-1))
+    pieces = tf.concat(parts, axis=1)  # (batch, theirs and ours, 4)
+    # words in their order, the pieces of a word in theirs; what is left out last
+    order = tf.argsort(pieces[..., 0], axis=1, stable=True)
+    kept = tf.math.count_nonzero(pieces[..., 0] < left_out, 1, keepdims=True, dtype=tf.int32)
+    length = tf.minimum(kept, max_length)  # (batch, 1)
+    place = tf.range(tf.reduce_max(length))[
+        None
+    ]  # (1, seq); of a text that is cut [SEP] stays the last
+    order = tf.gather(order, tf.where(place < length - 1, place, kept - 1), batch_dims=1)
+    words, ids, types, source = tf.unstack(tf.gather(pieces, order, batch_dims=1), axis=-1)
+    mask = tf.cast(place < length, tf.int32)  # (batch, seq)
+    ids = tf.where(mask > 0, ids, tokenizers[0].pad_id)
+    inputs = dict(zip(INPUT_NAMES, (ids, mask, types * mask))) | {"source": source * mask}
+    return inputs, tf.where(mask > 0, words, -1)
 
 
 def mixed_stream(dataset, tokenizers, training, seed, share, masked=False):
