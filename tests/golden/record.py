@@ -569,6 +569,7 @@ REPLACED = {
     "latency_ms_p50": "<time>",
     "latency_ms_p90": "<time>",
     "steps_per_second": "<time>",
+    "times_as_fast": "<time>",
     "device": "<processor>",
 }
 ROUNDING = ("max_dp", "mean_dp", "max_dlogit")  # differences from Keras; below `NOISE` replaced
