@@ -227,7 +227,8 @@ def test_a_new_file_is_a_step_and_a_row_of_the_report(place, tmp_path, monkeypat
         "    return task_model.clone(seed=seed)\n"
     )
     monkeypatch.setattr(pruning, "__path__", [*pruning.__path__, str(tmp_path)])
-    monkeypatch.setattr(module, "time_engines", lambda plan: None)
+    for part in ("rehearse", "time_engines"):
+        monkeypatch.setattr(module, part, lambda plan: None)
     steps = STEPS[0], ("new", "brand_new", "predecessor", "share = 0.25")
     recipe, out = samples.recipe(tmp_path / "new.toml", *steps), tmp_path / "out"
     run(recipe, out, data=place / DATA, source=place / "bert-classification")
