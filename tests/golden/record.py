@@ -386,6 +386,22 @@ CASES = [
         },
         "training": {"epochs": 1},
     },
+    {"name": "optimal_subwords", "method": "optimal_subwords", "settings": {"num_layers": 1}},
+    {
+        "name": "optimal_subwords-narrow-matching",
+        "method": "optimal_subwords",
+        "model": "matching",
+        "data": "matching",
+        "settings": {"hidden_size": 4, "intermediate_size": 6, "projection": "both"},
+    },
+    {
+        "name": "optimal_subwords-general",
+        "method": "optimal_subwords_general",
+        "model": "mlm",
+        "data": "prose",
+        "settings": {"num_layers": 1, "hidden_size": 4, "projection": "down", "p_dt": 0.3},
+        "training": {"evaluations": 1},
+    },
     # factorisation and sharing
     {
         "name": "albert-table-distil",
