@@ -21,7 +21,7 @@ from keras_compress.datasets.sets import names_of, number, score, separator_of, 
 from keras_compress.datasets.tables import BRACKETS, short, warn
 
 TYPED_TAG = re.compile(r"O|[BIESMLU]-\S+")
-NO_LABEL = ("", "-", "?", "-1", "-100", "nan", "null", "<na>")
+NO_LABEL = ("", "-", "?", "-1", "-1.0", "-100", "-100.0", "nan", "null", "<na>")
 BETWEEN_NAMES = re.compile(r"\s*[,;|，；、#]\s*|\s+")
 COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 DECIMALS = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.I)

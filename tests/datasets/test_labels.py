@@ -141,9 +141,9 @@ def test_minus_one_is_a_class_where_labels_txt_says_so(tmp_path):
     assert data.task == "classification" and data.train.labels == [0, 1, 2]
 
 
-@pytest.mark.parametrize("marker", [None, -1, "-", ""])
+@pytest.mark.parametrize("marker", [None, -1, "-1.0", "-", ""])
 def test_a_test_split_that_is_marked_as_unlabelled(tmp_path, marker):
-    write(tmp_path, [0, 1])
+    write(tmp_path, [0.5, 1.5] if marker == "-1.0" else [0, 1])
     (tmp_path / "test.jsonl").write_text(json.dumps({"label": marker, "text": "new"}))
     with pytest.warns(UserWarning, match="no labelled test file"):
         assert read_folder(tmp_path).test is None

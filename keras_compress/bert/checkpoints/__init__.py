@@ -152,13 +152,19 @@ def from_checkpoint(
     """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history and messages."""
     checkpoint = without_spare_rows(checkpoint, name)
     config, tokenizer, tensors, left_out, known_task, known_labels, guessed, sigmoid = checkpoint
-    left_out = without_optimiser(left_out)
-    if left_out and not any(weight.startswith("layer_") for weight in tensors):
+    has_layers = any(weight.startswith("layer_") for weight in tensors)
+    if left_out and not has_layers:
         raise ValueError(
             f"{name}: the weights must be those of a BERT, under its usual names. Received: "
             f"{len(tensors) + len(left_out)} tensors, {len(tensors)} of them known; unknown are "
             f"{', '.join(sorted(left_out)[:3])}. Save the model with the library that its format belongs to."
         )
+    if has_layers and "position_embeddings/embeddings" not in tensors:
+        raise ValueError(
+            f"{name}: a BERT must have a table of positions. Received: layers without it, as those of RoFormer and NEZHA. "
+            "Choose a BERT."
+        )
+    left_out = without_optimiser(left_out)
     if new_head:
         tensors = {k: v for k, v in tensors.items() if not k.startswith("classifier/")}
     if "classifier/kernel" not in tensors:

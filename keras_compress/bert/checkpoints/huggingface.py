@@ -23,11 +23,12 @@ def recognises(source):
     return any((Path(source) / name).is_file() for name in names)
 
 
-def read(source, num_labels=0):
+def read(source, num_labels=0, above=None):
     """Reads the encoder and, if the model is a sequence or token classifier, its head and labels.
 
     Args:
         num_labels: None: the classifier will be left out, so it may be of any kind.
+        above: the sentence-transformers folder that this one lies in, if it lies in one.
     """
     folder = Path(source)
     path, config, values = read_config(folder, "config.json")
@@ -59,7 +60,7 @@ def read(source, num_labels=0):
         )
     if task and num_labels is not None and "classifier/kernel" in tensors:
         count = tensors["classifier/kernel"].shape[-1]
-        activation = _activation(folder, values)
+        activation = _activation(above or folder, values)
         task, labels = _answer(path, values, task, count, activation)
         sigmoid = task == "regression" and activation == "Sigmoid"
     checkpoint = published(config, folder, tensors, left_out, task, labels, special_in_text=True)

@@ -39,7 +39,7 @@ def what_is(source):
         return [*named, f"a folder that holds none of these{ending}"][0]
     if path.is_file():
         return _known(path) or "a file that holds none of these"
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+    if re.fullmatch(r"[\w.-]+/[\w.-]+|(distil|al)?bert-\w+-[\w-]+", str(source)):
         return f"{source}, which does not exist, but looks like a Hub name: hf download {source}"
     return f"{source}, which does not exist"
 

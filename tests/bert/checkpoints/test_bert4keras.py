@@ -44,6 +44,15 @@ def write_checkpoint(prefix, shapes):
         tf.compat.v1.train.Saver().save(session, str(prefix), write_meta_graph=False)
 
 
+def write_values(prefix, values):
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=[*values],
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(array) for array in values.values()],
+    )
+
+
 @pytest.fixture(scope="module")
 def google(tmp_path_factory):
     """A checkpoint under Google's variable names, written by TensorFlow's own Saver."""
@@ -119,12 +128,7 @@ def tuned(google, tmp_path_factory):
         values["output_bias"] = rng.normal(size=3).astype(np.float32)
         slots = {f"{name}/adam_{k}": array for name, array in values.items() for k in "mv"}
         values |= slots | {"global_step": np.int64(step)}
-        tf.raw_ops.SaveV2(
-            prefix=str(folder / f"model.ckpt-{step}"),
-            tensor_names=[*values],
-            shape_and_slices=[""] * len(values),
-            tensors=[tf.constant(array) for array in values.values()],
-        )
+        write_values(folder / f"model.ckpt-{step}", values)
     return folder
 
 
@@ -160,12 +164,7 @@ def test_one_output_of_google_is_a_score(google, tuned, tmp_path):
     reader = tf.train.load_checkpoint(str(folder / "model.ckpt-30"))
     values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     values |= {name: values[name][:1] for name in ("output_weights", "output_bias")}
-    tf.raw_ops.SaveV2(
-        prefix=str(folder / "model.ckpt-60"),
-        tensor_names=[*values],
-        shape_and_slices=[""] * len(values),
-        tensors=[tf.constant(array) for array in values.values()],
-    )
+    write_values(folder / "model.ckpt-60", values)
     model, three = weights.load(folder), weights.load(folder / "model.ckpt-30", **TASK)
     assert (model.task, model.labels) == ("regression", ("score",))
     of_three = three.forward(three.tokenizer.encode(tiny.TEXTS, 16))
@@ -186,6 +185,20 @@ def test_which_checkpoint_of_several(google, tuned, tmp_path, caplog):
     for ending in ("index", "data-00000-of-00001"):
         np.testing.assert_array_equal(bias(folder / f"model.ckpt-0.{ending}"), first)
     assert (bias(folder / "model.ckpt-30") != first).all()
+
+
+def test_moving_averages_are_named(google, tuned, tmp_path, caplog):
+    folder = with_config(tuned, google, tmp_path / "tuned")
+    reader = tf.train.load_checkpoint(str(folder / "model.ckpt-30"))
+    names = [name for name in reader.get_variable_to_shape_map() if name.startswith("bert/")]
+    averages = {f"{name}/ExponentialMovingAverage": reader.get_tensor(name) for name in names}
+    values = averages | {name: reader.get_tensor(name) for name in names}
+    for ending, stored in (("60", values), ("90", averages)):
+        write_values(folder / f"model.ckpt-{ending}", stored)
+    weights.load(folder / "model.ckpt-60", **TASK, new_head=True)
+    assert "as trained, not their moving averages" in caplog.text
+    with pytest.raises(ValueError, match="0 of them known; unknown are .*ExponentialMovingAverage"):
+        weights.load(folder / "model.ckpt-90", **TASK)
 
 
 def test_other_checkpoints_say_what_they_are(google, tmp_path):
