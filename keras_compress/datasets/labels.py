@@ -75,7 +75,7 @@ KINDS = (
     ),
     Kind(
         "several tags",
-        lambda label, known: _is_several(label, {*filter(TYPED_TAG.fullmatch, _parts(label))}),
+        lambda label, _: {"O"} < {*_parts(label)} and all(map(TYPED_TAG.fullmatch, _parts(label))),
         "Separate tags by one space, as the tokens of their text, in every row.",
     ),
     Kind(

@@ -204,6 +204,12 @@ def test_one_token_a_row_is_no_sentence(tmp_path):
         read_folder(tmp_path)
 
 
+def test_tags_of_two_kinds_are_tags(tmp_path):
+    """Entities in entities, as one tag."""
+    data = read_folder(write(tmp_path, ["B-X|B-Y I-X O", "O B-X|B-Y"]))
+    assert data.labels == ("B-X|B-Y", "I-X", "O")
+
+
 def test_lists_of_one_name_each_are_said(tmp_path):
     """As doccano exports classes."""
     with pytest.warns(

@@ -130,8 +130,9 @@ def from_bert4keras(
         gap = bert4keras.differ(made, model)
         if gap > 1e-3 and not ignore_weights:
             raise ValueError(
-                "A model that was loaded must answer as the one in memory: one Dense (linear or softmax) on [CLS], "
-                f"the pooler or the mean without padding. Received: answers that differ by {gap:.2g}. "
+                "A model that was loaded must answer as the one in memory: one Dense (linear or softmax, "
+                "sigmoid for one output or several labels a text) on [CLS], the pooler or the mean without padding."
+                f" Received: answers that differ by {gap:.2g}. "
                 "Load the encoder alone and train a head: `new_head`."
             )
     return made
@@ -196,7 +197,7 @@ def from_checkpoint(
         if not guessed:
             _agreed("pooling", pooling, config.pooling)
         elif pooling is None:
-            words = {"pooler": "the pooler", "cls": "[CLS]"}[config.pooling]
+            words = {"pooler": "the pooler, with tanh", "cls": "[CLS]"}[config.pooling]
             about = "%s: the head is taken to read %s, since the file does not tell; `--pooling` says otherwise"
             log.info(about, name, words)
     pooling = pooling or config.pooling

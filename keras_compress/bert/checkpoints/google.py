@@ -92,7 +92,7 @@ def _choose(source, prefixes):
         return prefixes[0]
     state, names = Path(source, "checkpoint"), [prefix.name for prefix in prefixes]
     text = state.read_text(encoding="utf-8") if state.is_file() else ""
-    named = re.search(r'^model_checkpoint_path: "(?:.*/)?(.+)"', text, re.M)
+    named = re.search(r'^model_checkpoint_path: "(?:.*[/\\])?(.+)"', text, re.M)
     steps = [re.search(r"-(\d+)$", name) for name in names]
     if named and named[1] in names:
         chosen, why = named[1], "as the file checkpoint says"

@@ -83,4 +83,7 @@ def what_h5_is(names):
         return f"weights as Keras 3 and 'name.weights.h5' write them {some}. Write model.save_weights('name.h5')"
     if any(name in ("bert", "electra", "distilbert") for name in names):
         return f"{_FILES['tf_model.h5']} {some}"
-    return f"another model's {some}. Write model.save_weights('name.h5') of the bert4keras model, or pass it to `from_bert4keras`"
+    return (
+        f"another model's {some}. Build the bert4keras classifier on `model.output` of the encoder itself, whose layers "
+        "have no prefix, and write model.save_weights('name.h5')"
+    )

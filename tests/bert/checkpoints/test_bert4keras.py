@@ -174,9 +174,11 @@ def test_one_output_of_google_is_a_score(google, tuned, tmp_path):
     assert weights.load(folder, **TASK, new_head=True).task == "classification"
 
 
-def test_which_checkpoint_of_several(google, tuned, tmp_path, caplog):
+@pytest.mark.parametrize("windows", [False, True])
+def test_which_checkpoint_of_several(google, tuned, tmp_path, caplog, windows):
     folder = with_config(tuned, google, tmp_path / "tuned")
-    (folder / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt-0"\n')
+    elsewhere = r"C:\\out\\" if windows else "/elsewhere/"
+    (folder / "checkpoint").write_text(f'model_checkpoint_path: "{elsewhere}model.ckpt-0"\n')
     bias = lambda source: weights.load(source, **TASK).weights()["classifier/bias"]
     with caplog.at_level("INFO"):
         first = bias(folder)
@@ -592,7 +594,8 @@ def test_the_masked_lm_head_equals_bert4keras(google):
 
 def test_other_bert4keras_models_are_refused(google):
     with pytest.raises(
-        ValueError, match="plain BERT encoder of bert4keras. Received: one without Embedding-Norm. "
+        ValueError,
+        match="plain BERT encoder of bert4keras. Received: one without Embedding-Norm. .*no prefix",
     ):
         weights.from_bert4keras(tiny.shared().model, tiny.tokenizer(), **TASK)
     with pytest.raises(
@@ -661,8 +664,22 @@ def test_a_bert4keras_file_of_one_output_and_of_some_pieces(google, tmp_path):
     found = ours.predict(texts)
     np.testing.assert_allclose(found[:, 1], expected, atol=1e-5)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    pieces = tiny.tokenizer().with_pieces(tiny.VOCAB[:20])
+    in_memory = weights.from_bert4keras(model, pieces, **two)
+    np.testing.assert_allclose(in_memory.predict(texts), found, atol=1e-6)
+    head.activation = keras.activations.linear  # no probability: not two labels
+    linear = keras.Model(bert.inputs, head(bert.output[:, 0]))
+    with pytest.raises(ValueError, match="sigmoid for one output.*answers that differ"):
+        weights.from_bert4keras(linear, pieces, **two)
     score = weights.load(path, task="regression", labels=("score",)).predict(texts)
     np.testing.assert_allclose(1 / (1 + np.exp(-score)), expected, atol=1e-5)
+
+
+def test_a_bert4keras_file_does_not_tell_the_activation_of_its_pooler(google, tmp_path, caplog):
+    path = saved(head_on(google, dense(), with_pool="linear"), google, tmp_path / "m")
+    with caplog.at_level("INFO"):
+        weights.load(path, **TASK)
+    assert "taken to read the pooler, with tanh, since the file does not tell" in caplog.text
 
 
 def test_damaged_bert4keras_file(classifier, tmp_path):

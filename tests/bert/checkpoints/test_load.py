@@ -324,6 +324,14 @@ def test_a_bert_without_positions_is_none(tmp_path):
         weights.load(folder_of(tmp_path, tensors))
 
 
+@pytest.mark.parametrize("factor, warned", [(1, False), (2, True)])
+def test_a_masked_lm_head_with_a_table_of_its_own_is_said(tmp_path, caplog, factor, warned):
+    """`tie_word_embeddings` = false: here the head reads the word table."""
+    decoder = factor * stored()["bert.embeddings.word_embeddings.weight"]
+    weights.load(folder_of(tmp_path, stored() | {"cls.predictions.decoder.weight": decoder}))
+    assert ("decoder.weight is not the word table" in caplog.text) == warned
+
+
 def test_a_file_of_which_hardly_anything_is_known(tmp_path):
     tensors = {f"query_{name}": array for name, array in stored().items()}
     tensors |= {f"text_{name}": array for name, array in stored().items()}
