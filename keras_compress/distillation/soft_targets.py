@@ -19,7 +19,7 @@ from keras_compress.bert.layer_maps import select_layers
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.method import Count, NotNegative, Positive, compression, note
 from keras_compress.training.distill import distill, start_student
-from keras_compress.training.losses import logits_mse, soft_targets, true_labels
+from keras_compress.training.losses import logits_mse, soft_label_loss, soft_targets, true_labels
 from keras_compress.training.settings import Training
 
 
@@ -54,8 +54,7 @@ def compress(
     depth = num_layers or (student or task_model).config.num_layers
     kept = range(depth) if student else select_layers(task_model.config.num_layers, depth, layers)
     note(layers=None if student else kept)
-    mse = lambda teacher_logits, student_logits, *_: logits_mse(teacher_logits, student_logits)
-    soft = soft_targets(temperature) if kind == "kl" else soft_targets(temperature, mse)
+    soft = soft_targets(temperature, {"kl": soft_label_loss, "mse": logits_mse}[kind])
     return distill(
         task_model,
         start_student(task_model, student, kept, seed),

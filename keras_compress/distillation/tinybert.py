@@ -6,9 +6,11 @@ answers alone.
 
 Equation map (m: layer of the student, g(m): the teacher's that it learns from, from 1; 0: the embeddings)
     L_attn   (1/h) sum_i MSE(A_i^S, A_i^T), A: scores before softmax      attention_loss
+             or after it: in the paper worse, and slower to converge      attention_loss
     L_hidn   MSE(H^S W_h, H^T)                                            hidden_loss
     L_embd   MSE(E^S W_e, E^T): the same of the embeddings' output        hidden_loss
     L_pred   -softmax(z^T / t) . log_softmax(z^S / t)                     soft_cross_entropy (losses.py)
+             or MSE(z^S, z^T), not in the paper                           logits_mse (losses.py)
     L        sum over m of the layers' losses, all factors 1              learn_inside
     g(m)     uniform m N / M;  top m + N - M;  bottom m                   map_layers
 Departures
@@ -25,6 +27,8 @@ Departures
     eval mode. The student's head keeps its dropout; theirs has a ReLU before the classifier and none.
     Both stages have warm-up, decay .01 and clipping of the global norm over what trains; the authors' inside stage
     has a constant rate and clips each parameter.
+    Copies of texts leave the number of updates as it is; the paper reads full epochs of the longer set
+    (updates="enlarged").
     The result is the last model; the code keeps the best on dev. So does `training.patience`.
 """
 
@@ -34,16 +38,19 @@ from pydantic import Field
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.layer_maps import check_multiple, rising_layers
+from keras_compress.bert.layers import AttentionBias
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.augmentation import augmented
 from keras_compress.method import Count, Positive, Share, Whole, compression, note
 from keras_compress.training.distill import distill, start_student
-from keras_compress.training.losses import masked_mean, soft_cross_entropy, soft_targets
+from keras_compress.training.losses import logits_mse, masked_mean, soft_cross_entropy, soft_targets
 from keras_compress.training.settings import Training
 
 LayerMap = Literal["uniform", "top", "bottom"] | list[int]
 Losses = Annotated[list[Literal["embd", "attn", "hidn"]], Field(min_length=1)]
 Reduction = Literal["masked", "reference"]
+Attention = Literal["scores", "probabilities"]
+PREDICTION = {"cross-entropy": soft_cross_entropy, "mse": logits_mse}
 
 
 def map_layers(num_layers, num_student_layers, how="uniform"):
@@ -67,17 +74,22 @@ def map_layers(num_layers, num_student_layers, how="uniform"):
     return [0, *rising_layers("The layers of `layer_map`", how, m, 1, n)]
 
 
-def attention_loss(teacher, student, mask, reduction="masked"):
-    """Mean squared difference of the attention scores.
+def attention_loss(teacher, student, mask, reduction="masked", attention="scores"):
+    """Mean squared difference of the attention.
 
     Args:
-        teacher, student: float (batch, heads, seq, seq), scaled by 1 / sqrt(head size), before mask and softmax.
+        teacher, student: scores, float (batch, heads, seq, seq), scaled by 1 / sqrt(head size), before mask
+            and softmax.
         mask: int32 (batch, seq).
         reduction: "masked": over heads and pairs of real tokens; "reference": over everything, with
-            scores of padded keys set to 0.
+            what belongs to padded keys set to 0.
+        attention: what is compared: "scores", or "probabilities", their softmax over real keys.
     Returns:
         float scalar.
     """
+    if attention == "probabilities":
+        bias = AttentionBias()(mask)  # (batch, 1, 1, seq)
+        teacher, student = tf.nn.softmax(teacher + bias), tf.nn.softmax(student + bias)
     mask = tf.cast(mask, teacher.dtype)
     if reduction == "reference":
         return masked_mean(tf.square((student - teacher) * mask[:, None, None, :]))
@@ -127,9 +139,14 @@ def thin_student(teacher, num_layers, seed=0, **sizes):
 
 
 def learn_inside(
-    teacher, small, dataset, learned_from, losses, reduction, share_projection, *, seed, **settings
+    teacher, small, dataset, learned_from, losses, how, share_projection, *, seed, **settings
 ):
-    """Trains a student on the teacher's embeddings, attention and hidden states; `settings` of `distill`."""
+    """Trains a student on the teacher's embeddings, attention and hidden states.
+
+    Args:
+        how: reduction and attention, see `attention_loss`. settings: of `distill`.
+    """
+    reduction, _ = how
     if settings["training"].cache_teacher and reduction == "reference":
         raise ValueError(
             '`cache_teacher` keeps nothing of padding, over which reduction="reference" averages. '
@@ -145,7 +162,7 @@ def learn_inside(
 
     def attn(T, S, labels, mask):  # sum over m of L_attn
         scores = ((T["attention_scores", n - 1], S["attention_scores", m - 1]) for m, n in pairs)
-        return tf.add_n([attention_loss(*pair, mask, reduction) for pair in scores])
+        return tf.add_n([attention_loss(*pair, mask, *how) for pair in scores])
 
     def hidn(T, S, labels, mask):  # sum over m of L_hidn = MSE(H^S W_h, H^T)
         states = ((T["hidden_states", n], W_h(S["hidden_states", m])) for m, n in pairs)
@@ -179,10 +196,13 @@ def compress(
     layer_map: LayerMap = "uniform",
     losses: Losses = ["embd", "attn", "hidn"],
     reduction: Reduction = "masked",
+    attention: Attention = "scores",
     share_projection: bool = True,
+    prediction: Literal[tuple(PREDICTION)] = "cross-entropy",
     temperature: Positive = 1.0,
     inside_share: Share = 0.5,
     copies: Whole = 0,
+    updates: Literal["plain", "enlarged"] = "plain",
     mlm: Annotated[TaskModel | str | None, "mlm"] = None,
     vectors: str | dict | None = None,
 ):
@@ -193,36 +213,37 @@ def compress(
         num_layers, hidden_size, num_heads, intermediate_size: of the student. If all sizes are the teacher's it
             starts from the teacher's layers g(1) .. g(M), else from random weights.
         student: start from this instead, such as the result of the general stage.
-        layer_map: see `map_layers`. losses: of the inner losses "embd", "attn", "hidn". reduction: see
-            `attention_loss`. share_projection: one projection for embeddings and layers, or one each.
-        temperature: t of the answers.
+        layer_map: see `map_layers`. losses: of the inner losses "embd", "attn", "hidn". reduction,
+            attention: see `attention_loss`. share_projection: one projection for embeddings and layers, or one each.
+        prediction: how answers are compared: soft "cross-entropy" at `temperature`, t, or "mse" of the logits.
         inside_share: share of the updates in which the inside is learned; the rest is for the answers.
         copies: changed copies of each training text that are added; needs `mlm`, a `TaskModel` of task
             "mlm" or a source of weights. vectors: word vectors for words of several pieces, {word: vector}
             or the path of a text file in GloVe's form; None: the masked-LM model's own embedding matrix.
-            The number of updates stays that of the plain texts: n epochs read n texts for each, so 2
-            copies want 3 epochs. The paper reads full epochs of the longer set.
+        updates: epochs are counted in "plain" texts, so that copies leave the number of updates as it is, or
+            in those of the "enlarged" set, as in the paper: 4 copies make up to 5 times as many.
     Returns:
         `TaskModel`, without the projection.
     """
     learned_from = map_layers(task_model.config.num_layers, num_layers, layer_map)
     sizes = hidden_size, num_heads, intermediate_size
     small = make_student(task_model, student, learned_from, seed, *sizes)
-    num_steps = training.num_steps(len(dataset.train.texts))
+    texts = dataset.train.texts
+    if copies:
+        folder = training.folder and f"{training.folder}/augmented"
+        dataset = augmented(dataset, mlm, copies=copies, vectors=vectors, seed=seed, folder=folder)
+    elif (mlm, vectors, updates) != (None, None, "plain"):
+        raise ValueError(
+            "`mlm`, `vectors` and `updates` need `copies` of 1 or more. Received: 0. Set `copies`."
+        )
+    num_steps = training.num_steps(len(dataset.train.texts if updates == "enlarged" else texts))
     num_inside = round(inside_share * num_steps)
     if 0.0 < inside_share < 1.0:
         num_inside = min(max(num_inside, 1), num_steps - 1)  # each stage has an update
     num_answers = num_steps - num_inside
     note(learned_from=learned_from, num_inside=num_inside, num_answers=num_answers)
-    if copies:
-        folder = training.folder and f"{training.folder}/augmented"
-        dataset = augmented(dataset, mlm, copies=copies, vectors=vectors, seed=seed, folder=folder)
-    elif (mlm, vectors) != (None, None):
-        raise ValueError(
-            "`mlm` and `vectors` need `copies` of 1 or more. Received: 0. Set `copies`."
-        )
     if num_inside:
-        inner = learned_from, losses, reduction, share_projection
+        inner = learned_from, losses, (reduction, attention), share_projection
         early = training.replace(patience=None)  # dev says little of a head that is not trained yet
         stage = {"training": early, "num_steps": num_inside, "seed": seed}
         learn_inside(task_model, small, dataset, *inner, **stage)
@@ -233,7 +254,7 @@ def compress(
         task_model,
         small,
         dataset,
-        {"pred": (1.0, soft_targets(temperature, soft_cross_entropy))},  # L_pred
+        {"pred": (1.0, soft_targets(temperature, PREDICTION[prediction]))},  # L_pred
         stage="answers",
         num_steps=num_answers,
         first_step=num_inside,
@@ -257,6 +278,7 @@ def tinybert_general(
     layer_map: LayerMap = "uniform",
     losses: Losses = ["embd", "attn", "hidn"],
     reduction: Reduction = "masked",
+    attention: Attention = "scores",
     share_projection: bool = True,
 ):
     """TinyBERT's general stage: a student learns the inside of a pre-trained teacher on unlabelled text.
@@ -270,6 +292,6 @@ def tinybert_general(
     note(learned_from=learned_from, num_answers=0)
     sizes = hidden_size, num_heads, intermediate_size
     small = make_student(task_model, student, learned_from, seed, *sizes)
-    inner = learned_from, losses, reduction, share_projection
+    inner = learned_from, losses, (reduction, attention), share_projection
     training = training.replace(patience=None, evaluations=0)
     return learn_inside(task_model, small, dataset, *inner, training=training, seed=seed)

@@ -18,7 +18,8 @@ a step without a name is called family-size. A step's own `formats` are compared
 
 `datasets` and `seeds` make a study. Its `learning_rates`, or those of a step, are tried on dev.
 `compare` lists what is set against what, by names of steps or families: "a minus b", or
-"a minus b or c" for the better of the two; "each" stands for every family without a role.
+"a minus b or c" for the better of the two; "each" stands for every family without a role, and
+"a:int8" for a file, if the step a has `formats` of its own.
 """
 
 import dataclasses
@@ -120,6 +121,7 @@ def read_recipe(name):
             raise ValueError("a study has `datasets` and `seeds`. Received: only one of them.")
         steps = steps_of(recipe)
         known = {"each", *(step.name for step in steps), *(step.family for step in steps)}
+        known |= {f"{step.name}:{kind}" for step in steps for kind in step.formats or ()}
         for pair in recipe.get("compare", []):
             left, *right = compared(pair)
             if not right or not {left, *right} <= known:

@@ -62,8 +62,8 @@ def soft_label_loss(teacher_logits, student_logits, temperature=1.0, answer="sof
     return temperature**2 * cross_entropy - temperature**2 * entropy
 
 
-def logits_mse(teacher_logits, student_logits):
-    """Mean squared difference of the logits. (..., classes) twice -> (...)."""
+def logits_mse(teacher_logits, student_logits, *_):
+    """Mean squared difference of the logits, at any temperature and of any answer. (..., classes) twice -> (...)."""
     return tf.reduce_mean(tf.square(student_logits - tf.stop_gradient(teacher_logits)), axis=-1)
 
 

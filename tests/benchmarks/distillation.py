@@ -131,6 +131,57 @@ def distill_step():
     return found
 
 
+def projection_step():
+    """A step of optimal subwords, 6 layers to 3 of half the width, with both projections and without, over teacher
+    forward + plain student step. A mean, not a median: every fifth step alone compares weights."""
+    from keras_compress.backend import tf
+    from keras_compress.datasets.dataset import Dataset, Split
+    from keras_compress.distillation.optimal_subwords import make_student
+    from keras_compress.distillation.shared_projections import SharedProjections
+    from keras_compress.training.distill import Distiller, named_outputs
+    from keras_compress.training.losses import soft_targets
+    from keras_compress.training.optimizer import adamw
+    from keras_compress.training.settings import Training
+
+    teacher, training, random = minilm(), Training(), np.random.default_rng(0)
+    inputs = {
+        "input_word_ids": random.integers(4, 30000, (BATCH, LENGTH)),
+        "input_mask": np.ones((BATCH, LENGTH)),
+        "input_type_ids": np.zeros((BATCH, LENGTH)),
+    }
+    inputs = {k: tf.constant(v, tf.int32) for k, v in inputs.items()}
+    labels = tf.constant(random.integers(0, 2, BATCH), tf.int32)
+    texts = Dataset("words", "classification", teacher.labels, Split(["word1"], [0]))
+    about = teacher, texts, "teacher", None, 1, 3, 192, 6, 768
+    frozen = named_outputs(teacher, ["logits"])
+    forward = tf.function(lambda: frozen(inputs, training=False)["logits"])
+    plain, _ = make_student(*about, training=training, seed=0)
+    steps = {
+        "plain": training_step(plain.model, adamw(training, 100)),
+        "teacher": lambda: forward().numpy(),
+    }
+    for kind in ("none", "up", "both"):
+        small, kept = make_student(*about, training=training, seed=0)
+        shared = SharedProjections(teacher, small, kept, kind, every=5)
+        losses = {"soft": (1.0, soft_targets(2.0)), **shared.losses(1.0)}
+        learning = named_outputs(small, ["logits"])
+        model = Distiller(lambda x: frozen(x, training=False), learning, losses, [shared])
+        model.compile(adamw(training, 100), jit_compile=False)
+        step = tf.function(lambda m=model: m.train_step((inputs, labels, inputs))["loss"])
+        steps[kind] = lambda f=step: f().numpy()
+    ms = dict(zip(steps, np.mean(interleave(list(steps.values()), RUNS + 1, WARMUP), axis=1)))
+    apart = f"teacher forward {ms['teacher']:.0f} ms + plain student step {ms['plain']:.0f} ms"
+    return [
+        figure(
+            f"projection_step, {kind}",
+            ms[kind] / (ms["teacher"] + ms["plain"]),
+            f"6 layers to 3, half as wide: {ms[kind]:.0f} ms",
+            f"{apart}, seq {LENGTH}, batch {BATCH}",
+        )
+        for kind in ("none", "up", "both")
+    ]
+
+
 def augmentation():
     """Generated sentences per second over the 100 that are asked for: MiniLM, single context, 20 copies, `assistant`."""
     from keras_compress import datasets
@@ -153,4 +204,8 @@ def augmentation():
     )
 
 
-FIGURES = {"distill_step": distill_step, "augmentation": augmentation}
+FIGURES = {
+    "distill_step": distill_step,
+    "projection_step": projection_step,
+    "augmentation": augmentation,
+}

@@ -47,7 +47,25 @@ def test_stop_words_punctuation_and_digits_have_no_candidates(mlm):
 def test_stop_words_are_the_authors():
     """173, as in their code; scikit-learn's 318 hold "call", which may change here."""
     assert len(A.STOP_WORDS) == 173
-    assert "the" in A.STOP_WORDS and "call" not in A.STOP_WORDS
+    assert "the" in A.STOP_WORDS and "what" not in A.STOP_WORDS
+    assert (
+        not {*"call next show first find put two sixty who which where when".split()} & A.STOP_WORDS
+    )
+
+
+def test_the_papers_numbers_are_the_defaults(mlm):
+    """N_a = 20 copies, p_t = .4, K = 15 candidates."""
+    defaults = A.augment.__kwdefaults__
+    assert (defaults["copies"], defaults["chance"], A.Candidates(mlm).number) == (20, 0.4, 15)
+
+
+def test_equal_copies_count_towards_the_number_and_are_dropped():
+    one = lambda texts: [[(4, 7, ["dog"])] for _ in texts]  # for each text, one candidate
+    new = [*A.augment(["the cat  sat !", "the dog sat"], one, copies=5, chance=1.0)]
+    assert new == [
+        ["the dog  sat !"],
+        [],
+    ]  # spaces and marks stay; a copy equal to its text is none
 
 
 def test_a_contraction_is_one_word_and_stays(mlm):

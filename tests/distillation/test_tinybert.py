@@ -73,6 +73,36 @@ def test_attention_loss_by_hand():
     np.testing.assert_allclose(reference, 10 / 4)
 
 
+def test_attention_loss_of_probabilities_by_hand():
+    # One head, two tokens and a padded one, which nobody sees. Rows of probabilities: 1/4, 3/4 against 1/2, 1/2,
+    # squares 1/16 twice; then two rows alike.
+    row, far = [0.0, np.log(3.0), 50.0], [0.0, 0.0, 50.0]
+    teacher, student = tf.constant([[[row, far, row]]], tf.float32), tf.zeros((1, 1, 3, 3))
+    mask = tf.constant([[1, 1, 0]])
+    loss = tinybert.attention_loss(teacher, student, mask, attention="probabilities")
+    np.testing.assert_allclose(loss, (1 / 16 + 1 / 16) / 4, rtol=1e-5)
+    # "reference": the padded token's row counts, 1/16 twice, and all nine entries divide
+    loss = tinybert.attention_loss(teacher, student, mask, "reference", "probabilities")
+    np.testing.assert_allclose(loss, 4 / 16 / 9, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["scores", "probabilities"])
+def test_attention_at_padding_never_counts(attention):
+    random = np.random.default_rng(0)
+    teacher, student = random.normal(size=(2, 2, 3, 5, 5)).astype(np.float32)
+    mask = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]])
+    value = tinybert.attention_loss(teacher, student, mask, attention=attention)
+    pairs = (mask[:, None, :, None] * mask[:, None, None, :]) > 0
+    changed = np.where(pairs, student, 100 * random.normal(size=student.shape))
+    wide = [(0, 0), (0, 0), (0, 2), (0, 2)]
+    longer = [np.pad(each, wide, constant_values=7.0) for each in (teacher, student)]
+    others = [(teacher, changed.astype(np.float32), mask), (*longer, np.pad(mask, wide[1:3]))]
+    assert value > 1e-3
+    for arguments in others:
+        same = tinybert.attention_loss(*arguments, attention=attention)
+        np.testing.assert_allclose(same, value, rtol=1e-5)
+
+
 def test_hidden_loss_by_hand():
     teacher, student = tf.zeros((1, 2, 2)), tf.constant([[[1.0, 3.0], [2.0, 2.0]]])
     both, first = tf.constant([[1, 1]]), tf.constant([[1, 0]])
@@ -82,21 +112,24 @@ def test_hidden_loss_by_hand():
     np.testing.assert_allclose(reference, (5 + 4) / 2)
 
 
-def test_padding_changes_no_loss(monkeypatch):
-    inside, answers = stages(monkeypatch, **THIN)
+@pytest.mark.parametrize("attention, least", [("scores", 1e-3), ("probabilities", 1e-7)])
+def test_padding_changes_no_loss(monkeypatch, attention, least):
+    inside, answers = stages(monkeypatch, attention=attention, **THIN)
     for stage in (inside, answers):
         short, long = (values_on(stage, length=length) for length in (12, 16))
-        assert min(short.values()) > 1e-3
+        assert min(short.values()) > least
         for name, value in short.items():
             np.testing.assert_allclose(long[name], value, rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize(
+    "share, attention", [(True, "scores"), (False, "scores"), (True, "probabilities")]
+)
 def test_a_student_equal_to_its_teacher_has_no_inner_loss_and_the_least_outer_loss(
-    monkeypatch, share
+    monkeypatch, share, attention
 ):
     teacher = still()
-    inside, answers = stages(monkeypatch, teacher, share_projection=share)
+    inside, answers = stages(monkeypatch, teacher, share_projection=share, attention=attention)
     assert (inside["stage"], answers["stage"]) == ("inside", "answers")  # first what happens inside
     assert [weight for weight, _ in inside["losses"].values()] == [1.0, 1.0, 1.0]
     for name, value in values_on(inside).items():
@@ -109,6 +142,14 @@ def test_a_student_equal_to_its_teacher_has_no_inner_loss_and_the_least_outer_lo
     entropy = -tf.reduce_mean(tf.reduce_sum(probs * tf.math.log(probs), -1))
     np.testing.assert_allclose(loss, entropy, rtol=1e-5)
     np.testing.assert_allclose(tape.gradient(loss, logits), 0.0, atol=1e-6)
+
+
+def test_the_mean_squared_error_of_logits_has_no_temperature(monkeypatch):
+    *_, answers = stages(monkeypatch, prediction="mse", temperature=2.0)
+    T, S = {"logits": tf.constant([[2.0, 0.0]])}, {"logits": tf.constant([[0.0, 1.0]])}
+    # (2^2 + 1^2) / 2 classes
+    np.testing.assert_allclose(values_of(answers["losses"], T, S, tf.constant([0]))["pred"], 2.5)
+    assert values_of(answers["losses"], T, T, tf.constant([0]))["pred"] == 0.0
 
 
 def test_which_layer_learns_from_which(monkeypatch):
@@ -136,7 +177,8 @@ def test_each_setting_reaches_its_loss_and_losses_are_sums_over_layers(monkeypat
     p, q = (np.exp(z) / np.exp(z).sum() for z in (np.array([1.0, 0.0]), np.array([0.0, 0.5])))
     T, S = {"logits": tf.constant([[2.0, 0.0]])}, {"logits": tf.constant([[0.0, 1.0]])}
     pred = values_of(answers["losses"], T, S, tf.constant([0]))["pred"]
-    np.testing.assert_allclose(pred, -np.sum(p * np.log(q)), rtol=1e-5)  # no factor t^2: the paper
+    # No factor t^2, as in the paper; a sum over classes, of which the authors' code takes the mean.
+    np.testing.assert_allclose(pred, -np.sum(p * np.log(q)), rtol=1e-5)
     states, scores = tf.ones((1, 2, 8)), tf.ones((1, 2, 2, 2))
     T = {f"hidden_states/{n}": 0.5 * n * states for n in (0, 2, 4)}  # 0, 1, 2
     T |= {f"attention_scores/{n}": 0.0 * scores for n in (1, 3)}
@@ -147,6 +189,9 @@ def test_each_setting_reaches_its_loss_and_losses_are_sums_over_layers(monkeypat
     np.testing.assert_allclose(
         [values["embd"], values["hidn"], values["attn"]], [1, 1 + 4, (1 + 4) / 2], rtol=1e-6
     )
+    inside, _ = stages(monkeypatch, shared_still(num_layers=4), attention="probabilities")
+    values = values_of(inside["losses"], T, S, mask=tf.constant([[1, 1]]))
+    assert (values["attn"], values["embd"]) == (0.0, 1.0)  # probabilities of equal scores are equal
 
 
 def test_stages_share_the_updates_and_patience_is_the_answers_alone(monkeypatch):
@@ -192,6 +237,7 @@ def test_a_student_of_the_general_stage_goes_on_and_copies_leave_the_number_of_u
         tinybert, monkeypatch, mlm, unlabelled(), "tinybert_general", **{**THIN, "num_layers": 1}
     )
     general = stage["student"]
+    assert stage["losses"].keys() == {"embd", "attn", "hidn"}  # no masked-LM loss
     assert general.task == "mlm" and stage["training"].evaluations == 0
     plain = stages(monkeypatch, num_layers=1, student=general)
     more = stages(monkeypatch, num_layers=1, student=general, copies=3, mlm=mlm)
@@ -199,12 +245,19 @@ def test_a_student_of_the_general_stage_goes_on_and_copies_leave_the_number_of_u
     assert plain[0]["student"].labels == shared_still().labels
     assert len(more[0]["dataset"].train.texts) > 12 and more[0]["dataset"].dev == data().dev
     assert [s["num_steps"] for s in more] == [s["num_steps"] for s in plain]
+    enlarged = stages(
+        monkeypatch, num_layers=1, student=general, copies=3, mlm=mlm, updates="enlarged"
+    )
+    assert len(texts := enlarged[0]["dataset"].train.texts) == len(more[0]["dataset"].train.texts)
+    assert sum(s["num_steps"] for s in enlarged) == TRAINING.num_steps(len(texts)) > 6
+    assert enlarged[1]["first_step"] == enlarged[0]["num_steps"]
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"mlm": masked_lm}, "`mlm` and `vectors` need `copies` of 1 or more. Received: 0"),
+        ({"mlm": masked_lm}, "`mlm`, `vectors` and `updates` need `copies` of 1 or more. Received"),
+        ({"updates": "enlarged"}, "`updates` need `copies` of 1 or more. Received: 0"),
         ({"copies": 2}, "needs a masked-LM model"),
         (
             {"training": TRAINING.replace(cache_teacher=True), "reduction": "reference"},

@@ -191,6 +191,9 @@ def test_files_are_rows_and_a_control_is_the_baseline(tmp_path):
         "static-int8:int8 minus control:int8",
     ]
     assert pooled([control, small], "static-int8:int8", ["control:int8"])["difference"] == 0.5
+    entries, asked = entries_of([control, small]), ["static-int8:int8 minus static-int8"]
+    text, found = compare.pooled_differences(entries, asked)[-1]  # what rounding costs a model
+    assert text.startswith(asked[0]) and found["difference"] == -0.25
 
 
 def test_with_a_control_each_method_is_pooled_against_it(tmp_path):

@@ -35,6 +35,21 @@ def test_studies_share_their_predecessor():
     assert firsts[0]["seed"] == 0  # the first, whatever is asked for
 
 
+def test_the_parts_of_a_method_are_the_same_models_in_two_studies():
+    """A cell of one study is that of another: new settings of a method do not change what was made before."""
+    one, two = (read_recipe(f"{name}-study") for name in ("distillation", "tinybert"))
+    one, two = ({step.name: step for step in steps_of(recipe)} for recipe in (one, two))
+    same = "plain-2 truncated-3 spread-2 masked-lm-task tinybert-2 tinybert-3".split()
+    for name in same:
+        assert identity(of_seed(one[name], 1), str) == identity(of_seed(two[name], 1), str)
+
+
+def test_a_file_of_a_step_can_be_compared(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(STUDY + 'compare = ["a:int8 minus a"]\n' + FIRST + 'formats = ["int8"]\n')
+    assert read_recipe(path)["compare"] == ["a:int8 minus a"]
+
+
 def test_steps_that_name_other_models(tmp_path):
     steps = [
         ("a", "finetune", "minilm"),
@@ -94,6 +109,7 @@ def test_include_adds_keys_steps_and_changes_steps_of_the_same_name(tmp_path):
         (FIRST.replace('"minilm"', '"a"'), "`from` must name an earlier step.*Put that step first"),
         (FIRST + "formats = 'int8'", "`step.0.formats`: .*valid list"),
         (STUDY + 'compare = ["a minus c"]\n' + FIRST, "`compare` must name steps or families"),
+        (STUDY + 'compare = ["a:int8 minus a"]\n' + FIRST, "Received: 'a:int8 minus a'"),
     ],
 )
 def test_errors_name_file_and_way_out(tmp_path, text, message):

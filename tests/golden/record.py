@@ -310,6 +310,18 @@ CASES = [
         "models": {"mlm": "mlm"},
     },
     {
+        "name": "tinybert-enlarged",
+        "method": "tinybert",
+        "settings": {
+            "num_layers": 1,
+            "copies": 2,
+            "updates": "enlarged",
+            "attention": "probabilities",
+            "prediction": "mse",
+        },
+        "models": {"mlm": "mlm"},
+    },
+    {
         "name": "tinybert-general",
         "method": "tinybert_general",
         "model": "mlm",
@@ -373,6 +385,22 @@ CASES = [
             "loss_settings": {"scale": "layernorm"},
         },
         "training": {"epochs": 1},
+    },
+    {"name": "optimal_subwords", "method": "optimal_subwords", "settings": {"num_layers": 1}},
+    {
+        "name": "optimal_subwords-narrow-matching",
+        "method": "optimal_subwords",
+        "model": "matching",
+        "data": "matching",
+        "settings": {"hidden_size": 4, "intermediate_size": 6, "projection": "both"},
+    },
+    {
+        "name": "optimal_subwords-general",
+        "method": "optimal_subwords_general",
+        "model": "mlm",
+        "data": "prose",
+        "settings": {"num_layers": 1, "hidden_size": 4, "projection": "down", "p_dt": 0.3},
+        "training": {"evaluations": 1},
     },
     # factorisation and sharing
     {
