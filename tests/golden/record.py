@@ -569,6 +569,7 @@ REPLACED = {
     "latency_ms_p50": "<time>",
     "latency_ms_p90": "<time>",
     "steps_per_second": "<time>",
+    "times_as_fast": "<time>",
     "device": "<processor>",
 }
 ROUNDING = ("max_dp", "mean_dp", "max_dlogit")  # differences from Keras; below `NOISE` replaced
@@ -705,6 +706,8 @@ def short(value, key=None, paths=()):
 def record_weights(out, only, reverse):
     """weights.json; with `only` the file's other cases stay as they are."""
     path = out / "weights.json"
+    if not any(only in case["name"] for case in CASES):
+        raise SystemExit(f"--only must stand in the name of a case. Received: {only}. Add one.")
     known = json.loads(path.read_text(encoding="utf-8")) if only and path.is_file() else {}
     cases = known.get("cases", {})
     for case in CASES[::-1] if reverse else CASES:
