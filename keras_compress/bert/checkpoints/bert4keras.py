@@ -59,8 +59,7 @@ def read(source, num_labels=0):
         layers["Embedding-Token"][0]
     )  # the config may count all pieces, not those of `keep_tokens`
     config = config.replace(vocab_size=num_rows)
-    one_output = [(config.hidden_size, 1), (1,)]
-    sigmoid = num_labels == 2 and one_output in ([x.shape for x in y] for y in layers.values())
+    sigmoid = _has_one_output(layers, config, num_labels)
     weights = rename(layers, config, 1 if sigmoid else num_labels or None, path)
     checkpoint = published(config, path.parent, *weights)
     if num_rows < (num_pieces := len(checkpoint.tokenizer.vocab)):
@@ -99,7 +98,15 @@ def read_model(model, tokenizer, num_labels, ignored=()):
     elif not isinstance(tokenizer, Tokenizer):
         tokenizer = make_tokenizer(tokenizer, read_vocab(tokenizer))
     layers = {layer.name: layer.get_weights() for layer in model.layers}
-    return Checkpoint(config, tokenizer, *rename(layers, config, num_labels))
+    sigmoid = _has_one_output(layers, config, num_labels)
+    weights = rename(layers, config, 1 if sigmoid else num_labels)
+    return Checkpoint(config, tokenizer, *weights, sigmoid=sigmoid)
+
+
+def _has_one_output(layers, config, num_labels):
+    """Whether the classifier of two labels is one output, so that a sigmoid follows."""
+    one_output = [(config.hidden_size, 1), (1,)]
+    return num_labels == 2 and one_output in ([x.shape for x in y] for y in layers.values())
 
 
 def rename(layers, config, num_labels, source="bert4keras"):
@@ -177,6 +184,8 @@ def differ(task_model, model):
     inputs = dict(zip(INPUT_NAMES, np.int32([ids, ids > 0, ids * 0])))
     theirs = model([ids, ids * 0], training=False).numpy()
     ours = task_model.model(inputs, training=False).numpy()
+    if (theirs.shape[-1], ours.shape[-1]) == (1, 2):  # after a sigmoid, of the second label
+        theirs = np.concatenate([1 - theirs, theirs], axis=-1)
     if theirs.shape != ours.shape:
         return np.inf
     gaps = [np.abs(answers - theirs) for answers in (ours, answers_of(task_model.task, ours))]
@@ -191,7 +200,8 @@ def _config(model, head):
     if missing or other:
         raise ValueError(
             f"The model must be a plain BERT encoder of bert4keras. Received: one {(missing + other)[0]}. "
-            "An ALBERT, whose layers share all weights, is read from its checkpoint's folder."
+            "Build the classifier on `model.output` of the encoder itself, whose layers have no prefix. An ALBERT, whose "
+            "layers share all weights, is read from its checkpoint's folder."
         )
     fields = {field: getattr(layers[name], attribute) for field, name, attribute in settings}
     pooler, dropout = layers.get("Pooler-Dense"), layers.get("Embedding-Dropout")
