@@ -197,9 +197,12 @@ def from_checkpoint(
         if not guessed:
             _agreed("pooling", pooling, config.pooling)
         elif pooling is None:
-            words = {"pooler": "the pooler, with tanh", "cls": "[CLS]"}[config.pooling]
-            about = "%s: the head is taken to read %s, since the file does not tell; `--pooling` says otherwise"
-            log.info(about, name, words)
+            words = {"pooler": "the pooler, with tanh", "cls": "[CLS]", "mean": "the mean"}
+            why = (
+                "by a layer's name" if config.pooling == "mean" else "since the file does not tell"
+            )
+            about = "%s: the head is taken to read %s, %s; `--pooling` says otherwise"
+            log.info(about, name, words[config.pooling], why)
     pooling = pooling or config.pooling
     if TASKS[task].per_token and pooling == "pooler":
         pooling = "cls"  # these tasks have no pooler

@@ -4,6 +4,7 @@ Both become {bert4keras layer: [arrays in its order]}, and that becomes this pac
 arrays, never as a model, which could hold code.
 """
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -24,6 +25,11 @@ _HEAD = (
     "Activation Dense Dropout GaussianDropout GaussianNoise GlobalAveragePooling1D Lambda "
     "SlicingOpLambda SpatialDropout1D"
 ).split()
+# Keras' names of layers without weights that change what a classifier reads
+_OTHER = re.compile(
+    "(add|additive_attention|attention|average|concatenate|dot|flatten|maximum|minimum|multiply|permute|"
+    r"reshape|subtract|(global_max|max|average)_pooling1d)(_\d+)?"
+)
 _UNLIKE = ("-Mask", "-Attention-Bias", "-Relative-Position")
 # field of `BertConfig`, bert4keras' layer, its attribute
 _SETTINGS = """
@@ -59,6 +65,14 @@ def read(source, num_labels=0):
         layers["Embedding-Token"][0]
     )  # the config may count all pieces, not those of `keep_tokens`
     config = config.replace(vocab_size=num_rows)
+    weightless = [name for name, arrays in layers.items() if not arrays]
+    if num_labels:
+        other = [name for name in weightless if _OTHER.fullmatch(name)]
+        if other:
+            raise ValueError(
+                f"{path}: between BERT and the answer may stand [CLS] or a mean, the pooler, dropout and one Dense. Received: "
+                f"{', '.join(other)}. Load it with `new_head` (`--new-head`), and train a head without."
+            )
     sigmoid = _has_one_output(layers, config, num_labels)
     weights = rename(layers, config, 1 if sigmoid else num_labels or None, path)
     checkpoint = published(config, path.parent, *weights)
@@ -68,6 +82,8 @@ def read(source, num_labels=0):
             f"{num_pieces} pieces. If `keep_tokens` left out some, write those that it kept into vocab.txt, one a line, in "
             "its order."
         )
+    if any(name.startswith("global_average_pooling1d") for name in weightless):
+        checkpoint = checkpoint._replace(config=checkpoint.config.replace(pooling="mean"))
     return checkpoint._replace(guessed=True, sigmoid=sigmoid)
 
 

@@ -647,6 +647,18 @@ def saved(model, google, folder):
     return folder / "best.h5"
 
 
+def test_a_file_tells_what_stands_before_its_classifier_by_names_of_layers(google, tmp_path):
+    bert, dense = theirs(google), keras.layers.Dense(3, name="answer")
+    mean = keras.layers.GlobalAveragePooling1D()(bert.output)
+    path = saved(keras.Model(bert.inputs, dense(mean)), google, tmp_path / "mean")
+    assert weights.load(path, **TASK).config.pooling == "mean"
+    most = keras.layers.GlobalMaxPooling1D(name="global_max_pooling1d_3")(bert.output)
+    path = saved(keras.Model(bert.inputs, dense(most)), google, tmp_path / "max")
+    with pytest.raises(ValueError, match="or a mean, .* Received: global_max_pooling1d_3. Load"):
+        weights.load(path, **TASK)
+    assert "classifier/kernel" in weights.load(path, **TASK, new_head=True).history[0]["new"]
+
+
 def test_a_bert4keras_file_of_one_output_and_of_some_pieces(google, tmp_path):
     """Dense(1, sigmoid) is the second of two labels; `keep_tokens` leaves rows out, and bert_config.json as it was."""
     kept, head = range(20), keras.layers.Dense(1, "sigmoid")
