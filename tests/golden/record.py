@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from keras_compress.method import methods
+
 SEED = 3
 NOISE = 1e-4
 TRAINING = {"epochs": 2, "batch_size": 8, "max_length": 16, "learning_rate": 1e-2, "evaluations": 0}
@@ -515,6 +517,12 @@ CASES = [
         "settings": {"min_count": 10},
         "then": "finetune",
     },
+]
+# A method without a case above is recorded with one layer.
+_own = {case[key] for case in CASES for key in ("method", "then") if key in case}
+CASES += [
+    {"name": name, "method": name, "settings": {"num_layers": 1}}
+    for name in sorted({*methods()} - _own)
 ]
 
 RECIPE = [
