@@ -190,7 +190,7 @@ def check_input(declared, task_model, dataset, training):
     if declared.data == "classes" and dataset.task in ("multilabel", "regression"):
         raise ValueError(
             f"{declared.name} needs one name for a text or word. Received: {dataset.task} data "
-            f"({dataset.name}). Take another method, such as soft_targets."
+            f"({dataset.name}). Take another method: `methods` lists them."
         )
     if declared.data in ("labelled", "classes"):
         check_fit(task_model, dataset)
@@ -245,7 +245,9 @@ def untrained(task_model):
     for entry in task_model.history:
         if "new" in entry:
             new = entry["new"]
-        elif "training" in entry and entry.get("num_answers") != 0:  # TinyBERT may learn none
+        elif (
+            "training" in entry and entry.get("num_answers") != 0
+        ):  # a stage may train all but the head
             new = ()
     return [name for name in new if name.startswith(("classifier/", "mlm_"))]
 

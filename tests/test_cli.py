@@ -884,7 +884,10 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
             (*COMPRESS, "--set", "num_layers=three"),
             "`num_layers` must be a valid integer. Received: 'three'",
         ),
-        ((*COMPRESS, "--set", "num_layers"), "`num_layers` must be a valid integer. Received: ''"),
+        (
+            (*COMPRESS, "--set", "num_layers"),
+            "A setting is NAME=VALUE. Received: num_layers. Write ",
+        ),
         (
             (*COMPRESS, "--set", "colour=1"),
             "Settings must be among .*module_map.*Received: colour",

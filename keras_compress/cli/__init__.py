@@ -169,6 +169,8 @@ def main(arguments=None):
         if not EXPECTED & {kind.__name__ for kind in type(error).__mro__}:
             raise  # a bug keeps its traceback
         text = " ".join(re.sub("{{.*?}} ", "", str(error)).splitlines())
+        if isinstance(error, FileNotFoundError) and error.filename:
+            text = f"A file must exist. Received: {error.filename}. Check the path."
         if "No space left" in text and "Free some" not in text:  # TensorFlow's, of a checkpoint
             text += ". Free some space, then go on: `run --resume`, or the same command again."
         print("error:", text, file=sys.stderr)

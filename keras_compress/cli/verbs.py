@@ -135,7 +135,9 @@ def compress(
 
 def _setting(text):
     """("num_layers", 3) of "num_layers=3"; what is no value of TOML is text."""
-    key, _, value = text.partition("=")
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"A setting is NAME=VALUE. Received: {text}. Write {text}=VALUE.")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

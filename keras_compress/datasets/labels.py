@@ -21,8 +21,8 @@ from keras_compress.datasets.sets import names_of, number, score, separator_of, 
 from keras_compress.datasets.tables import BRACKETS, short, warn
 
 TYPED_TAG = re.compile(r"O|[BIESMLU]-\S+")
-NO_LABEL = ("", "-", "?", "-1", "-100", "nan", "null", "<na>")
-BETWEEN_NAMES = re.compile(r"\s*[,;|，；、]\s*|\s+")
+NO_LABEL = ("", "-", "?", "-1", "-1.0", "-100", "-100.0", "nan", "null", "<na>")
+BETWEEN_NAMES = re.compile(r"\s*[,;|，；、#]\s*|\s+")
 COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 DECIMALS = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.I)
 
@@ -42,8 +42,12 @@ def _is_nested(label):
     return isinstance(label, dict) or any(isinstance(part, dict | list) for part in parts)
 
 
+def _parts(label):
+    return BETWEEN_NAMES.split(str(label))
+
+
 def _is_several(label, known):
-    parts = BETWEEN_NAMES.split(str(label))
+    parts = _parts(label)
     return len(parts) > 1 and known.issuperset(parts)
 
 
@@ -68,6 +72,11 @@ KINDS = (
         "a list of names",
         lambda label, known: isinstance(label, list),
         "Write a list in every row, if a text may have several labels; else one name in each.",
+    ),
+    Kind(
+        "several tags",
+        lambda label, _: {"O"} < {*_parts(label)} and all(map(TYPED_TAG.fullmatch, _parts(label))),
+        "Separate tags by one space, as the tokens of their text, in every row.",
     ),
     Kind(
         "several names",
@@ -136,6 +145,13 @@ def read_labels(path, rows, names, asked=None):
         return kind, list(SCORE), {split: list(map(score, part)) for split, part in rows.items()}
     known = {*names, *_by_number(names)} if names else {str(row.label) for row in rows["train"]}
     several = kind == "multilabel"
+    if kind == "tagging" and all(
+        " " not in row.text and len(_tags(row.label)) == 1 for row in rows["train"]
+    ):
+        raise ValueError(
+            f"{path}: a row must hold a sentence, since tags depend on their neighbours. Received: one token in each "
+            "row of train, as in CoNLL's columns. Write all tokens of a sentence in one row, and as many tags."
+        )
     separator = several and separator_of(path, [row.label for row in every], names and known)
 
     def parts(row):
@@ -164,6 +180,11 @@ def read_labels(path, rows, names, asked=None):
         split: [_ids(row, labels, number_of, names) for row, labels in zip(rows[split], part)]
         for split, part in written.items()
     }
+    if several and not asked and all(len(part) == 1 for part in ids["train"]):
+        warn(
+            f"{path}: every label of train is a list of one name, read as several labels a text. If a text has always "
+            "one, write the name without a list."
+        )
     if kind == "classification":
         ids = {split: [label for (label,) in part] for split, part in ids.items()}
     return kind, names, ids

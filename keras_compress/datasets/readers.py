@@ -70,7 +70,7 @@ def read_folder(path, task=None):
         others = [name for name in records[0][1] if name and name not in (*texts, label)]
         columns = texts, label, others
         if columns != before:
-            about = f"of {split} texts are {', '.join(texts)}, labels are {label}"
+            about = f"{split}: texts from {', '.join(texts)}, labels from {label}"
             log.info("%s: %s%s", path, about, f"; not read: {', '.join(others)}" if others else "")
     every = [row for part in rows.values() for row in part]
     pairs = isinstance(every[0].text, tuple)

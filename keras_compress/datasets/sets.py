@@ -7,7 +7,7 @@ import math
 
 from keras_compress.datasets.tables import BRACKETS, short
 
-SEPARATORS = ",;|，；、"
+SEPARATORS = ",;|，；、#"
 
 
 def number(label):

@@ -70,6 +70,11 @@ def _rows(path, text):
     """Yields (number of the first line, fields) of each row of a table, the header first."""
     header = next(_lines(text), (1, ""))[1]
     separator = max("\t,;", key=header.count)
+    if header and separator not in header:
+        raise ValueError(
+            f"{path}:1: fields must be separated by tabs, in a .csv file also by commas or semicolons. Received: one "
+            f"column, {short(header)}. Write two or more, with their names in the first line."
+        )
     if path.suffix == ".tsv":
         if separator != "\t":
             raise ValueError(
@@ -98,7 +103,8 @@ def _is_quoted(path, text, header):
         return False
     bodies, stray = QUOTED.findall(text), '"' in QUOTED.sub("", text)
     sure = [body for body in bodies if re.search(r'""|\n', body)]
-    if not sure and (stray or not header.startswith('"')):
+    all_rows = not QUOTED.sub("", text[text.find(header) + len(header) :]).strip("\t\r\n")
+    if not sure and (stray or not (header.startswith('"') or all_rows)):
         return False
     if stray:
         warn(

@@ -199,7 +199,7 @@ def pretraining_of(cells):
         (None where none has it), `dev` (masked words guessed, 0-1), `curve` (list of dicts: `step`,
         `dev` and, for sentence tasks, `dev_sentence`).
     """
-    made = [step for c in cells for step in c.get("settings", ()) if step["method"] == "pretrain"]
+    made = [step for c in cells for step in c.get("settings", ()) if "sentence_accuracy" in step]
     if not made:
         return None
 

@@ -160,6 +160,8 @@ def write_report(folder, report):
 def write_picture(report, path):
     """Writes the picture of all models' intervals, and beside it that of pre-training if there is any."""
     path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"`picture` must end in .png. Received: {path}.")
     names = {"intervals": path, "pretraining": path.with_stem(path.stem + "-curves")}
     for name, _, _, png in pictures(report):
         if name in names:

@@ -92,7 +92,6 @@ def changed(recipe, /, **asked):
     """
     asked = {key: value for key, value in asked.items() if value is not None}
     recipe, steps, renamed = dict(recipe), [dict(step) for step in recipe["steps"]], {}
-    names = [step["name"] for step in steps]
     if asked.get("data", recipe["data"]) != recipe["data"] and "seeds" not in recipe:
         recipe["last"] = [step["name"] for step in steps if not _keeps_best(recipe, step)]
     for step in steps:
@@ -104,7 +103,7 @@ def changed(recipe, /, **asked):
             step["learning_rate"] = asked["learning_rate"]
         if asked.get("fixed_lr") or "learning_rate" in asked:
             step["learning_rates"] = None
-        if "source" in asked and step["from"] not in names:
+        if "source" in asked and step["from"] == recipe["steps"][0]["from"]:
             source = Path(asked["source"])
             step["from"] = str(source.resolve()) if source.exists() else asked["source"]
     for step in steps:

@@ -345,9 +345,9 @@ np.testing.assert_allclose(curriculum(np.array([[0, 1], [2, 9]]), base=0.5, k=0.
 r"""
 ### Exercise 3 (4 points): the hidden warm-up
 
-A module that is not drawn gets no gradient (梯度), so its successor does not move in that update. How many updates does
-one successor get, on average, out of `num_steps`? The answer explains why the authors compare the curriculum with the
-warm-up (预热) of a learning rate.
+A successor that is not drawn gets a gradient (梯度) of zero: it learns nothing from that batch. From how many updates,
+out of `num_steps`, does one successor learn, on average? The answer explains why the authors compare the curriculum with
+the warm-up (预热) of a learning rate.
 """
 
 # %% nbgrader={"grade": false, "grade_id": "expected_updates", "locked": false, "schema_version": 3, "solution": true, "task": false}

@@ -36,6 +36,8 @@ REFUSED = [
     (["joy", "love", "joy,love"], "'joy,love', several names.*--task multilabel"),
     (["joy", "love", "joy | love"], "several names"),
     (["joy", "love", "love joy"], "several names"),
+    (["joy", "love", "love#joy"], "several names"),  # as doccano writes them in CSV
+    (["O,B-LOC,O", "O,O"], "'O,B-LOC,O', several tags. Separate tags by one space"),
     ([2, 14, "2,14"], "'2,14', several names"),
     (["['joy']", "joy"], "a list or an object as text.*several with commas"),
     ([{"name": {"the": [[0, 2]]}}, {}], r"an object \(entities by place.*as many tags"),
@@ -139,9 +141,9 @@ def test_minus_one_is_a_class_where_labels_txt_says_so(tmp_path):
     assert data.task == "classification" and data.train.labels == [0, 1, 2]
 
 
-@pytest.mark.parametrize("marker", [None, -1, "-", ""])
+@pytest.mark.parametrize("marker", [None, -1, "-1.0", "-", ""])
 def test_a_test_split_that_is_marked_as_unlabelled(tmp_path, marker):
-    write(tmp_path, [0, 1])
+    write(tmp_path, [0.5, 1.5] if marker == "-1.0" else [0, 1])
     (tmp_path / "test.jsonl").write_text(json.dumps({"label": marker, "text": "new"}))
     with pytest.warns(UserWarning, match="no labelled test file"):
         assert read_folder(tmp_path).test is None
@@ -191,6 +193,29 @@ def test_one_row_of_tags_that_does_not_fit_is_an_error_and_makes_no_class(tmp_pa
     labels = TAGS["parts of speech"][:3] + ["DET NOUN VERB"]
     with pytest.raises(ValueError, match=r"train\.jsonl:4: .*2 tokens and 3 tags, in 'a cat'"):
         read_folder(write(tmp_path, labels, names=names))
+
+
+def test_one_token_a_row_is_no_sentence(tmp_path):
+    """CoNLL's columns under a header, a blank line between sentences."""
+    for split in ("train", "dev"):
+        rows = "text\tlabel\n我\tO\n北\tB-LOC\n京\tI-LOC\n\n好\tO\n"
+        (tmp_path / f"{split}.tsv").write_text(rows, encoding="utf-8")
+    with pytest.raises(ValueError, match="must hold a sentence.*one token in each row of train"):
+        read_folder(tmp_path)
+
+
+def test_tags_of_two_kinds_are_tags(tmp_path):
+    """Entities in entities, as one tag."""
+    data = read_folder(write(tmp_path, ["B-X|B-Y I-X O", "O B-X|B-Y"]))
+    assert data.labels == ("B-X|B-Y", "I-X", "O")
+
+
+def test_lists_of_one_name_each_are_said(tmp_path):
+    """As doccano exports classes."""
+    with pytest.warns(
+        UserWarning, match="a list of one name, read as several labels.*without a list"
+    ):
+        assert read_folder(write(tmp_path, [["joy"], ["love"]])).task == "multilabel"
 
 
 def test_tags_of_a_text_without_spaces_make_no_class(tmp_path):

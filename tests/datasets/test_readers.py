@@ -102,7 +102,7 @@ def test_columns_of_0_and_1_are_several_labels(tmp_path, caplog):
     assert (data.task, data.labels) == ("multilabel", ("Insult", "toxic"))
     assert [*map(sorted, data.train.labels)] == [[0, 1], [], [0]] and not data.test
     assert "of 0 and 1 are several labels a text: 'toxic, Insult'" in str(told[0].message)
-    assert "labels are label; not read: id" in caplog.text
+    assert "labels from label; not read: id" in caplog.text
     (tmp_path / "dev.csv").write_text(JIGSAW.replace("0,1", "0,-1"))
     with pytest.raises(ValueError, match="dev.csv:4: a label must .*no label"), pytest.warns():
         read_folder(tmp_path)
@@ -216,7 +216,7 @@ def test_pandas_and_datasets_exports(tmp_path, caplog):
         [1, 0],
         Split(["c, d", "e"], [0, 1]),
     )
-    assert "of train texts are text, labels are label_name; not read: label" in caplog.text
+    assert "train: texts from text, labels from label_name; not read: label" in caplog.text
 
 
 @pytest.mark.parametrize(

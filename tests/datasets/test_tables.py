@@ -79,6 +79,12 @@ def test_quotes_of_a_plain_tsv_are_text(tmp_path, texts):
     assert read(tmp_path, content).train.texts == texts
 
 
+def test_quotes_around_every_field_below_a_header_are_taken_off(tmp_path):
+    content = 'label\ttext\n"neg"\t"bad"\n"pos"\t"good"\n'
+    with pytest.raises(UserWarning, match=r"train\.tsv: 4 field\(s\) .* taken off"):
+        read(tmp_path, content)
+
+
 def test_a_tsv_with_both_kinds_of_quotes_is_kept_and_said_so(tmp_path):
     content = 'label\ttext\nneg\t"a ""b"" c"\nneg\ta "b" c\n'
     with pytest.raises(UserWarning, match=r"1 field\(s\) .* all were kept as text"):
@@ -93,6 +99,8 @@ def test_a_tsv_with_both_kinds_of_quotes_is_kept_and_said_so(tmp_path):
             written(),
             r"train\.tsv:1: .*tabs. Received: one column, 'label,text'. Name the file",
         ),
+        ("tsv", "label|text\nneg|bad\n", "tsv:1: .*tabs.*one column, 'label|text'. Write two"),
+        ("csv", "label|text\nneg|bad\n", "csv:1: .*commas or semicolons. Received: one column"),
         ("tsv", written(delimiter=";"), "one column, 'label;text'"),
         (
             "csv",

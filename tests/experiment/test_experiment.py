@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from keras_compress import pruning
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.cli import main
 from keras_compress.experiment import cells, run_folder
@@ -215,6 +216,24 @@ def test_report_files_and_keys(finished):
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in html and "theseus-1" in html
     assert "| theseus-1 |" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_new_file_is_a_step_and_a_row_of_the_report(place, tmp_path, monkeypatch):
+    """No other edit; tests/test_contract.py finds such a file in `methods`."""
+    (tmp_path / "brand_new.py").write_text(
+        '"""Nothing. A., B., 2026."""\nfrom keras_compress.method import Share, compression\n\n\n'
+        "@compression(trains=False)\n"
+        "def compress(task_model, dataset, *, seed=0, training=None, share: Share = 0.5):\n"
+        "    return task_model.clone(seed=seed)\n"
+    )
+    monkeypatch.setattr(pruning, "__path__", [*pruning.__path__, str(tmp_path)])
+    for part in ("rehearse", "time_engines"):
+        monkeypatch.setattr(module, part, lambda plan: None)
+    steps = STEPS[0], ("new", "brand_new", "predecessor", "share = 0.25")
+    recipe, out = samples.recipe(tmp_path / "new.toml", *steps), tmp_path / "out"
+    run(recipe, out, data=place / DATA, source=place / "bert-classification")
+    assert TaskModel.load(out / "models" / "new").history[-1]["share"] == 0.25
+    assert "| new |" in (out / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_a_run(finished, tmp_path, capsys):

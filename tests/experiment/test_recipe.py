@@ -175,6 +175,12 @@ def test_identity_is_what_a_model_depends_on_and_nothing_else(tmp_path):
     assert mark(recipe) == mark(changed(recipe, new_head=False, lowercase=None, ignore_weights=[]))
 
 
+def test_another_source_takes_the_place_of_the_recipes_own_alone(tmp_path):
+    path = samples.recipe(tmp_path / "a.toml", ("x", "finetune", "minilm"), ("y", "layers", "X"))
+    steps = changed(read_recipe(path), source="bilstm")["steps"]
+    assert [step["from"] for step in steps] == ["bilstm", "X"]  # a misspelt step is not replaced
+
+
 def test_run_step_passes_everything_on(monkeypatch):
     seen = {}
 

@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from keras_compress.method import methods
+
 SEED = 3
 NOISE = 1e-4
 TRAINING = {"epochs": 2, "batch_size": 8, "max_length": 16, "learning_rate": 1e-2, "evaluations": 0}
@@ -516,6 +518,12 @@ CASES = [
         "then": "finetune",
     },
 ]
+# A method without a case above is recorded with one layer.
+_own = {case[key] for case in CASES for key in ("method", "then") if key in case}
+CASES += [
+    {"name": name, "method": name, "settings": {"num_layers": 1}}
+    for name in sorted({*methods()} - _own)
+]
 
 RECIPE = [
     ("predecessor", "finetune", "minilm"),
@@ -569,6 +577,7 @@ REPLACED = {
     "latency_ms_p50": "<time>",
     "latency_ms_p90": "<time>",
     "steps_per_second": "<time>",
+    "times_as_fast": "<time>",
     "device": "<processor>",
 }
 ROUNDING = ("max_dp", "mean_dp", "max_dlogit")  # differences from Keras; below `NOISE` replaced
@@ -705,6 +714,8 @@ def short(value, key=None, paths=()):
 def record_weights(out, only, reverse):
     """weights.json; with `only` the file's other cases stay as they are."""
     path = out / "weights.json"
+    if not any(only in case["name"] for case in CASES):
+        raise SystemExit(f"--only must stand in the name of a case. Received: {only}. Add one.")
     known = json.loads(path.read_text(encoding="utf-8")) if only and path.is_file() else {}
     cases = known.get("cases", {})
     for case in CASES[::-1] if reverse else CASES:

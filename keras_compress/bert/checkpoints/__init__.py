@@ -130,8 +130,9 @@ def from_bert4keras(
         gap = bert4keras.differ(made, model)
         if gap > 1e-3 and not ignore_weights:
             raise ValueError(
-                "A model that was loaded must answer as the one in memory: one Dense (linear or softmax) on [CLS], "
-                f"the pooler or the mean without padding. Received: answers that differ by {gap:.2g}. "
+                "A model that was loaded must answer as the one in memory: one Dense (linear or softmax, "
+                "sigmoid for one output or several labels a text) on [CLS], the pooler or the mean without padding."
+                f" Received: answers that differ by {gap:.2g}. "
                 "Load the encoder alone and train a head: `new_head`."
             )
     return made
@@ -152,13 +153,19 @@ def from_checkpoint(
     """Makes a `TaskModel` of a `Checkpoint`; arguments as in `load`, `name` for the history and messages."""
     checkpoint = without_spare_rows(checkpoint, name)
     config, tokenizer, tensors, left_out, known_task, known_labels, guessed, sigmoid = checkpoint
-    left_out = without_optimiser(left_out)
-    if left_out and not any(weight.startswith("layer_") for weight in tensors):
+    has_layers = any(weight.startswith("layer_") for weight in tensors)
+    if left_out and not has_layers:
         raise ValueError(
             f"{name}: the weights must be those of a BERT, under its usual names. Received: "
             f"{len(tensors) + len(left_out)} tensors, {len(tensors)} of them known; unknown are "
             f"{', '.join(sorted(left_out)[:3])}. Save the model with the library that its format belongs to."
         )
+    if has_layers and "position_embeddings/embeddings" not in tensors:
+        raise ValueError(
+            f"{name}: a BERT must have a table of positions. Received: layers without it, as those of RoFormer and NEZHA. "
+            "Choose a BERT."
+        )
+    left_out = without_optimiser(left_out)
     if new_head:
         tensors = {k: v for k, v in tensors.items() if not k.startswith("classifier/")}
     if "classifier/kernel" not in tensors:
@@ -190,9 +197,12 @@ def from_checkpoint(
         if not guessed:
             _agreed("pooling", pooling, config.pooling)
         elif pooling is None:
-            words = {"pooler": "the pooler", "cls": "[CLS]"}[config.pooling]
-            about = "%s: the head is taken to read %s, since the file does not tell; `--pooling` says otherwise"
-            log.info(about, name, words)
+            words = {"pooler": "the pooler, with tanh", "cls": "[CLS]", "mean": "the mean"}
+            why = (
+                "by a layer's name" if config.pooling == "mean" else "since the file does not tell"
+            )
+            about = "%s: the head is taken to read %s, %s; `--pooling` says otherwise"
+            log.info(about, name, words[config.pooling], why)
     pooling = pooling or config.pooling
     if TASKS[task].per_token and pooling == "pooler":
         pooling = "cls"  # these tasks have no pooler

@@ -4,6 +4,7 @@ Both become {bert4keras layer: [arrays in its order]}, and that becomes this pac
 arrays, never as a model, which could hold code.
 """
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -24,6 +25,11 @@ _HEAD = (
     "Activation Dense Dropout GaussianDropout GaussianNoise GlobalAveragePooling1D Lambda "
     "SlicingOpLambda SpatialDropout1D"
 ).split()
+# Keras' names of layers without weights that change what a classifier reads
+_OTHER = re.compile(
+    "(add|additive_attention|attention|average|concatenate|dot|flatten|maximum|minimum|multiply|permute|"
+    r"reshape|subtract|(global_max|max|average)_pooling1d)(_\d+)?"
+)
 _UNLIKE = ("-Mask", "-Attention-Bias", "-Relative-Position")
 # field of `BertConfig`, bert4keras' layer, its attribute
 _SETTINGS = """
@@ -59,8 +65,15 @@ def read(source, num_labels=0):
         layers["Embedding-Token"][0]
     )  # the config may count all pieces, not those of `keep_tokens`
     config = config.replace(vocab_size=num_rows)
-    one_output = [(config.hidden_size, 1), (1,)]
-    sigmoid = num_labels == 2 and one_output in ([x.shape for x in y] for y in layers.values())
+    weightless = [name for name, arrays in layers.items() if not arrays]
+    if num_labels:
+        other = [name for name in weightless if _OTHER.fullmatch(name)]
+        if other:
+            raise ValueError(
+                f"{path}: between BERT and the answer may stand [CLS] or a mean, the pooler, dropout and one Dense. Received: "
+                f"{', '.join(other)}. Load it with `new_head` (`--new-head`), and train a head without."
+            )
+    sigmoid = _has_one_output(layers, config, num_labels)
     weights = rename(layers, config, 1 if sigmoid else num_labels or None, path)
     checkpoint = published(config, path.parent, *weights)
     if num_rows < (num_pieces := len(checkpoint.tokenizer.vocab)):
@@ -69,6 +82,8 @@ def read(source, num_labels=0):
             f"{num_pieces} pieces. If `keep_tokens` left out some, write those that it kept into vocab.txt, one a line, in "
             "its order."
         )
+    if any(name.startswith("global_average_pooling1d") for name in weightless):
+        checkpoint = checkpoint._replace(config=checkpoint.config.replace(pooling="mean"))
     return checkpoint._replace(guessed=True, sigmoid=sigmoid)
 
 
@@ -99,7 +114,15 @@ def read_model(model, tokenizer, num_labels, ignored=()):
     elif not isinstance(tokenizer, Tokenizer):
         tokenizer = make_tokenizer(tokenizer, read_vocab(tokenizer))
     layers = {layer.name: layer.get_weights() for layer in model.layers}
-    return Checkpoint(config, tokenizer, *rename(layers, config, num_labels))
+    sigmoid = _has_one_output(layers, config, num_labels)
+    weights = rename(layers, config, 1 if sigmoid else num_labels)
+    return Checkpoint(config, tokenizer, *weights, sigmoid=sigmoid)
+
+
+def _has_one_output(layers, config, num_labels):
+    """Whether the classifier of two labels is one output, so that a sigmoid follows."""
+    one_output = [(config.hidden_size, 1), (1,)]
+    return num_labels == 2 and one_output in ([x.shape for x in y] for y in layers.values())
 
 
 def rename(layers, config, num_labels, source="bert4keras"):
@@ -177,6 +200,8 @@ def differ(task_model, model):
     inputs = dict(zip(INPUT_NAMES, np.int32([ids, ids > 0, ids * 0])))
     theirs = model([ids, ids * 0], training=False).numpy()
     ours = task_model.model(inputs, training=False).numpy()
+    if (theirs.shape[-1], ours.shape[-1]) == (1, 2):  # after a sigmoid, of the second label
+        theirs = np.concatenate([1 - theirs, theirs], axis=-1)
     if theirs.shape != ours.shape:
         return np.inf
     gaps = [np.abs(answers - theirs) for answers in (ours, answers_of(task_model.task, ours))]
@@ -191,7 +216,8 @@ def _config(model, head):
     if missing or other:
         raise ValueError(
             f"The model must be a plain BERT encoder of bert4keras. Received: one {(missing + other)[0]}. "
-            "An ALBERT, whose layers share all weights, is read from its checkpoint's folder."
+            "Build the classifier on `model.output` of the encoder itself, whose layers have no prefix. An ALBERT, whose "
+            "layers share all weights, is read from its checkpoint's folder."
         )
     fields = {field: getattr(layers[name], attribute) for field, name, attribute in settings}
     pooler, dropout = layers.get("Pooler-Dense"), layers.get("Embedding-Dropout")

@@ -45,6 +45,9 @@ def read(source, num_labels=0):
         reader = tf.train.load_checkpoint(str(prefix))
         names = reader.get_variable_to_shape_map()
     _check_layout(prefix, names)
+    if any(name.endswith("/ExponentialMovingAverage") for name in names):
+        about = "%s: the weights are read as trained, not their moving averages, which are there, too; if answers were "
+        log.warning(about + "taken from these, save them under the weights' own names", prefix)
     if not any(folder.glob("*config*.json")):
         raise ValueError(
             f"{folder}: the weights must come with bert_config.json or config.json. It stays with the "
@@ -89,7 +92,7 @@ def _choose(source, prefixes):
         return prefixes[0]
     state, names = Path(source, "checkpoint"), [prefix.name for prefix in prefixes]
     text = state.read_text(encoding="utf-8") if state.is_file() else ""
-    named = re.search(r'^model_checkpoint_path: "(?:.*/)?(.+)"', text, re.M)
+    named = re.search(r'^model_checkpoint_path: "(?:.*[/\\])?(.+)"', text, re.M)
     steps = [re.search(r"-(\d+)$", name) for name in names]
     if named and named[1] in names:
         chosen, why = named[1], "as the file checkpoint says"

@@ -7,7 +7,9 @@ The model is a BERT or one of its relatives (relatives.py).
 import logging
 from pathlib import Path
 
-from keras_compress.bert.checkpoints.names import rename
+import numpy as np
+
+from keras_compress.bert.checkpoints.names import matches, rename
 from keras_compress.bert.checkpoints.published import published, read_config
 from keras_compress.bert.checkpoints.relatives import RELATIVES, model_type
 from keras_compress.bert.checkpoints.torch_pickle import read_torch
@@ -15,6 +17,7 @@ from keras_compress.bert.tasks import SCORE
 from keras_compress.files import one_of, read_json, read_safetensors
 
 log = logging.getLogger(__name__)
+_DECODERS = ("*predictions.decoder.weight", "*vocab_projector.weight", "*generator_lm_head.weight")
 _WEIGHTS = {"model.safetensors": read_safetensors, "pytorch_model.bin": read_torch}
 
 
@@ -23,11 +26,12 @@ def recognises(source):
     return any((Path(source) / name).is_file() for name in names)
 
 
-def read(source, num_labels=0):
+def read(source, num_labels=0, above=None):
     """Reads the encoder and, if the model is a sequence or token classifier, its head and labels.
 
     Args:
         num_labels: None: the classifier will be left out, so it may be of any kind.
+        above: the sentence-transformers folder that this one lies in, if it lies in one.
     """
     folder = Path(source)
     path, config, values = read_config(folder, "config.json")
@@ -52,6 +56,12 @@ def read(source, num_labels=0):
         # A head that chooses no label; names may begin with "module.".
         renamings += [(r"(^|\.)classifier\.", r"\1another_classifier.")]
         tensors, left_out = rename(stored, config.num_layers, stored.get, renamings)
+    for name in left_out:
+        if matches(name, _DECODERS) and "word_embeddings/embeddings" in tensors:
+            table = tensors["word_embeddings/embeddings"]
+            if not np.array_equal(stored.get(name), table):
+                about = "%s: %s is not the word table, which a masked-LM head reads here: its answers will be others"
+                log.warning(about, path, name)
     if "embedding_projection/kernel" in tensors and not config.adapter_shapes:
         raise ValueError(
             f"{path}: `embedding_size` must be below `hidden_size`, or there must be no map between them. "
@@ -59,7 +69,7 @@ def read(source, num_labels=0):
         )
     if task and num_labels is not None and "classifier/kernel" in tensors:
         count = tensors["classifier/kernel"].shape[-1]
-        activation = _activation(folder, values)
+        activation = _activation(above or folder, values)
         task, labels = _answer(path, values, task, count, activation)
         sigmoid = task == "regression" and activation == "Sigmoid"
     checkpoint = published(config, folder, tensors, left_out, task, labels, special_in_text=True)

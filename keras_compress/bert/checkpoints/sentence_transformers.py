@@ -29,7 +29,7 @@ def read(source, num_labels=0):
     fits = "Transformer" in places and places.keys() <= {"Transformer", "Pooling", "Normalize"}
     if fits:
         own = folder / places["Transformer"]
-        checkpoint = huggingface.read(own, num_labels)
+        checkpoint = huggingface.read(own, num_labels, above=folder)
         checkpoint = checkpoint._replace(tokenizer=_lowercased(own, checkpoint.tokenizer))
         if "classifier/kernel" in checkpoint.tensors:
             return checkpoint

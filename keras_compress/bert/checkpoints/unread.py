@@ -39,7 +39,7 @@ def what_is(source):
         return [*named, f"a folder that holds none of these{ending}"][0]
     if path.is_file():
         return _known(path) or "a file that holds none of these"
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+    if re.fullmatch(r"[\w.-]+/[\w.-]+|(distil|al)?bert-\w+-[\w-]+", str(source)):
         return f"{source}, which does not exist, but looks like a Hub name: hf download {source}"
     return f"{source}, which does not exist"
 
@@ -83,4 +83,7 @@ def what_h5_is(names):
         return f"weights as Keras 3 and 'name.weights.h5' write them {some}. Write model.save_weights('name.h5')"
     if any(name in ("bert", "electra", "distilbert") for name in names):
         return f"{_FILES['tf_model.h5']} {some}"
-    return f"another model's {some}. Write model.save_weights('name.h5') of the bert4keras model, or pass it to `from_bert4keras`"
+    return (
+        f"another model's {some}. Build the bert4keras classifier on `model.output` of the encoder itself, whose layers "
+        "have no prefix, and write model.save_weights('name.h5')"
+    )

@@ -44,6 +44,15 @@ def write_checkpoint(prefix, shapes):
         tf.compat.v1.train.Saver().save(session, str(prefix), write_meta_graph=False)
 
 
+def write_values(prefix, values):
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=[*values],
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(array) for array in values.values()],
+    )
+
+
 @pytest.fixture(scope="module")
 def google(tmp_path_factory):
     """A checkpoint under Google's variable names, written by TensorFlow's own Saver."""
@@ -119,12 +128,7 @@ def tuned(google, tmp_path_factory):
         values["output_bias"] = rng.normal(size=3).astype(np.float32)
         slots = {f"{name}/adam_{k}": array for name, array in values.items() for k in "mv"}
         values |= slots | {"global_step": np.int64(step)}
-        tf.raw_ops.SaveV2(
-            prefix=str(folder / f"model.ckpt-{step}"),
-            tensor_names=[*values],
-            shape_and_slices=[""] * len(values),
-            tensors=[tf.constant(array) for array in values.values()],
-        )
+        write_values(folder / f"model.ckpt-{step}", values)
     return folder
 
 
@@ -160,12 +164,7 @@ def test_one_output_of_google_is_a_score(google, tuned, tmp_path):
     reader = tf.train.load_checkpoint(str(folder / "model.ckpt-30"))
     values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     values |= {name: values[name][:1] for name in ("output_weights", "output_bias")}
-    tf.raw_ops.SaveV2(
-        prefix=str(folder / "model.ckpt-60"),
-        tensor_names=[*values],
-        shape_and_slices=[""] * len(values),
-        tensors=[tf.constant(array) for array in values.values()],
-    )
+    write_values(folder / "model.ckpt-60", values)
     model, three = weights.load(folder), weights.load(folder / "model.ckpt-30", **TASK)
     assert (model.task, model.labels) == ("regression", ("score",))
     of_three = three.forward(three.tokenizer.encode(tiny.TEXTS, 16))
@@ -175,9 +174,11 @@ def test_one_output_of_google_is_a_score(google, tuned, tmp_path):
     assert weights.load(folder, **TASK, new_head=True).task == "classification"
 
 
-def test_which_checkpoint_of_several(google, tuned, tmp_path, caplog):
+@pytest.mark.parametrize("windows", [False, True])
+def test_which_checkpoint_of_several(google, tuned, tmp_path, caplog, windows):
     folder = with_config(tuned, google, tmp_path / "tuned")
-    (folder / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt-0"\n')
+    elsewhere = r"C:\\out\\" if windows else "/elsewhere/"
+    (folder / "checkpoint").write_text(f'model_checkpoint_path: "{elsewhere}model.ckpt-0"\n')
     bias = lambda source: weights.load(source, **TASK).weights()["classifier/bias"]
     with caplog.at_level("INFO"):
         first = bias(folder)
@@ -186,6 +187,20 @@ def test_which_checkpoint_of_several(google, tuned, tmp_path, caplog):
     for ending in ("index", "data-00000-of-00001"):
         np.testing.assert_array_equal(bias(folder / f"model.ckpt-0.{ending}"), first)
     assert (bias(folder / "model.ckpt-30") != first).all()
+
+
+def test_moving_averages_are_named(google, tuned, tmp_path, caplog):
+    folder = with_config(tuned, google, tmp_path / "tuned")
+    reader = tf.train.load_checkpoint(str(folder / "model.ckpt-30"))
+    names = [name for name in reader.get_variable_to_shape_map() if name.startswith("bert/")]
+    averages = {f"{name}/ExponentialMovingAverage": reader.get_tensor(name) for name in names}
+    values = averages | {name: reader.get_tensor(name) for name in names}
+    for ending, stored in (("60", values), ("90", averages)):
+        write_values(folder / f"model.ckpt-{ending}", stored)
+    weights.load(folder / "model.ckpt-60", **TASK, new_head=True)
+    assert "as trained, not their moving averages" in caplog.text
+    with pytest.raises(ValueError, match="0 of them known; unknown are .*ExponentialMovingAverage"):
+        weights.load(folder / "model.ckpt-90", **TASK)
 
 
 def test_other_checkpoints_say_what_they_are(google, tmp_path):
@@ -579,7 +594,8 @@ def test_the_masked_lm_head_equals_bert4keras(google):
 
 def test_other_bert4keras_models_are_refused(google):
     with pytest.raises(
-        ValueError, match="plain BERT encoder of bert4keras. Received: one without Embedding-Norm. "
+        ValueError,
+        match="plain BERT encoder of bert4keras. Received: one without Embedding-Norm. .*no prefix",
     ):
         weights.from_bert4keras(tiny.shared().model, tiny.tokenizer(), **TASK)
     with pytest.raises(
@@ -631,6 +647,18 @@ def saved(model, google, folder):
     return folder / "best.h5"
 
 
+def test_a_file_tells_what_stands_before_its_classifier_by_names_of_layers(google, tmp_path):
+    bert, dense = theirs(google), keras.layers.Dense(3, name="answer")
+    mean = keras.layers.GlobalAveragePooling1D()(bert.output)
+    path = saved(keras.Model(bert.inputs, dense(mean)), google, tmp_path / "mean")
+    assert weights.load(path, **TASK).config.pooling == "mean"
+    most = keras.layers.GlobalMaxPooling1D(name="global_max_pooling1d_3")(bert.output)
+    path = saved(keras.Model(bert.inputs, dense(most)), google, tmp_path / "max")
+    with pytest.raises(ValueError, match="or a mean, .* Received: global_max_pooling1d_3. Load"):
+        weights.load(path, **TASK)
+    assert "classifier/kernel" in weights.load(path, **TASK, new_head=True).history[0]["new"]
+
+
 def test_a_bert4keras_file_of_one_output_and_of_some_pieces(google, tmp_path):
     """Dense(1, sigmoid) is the second of two labels; `keep_tokens` leaves rows out, and bert_config.json as it was."""
     kept, head = range(20), keras.layers.Dense(1, "sigmoid")
@@ -648,8 +676,22 @@ def test_a_bert4keras_file_of_one_output_and_of_some_pieces(google, tmp_path):
     found = ours.predict(texts)
     np.testing.assert_allclose(found[:, 1], expected, atol=1e-5)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    pieces = tiny.tokenizer().with_pieces(tiny.VOCAB[:20])
+    in_memory = weights.from_bert4keras(model, pieces, **two)
+    np.testing.assert_allclose(in_memory.predict(texts), found, atol=1e-6)
+    head.activation = keras.activations.linear  # no probability: not two labels
+    linear = keras.Model(bert.inputs, head(bert.output[:, 0]))
+    with pytest.raises(ValueError, match="sigmoid for one output.*answers that differ"):
+        weights.from_bert4keras(linear, pieces, **two)
     score = weights.load(path, task="regression", labels=("score",)).predict(texts)
     np.testing.assert_allclose(1 / (1 + np.exp(-score)), expected, atol=1e-5)
+
+
+def test_a_bert4keras_file_does_not_tell_the_activation_of_its_pooler(google, tmp_path, caplog):
+    path = saved(head_on(google, dense(), with_pool="linear"), google, tmp_path / "m")
+    with caplog.at_level("INFO"):
+        weights.load(path, **TASK)
+    assert "taken to read the pooler, with tanh, since the file does not tell" in caplog.text
 
 
 def test_damaged_bert4keras_file(classifier, tmp_path):

@@ -317,6 +317,21 @@ def test_a_prefix_of_all_names_is_left_out(tmp_path, prefix, caplog):
         weights.load(tmp_path / "copy", **TASK, new_head=True)
 
 
+def test_a_bert_without_positions_is_none(tmp_path):
+    """As RoFormer and NEZHA are, where no config says so."""
+    tensors = {name: w for name, w in stored().items() if "position_embeddings" not in name}
+    with pytest.raises(ValueError, match="a table of positions. Received: .* RoFormer and NEZHA"):
+        weights.load(folder_of(tmp_path, tensors))
+
+
+@pytest.mark.parametrize("factor, warned", [(1, False), (2, True)])
+def test_a_masked_lm_head_with_a_table_of_its_own_is_said(tmp_path, caplog, factor, warned):
+    """`tie_word_embeddings` = false: here the head reads the word table."""
+    decoder = factor * stored()["bert.embeddings.word_embeddings.weight"]
+    weights.load(folder_of(tmp_path, stored() | {"cls.predictions.decoder.weight": decoder}))
+    assert ("decoder.weight is not the word table" in caplog.text) == warned
+
+
 def test_a_file_of_which_hardly_anything_is_known(tmp_path):
     tensors = {f"query_{name}": array for name, array in stored().items()}
     tensors |= {f"text_{name}": array for name, array in stored().items()}
@@ -551,15 +566,19 @@ SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.lin
 
 
 @pytest.mark.parametrize("name", [SIGMOID, IDENTITY])
-@pytest.mark.parametrize("place", ["sentence_transformers", "older", "newest"])
+@pytest.mark.parametrize("place", ["sentence_transformers", "older", "newest", "above"])
 def test_one_output_of_sentence_transformers(tmp_path, caplog, name, place):
     """A score before its sigmoid; or, asked for two labels, p = (1 - sigmoid(z), sigmoid(z))."""
     older = {"sbert_ce_default_activation_function": name}
     between = {"sentence_transformers": {"activation_fn": name}}
     config = {"older": older, "sentence_transformers": between}.get(place, {})
     folder = folder_of(tmp_path, one_output(), **config)
-    if place == "newest":  # a folder with modules.json, too
-        module = {"type": "sentence_transformers.base.modules.transformer.Transformer", "path": ""}
+    if place in ("newest", "above"):  # a folder with modules.json, too
+        inside = "0_Transformer" if place == "above" else ""
+        if inside:
+            folder = Path(shutil.move(folder, tmp_path / "root" / inside)).parent
+        kind = "sentence_transformers.base.modules.transformer.Transformer"
+        module = {"type": kind, "path": inside}
         (folder / "modules.json").write_text(json.dumps([module]))
         told = {"model_type": "CrossEncoder", "activation_fn": name}
         (folder / "config_sentence_transformers.json").write_text(json.dumps(told))
@@ -653,6 +672,7 @@ def test_unknown_sources_say_what_they_are(tmp_path, monkeypatch):
         ("minilmm", "minilmm, which does not exist"),
         (".", "holds none of these"),
         ("google-bert/bert-base-chinese", "hf download google-bert/bert-base-chinese"),
+        ("bert-base-chinese", "hf download bert-base-chinese"),
         (written(tmp_path / "empty" / "x.txt").parent, "holds none of these"),
         (
             written(tmp_path / "trainer" / "checkpoint-500" / "config.json").parents[1],
