@@ -84,11 +84,9 @@ class Tokenizer:
         ends = ("[PAD]", "[CLS]", "[SEP]")
         self._begins_word = [not x.startswith("##") and x not in ends for x in self.vocab]
         self._engine = _Engine(models.WordPiece(own, unk_token="[UNK]"))
-        self._engine.normalizer = normalizers.BertNormalizer(
-            handle_chinese_chars=split_chinese,
-            strip_accents=strip_accents,
-            lowercase=self.lowercase,
-        )
+        cases = {"strip_accents": strip_accents, "lowercase": self.lowercase}
+        normalizer = normalizers.BertNormalizer(handle_chinese_chars=split_chinese, **cases)
+        self._engine.normalizer = normalizer
         self._engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         ends = [(piece, ids[piece]) for piece in ("[SEP]", "[CLS]")]
         self._engine.post_processor = processors.BertProcessing(*ends)
@@ -149,6 +147,11 @@ class Tokenizer:
             starts = [(e.word_to_tokens(k) or [-1])[0] for k in range(len(words))]
             encodings.append(Encoding(e.ids, e.type_ids, bool(e.overflowing), starts))
         return encodings
+
+    def words(self, text):
+        """The words of a text, normalised, before they are cut into pieces; added words are not looked for."""
+        text = self._engine.normalizer.normalize_str(clean(text))
+        return [word for word, _ in self._engine.pre_tokenizer.pre_tokenize_str(text)]
 
     def _encode(self, texts, max_length, **settings):
         if max_length < 4:
@@ -284,9 +287,8 @@ def make_tokenizer(path, vocab, lowercase=None, told_by=None, **switches):
         log.info("%s: %s, as %s says", path, case, told_by)
     elif told_by:
         way = "--cased" if wanted else "--lowercase"
-        log.warning(
-            "%s: %s, as %s says, but %s; `%s` overrides it", path, case, told_by, count, way
-        )
+        form = "%s: %s, as %s says, but %s; `%s` overrides it"
+        log.warning(form, path, case, told_by, count, way)
     try:
         return Tokenizer(vocab, wanted, **switches)
     except ValueError as error:

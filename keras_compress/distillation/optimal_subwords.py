@@ -24,75 +24,81 @@ from keras_compress.distillation import mixed_words as words
 from keras_compress.distillation.shared_projections import SharedProjections
 from keras_compress.method import BelowOne, Count, NotNegative, Positive, Share, compression, note
 from keras_compress.pretraining import masked_lm
-from keras_compress.training.distill import Distiller, distill, named_outputs
+from keras_compress.training.distill import Distiller, distill, outputs_read
 from keras_compress.training.loop import fit
 from keras_compress.training.losses import masked_mean, soft_targets
 from keras_compress.training.optimizer import adamw
 from keras_compress.training.settings import Training
 
+WORDS = "word_embeddings/embeddings"
 Projection = Literal["none", "down", "up", "both"]
-SIZES = "hidden_size", "num_heads", "intermediate_size"
 
 
-def make_student(
-    teacher, dataset, vocab_size, corpus, min_count, num_layers, *sizes, training, seed
-):
+def student_tokenizer(teacher, dataset, length, vocab_size, corpus, min_count):
+    """The student's tokenizer, learned on the training texts and a corpus; see `compress`.
+
+    Notes the share of unknown words, and the pieces of a text before and after, on dev where there is one.
+    """
+    tokenizer, split = teacher.tokenizer, "dev" if dataset.dev else "train"
+    if vocab_size != "teacher":
+        texts = [x if isinstance(x, str) else " ".join(x) for x in dataset.train.texts]
+        if corpus is not None:
+            texts += datasets.load(corpus, task="unlabelled").train.texts
+        tokenizer = words.learn_wordpiece(texts, vocab_size, teacher.tokenizer, min_count)
+    lengths = (dataset.lengths(split, x, length) for x in (teacher.tokenizer, tokenizer))
+    note(pieces_per_text=[float(each.mean()) for each in lengths])
+    note(unknown=dataset.unknown_rate(tokenizer, split, length))
+    return tokenizer
+
+
+def make_student(teacher, tokenizer, num_layers, *sizes, seed):
     """The student: theta_S = D theta_T D^T at the start of D, the first rows and columns of each variable.
 
-    Its vocabulary is learned on the training texts and the corpus; what it does to texts is noted.
-
     Args:
-        sizes: hidden size, number of heads and intermediate size; None: the teacher's. Others: see `compress`.
+        sizes: hidden size, number of heads and intermediate size; None: the teacher's.
     Returns:
         (`TaskModel`, the teacher's layers that it starts from).
     Raises:
         ValueError: if it would be wider than the teacher.
     """
-    names, before, tokenizer = SIZES, teacher.config, teacher.tokenizer
-    sizes = {name: size or getattr(before, name) for name, size in zip(names, sizes)}
-    widths = {name: getattr(before, name) for name in (*names, "embedding_size")}
-    if before.adapter_shapes or any(sizes[name] > widths[name] for name in names[::2]):
+    before, names = teacher.config, ("hidden_size", "num_heads", "intermediate_size")
+    own = {name: getattr(before, name) for name in names}
+    sizes = {name: size or own[name] for name, size in zip(names, sizes)}
+    if before.adapter_shapes or any(sizes[name] > own[name] for name in names[::2]):
         raise ValueError(
             "A student must be as wide as its teacher or narrower, the teacher's word table as wide as its layers. "
-            f"Received: {sizes} of {widths}. Lower them, or take a teacher without `embedding_size`."
+            f"Received: {sizes} of {own} and `embedding_size` {before.embedding_size}. Lower them, or take a teacher "
+            "without `embedding_size`."
         )
     kept = select_layers(before.num_layers, num_layers or before.num_layers, "last-of-block")
     note(layers=kept)
-    if vocab_size != "teacher":
-        texts = [part for x in dataset.train.texts for part in ([x] if isinstance(x, str) else x)]
-        if corpus is not None:
-            texts += datasets.load(corpus, task="unlabelled").train.texts
-        tokenizer = words.learn_wordpiece(texts, vocab_size, tokenizer, min_count)
-    split, length = "dev" if dataset.dev else "train", training.max_length
-    note(pieces=len(tokenizer.vocab), unknown=dataset.unknown_rate(tokenizer, split, length))
-    per_text = (dataset.lengths(split, x, length).mean() for x in (teacher.tokenizer, tokenizer))
-    note(looked_at=split, pieces_per_text=[*map(float, per_text)])
-    plain = {"num_layers": len(kept), "sharing": "none", "num_groups": 1}
-    config = before.replace(vocab_size=len(tokenizer.vocab), **plain, **sizes)
-    weights = teacher.keep_layers(kept).weights()
-    for name in {"word_embeddings/embeddings", "mlm_bias/bias"} & weights.keys():
-        weights[name] = words.spelled_rows(weights[name], teacher.tokenizer, tokenizer)
-    small = teacher.rebuilt(config, {}, tokenizer=tokenizer, only=(), seed=seed)
-    shapes = {name: tuple(map(slice, value.shape)) for name, value in small.weights().items()}
-    small.set_weights({name: weights[name][shape] for name, shape in shapes.items()})
+    start = teacher.keep_layers(kept)
+    weights = start.weights()
+    if tokenizer is not teacher.tokenizer:
+        for name in {WORDS, "mlm_bias/bias"} & weights.keys():
+            weights[name] = words.spelled_rows(weights[name], teacher.tokenizer, tokenizer)
+    config = start.config.replace(vocab_size=len(tokenizer.vocab), **sizes)
+    small = start.rebuilt(config, {}, tokenizer=tokenizer, only=(), seed=seed)
+    first = {name: tuple(map(slice, value.shape)) for name, value in small.weights().items()}
+    small.set_weights({name: weights[name][rows] for name, rows in first.items()})
     return small, kept
 
 
-def align(teacher, tokenizer, dataset, *, training, seed, num_steps, share):
-    """Trains table 2, so that a teacher answers mixed words as its own: (rows (V_S, hidden), curve)."""
-    still = teacher.config.replace(dropout=0.0, attention_dropout=0.0)
-    still = teacher.clone(config=still)
-    for layer in still.model.layers:
-        layer.trainable = False
-    (dual, table), frozen = words.dual_model(still, tokenizer), named_outputs(still, ["logits"])
-    losses = {"align": (1.0, soft_targets(1.0))}
+def align(teacher, small, dataset, num_steps, share, *, training, seed):
+    """Trains table 2, so that a teacher answers mixed words as its own; the student gets its first columns."""
+    still = teacher.clone(config=teacher.config.replace(dropout=0.0, attention_dropout=0.0))
+    still.model.trainable = False
+    dual, table = words.dual_model(still, small.tokenizer)
+    frozen, losses = still.features(["logits"]), {"align": (1.0, soft_targets(1.0))}
     model = Distiller(lambda own: frozen(own, training=False), dual, losses)
     model.compile(adamw(training, num_steps), jit_compile=False)
-    mixed = words.mixed_stream(dataset, (teacher.tokenizer, tokenizer), training, seed, share)
-    settings = {"seed": seed, "stage": "align", "num_steps": num_steps, "batches": mixed}
+    both = teacher.tokenizer, small.tokenizer
+    batches = words.mixed_stream(dataset, both, training, seed, share)
+    settings = {"seed": seed, "stage": "align", "num_steps": num_steps, "batches": batches}
     quiet = training.replace(patience=None, evaluations=0, cache_teacher=False)
-    curve = fit(model, still, dataset, quiet, **settings)
-    return table.embeddings.numpy(), curve
+    small.curve += fit(model, still, dataset, quiet, **settings)
+    rows = table.embeddings.numpy()[:, : small.config.hidden_size]
+    small.set_weights({WORDS: rows}, only=[WORDS])
 
 
 @compression(bert=True)
@@ -130,23 +136,21 @@ def compress(
     Returns:
         `TaskModel` with a tokenizer of its own, without table 2 and projections.
     """
+    about = training.max_length, vocab_size, corpus, min_count
+    tokenizer = student_tokenizer(task_model, dataset, *about)
     sizes = num_layers, hidden_size, num_heads, intermediate_size
-    about, settings = (vocab_size, corpus, min_count), {"training": training, "seed": seed}
-    small, kept = make_student(task_model, dataset, *about, *sizes, **settings)
-    num_steps, num_align = training.num_steps(len(dataset.train.texts)), 0
-    if vocab_size != "teacher":
-        num_align = min(round(align_share * num_steps), num_steps - 1)
-    note(num_align=num_align)
+    small, kept = make_student(task_model, tokenizer, *sizes, seed=seed)
+    losses = {"soft": (1.0, soft_targets(temperature))}
+    outputs_read([losses["soft"][1]], task_model, small)  # refuses tagging before table 2 learns
+    num_steps = training.num_steps(len(dataset.train.texts))
+    num_align = min(round(align_share * num_steps), num_steps - 1)
+    num_align = 0 if vocab_size == "teacher" else num_align
     if num_align:
-        stage = {**settings, "num_steps": num_align, "share": p_dt}
-        rows, curve = align(task_model, small.tokenizer, dataset, **stage)
-        small.curve += curve
-        table = {"word_embeddings/embeddings": rows[:, : small.config.hidden_size]}
-        small.set_weights(table, only=table)
+        align(task_model, small, dataset, num_align, p_dt, training=training, seed=seed)
     shared = SharedProjections(task_model, small, kept, projection, compare_every)
-    losses = {"soft": (1.0, soft_targets(temperature)), **shared.losses(projection_weight)}
-    settings |= {"num_steps": num_steps - num_align, "first_step": num_align}
-    distill(task_model, small, dataset, losses, layers=[shared], **settings)
+    losses |= shared.losses(projection_weight)
+    settings = {"num_steps": num_steps - num_align, "first_step": num_align, "layers": [shared]}
+    distill(task_model, small, dataset, losses, training=training, seed=seed, **settings)
     shared.note()
     return small
 
@@ -179,34 +183,27 @@ def optimal_subwords_general(
         `TaskModel` of task "mlm", the student.
     """
     teacher = with_head(task_model, "mlm", (), seed=seed)
-    about = vocab_size, None, min_count, num_layers, hidden_size, num_heads, intermediate_size
-    small, kept = make_student(teacher, dataset, *about, training=training, seed=seed)
+    about = training.max_length, vocab_size, None, min_count
+    tokenizer = student_tokenizer(teacher, dataset, *about)
+    sizes = num_layers, hidden_size, num_heads, intermediate_size
+    small, kept = make_student(teacher, tokenizer, *sizes, seed=seed)
     shared = SharedProjections(teacher, small, kept, projection, compare_every)
-    both = teacher.tokenizer, small.tokenizer
-    dual, _ = words.dual_model(teacher, small.tokenizer)
-
-    def teacher_loss(T, S, labels, mask):  # T: what the teacher reads; it learns, too
-        true = (tf.boolean_mask(T["targets"], words.masked_of(source, T)) for source in (0, 1))
-        pairs = zip(true, dual(dict(T), training=True))
-        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits
-        return masked_mean(tf.concat([cross_entropy(*pair) for pair in pairs], axis=0))
-
-    def student_loss(T, S, labels, mask):
-        return masked_lm.masked_loss(labels, S["logits"])
-
-    # L = L_down and/or L_up + eps L_mlm(teacher) + L_mlm(student)
+    dual, _ = words.dual_model(teacher, tokenizer)
+    # L = L_down and/or L_up + eps L_mlm(teacher) + L_mlm(student); T: the mixed words that the teacher reads
+    teacher_loss = lambda T, S, labels, mask: masked_mean(dual(dict(T), training=True))
+    student_loss = lambda T, S, labels, mask: masked_lm.masked_loss(labels, S["logits"])
     losses = {"teacher": (teacher_weight, teacher_loss), "student": (1.0, student_loss)}
     losses |= shared.losses(projection_weight)
+    both = teacher.tokenizer, tokenizer
     mixed = words.mixed_stream(dataset, both, training, seed, p_dt, masked=True)
-    own = masked_lm.masked_stream(dataset, small.tokenizer, training, seed, whole_word=True)
+    own = masked_lm.masked_stream(dataset, tokenizer, training, seed, whole_word=True)
 
     def batches(*span):
         zipped = tf.data.Dataset.zip((own(*span), mixed(*span)))
         return zipped.map(lambda batch, others: (*batch, others[0]))
 
     model = Distiller(lambda read: read, masked_lm.choosing_model(small), losses, [dual, shared])
-    num_steps = training.num_steps(len(dataset.train.texts))
-    model.compile(adamw(training, num_steps), jit_compile=False)
+    model.compile(adamw(training, training.num_steps(len(dataset.train.texts))), jit_compile=False)
     measure = lambda: masked_lm.masked_accuracy(small, dataset, training)
     settings = {"seed": seed, "stage": "dual", "batches": batches, "measure": measure}
     small.curve += fit(model, small, dataset, training, **settings)

@@ -17,6 +17,14 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert.encoder import split_name
 from keras_compress.method import note
 
+# The axes of a kernel or table; None stays as it is. All others: hidden, hidden.
+AXES = {
+    "intermediate": ("hidden", "intermediate"),
+    "output": ("intermediate", "hidden"),
+    "position_embeddings": (None, "hidden"),
+    "type_embeddings": (None, "hidden"),
+}
+
 
 def pairs_of(teacher, student, kept):
     """[(theta_T, theta_S, its axes)] of what is compared; an axis is "hidden", "intermediate" or None."""
@@ -28,11 +36,9 @@ def pairs_of(teacher, student, kept):
         if name.startswith("layer_"):
             number, part, rest = split_name(name)
             name = f"layer_{teacher.config.owner(kept[number], part)}_{rest}"
-        tables = {"position_embeddings": None, "type_embeddings": None}  # their rows stay
-        rows = {"output": "intermediate", **tables}.get(rest, "hidden")
-        columns = "intermediate" if rest == "intermediate" else "hidden"
+        axes = AXES.get(rest, ("hidden", "hidden"))
         for theta_T, theta_S in zip(theirs[name].weights, layer.trainable_weights):
-            pairs.append((theta_T, theta_S, (rows, columns)[-len(theta_S.shape) :]))
+            pairs.append((theta_T, theta_S, axes[-len(theta_S.shape) :]))
     return pairs
 
 
@@ -56,9 +62,8 @@ class SharedProjections(keras.layers.Layer):
     def __init__(self, teacher, student, kept, projection, every=1):
         super().__init__()
         pairs = pairs_of(teacher, student, kept)
-        self.pairs = lambda: (
-            pairs
-        )  # as an attribute they would be weights of this layer, and a frozen teacher would learn
+        # Not an attribute: they would be weights of this layer, and a frozen teacher would learn.
+        self.pairs = lambda: pairs
         self.D, self.U = {}, {}
         for axis in ("hidden", "intermediate"):
             wide, thin = (getattr(x.config, f"{axis}_size") for x in (teacher, student))
@@ -66,9 +71,8 @@ class SharedProjections(keras.layers.Layer):
                 self.D[axis] = self.add_weight(f"D_{axis}", (thin, wide), None, "identity")
             if projection in ("up", "both"):
                 self.U[axis] = self.add_weight(f"U_{axis}", (wide, thin), None, "identity")
-        first = tf.VariableAggregation.ONLY_FIRST_REPLICA
-        count = {"dtype": tf.int32, "initializer": "zeros", "trainable": False}
-        self.every, self.turn = every, self.add_weight("turn", (), **count, aggregation=first)
+        once = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
+        self.every, self.turn = every, self.add_weight("turn", (), tf.int32, "zeros", **once)
 
     def differences(self):
         """[(kind of variable, D theta_T D^T - theta_S), .., (kind, theta_T - U theta_S U^T), ..], those that there are."""
@@ -84,20 +88,23 @@ class SharedProjections(keras.layers.Layer):
     def losses(self, weight):
         """L_down and/or L_up as a loss of `distill`, with its factor; it reads weights alone. In the mean as at each."""
 
+        def total():
+            # sum ||D theta_T D^T - theta_S||^2, sum ||theta_T - U theta_S U^T||^2
+            squares = [tf.reduce_sum(tf.square(value)) for _, value in self.differences()]
+            return self.every * tf.add_n(squares)
+
         def projection(T, S, labels, mask):
             due = self.turn % self.every == 0
             self.turn.assign_add(1)
-            # sum ||D theta_T D^T - theta_S||^2, sum ||theta_T - U theta_S U^T||^2
-            squares = lambda: [tf.reduce_sum(tf.square(value)) for _, value in self.differences()]
-            return tf.cond(due, lambda: self.every * tf.add_n(squares()), lambda: 0.0)
+            return tf.cond(due, total, lambda: 0.0)
 
         return {"projection": (weight, projection)} if self.D or self.U else {}
 
     def note(self):
         """Notes the norms of D and U, and the mean square of the differences of each kind of variable."""
-        means = {}
-        for kind, value in self.differences():
-            means.setdefault(kind, []).append(float(tf.reduce_mean(tf.square(value))))
-        note(mean_squares={kind: float(np.mean(values)) for kind, values in means.items()})
+        found, means = self.differences(), {}
+        for kind in dict(found):
+            squares = [tf.reduce_mean(tf.square(value)) for other, value in found if other == kind]
+            means[kind] = float(np.mean(squares))
         norms = {w.name.split(":")[0]: float(tf.norm(w)) for w in self.trainable_weights}
-        note(projection_norms=norms)
+        note(mean_squares=means, projection_norms=norms)

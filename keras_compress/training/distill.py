@@ -108,7 +108,8 @@ def outputs_read(losses, teacher, student, outputs=named_outputs):
         raise ValueError(
             "Tokens can be compared only if both models cut texts alike. Received: "
             f"{len(theirs.vocab)} and {len(ours.vocab)} pieces, lowercase {theirs.lowercase} and "
-            f"{ours.lowercase}. Take losses on the logits of whole texts."
+            f"{ours.lowercase}. Take losses on the logits of whole texts, or the teacher's vocabulary "
+            '(of a method that learns one: `vocab_size = "teacher"`).'
         )
     if len({shape[1] for shape in shapes if len(shape) == 4}) > 1:  # 1 head would be broadcast
         problem = f"`num_heads` {teacher.config.num_heads} and {student.config.num_heads}"

@@ -135,7 +135,6 @@ def projection_step():
     """A step of optimal subwords, 6 layers to 3 of half the width, with both projections and without, over teacher
     forward + plain student step. A mean, not a median: every fifth step alone compares weights."""
     from keras_compress.backend import tf
-    from keras_compress.datasets.dataset import Dataset, Split
     from keras_compress.distillation.optimal_subwords import make_student
     from keras_compress.distillation.shared_projections import SharedProjections
     from keras_compress.training.distill import Distiller, named_outputs
@@ -151,17 +150,16 @@ def projection_step():
     }
     inputs = {k: tf.constant(v, tf.int32) for k, v in inputs.items()}
     labels = tf.constant(random.integers(0, 2, BATCH), tf.int32)
-    texts = Dataset("words", "classification", teacher.labels, Split(["word1"], [0]))
-    about = teacher, texts, "teacher", None, 1, 3, 192, 6, 768
+    about = teacher, teacher.tokenizer, 3, 192, 6, 768
     frozen = named_outputs(teacher, ["logits"])
     forward = tf.function(lambda: frozen(inputs, training=False)["logits"])
-    plain, _ = make_student(*about, training=training, seed=0)
+    plain, _ = make_student(*about, seed=0)
     steps = {
         "plain": training_step(plain.model, adamw(training, 100)),
         "teacher": lambda: forward().numpy(),
     }
     for kind in ("none", "up", "both"):
-        small, kept = make_student(*about, training=training, seed=0)
+        small, kept = make_student(*about, seed=0)
         shared = SharedProjections(teacher, small, kept, kind, every=5)
         losses = {"soft": (1.0, soft_targets(2.0)), **shared.losses(1.0)}
         learning = named_outputs(small, ["logits"])

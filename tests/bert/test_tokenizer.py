@@ -181,3 +181,8 @@ def test_many_unknown_words_are_told_once(method, texts, share):
 def test_at_most_five_unknown_words_are_shown_as_they_were_written():
     with pytest.warns(UserWarning, match="100% .* such as Zebra, ÉLAN, z{20}, 看, tiger. The"):
         tiny.tokenizer().encode(["Zebra \u200bÉLAN " + "z" * 50, "看 tiger lion"], 16)
+
+
+def test_words_before_they_are_cut_into_pieces():
+    assert tiny.tokenizer().words("The Café, 我听") == ["the", "cafe", ",", "我", "听"]
+    assert tiny.tokenizer(lowercase=False).words("The Café") == ["The", "Café"]
