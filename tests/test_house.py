@@ -13,14 +13,14 @@ import pytest
 from tests.golden.record import CASES
 
 ROOT = Path(__file__).parents[1]
-# Lines after the formatter, docstrings included, and tokens of both parts together: a ratchet, which a new
-# method raises by its own size. What the aims were, and what was reached: CONTRIBUTING.md.
+# Lines after the formatter, docstrings included, and tokens of both parts together: what there is, which a new
+# method raises by its own size. Why they are not the first aims: CONTRIBUTING.md.
 LIBRARY = (
     "method.py backend.py files.py __init__.py bert training pretraining replacement distillation "
     "factorization quantization pruning"
 ).split()
-BUDGETS = {"library": 7_815, "workshop": 6_155}
-TOKENS = 83_402
+BUDGETS = {"library": 8_460, "workshop": 6_235}
+TOKENS = 88_700
 
 
 def files():
