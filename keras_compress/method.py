@@ -198,7 +198,7 @@ def check_input(declared, task_model, dataset, training):
         check_trained(task_model)
     if declared.trains:
         check_length(task_model, training)
-    if training.patience is not None and not declared.keeps_best:
+    if not declared.keeps_best and training and training.patience is not None:
         raise ValueError(
             f"`patience` must be none: what {declared.name} makes belongs to the last update. Received: "
             f"{training.patience}. Leave it out."
@@ -245,9 +245,7 @@ def untrained(task_model):
     for entry in task_model.history:
         if "new" in entry:
             new = entry["new"]
-        elif (
-            "training" in entry and entry.get("num_answers") != 0
-        ):  # a stage may train all but the head
+        elif "training" in entry and entry.get("num_answers") != 0:  # some train no head
             new = ()
     return [name for name in new if name.startswith(("classifier/", "mlm_"))]
 

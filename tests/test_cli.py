@@ -795,7 +795,7 @@ COMPRESS = (
         (
             "data",
             replace("train.tsv", "text\nthe cat\n"),
-            "train.tsv:2: columns must be `label` and `text`",
+            "train.tsv:1: fields must be separated by tabs.* Received: one column, 'text'",
         ),
         ("data", replace("train.tsv", GOOD + "yes\n"), "train.tsv:2: a row must have 2 fields"),
         (

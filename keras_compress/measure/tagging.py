@@ -2,6 +2,9 @@
 
 A tag of a scheme is O (outside), a prefix and a type (B-time), or a prefix alone where there is one type (B). In the IO
 scheme the prefix may be missing (time). Tags of no scheme, such as parts of speech, mark no entities.
+
+Some taggers have classes for what is no word, as the BERT-NER scripts of 2018: X (a word's further pieces), [CLS], [SEP],
+padding. Beside tags of a scheme they are outside.
 """
 
 import re
@@ -10,10 +13,12 @@ SCHEME = re.compile(r"([OBIESMLU])(?:(?<!O)[-_](\S+))?")
 BARE_TYPE = re.compile(r"[^\W_]{2,}")
 INSIDE = "IMEL"  # prefixes that go on with an entity
 LAST = "ESLUO"  # after these none goes on
+NO_WORD = {"X", "[CLS]", "[SEP]", "[PAD]", "<PAD>", "<pad>", "PAD", "<START>", "<STOP>"}
 
 
 def marks_entities(labels):
     """Whether a set of tags marks entities, and does not only say something about each word."""
+    labels = {*labels} - NO_WORD if "O" in labels else labels
     return all(map(SCHEME.fullmatch, labels)) or (
         "O" in labels and all(SCHEME.fullmatch(tag) or BARE_TYPE.fullmatch(tag) for tag in labels)
     )
@@ -24,6 +29,7 @@ def entities(tags):
     end, or after another type, starts an entity as B does."""
     spans, start, before, kind_before = set(), 0, "O", None
     for position, tag in enumerate([*tags, "O"]):
+        tag = "O" if tag in NO_WORD else tag
         match = SCHEME.fullmatch(tag)
         prefix, kind = match.groups() if match else ("I", tag)
         if prefix not in INSIDE or kind != kind_before or before in LAST:

@@ -19,7 +19,8 @@ from keras_compress.measure.tagging import entities, entity_counts, marks_entiti
         ("B-X M-X E-X U-X L-X", {("X", 0, 3), ("X", 3, 4), ("X", 4, 5)}),  # BMES, BILOU
         ("B_X I_X", {("X", 0, 2)}),
         ("B I O B", {(None, 0, 2), (None, 3, 4)}),  # one type
-        ("O X X Y", {("X", 1, 3), ("Y", 3, 4)}),  # IO without a prefix
+        ("O PER PER LOC", {("PER", 1, 3), ("LOC", 3, 4)}),  # IO without a prefix
+        ("B-X X I-X [SEP]", {("X", 0, 1), ("X", 2, 3)}),  # classes of BERT-NER for what is no word
         ("O O", set()),
         ("", set()),
     ],
@@ -28,12 +29,17 @@ def test_entities_follow_conlleval(tags, expected):
     assert entities(tags.split()) == expected
 
 
-@pytest.mark.parametrize("tags", ["O B-X I-X", "O I-X", "B I O", "B M E S", "O PER LOC", "B-X I-X"])
+@pytest.mark.parametrize(
+    "tags",
+    ["O B-X I-X", "O I-X", "B I O", "B M E S", "O PER LOC", "B-X I-X", "O B-X X [CLS] [SEP]"],
+)
 def test_schemes_mark_entities(tags):
     assert marks_entities(tags.split())
 
 
-@pytest.mark.parametrize("tags", ["DET NOUN", "n v a", "N O V E S", "PER-B PER-I O", "0 1 2"])
+@pytest.mark.parametrize(
+    "tags", ["DET NOUN", "n v a", "N O V E S", "PER-B PER-I O", "0 1 2", "NOUN X"]
+)
 def test_other_tags_mark_none(tags):
     assert not marks_entities(tags.split())
 
