@@ -75,7 +75,8 @@ def _ship(files):
         best.setdefault((file["name"], file["format"]), []).append(file)
     if not files:
         return []
-    named = {key: " and ".join(file["best"] for file in same) for key, same in best.items()}
+    one_of = lambda names: ", ".join(names[:-1]) + " and " * (len(names) > 1) + names[-1]
+    named = {key: one_of([file["best"] for file in same]) for key, same in best.items()}
     lines = [fill(words["file"], {**same[0], "best": named[key]}) for key, same in best.items()]
     rounded = [
         named[key]

@@ -75,3 +75,8 @@ def test_no_file_is_told_to_ship_that_loses_too_much(tmp_path):
     made = cells()
     made[1]["files"] = made[1]["files"][-1:]  # int4 alone
     assert "theseus-3 int4" not in shipped(tmp_path, made).values()
+
+
+def test_a_file_that_is_best_in_all_is_named_once(tmp_path):
+    lead, _ = headline(report(tmp_path, cells()[:1]))[-1]  # the predecessor's files alone
+    assert "predecessor int8 is smallest, fastest and most accurate (" in lead
