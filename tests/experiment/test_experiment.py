@@ -219,8 +219,8 @@ def test_report_files_and_keys(finished):
 
 
 def test_a_new_file_is_a_step_and_a_row_of_the_report(place, tmp_path, monkeypatch):
-    """No other edit; tests/test_contract.py finds such a file in `methods`."""
-    (tmp_path / "brand_new.py").write_text(
+    """No other edit; tests/test_contract.py finds such a file (of another name) in `methods`."""
+    (tmp_path / "placed_file.py").write_text(
         '"""Nothing. A., B., 2026."""\nfrom keras_compress.method import Share, compression\n\n\n'
         "@compression(trains=False)\n"
         "def compress(task_model, dataset, *, seed=0, training=None, share: Share = 0.5):\n"
@@ -229,7 +229,7 @@ def test_a_new_file_is_a_step_and_a_row_of_the_report(place, tmp_path, monkeypat
     monkeypatch.setattr(pruning, "__path__", [*pruning.__path__, str(tmp_path)])
     for part in ("rehearse", "time_engines"):
         monkeypatch.setattr(module, part, lambda plan: None)
-    steps = STEPS[0], ("new", "brand_new", "predecessor", "share = 0.25")
+    steps = STEPS[0], ("new", "placed_file", "predecessor", "share = 0.25")
     recipe, out = samples.recipe(tmp_path / "new.toml", *steps), tmp_path / "out"
     run(recipe, out, data=place / DATA, source=place / "bert-classification")
     assert TaskModel.load(out / "models" / "new").history[-1]["share"] == 0.25
