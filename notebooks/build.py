@@ -1,7 +1,7 @@
 """Builds the lessons: notebooks/NAME.ipynb from notebooks/source/NAME.py (jupytext's percent form).
 
     python -m notebooks.build [NAME ...]         executes in a fresh kernel; default: all lessons
-    python -m notebooks.build --text [NAME ...]  only the prose has changed: keeps the outputs of the last build
+    python -m notebooks.build --text [NAME ...]  only prose and exercises have changed: keeps the other outputs
     python -m notebooks.build --student DIR      without solutions, hidden checks and outputs; nothing is executed
     python -m notebooks.build --check            exit 1 if a built notebook is not what its source gives
 
@@ -119,6 +119,17 @@ def execute(notebook, fast=False):
     return notebook
 
 
+def run_exercises(built, source):
+    """Takes over the exercises of a source, in place, with their outputs. They need the imports alone."""
+    cells = [[cell for cell in book.cells if cell.cell_type == "code"] for book in (built, source)]
+    pairs = [pair for pair in zip(*cells) if "nbgrader" in pair[1].metadata]
+    seed = nbformat.v4.new_code_cell("SEED = 0")
+    alone = [cells[1][0], seed, *(cell for _, cell in pairs)]
+    execute(nbformat.v4.new_notebook(cells=alone), fast=True)
+    for cell, done in pairs:
+        cell.source, cell.outputs = done.source, done.outputs
+
+
 def problems(name, notebook):
     """What is wrong with a built notebook: list of str, empty if nothing is."""
     found, source = [], read_source(name)
@@ -163,9 +174,12 @@ def build(name, text_only=False):
     executed = (
         nbformat.read(FOLDER / f"{name}.ipynb", 4) if text_only else execute(read_source(name))
     )
+    if text_only:
+        run_exercises(executed, read_source(name))
     if code_of(executed) != code_of(read_source(name)):
         raise ValueError(
-            f"{name}: `--text` needs unchanged code cells. Leave it out, and the lesson is executed."
+            f"{name}: `--text` needs code cells that are unchanged, but for exercises. Leave it out, and the "
+            "lesson is executed."
         )
     for twin in (name, f"{name}.zh"):
         notebook = read_source(twin)
@@ -192,7 +206,9 @@ def main(arguments=None):
         "--student", metavar="DIR", help="write student versions there; nothing is executed"
     )
     parser.add_argument(
-        "--text", action="store_true", help="keep the outputs: only the prose has changed"
+        "--text",
+        action="store_true",
+        help="keep the outputs: only prose and exercises have changed",
     )
     parser.add_argument(
         "--check", action="store_true", help="only compare the built notebooks with their sources"
