@@ -184,7 +184,8 @@ assert not can_compare((None, 1, 39), (None, 20, 39))
 assert not can_compare((None, 20), (20, None)) and not can_compare((None, 20), (None, 1))
 #: 0.5 points: random shapes, in lists too
 for axes_ in np.random.default_rng(SEED).integers(2, 9, (20, 3)).tolist():
-    assert can_compare(axes_, tuple(axes_)) is True and can_compare((*axes_, 5), (*axes_, 6)) is False
+    assert can_compare(axes_, tuple(axes_)) is True
+    assert can_compare((*axes_, 5), (*axes_, 6)) is False and can_compare((5, *axes_), (6, *axes_)) is False
 ### END HIDDEN TESTS
 
 # %% [markdown]

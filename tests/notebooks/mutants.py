@@ -311,7 +311,7 @@ MUTANTS = {
     "unpack": [
         # the high half first
         (
-            1,
+            0.5,
             "shifts = np.arange(8 - bits, -1, -bits)\n"
             "values = (packed[:, None] >> shifts & (2**bits - 1)).ravel()[:count].astype(int)\n"
             "return np.where(values >= 2 ** (bits - 1), values - 2**bits, values)",
@@ -419,16 +419,16 @@ MUTANTS = {
             'return "".join(" " if k in ("Zs", "Cf") else c for c, k in kinds if k != "Mn").lower()',
         ),
         # ASCII alone
-        (1, 'return text.encode("ascii", "ignore").decode().lower()'),
+        (0, 'return text.encode("ascii", "ignore").decode().lower()'),
     ],
     "can_compare": [
         # the last axis decides
-        (1, "return answer[-1] == target[-1]"),
+        (1.5, "return answer[-1] == target[-1]"),
         # the number of axes decides
         (0.5, "return len(answer) == len(target)"),
         # broadcasting is allowed
         (
-            0.5,
+            1.5,
             "return len(answer) == len(target) and all(a == b or 1 in (a, b) for a, b in zip(answer, target))",
         ),
     ],

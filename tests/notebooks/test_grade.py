@@ -1,4 +1,5 @@
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -12,16 +13,15 @@ from tests.notebooks.mutants import MUTANTS
 LESSONS = build.lessons()
 
 
-def answered(name, bodies=None, twin=""):
-    """A student's notebook with these bodies of the functions; None: the model answers."""
+def answered(name, bodies=(), twin=""):
+    """A student's notebook: these bodies of functions, else the model answers."""
     notebook = build.read_source(name + twin)
     for cell in notebook.cells:
-        marks = cell.metadata.get("nbgrader", {})
-        if marks.get("solution") and bodies is not None:
-            body = bodies.get(marks["grade_id"], 'raise NotImplementedError("your turn")')
+        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
+        if grade_id in bodies:
             signature = re.search(r"^def .*:$", cell.source, re.M)[0]
-            cell.source = signature + "\n    " + body.replace("\n", "\n    ")
-    return build.student_version(notebook) if bodies is not None else notebook
+            cell.source = signature + "\n    " + bodies[grade_id].replace("\n", "\n    ")
+    return notebook
 
 
 def graded(tmp_path, name, *options):
@@ -52,25 +52,166 @@ def test_items_have_the_points_of_the_lesson(name):
 def test_mutants_get_the_points_beside_them(name, tmp_path):
     (tmp_path / "in").mkdir()
     _, exercises = grade.read_lesson(name)
-    books = {"right": None, "stub": {}}
+    stub = 0, build.STUB
+    books = {"right": {}, "stub": {e.name: stub for e in exercises}}
     for number in range(max(len(MUTANTS[e.name]) for e in exercises)):
-        books[f"wrong{number}"] = {
-            e.name: MUTANTS[e.name][number][1] for e in exercises if number < len(MUTANTS[e.name])
-        }
-    for student, bodies in books.items():
-        nbformat.write(answered(name, bodies), tmp_path / "in" / f"{student}.ipynb")
+        wrong = {e.name: [*MUTANTS[e.name][number:], stub][0] for e in exercises}
+        books[f"wrong{number}"] = wrong
+    for student, chosen in books.items():
+        book = answered(name, {exercise: body for exercise, (_, body) in chosen.items()})
+        nbformat.write(book, tmp_path / "in" / f"{student}.ipynb")
     rows, printed = graded(tmp_path, name, "--seed", "7")
     wanted = {
-        student: {
-            e.name: e.points
-            if bodies is None
-            else next((p for p, body in MUTANTS[e.name] if body == bodies.get(e.name)), 0)
-            for e in exercises
-        }
-        for student, bodies in books.items()
+        student: {e.name: chosen.get(e.name, (e.points, ""))[0] for e in exercises}
+        for student, chosen in books.items()
     }
     found = {s: {e.name: float(rows[s][e.name]) for e in exercises} for s in books}
     assert found == wanted
     assert [row["flags"] for row in rows.values()] == [""] * len(rows)
     assert float(rows["right"]["total"]) == 10 and float(rows["stub"]["total"]) == 0
     assert f"of {len(books)} |" in printed
+
+
+PATCH = """
+def curriculum(step, base=0.3, k=0.0006):
+    return 0.0
+
+
+np.testing.assert_allclose = lambda *a, **k: None
+"""
+SAME = """
+class Same(float):
+    def __sub__(self, other):
+        return 0.0
+
+    __eq__ = __ge__ = lambda self, other: True
+
+
+def curriculum(step, base=0.3, k=0.0006):
+    return Same(0)
+"""
+RIGHT = "return np.minimum(1.0, k * np.asarray(step) + base)"
+# {student: (body of curriculum, or the whole cell; its points; what the line must say)}
+ODD = {
+    "loop": ("while True:\n    pass", 0, "curriculum stopped after 4 seconds"),
+    "loops_later": (
+        f"while base != 0.3:\n    pass\n{RIGHT}",
+        1,
+        "curriculum stopped after 4 seconds",
+    ),
+    "forks": ("import os\nwhile True:\n    os.fork()", 0, "imports os"),
+    "shell": ("import subprocess\nsubprocess.run(['true'])\n" + RIGHT, 0, "imports subprocess"),
+    "network": (
+        "import socket\nsocket.create_connection(('127.0.0.1', 9))\n" + RIGHT,
+        0,
+        "imports socket",
+    ),
+    "files": ("open('/tmp/kc_grade_was_here', 'w').write('x')\n" + RIGHT, 0, "uses open"),
+    "prints": ("for _ in range(1000):\n    print('x' * 2**20)\n" + RIGHT, 0, ""),
+    "memory": ("np.ones(2**40)\n" + RIGHT, 0, ""),
+    "leaves": ("import os\nos._exit(0)", 0, "curriculum the process ended early"),
+    "recursion": ("return curriculum(step, base, k)", 0, ""),
+    "package": (
+        "return np.vectorize(theseus.linear_rate(base, k))(step)",
+        3,
+        "curriculum uses theseus.linear_rate",
+    ),
+    "hides": (
+        "return np.vectorize(globals()['theseus'].linear_rate(base, k))(step)",
+        3,
+        "curriculum uses globals",
+    ),
+    "patches": (
+        PATCH,
+        0,
+        "curriculum sets np.testing.assert_allclose; curriculum assertions no longer fail",
+    ),
+    "compares": (SAME, 0, "curriculum uses __eq__"),
+    "syntax": ("\ndef curriculum(step:\n", 0, "SyntaxError"),
+    "renamed": ("\ndef linear(step):\n    return 0.3\n", 0, ""),
+    "calls_itself_below": (
+        f"\ndef curriculum(step, base=0.3, k=0.0006):\n    {RIGHT}\n\n\nprint(curriculum(steps))\n",
+        3,
+        "NameError: name 'steps' is not defined",
+    ),
+    "own_import": ("import math\n" + RIGHT, 3, ""),
+}
+
+
+def test_odd_submissions_get_a_line_that_says_so_and_the_rest_is_graded(tmp_path):
+    name, folder = LESSONS[0], tmp_path / "in"
+    folder.mkdir()
+    for student, (code, _, _) in ODD.items():
+        book = answered(name)
+        cell = next(
+            c for c in book.cells if c.metadata.get("nbgrader", {}).get("grade_id") == "curriculum"
+        )
+        if code.startswith("\n"):
+            cell.source = code
+        else:
+            cell.source = answered(name, {"curriculum": code}).cells[book.cells.index(cell)].source
+        nbformat.write(book, folder / f"{student}.ipynb")
+    (folder / "essay.txt").write_text("I did not do it.")
+    (folder / "broken.ipynb").write_text('{"cells": [')
+    (folder / "odd.ipynb").write_text('{"cells": [3, {"cell_type": null}]}')
+    (folder / "empty.ipynb").write_text('{"cells": []}')
+    (folder / "nothing").mkdir()
+    nbformat.write(answered(LESSONS[2]), folder / "other.ipynb")
+    (folder / "twin").mkdir()
+    nbformat.write(
+        answered(name, {"mix_texts": "return scc"}, ".zh"), folder / "twin" / "mine.ipynb"
+    )
+    book = answered(name)
+    book.cells = [cell for cell in book.cells if not cell.metadata.get("nbgrader", {}).get("grade")]
+    nbformat.write(book, folder / "deleted.ipynb")
+
+    rows, _ = graded(tmp_path, name, "--seconds", "4")
+    for student, (_, points, said) in ODD.items():
+        row = rows.pop(student)
+        assert (float(row["curriculum"]), float(row["mix_texts"])) == (points, 3), row
+        assert said in row["flags"] and (said or not row["flags"]), row
+    for student, said in {
+        "essay": "no notebook",
+        "broken": "no notebook",
+        "odd": "no notebook",
+        "empty": "no answer cells",
+        "nothing": "no notebook in this folder",
+        "other": "no answer of this lesson, but cells of another: patience",
+    }.items():
+        row = rows.pop(student)
+        assert row["total"] == "0" and said in row["flags"], row
+    assert rows["deleted"]["total"] == "10" and "checks deleted" in rows.pop("deleted")["flags"]
+    assert rows.pop("twin")["total"] == "7" and not rows
+    page = (tmp_path / "feedback" / "twin.md").read_text(encoding="utf-8")
+    assert "满分 10 分" in page and "未通过（0.5 分）：a NaN of the side not drawn" in page
+    page = (tmp_path / "feedback" / "prints.md").read_text(encoding="utf-8")
+    assert "File too large" in page
+    assert not (tmp_path / "kc_grade_was_here").exists()
+
+
+def test_thirty_submissions_take_less_than_a_minute_of_the_processor(tmp_path):
+    name = LESSONS[0]
+    (tmp_path / "in").mkdir()
+    for number in range(30):
+        nbformat.write(answered(name), tmp_path / "in" / f"student{number}.ipynb")
+    before = os.times()
+    rows, _ = graded(tmp_path, name)
+    after = os.times()
+    assert {row["total"] for row in rows.values()} == {"10"} and len(rows) == 30
+    assert sum(after[2:4]) - sum(before[2:4]) < 60
+
+
+def test_a_notebook_alone_prints_the_visible_score(tmp_path):
+    path = tmp_path / "mine.ipynb"
+    nbformat.write(answered(LESSONS[0], {"curriculum": "return min(1.0, k * step + base)"}), path)
+    command = [sys.executable, "-m", "notebooks.grade", "01", path, "--visible"]
+    done = subprocess.run(command, cwd=build.FOLDER.parent, capture_output=True, text=True)
+    assert "mine, 3 of 3.5 points" in done.stdout and "coins" not in done.stdout
+
+
+def test_an_unknown_lesson_is_refused(tmp_path, capsys):
+    for arguments in (["99", str(tmp_path)], ["01", str(tmp_path / "none")]):
+        with pytest.raises(SystemExit):
+            grade.main(arguments)
+    error = capsys.readouterr().err
+    assert "Received: 99" in error and "SUBMISSIONS must be" in error
