@@ -291,7 +291,8 @@ def show_widths(importance=None):
         model, error = albert.factorize(predecessor, size, importance, seed=SEED)
         found = accuracy.evaluate(model, data.dev)
         change = accuracy.paired_difference("accuracy", found["scores"], on_dev["scores"])
-        rows.append((size, f"{saved_share(*table.shape, size):.0%}", f"{model.model.count_params():,}", f"{error:.2f}",
+        saved = (cost.parameters(predecessor.config) - cost.parameters(model.config)) / table.size
+        rows.append((size, f"{saved:.0%}", f"{model.model.count_params():,}", f"{error:.2f}",
                      percent(found), f"{100 * change['difference']:+.1f}"))
     show(("E", "saved of the table", "parameters", "relative error", "dev without training, %", "minus predecessor"), rows)
 

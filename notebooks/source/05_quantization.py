@@ -653,7 +653,8 @@ export(dynamic[8], f"{folder}/fused", ("int8",), sequence_length=training.max_le
 cases = [(f"QAT dynamic, {bits} bits", bits, dynamic[bits], 0) for bits in dynamic]
 rows = []
 for name, bits, model, axis in (*cases, ("QAT static, 8 bits", 8, static, None), ("fused", 8, dynamic[8], 0)):
-    stored = [unpack(packed, width, np.prod(shape)).reshape(shape)
+    stored = [((packed[:, None] << np.arange(8 - width, -1, -width)).astype(np.int8).ravel()[:np.prod(shape)]
+               >> (8 - width)).reshape(shape)                     # up to the top of a byte, and down with the sign
               for _, width, packed, shape in stored_kernels(f"{folder}/{name}/int{bits}.tflite")]
     off = []
     for w in (w for key, w in model.weights().items() if key in kernels and key != "classifier/kernel"):

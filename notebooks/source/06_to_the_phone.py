@@ -520,8 +520,10 @@ assert normalise("tab\tand\nline").split() == ["tab", "and", "line"]
 ### END HIDDEN TESTS
 
 # %%
+from mobile_export.metadata import mediapipe_compatible
+
 before_, after_ = (max(np.abs(ask(clients["float32"], step(sentence)) - model.predict([sentence], max_length=length)[0])
-                       .max() for sentence in untidy) for step in (str, normalise))
+                       .max() for sentence in untidy) for step in (str, mediapipe_compatible))
 print(f"largest |Δp| of the untidy texts: {before_:.1e} as they are, {after_:.1e} normalised first")
 
 # %% [markdown]
