@@ -51,8 +51,8 @@ def names_in(cells):
         nodes = list(ast.walk(ast.parse(cell.source)))
         here = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         here |= {n.name for n in nodes if isinstance(n, ast.FunctionDef)}
-        here |= {n.arg for n in nodes if isinstance(n, ast.arg)}
-        needed |= {n.id for n in nodes if isinstance(n, ast.Name)} - here
+        arguments = {n.arg for n in nodes if isinstance(n, ast.arg)}
+        needed |= {n.id for n in nodes if isinstance(n, ast.Name)} - here - arguments
         bound |= here
     return bound, needed
 
