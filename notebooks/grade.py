@@ -256,6 +256,8 @@ def main(arguments=None):
         parser.error(
             f"SUBMISSIONS must be a notebook or a folder. Received: {options.submissions}."
         )
+    if not hasattr(os, "fork"):
+        parser.error("Grading forks processes, which Windows cannot do. Use Linux, macOS or WSL.")
     if not __debug__:
         parser.error("Checks are assertions, which `python -O` leaves out. Leave the -O out.")
     items, results = grade(

@@ -4,9 +4,9 @@ The limits are for accidents and pranks. Who knows Python well can break out: gr
 """
 
 import ctypes
+import errno
 import json
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -83,6 +83,8 @@ def received(reader):
 
 def confine(folder):
     """Takes from this process what an answer does not need."""
+    import resource  # which Windows does not have
+
     os.chdir(folder)
     tempfile.tempdir, sys.dont_write_bytecode = folder, True
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
@@ -147,6 +149,8 @@ def dead_canaries(tensor_of):
 
 def summary(error, code=""):
     """An exception in one line: its message without NumPy's statistics, or the line of `code` that raised it."""
+    if getattr(error, "errno", None) == errno.EFBIG:
+        return f"more than {OUTPUT_BYTES:,} bytes of output"
     lines = [line.strip() for line in str(error)[:2000].splitlines() if line.strip()]
     told = " / ".join(line for line in lines if not line.startswith(("Mismatch", "Max ", "First ")))
     place = error.__traceback__
@@ -184,6 +188,8 @@ def examine(names, answer, function, items, seed, tensor_of):
                 exec(compile(code, "check", "exec"), {**names, function: asked, "SEED": seed})
             except BaseException as failure:
                 error = error or summary(failure, code)
+                if isinstance(failure, OSError | MemoryError):
+                    send({"flag": error})
             if dead := dead_canaries(tensor_of):
                 send({"flag": f"assertions no longer fail: {', '.join(dead)}"})
                 error = error or "this check could not fail"

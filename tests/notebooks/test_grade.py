@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -99,16 +100,20 @@ ODD = {
         1,
         "curriculum stopped after 4 seconds",
     ),
-    "forks": ("import os\nwhile True:\n    os.fork()", 0, "imports os"),
-    "shell": ("import subprocess\nsubprocess.run(['true'])\n" + RIGHT, 0, "imports subprocess"),
+    "forks": ("import os\nwhile True:\n    os.fork()", 0, "an answer may not do this: os.fork"),
+    "shell": (
+        "import subprocess\nsubprocess.run(['true'])\n" + RIGHT,
+        0,
+        "an answer may not do this: subprocess",
+    ),
     "network": (
         "import socket\nsocket.create_connection(('127.0.0.1', 9))\n" + RIGHT,
         0,
-        "imports socket",
+        "an answer may not do this: socket",
     ),
     "files": ("open('/tmp/kc_grade_was_here', 'w').write('x')\n" + RIGHT, 0, "uses open"),
-    "prints": ("for _ in range(1000):\n    print('x' * 2**20)\n" + RIGHT, 0, ""),
-    "memory": ("np.ones(2**40)\n" + RIGHT, 0, ""),
+    "prints": ("for _ in range(1000):\n    print('x' * 2**20)\n" + RIGHT, 0, "bytes of output"),
+    "memory": ("np.ones(2**40)\n" + RIGHT, 0, "Unable to allocate"),
     "leaves": ("import os\nos._exit(0)", 0, "curriculum the process ended early"),
     "recursion": ("return curriculum(step, base, k)", 0, ""),
     "package": (
@@ -185,8 +190,8 @@ def test_odd_submissions_get_a_line_that_says_so_and_the_rest_is_graded(tmp_path
     page = (tmp_path / "feedback" / "twin.md").read_text(encoding="utf-8")
     assert "满分 10 分" in page and "未通过（0.5 分）：a NaN of the side not drawn" in page
     page = (tmp_path / "feedback" / "prints.md").read_text(encoding="utf-8")
-    assert "File too large" in page
-    assert not (tmp_path / "kc_grade_was_here").exists()
+    assert "more than 1,048,576 bytes of output" in page
+    assert not Path("/tmp/kc_grade_was_here").exists()
 
 
 def test_thirty_submissions_take_less_than_a_minute_of_the_processor(tmp_path):
