@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
-from notebooks import build, grade
+from notebooks import build, gate, grade
 from tests.notebooks.mutants import MUTANTS
 
 LESSONS = build.lessons()
@@ -220,3 +221,58 @@ def test_an_unknown_lesson_is_refused(tmp_path, capsys):
             grade.main(arguments)
     error = capsys.readouterr().err
     assert "Received: 99" in error and "SUBMISSIONS must be" in error
+
+
+# Answers by one call of what the lesson imports.
+ONE_CALL = {
+    "mix_texts": "return theseus.ModuleMix(scc, prd)(r)",
+    "curriculum": "return theseus.linear_rate(base, k)(step)",
+    "soft_loss": "return soft_label_loss(teacher_logits, student_logits, temperature).numpy().mean()",
+    "direction_loss": "return masked_mean(cosine_loss(teacher, student), mask)",
+    "spread": "from keras_compress.bert.layer_maps import select_layers\nreturn select_layers(num_layers, keep, 'distilbert')",
+    "patience": "same = pkd.patience_loss\nreturn same(tf.unstack(teacher_cls, axis=1), tf.unstack(student_cls, axis=1))",
+    "my_layer_map": "return tinybert.map_layers(num_layers, num_student_layers, how)[1:]",
+    "masked_attention": "return tinybert.attention_loss(teacher_scores, student_scores, mask)",
+    "best_factors": "return albert.factorize_table(table, size)",
+    "clipped": "return tf.quantization.fake_quant_with_min_max_args(x, -largest, largest, bits, True)",
+    "normalise": "from mobile_export.metadata import mediapipe_compatible\nreturn mediapipe_compatible(text)",
+    "gate": "return multilevel.GatedMix(lambda x: mlp_x, w)(x)",
+    "my_levels": "return multilevel.choose_levels(num_layers, k)",
+}
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_the_gate_flags_answers_by_one_call_and_lets_wrong_and_right_ones_pass(name, monkeypatch):
+    monkeypatch.chdir(build.FOLDER)
+    imports, exercises = grade.read_lesson(name)
+    names = {}
+    exec(imports, names)
+    for e in exercises:
+        signature = re.search(r"^def .*:$", e.model, re.M)[0]
+        flags = lambda body: gate.flags(
+            signature + "\n    " + body.replace("\n", "\n    "), e.model, names, e.banned
+        )
+        assert gate.flags(e.model, e.model, names, e.banned) == []
+        assert [flags(body) for _, body in MUTANTS[e.name]] == [[]] * len(MUTANTS[e.name])
+        assert e.name not in ONE_CALL or flags(ONE_CALL[e.name])
+
+
+@pytest.mark.parametrize(
+    "code, flag",
+    [
+        ("np.testing.assert_allclose = print", "sets np.testing.assert_allclose"),
+        ("np = 3", "replaces np"),
+        ("def np():\n    pass", "replaces np"),
+        ("x = np", "uses np"),
+        ("from numpy import linalg", "imports numpy.linalg"),
+        ("import numpy as np", ""),
+        ("def f(np):\n    return np.exp", ""),
+        ("x = ().__class__", "uses __class__"),
+        ("np.exp(1)", ""),
+        ("np.linalg.svd(1)", "uses np.linalg.svd, which is banned here"),
+        ("x = eval", "uses eval"),
+        ("def f(:", ""),
+    ],
+)
+def test_the_gate_by_hand(code, flag):
+    assert gate.flags(code, "y = 1", {"np": np}, ["np.linalg"]) == [flag] * bool(flag)
