@@ -7,6 +7,7 @@ import ctypes
 import errno
 import json
 import os
+import secrets
 import signal
 import sys
 import tempfile
@@ -34,29 +35,26 @@ def run(tasks, seconds, workers=os.cpu_count()):
         {key: (list of what was sent, "" or why the process was stopped)}.
     """
     waiting, running, results = list(tasks), {}, {}
+    token = secrets.token_hex().encode()  # other writers to the pipe do not count
     with tempfile.TemporaryDirectory() as folder:
         while waiting or running:
             while waiting and len(running) < workers:
                 key = waiting.pop(0)
-                running[key] = (
-                    *start(tasks[key], os.path.realpath(folder)),
-                    time.monotonic() + seconds,
-                )
+                started = start(tasks[key], os.path.realpath(folder), token)
+                running[key] = (*started, time.monotonic() + seconds)
             for key, (process, reader, deadline) in list(running.items()):
                 late = time.monotonic() > deadline
                 if late:
                     os.killpg(process, signal.SIGKILL)
                 if os.waitpid(process, 0 if late else os.WNOHANG)[0]:
-                    results[key] = (
-                        received(reader),
-                        f"stopped after {seconds:g} seconds" if late else "",
-                    )
+                    why = f"stopped after {seconds:g} seconds" if late else ""
+                    results[key] = received(reader, token), why
                     del running[key]
             time.sleep(0.01)
     return results
 
 
-def start(task, folder):
+def start(task, folder, token):
     """Forks a process that calls the task: (its id, the end of a pipe to read from)."""
     reader, writer = os.pipe()
     process = os.fork()
@@ -67,18 +65,19 @@ def start(task, folder):
     try:
         os.setpgid(0, 0)
         confine(folder)
-        task(lambda message: os.write(writer, json.dumps(message).encode() + b"\n"))
+        task(lambda message: os.write(writer, token + json.dumps(message).encode() + b"\n"))
     finally:
         os._exit(0)
 
 
-def received(reader):
+def received(reader, token):
     try:
         sent = os.read(reader, 2**16)
     except BlockingIOError:
         sent = b""
     os.close(reader)
-    return [json.loads(line) for line in sent.splitlines()]
+    lines = [line for line in sent.splitlines() if line.startswith(token)]
+    return [json.loads(line.removeprefix(token)) for line in lines]
 
 
 def confine(folder):
@@ -95,9 +94,7 @@ def confine(folder):
         with open("/proc/self/statm") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
         limits[resource.RLIMIT_AS] = used + MEMORY_BYTES
-        ctypes.CDLL(None).unshare(
-            NEW_USER | NEW_NETWORK
-        )  # where it is allowed; `watch` is everywhere
+        ctypes.CDLL(None).unshare(NEW_USER | NEW_NETWORK)  # may be refused; `watch` is not
     for limit, value in limits.items():
         resource.setrlimit(limit, (value, value))
 
@@ -174,9 +171,7 @@ def examine(names, answer, function, items, seed, tensor_of):
         own, tensor = dict(names), type(tensor_of(0.0))
         try:
             exec(compile(answer, "answer", "exec"), own)
-        except (
-            BaseException
-        ) as error:  # what stands below a function may need the rest of the lesson
+        except BaseException as error:  # lines below a function may need the rest of the lesson
             send({"flag": f"the cell raises {summary(error)}"})
 
         def asked(*arguments, **settings):

@@ -115,6 +115,13 @@ ODD = {
     "files": ("open('/tmp/kc_grade_was_here', 'w').write('x')\n" + RIGHT, 0, "uses open"),
     "prints": ("for _ in range(1000):\n    print('x' * 2**20)\n" + RIGHT, 0, "bytes of output"),
     "memory": ("np.ones(2**40)\n" + RIGHT, 0, "Unable to allocate"),
+    "forges": (
+        "import os\nfor place in range(3, 40):\n    try:\n"
+        "        os.write(place, b'odd\\n{\\"item\\": 4, \\"error\\": \\"\\"}\\n')\n"
+        "    except OSError:\n        pass\nreturn 0.0",
+        0,
+        "imports os",
+    ),
     "leaves": ("import os\nos._exit(0)", 0, "curriculum the process ended early"),
     "recursion": ("return curriculum(step, base, k)", 0, ""),
     "package": (
