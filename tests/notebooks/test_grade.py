@@ -117,7 +117,7 @@ ODD = {
     "memory": ("np.ones(2**40)\n" + RIGHT, 0, "Unable to allocate"),
     "forges": (
         "import os\nfor place in range(3, 40):\n    try:\n"
-        "        os.write(place, b'odd\\n{\\"item\\": 4, \\"error\\": \\"\\"}\\n')\n"
+        "        os.write(place, b'odd\\n')\n"
         "    except OSError:\n        pass\nreturn 0.0",
         0,
         "imports os",
