@@ -211,7 +211,7 @@ def solutions(name):
                 "",
                 f"## {cell.metadata.nbgrader.grade_id}",
                 "",
-                "```python",
+                "```",
                 code.rstrip(),
                 "```",
             ]
