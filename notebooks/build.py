@@ -1,10 +1,13 @@
 """Builds the lessons: notebooks/NAME.ipynb from notebooks/source/NAME.py (jupytext's percent form).
 
     python -m notebooks.build [NAME ...]         executes in a fresh kernel; default: all lessons
-    python -m notebooks.build --text [NAME ...]  only the prose has changed: keeps the outputs of the last build
-    python -m notebooks.build --student DIR      without solutions, hidden checks and outputs; nothing is executed
+    python -m notebooks.build --text [NAME ...]  only prose and exercises have changed: keeps the other outputs
+    python -m notebooks.build --student DIR      a kit: lessons without outputs, the package, a check of one's own score
+    python -m notebooks.build --nbgrader DIR     a course for nbgrader 0.9
+    python -m notebooks.build --site DIR         static pages with an index
     python -m notebooks.build --check            exit 1 if a built notebook is not what its source gives
 
+Built notebooks and kits hold neither solutions nor hidden checks; solutions/NAME.md has the answers.
 A lesson NAME has a Chinese twin NAME.zh. Its source holds the prose alone, cell by cell; code and outputs come from NAME.
 """
 
@@ -119,9 +122,20 @@ def execute(notebook, fast=False):
     return notebook
 
 
+def run_exercises(built, source):
+    """Takes over the exercises of a source, in place, with their outputs. They need the imports alone."""
+    cells = [[cell for cell in book.cells if cell.cell_type == "code"] for book in (built, source)]
+    pairs = [pair for pair in zip(*cells) if "nbgrader" in pair[1].metadata]
+    seed = nbformat.v4.new_code_cell("SEED = 0")
+    alone = [cells[1][0], seed, *(cell for _, cell in pairs)]
+    execute(nbformat.v4.new_notebook(cells=alone), fast=True)
+    for cell, done in pairs:
+        cell.source, cell.outputs = done.source, done.outputs
+
+
 def problems(name, notebook):
     """What is wrong with a built notebook: list of str, empty if nothing is."""
-    found, source = [], read_source(name)
+    found, source = [], student_version(read_source(name))
     if [(c.cell_type, c.source, c.metadata) for c in notebook.cells] != [
         (c.cell_type, c.source, c.metadata) for c in source.cells
     ]:
@@ -163,9 +177,12 @@ def build(name, text_only=False):
     executed = (
         nbformat.read(FOLDER / f"{name}.ipynb", 4) if text_only else execute(read_source(name))
     )
+    if text_only:
+        run_exercises(executed, read_source(name))
     if code_of(executed) != code_of(read_source(name)):
         raise ValueError(
-            f"{name}: `--text` needs unchanged code cells. Leave it out, and the lesson is executed."
+            f"{name}: `--text` needs code cells that are unchanged, but for exercises. Leave it out, and the "
+            "lesson is executed."
         )
     for twin in (name, f"{name}.zh"):
         notebook = read_source(twin)
@@ -175,10 +192,30 @@ def build(name, text_only=False):
         )
         for cell, done in zip(*cells, strict=True):
             cell.outputs, cell.execution_count = done.outputs, done.execution_count
+        student_version(notebook)
         if problems(twin, notebook):
             raise ValueError(f"{twin}: " + "; ".join(problems(twin, notebook)))
         write(FOLDER / f"{twin}.ipynb", notebook)
         print(FOLDER.name + f"/{twin}.ipynb")
+    with atomic_write(FOLDER / "solutions" / f"{name}.md") as file:
+        file.write(solutions(name))
+
+
+def solutions(name):
+    """The answers of a lesson's exercises, as Markdown."""
+    lines = [f"# {name}: solutions", "", "Try the exercises first. Each answer is one of many."]
+    for cell in read_source(name).cells:
+        if cell.metadata.get("nbgrader", {}).get("solution"):
+            code = re.sub("^ *### (BEGIN|END) SOLUTION\n?", "", cell.source, flags=re.MULTILINE)
+            lines += [
+                "",
+                f"## {cell.metadata.nbgrader.grade_id}",
+                "",
+                "```",
+                code.rstrip(),
+                "```",
+            ]
+    return "\n".join(lines) + "\n"
 
 
 def main(arguments=None):
@@ -188,11 +225,21 @@ def main(arguments=None):
     parser.add_argument(
         "name", nargs="*", metavar="NAME", help=f"lessons (default: all): {', '.join(lessons())}"
     )
+    from notebooks import handout  # which imports this file
+
+    kinds = {"student": handout.kit, "nbgrader": handout.course, "site": handout.site}
+    for kind, what in (
+        ("student", "students' kit"),
+        ("nbgrader", "nbgrader course"),
+        ("site", "site"),
+    ):
+        parser.add_argument(
+            f"--{kind}", type=Path, metavar="DIR", help=f"write a {what}; executes nothing"
+        )
     parser.add_argument(
-        "--student", metavar="DIR", help="write student versions there; nothing is executed"
-    )
-    parser.add_argument(
-        "--text", action="store_true", help="keep the outputs: only the prose has changed"
+        "--text",
+        action="store_true",
+        help="keep the outputs: only prose and exercises have changed",
     )
     parser.add_argument(
         "--check", action="store_true", help="only compare the built notebooks with their sources"
@@ -203,22 +250,22 @@ def main(arguments=None):
         parser.error(
             f"NAME must be among {', '.join(lessons())}. Received: {', '.join(sorted(unknown))}."
         )
-    failed = False
-    for name in options.name or lessons():
-        for twin in (name, f"{name}.zh") if options.student or options.check else ():
-            if options.student:
-                write(Path(options.student) / f"{twin}.ipynb", student_version(read_source(twin)))
-            if options.check:
-                path = FOLDER / f"{twin}.ipynb"
-                found = (
-                    problems(twin, nbformat.read(path, 4))
-                    if path.is_file()
-                    else ["it is not built"]
-                )
-                failed |= bool(found)
-                print(f"{twin}: {'; '.join(found) or 'up to date'}")
-        if not options.student and not options.check:
+    names, failed = options.name or lessons(), False
+    folders = {kind: getattr(options, kind) for kind in kinds if getattr(options, kind)}
+    for kind, folder in folders.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        kinds[kind](folder, names)
+    for name in names if not folders else ():
+        if not options.check:
             build(name, options.text)
+            continue
+        for twin in (name, f"{name}.zh"):
+            path = FOLDER / f"{twin}.ipynb"
+            found = (
+                problems(twin, nbformat.read(path, 4)) if path.is_file() else ["it is not built"]
+            )
+            failed |= bool(found)
+            print(f"{twin}: {'; '.join(found) or 'up to date'}")
     return int(failed)
 
 

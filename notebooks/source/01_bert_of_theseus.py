@@ -271,19 +271,26 @@ def mix_texts(r, scc, prd):
 
 
 # %% nbgrader={"grade": true, "grade_id": "mix_texts_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+#: 0.5 points: each text gets the side that was drawn for it
 got = mix_texts(tf.constant([True, False]), tf.ones((2, 3, 4)), tf.zeros((2, 3, 4)))
 assert got.shape == (2, 3, 4), "every text keeps its shape"
 np.testing.assert_array_equal(got[0], np.ones((3, 4)), "the first text was drawn: successor")
 np.testing.assert_array_equal(got[1], np.zeros((3, 4)), "the second was not: predecessor")
+#: 0.5 points: a NaN of the side not drawn leaves no trace
+healthy = mix_texts(tf.constant([False]), tf.fill((1, 3, 4), np.nan), tf.ones((1, 3, 4)))
+np.testing.assert_array_equal(healthy, np.ones((1, 3, 4)), "the successor was not drawn, and is broken")
+print("mix_texts: visible checks passed (1 of 3 points)")
 ### BEGIN HIDDEN TESTS
-generator = np.random.default_rng(0)
-scc_, prd_ = generator.normal(size=(2, 5, 3, 4)).astype("float32")
-drawn_ = np.array([True, False, False, True, False])
+generator_ = np.random.default_rng(SEED)
+scc_, prd_ = generator_.normal(size=(2, 6, 3, 4)).astype("float32")
+drawn_ = generator_.permutation([True, True, False, False, True, False])
 expected_ = np.stack([s if d else p for d, s, p in zip(drawn_, scc_, prd_)])
+#: 1 point: six texts with random outputs
 np.testing.assert_allclose(mix_texts(tf.constant(drawn_), tf.constant(scc_), tf.constant(prd_)), expected_, rtol=1e-6)
-broken_ = np.where(drawn_[:, None, None], scc_, np.nan).astype("float32")
-poisoned_ = mix_texts(tf.constant(drawn_), tf.constant(broken_), tf.constant(prd_))
-np.testing.assert_allclose(poisoned_, expected_, rtol=1e-6)
+#: 1 point: NaN on either side leaves no trace
+for broken_ in (scc_, prd_):
+    broken_[drawn_ if broken_ is prd_ else ~drawn_] = np.nan
+np.testing.assert_allclose(mix_texts(tf.constant(drawn_), tf.constant(scc_), tf.constant(prd_)), expected_, rtol=1e-6)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -331,14 +338,22 @@ def curriculum(step, base=0.3, k=0.0006):
 
 
 # %% nbgrader={"grade": true, "grade_id": "curriculum_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+#: 0.5 points: single updates of the authors' example
 np.testing.assert_allclose(curriculum(0), 0.3)
 np.testing.assert_allclose(curriculum(1000), 0.9)                   # 0.0006 * 1000 + 0.3
 np.testing.assert_allclose(curriculum(5000), 1.0)
+#: 0.5 points: an array of updates
+np.testing.assert_allclose(curriculum(np.array([0, 1000, 5000])), [0.3, 0.9, 1.0])
+print("curriculum: visible checks passed (1 of 3 points)")
 ### BEGIN HIDDEN TESTS
-all_ = curriculum(np.arange(3000))
-assert all_.shape == (3000,) and int(np.argmax(all_ >= 1.0)) == 1167        # (1 - 0.3) / 0.0006 = 1166.7
-np.testing.assert_allclose(all_, [theseus.linear_rate(0.3, 0.0006)(t) for t in range(3000)])
-np.testing.assert_allclose(curriculum(np.array([[0, 1], [2, 9]]), base=0.5, k=0.2), [[0.5, 0.7], [0.9, 1.0]])
+generator_ = np.random.default_rng(SEED)
+base_, k_ = generator_.uniform(0.1, 0.5), generator_.uniform(5e-4, 1e-3)
+#: 1 point: single updates with other b and k
+for step_ in range(0, 3000, 50):
+    np.testing.assert_allclose(curriculum(step_, base_, k_), theseus.linear_rate(base_, k_)(step_))
+#: 1 point: arrays of any shape with other b and k
+steps_ = generator_.integers(0, 3000, (2, 3, 4))
+np.testing.assert_allclose(curriculum(steps_, k=k_, base=base_), np.minimum(1.0, base_ + k_ * steps_))
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -366,18 +381,21 @@ def expected_updates(schedule, num_steps):
 
 
 # %% nbgrader={"grade": true, "grade_id": "expected_updates_check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+#: 1 point: a constant rate
 np.testing.assert_allclose(expected_updates(theseus.constant_rate(0.5), 100), 50.0)
+#: 0.5 points: a rate that jumps to 1
 np.testing.assert_allclose(expected_updates(theseus.constant_rate(0.5, steps=60), 100), 70.0)      # 30 + 40
+print("expected_updates: visible checks passed (1.5 of 4 points)")
 ### BEGIN HIDDEN TESTS
+#: 1.5 points: a rising rate
 np.testing.assert_allclose(expected_updates(theseus.linear_rate(0.4, 0.2), 5), 3.8)                # .4 .6 .8 1 1
+#: 0.5 points: no updates at all
 assert expected_updates(theseus.linear_rate(0.3, 0.1), 0) == 0
-gate_, count_, rising_ = mixes[0], 0, theseus.linear_rate(0.2, 0.002)
-for step_ in range(400):
-    gate_.rate.assign(rising_(step_))
-    gate_.step.assign(step_)
-    count_ += int(gate_.draw())
-error_ = sum(rising_(t) * (1 - rising_(t)) for t in range(400)) ** 0.5
-assert abs(count_ - expected_updates(rising_, 400)) < 4 * error_
+#: 0.5 points: as many as 400 coins fall on the successor
+rates_ = np.array([theseus.linear_rate(0.2, 0.002)(t) for t in range(400)])
+count_ = (np.random.default_rng(SEED).random(400) < rates_).sum()
+error_ = (rates_ * (1 - rates_)).sum() ** 0.5
+assert abs(count_ - expected_updates(theseus.linear_rate(0.2, 0.002), 400)) < 5 * error_
 ### END HIDDEN TESTS
 
 # %% [markdown]

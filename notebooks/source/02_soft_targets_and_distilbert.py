@@ -266,24 +266,30 @@ def soft_loss(teacher_logits, student_logits, temperature):
 
 
 # %% nbgrader={"grade": true, "grade_id": "soft_loss_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+#: 0.5 points: one text by hand, at two temperatures
 ours, theirs = np.log([[0.75, 0.25]]), np.log([[0.5, 0.5]])
 np.testing.assert_allclose(soft_loss(ours, theirs, 1.0), 0.1308, atol=1e-4)     # .75 ln 1.5 + .25 ln .5
 np.testing.assert_allclose(soft_loss(ours, theirs, 2.0), 0.1454, atol=1e-4)     # 4 (.634 ln 1.268 + .366 ln .732)
 np.testing.assert_allclose(soft_loss(ours, ours + 5.0, 3.0), 0.0, atol=1e-9)    # a constant changes no softmax
+#: 0.5 points: logits of 1,000
 far = np.array([[1000.0, 0.0], [0.0, 0.0]])                                     # exp(1000) is infinite
 np.testing.assert_allclose(soft_loss(far, far[:, ::-1], 1.0), 500.0, err_msg="the mean of 1,000 and 0")
+print("soft_loss: visible checks passed (1 of 3 points)")
 ### BEGIN HIDDEN TESTS
-generator = np.random.default_rng(0)
-a_, b_ = generator.normal(scale=3.0, size=(2, 7, 20))
+#: banned: tf, keras, soft_label_loss, soft_cross_entropy
+generator_ = np.random.default_rng(SEED)
+a_, b_ = generator_.normal(scale=3.0, size=(2, 7, 20))
+wanted_ = lambda t: float(masked_mean(soft_label_loss(tf.constant(a_), tf.constant(b_), t)))
+#: 1 point: random logits at four temperatures
 for t_ in (0.5, 1.0, 4.0, 20.0):
-    expected_ = float(masked_mean(soft_label_loss(tf.constant(a_), tf.constant(b_), t_)))
-    np.testing.assert_allclose(soft_loss(a_, b_, t_), expected_, rtol=1e-6)
-    np.testing.assert_allclose(soft_loss(np.vstack([a_, a_]), np.vstack([b_, a_]), t_), expected_ / 2, rtol=1e-6)
+    np.testing.assert_allclose(soft_loss(a_, b_, t_), wanted_(t_), rtol=1e-6)
+#: 0.5 points: the mean over texts
+np.testing.assert_allclose(soft_loss(np.vstack([a_, a_]), np.vstack([b_, a_]), 4.0), wanted_(4.0) / 2, rtol=1e-6)
+#: 0.5 points: each text has its own maximum
+apart_ = np.array([[1000.0, 0.0], [0.0, 1.0]])
 with np.errstate(all="raise", under="ignore"):
-    large_ = soft_loss(np.array([[1000.0, 0.0]]), np.array([[0.0, 1000.0]]), 1.0)
-np.testing.assert_allclose(large_, 1000.0)
-apart_ = np.array([[1000.0, 0.0], [0.0, 1.0]])                                  # each text has its own maximum
-np.testing.assert_allclose(soft_loss(apart_, apart_[:, ::-1], 1.0), (1000 + np.tanh(0.5)) / 2, rtol=1e-9)
+    large_ = soft_loss(apart_, apart_[:, ::-1], 1.0)
+np.testing.assert_allclose(large_, (1000 + np.tanh(0.5)) / 2, rtol=1e-9)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -338,19 +344,27 @@ def direction_loss(teacher, student, mask):
 # %% nbgrader={"grade": true, "grade_id": "direction_loss_check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 ours = np.array([[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]])
 theirs = np.array([[[0.0, 1.0], [2.0, 0.0], [-1.0, 0.0]]])                      # orthogonal 1, parallel 0, opposite 2
+#: 0.5 points: three angles; the length does not count
 np.testing.assert_allclose(direction_loss(ours, theirs, np.array([[1, 1, 1]])), 1.0)
+np.testing.assert_allclose(direction_loss(ours, 7.0 * ours, np.array([[1, 1, 1]])), 0.0, atol=1e-9)
+#: 0.5 points: the mean is over real tokens
 np.testing.assert_allclose(direction_loss(ours, theirs, np.array([[1, 1, 0]])), 0.5)
+#: 0.5 points: a NaN in the padding leaves no trace
 broken = np.where(np.array([1, 1, 0])[None, :, None] == 1, theirs, np.nan)
 np.testing.assert_allclose(direction_loss(ours, broken, np.array([[1, 1, 0]])), 0.5, err_msg="padding left a trace")
-np.testing.assert_allclose(direction_loss(ours, 7.0 * ours, np.array([[1, 1, 1]])), 0.0, atol=1e-9)
+print("direction_loss: visible checks passed (1.5 of 4 points)")
 ### BEGIN HIDDEN TESTS
-generator = np.random.default_rng(1)
-h_t_, h_s_ = generator.normal(size=(2, 4, 6, 5))
+#: banned: tf.keras, keras
+generator_ = np.random.default_rng(SEED)
+h_t_, h_s_ = generator_.normal(size=(2, 4, 6, 5))
 real_ = (np.arange(6) < np.array([[6], [1], [4], [2]])).astype(int)             # texts of unequal length
 expected_ = float(masked_mean(cosine_loss(tf.constant(h_t_), tf.constant(h_s_)), tf.constant(real_)))
+#: 1 point: texts of unequal length, all real tokens alike
 np.testing.assert_allclose(direction_loss(h_t_, h_s_, real_), expected_, rtol=1e-6)
+#: 1 point: NaN in the padding of teacher and student
 noise_t_, noise_s_ = (np.where(real_[..., None] == 1, h, np.nan) for h in (h_t_, h_s_))
 np.testing.assert_allclose(direction_loss(noise_t_, noise_s_, real_), expected_, rtol=1e-6)
+#: 0.5 points: more padding changes nothing
 longer_ = [np.pad(x, ((0, 0), (0, 3)) + ((0, 0),) * (x.ndim - 2), constant_values=9 * (x.ndim > 2)) for x in
            (h_t_, h_s_, real_)]
 np.testing.assert_allclose(direction_loss(*longer_), expected_, rtol=1e-6)
@@ -409,13 +423,22 @@ def spread(num_layers, keep):
 
 
 # %% nbgrader={"grade": true, "grade_id": "spread_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+#: 0.5 points: the authors' six of twelve; all stay
 assert list(spread(12, 6)) == [0, 2, 4, 7, 9, 11], "the authors' six of twelve"
-assert list(spread(6, 3)) == [0, 3, 5], "2.5 is rounded up"
 assert list(spread(4, 4)) == [0, 1, 2, 3], "all stay"
+#: 0.5 points: halves are rounded up
+assert list(spread(6, 3)) == [0, 3, 5], "2.5 is rounded up"
+#: 0.5 points: only one layer stays
+assert list(spread(6, 1)) == [0], "the first"
+print("spread: visible checks passed (1.5 of 3 points)")
 ### BEGIN HIDDEN TESTS
-for layers_ in range(1, 25):
-    for keep_ in range(1, layers_ + 1):
+from keras_compress.bert.layer_maps import select_layers
+#: 1 point: all pairs up to 24 layers
+for layers_ in range(2, 25):
+    for keep_ in range(2, layers_ + 1):
         assert list(spread(layers_, keep_)) == select_layers(layers_, keep_, "distilbert"), (layers_, keep_)
+#: 0.5 points: one layer of any number
+assert all(list(spread(layers_, 1)) == [0] for layers_ in range(1, 25))
 ### END HIDDEN TESTS
 
 # %% [markdown]

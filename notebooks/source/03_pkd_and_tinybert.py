@@ -179,18 +179,25 @@ def patience(teacher_cls, student_cls):
 
 # %% nbgrader={"grade": true, "grade_id": "patience_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
 east, north = tf.constant([[[2.0, 0.0, 0.0, 0.0]]]), tf.constant([[[0.0, 5.0, 0.0, 0.0]]])
+#: 0.5 points: the mean, at two angles
 np.testing.assert_allclose(patience(east, north), 2 / 4, err_msg="a right angle: |u - v|^2 = 2, over 4 dimensions")
 np.testing.assert_allclose(patience(east, -east), 4 / 4, err_msg="opposite: |u - v|^2 = 4")
+#: 0.5 points: the length does not count
 np.testing.assert_allclose(patience(east, 3 * east), 0.0, atol=1e-7, err_msg="the length does not count")
+print("patience: visible checks passed (1 of 3 points)")
 ### BEGIN HIDDEN TESTS
-generator_ = np.random.default_rng(0)
+#: banned: tf.keras, keras
+generator_ = np.random.default_rng(SEED)
 cls_t_, cls_s_ = (tf.constant(generator_.normal(size=(5, 3, 8)), tf.float32) for _ in range(2))
 reference_ = pkd.patience_loss(tf.unstack(cls_t_, axis=1), tf.unstack(cls_s_, axis=1))
+#: 1 point: five texts, three layers
 np.testing.assert_allclose(patience(cls_t_, cls_s_), reference_, rtol=1e-5)
+#: 0.5 points: each vector has its own length
 scales_ = tf.constant(generator_.uniform(0.1, 9.0, size=(5, 3, 1)), tf.float32)
 np.testing.assert_allclose(patience(scales_ * cls_t_, cls_s_), reference_, rtol=1e-5)
-np.testing.assert_allclose(patience(cls_s_, cls_t_), reference_, rtol=1e-5)
+#: 0.5 points: one number, the same in both directions
 assert np.ndim(patience(cls_t_, cls_s_)) == 0
+np.testing.assert_allclose(patience(cls_s_, cls_t_), patience(cls_t_, cls_s_), rtol=1e-5)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -346,20 +353,33 @@ def my_layer_map(num_layers, num_student_layers, how):
 
 
 # %% nbgrader={"grade": true, "grade_id": "my_layer_map_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+#: 0.5 points: three maps, counted from 1
 assert my_layer_map(12, 4, "uniform") == [3, 6, 9, 12]
 assert my_layer_map(12, 4, "top") == [9, 10, 11, 12]
 assert my_layer_map(12, 4, "bottom") == [1, 2, 3, 4]
+#: 0.5 points: no uniform map is refused
 try:
     my_layer_map(12, 5, "uniform")
 except ValueError:
-    pass
+    print("my_layer_map: visible checks passed (1 of 3 points)")
 else:
     raise AssertionError("12 layers on 5: there is no uniform map")
 ### BEGIN HIDDEN TESTS
-for n_, m_ in ((6, 3), (6, 6), (12, 1), (24, 8)):
+generator_ = np.random.default_rng(SEED)
+#: 1 point: other sizes, all three maps
+for m_ in range(1, 9):
+    n_ = int(m_ * generator_.integers(1, 5))
     for how_ in ("uniform", "top", "bottom"):
         assert my_layer_map(n_, m_, how_) == tinybert.map_layers(n_, m_, how_)[1:], (n_, m_, how_)
+#: 0.5 points: top and bottom need no divisor
 assert my_layer_map(12, 5, "top") == [8, 9, 10, 11, 12] and my_layer_map(7, 2, "bottom") == [1, 2]
+#: 0.5 points: every map that does not exist is refused
+for n_, m_ in ((7, 2), (12, 8), (5, 3)):
+    try:
+        my_layer_map(n_, m_, "uniform")
+    except ValueError:
+        continue
+    raise AssertionError(f"{n_} layers on {m_}: there is no uniform map")
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -480,17 +500,28 @@ def masked_attention(teacher_scores, student_scores, mask):
 
 # %% nbgrader={"grade": true, "grade_id": "masked_attention_check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 zeros, steps = tf.zeros((1, 1, 2, 2)), tf.constant([[[[1.0, 2.0], [3.0, 4.0]]]])
+#: 0.5 points: without padding
 np.testing.assert_allclose(masked_attention(zeros, steps, tf.constant([[1, 1]])), 30 / 4)   # 1 + 4 + 9 + 16, 4 pairs
+#: 0.5 points: queries and keys of the padding do not count
 np.testing.assert_allclose(masked_attention(zeros, steps, tf.constant([[1, 0]])), 1.0)      # one real token, one pair
+#: 0.5 points: a NaN in the padding leaves no trace
 broken = tf.constant([[[[1.0, np.nan], [np.nan, np.nan]]]])
 np.testing.assert_allclose(masked_attention(zeros, broken, tf.constant([[1, 0]])), 1.0, err_msg="padding left a trace")
+print("masked_attention: visible checks passed (1.5 of 4 points)")
 ### BEGIN HIDDEN TESTS
-generator_ = np.random.default_rng(1)
+#: banned: tf.keras, keras
+generator_ = np.random.default_rng(SEED)
 scores_t_, scores_s_ = (tf.constant(generator_.normal(size=(3, 2, 6, 6)), tf.float32) for _ in range(2))
 mask_ = tf.constant([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]])
 wanted_ = tinybert.attention_loss(scores_t_, scores_s_, mask_)
+#: 1 point: texts of unequal length, all pairs alike
 np.testing.assert_allclose(masked_attention(scores_t_, scores_s_, mask_), wanted_, rtol=1e-5)
-np.testing.assert_allclose(masked_attention(scores_s_, scores_t_, mask_), wanted_, rtol=1e-5)
+#: 1 point: NaN in the padding of teacher and student
+real_ = tf.cast(mask_, tf.bool)
+pairs_ = real_[:, None, :, None] & real_[:, None, None, :]
+poisoned_ = [tf.where(pairs_, scores, np.nan) for scores in (scores_t_, scores_s_)]
+np.testing.assert_allclose(masked_attention(*poisoned_, mask_), wanted_, rtol=1e-5)
+#: 0.5 points: more padding changes nothing
 further_ = [tf.pad(scores, [[0, 0], [0, 0], [0, 2], [0, 2]], constant_values=99.0 * k) for k, scores in
             enumerate((scores_t_, scores_s_))]
 np.testing.assert_allclose(masked_attention(*further_, tf.pad(mask_, [[0, 0], [0, 2]])), wanted_, rtol=1e-5)

@@ -180,15 +180,22 @@ def saved_share(vocab_size, hidden_size, embedding_size):
 
 
 # %% nbgrader={"grade": true, "grade_id": "saved_share_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+#: 0.5 points: a small table by hand, with the bias
 np.testing.assert_allclose(saved_share(100, 10, 2), 1 - (200 + 20 + 10) / 1000)
+#: 0.5 points: a table of real size; as wide as before
 np.testing.assert_allclose(saved_share(21128, 768, 128), 0.8272, atol=1e-4)       # Chinese BERT-base: 16.2 M -> 2.8 M
 assert saved_share(30522, 384, 384) < 0                                           # as wide as before: only more
+print("saved_share: visible checks passed (1 of 3 points)")
 ### BEGIN HIDDEN TESTS
-for v_, h_, e_ in ((30522, 384, 64), (500, 32, 7), (1000, 100, 91)):
-    wide_ = BertConfig(vocab_size=v_, hidden_size=h_, num_heads=1)
-    gone_ = cost.parameters(wide_) - cost.parameters(wide_.replace(embedding_size=e_))
-    np.testing.assert_allclose(saved_share(v_, h_, e_), gone_ / (v_ * h_))
+#: 1 point: what the package counts
+generator_ = np.random.default_rng(SEED)
+for v_, h_, e_ in zip(*(generator_.integers(low, high, 5) for low, high in ((500, 30000), (100, 800), (2, 90)))):
+    wide_ = BertConfig(vocab_size=int(v_), hidden_size=int(h_), num_heads=1)
+    gone_ = cost.parameters(wide_) - cost.parameters(wide_.replace(embedding_size=int(e_)))
+    np.testing.assert_allclose(saved_share(int(v_), int(h_), int(e_)), gone_ / (v_ * h_))
+#: 1 point: from which E on it costs
 assert saved_share(1000, 100, 90) > 0 > saved_share(1000, 100, 91)                # E < H (V - 1) / (V + H) = 90.8
+assert saved_share(11, 10, 4) > 0 > saved_share(11, 10, 5)                        # 4.76; without the bias 5.24
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -245,19 +252,27 @@ def best_factors(table, size):
 
 # %% nbgrader={"grade": true, "grade_id": "best_factors_check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 example = np.diag([3.0, 2.0, 6.0])                                                # singular values 6, 3, 2
+#: 0.5 points: the product of the factors
 narrow_, projection_, error_ = best_factors(example, 2)
 np.testing.assert_allclose(narrow_ @ projection_, np.diag([3.0, 0.0, 6.0]), atol=1e-9)
-np.testing.assert_allclose(error_, 2 / 7)                                         # sqrt(4 / (36 + 9 + 4))
+#: 0.5 points: the relative error
+np.testing.assert_allclose(best_factors(example, 2)[2], 2 / 7)                    # sqrt(4 / (36 + 9 + 4))
+#: 0.5 points: the shapes of the factors
+narrow_, projection_, error_ = best_factors(example, 2)
 assert narrow_.shape == (3, 2) and projection_.shape == (2, 3)
+print("best_factors: visible checks passed (1.5 of 4 points)")
 ### BEGIN HIDDEN TESTS
-numbers_ = np.random.default_rng(1).normal(size=(30, 8)) ** 3
-for size_ in range(1, 9):
-    narrow_, projection_, error_ = best_factors(numbers_, size_)
-    rest_ = np.linalg.norm(numbers_ - narrow_ @ projection_) / np.linalg.norm(numbers_)
-    np.testing.assert_allclose(error_, rest_, atol=1e-9)
-    np.testing.assert_allclose(error_, albert.factorize_table(numbers_, size_)[2], atol=1e-6)
-    basis_ = np.linalg.qr(np.random.default_rng(size_).normal(size=(8, size_)))[0]        # any other projection
-    assert np.linalg.norm(numbers_ - numbers_ @ basis_ @ basis_.T) / np.linalg.norm(numbers_) >= error_ - 1e-9
+#: banned: tf.linalg
+numbers_ = np.random.default_rng(SEED).normal(size=(30, 8)) ** 3
+rest_ = lambda size: np.linalg.norm(numbers_ - np.matmul(*best_factors(numbers_, size)[:2])) / np.linalg.norm(numbers_)
+#: 1 point: no other factors come nearer
+for size_ in range(1, 8):
+    np.testing.assert_allclose(rest_(size_), albert.factorize_table(numbers_, size_)[2], atol=1e-6)
+#: 1 point: the error from the singular values, for every E
+for size_ in range(1, 8):
+    np.testing.assert_allclose(best_factors(numbers_, size_)[2], albert.factorize_table(numbers_, size_)[2], atol=1e-6)
+#: 0.5 points: all of the rank leaves no error
+assert rest_(8) < 1e-9 and abs(best_factors(numbers_, 8)[2]) < 1e-9
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -276,7 +291,8 @@ def show_widths(importance=None):
         model, error = albert.factorize(predecessor, size, importance, seed=SEED)
         found = accuracy.evaluate(model, data.dev)
         change = accuracy.paired_difference("accuracy", found["scores"], on_dev["scores"])
-        rows.append((size, f"{saved_share(*table.shape, size):.0%}", f"{model.model.count_params():,}", f"{error:.2f}",
+        saved = (cost.parameters(predecessor.config) - cost.parameters(model.config)) / table.size
+        rows.append((size, f"{saved:.0%}", f"{model.model.count_params():,}", f"{error:.2f}",
                      percent(found), f"{100 * change['difference']:+.1f}"))
     show(("E", "saved of the table", "parameters", "relative error", "dev without training, %", "minus predecessor"), rows)
 
@@ -382,17 +398,29 @@ def shared_start(kernels, num_groups, how):
 
 # %% nbgrader={"grade": true, "grade_id": "shared_start_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
 four = [np.array([1.0]), np.array([3.0]), np.array([10.0]), np.array([20.0])]
+#: 0.5 points: the mean of two neighbours; a group for every layer
 np.testing.assert_allclose(np.ravel(shared_start(four, 2, "mean")), [2, 2, 15, 15])
-np.testing.assert_allclose(np.ravel(shared_start(four, 2, "first")), [1, 1, 10, 10])
 np.testing.assert_allclose(np.ravel(shared_start(four, 4, "mean")), [1, 3, 10, 20])
+#: 0.5 points: the first of two neighbours
+np.testing.assert_allclose(np.ravel(shared_start(four, 2, "first")), [1, 1, 10, 10])
+print("shared_start: visible checks passed (1 of 3 points)")
 ### BEGIN HIDDEN TESTS
-ours_ = predecessor.weights()
-kernels_ = [ours_[f"layer_{layer_}_output/kernel"] for layer_ in range(depth)]
-for groups_, how_ in ((1, "mean"), (depth // 2, "mean"), (depth // 2, "first")):
-    shared_ = albert.share_layers(predecessor, "all", groups_, how_)
-    for layer_, expected_ in enumerate(shared_start(kernels_, groups_, how_)):
-        used_ = shared_.weights()[f"layer_{shared_.config.owner(layer_, 'ffn')}_output/kernel"]
-        np.testing.assert_allclose(used_, expected_, atol=1e-6)
+kernels_ = list(np.random.default_rng(SEED).normal(size=(12, 3, 2)))
+members_ = lambda layer, groups: [k for l, k in enumerate(kernels_) if l * groups // 12 == layer * groups // 12]
+#: 1 point: means of random matrices
+for groups_ in (1, 3, 6):
+    wanted_ = [np.mean(members_(layer_, groups_), axis=0) for layer_ in range(12)]
+    np.testing.assert_allclose(shared_start(kernels_, groups_, "mean"), wanted_)
+#: 0.5 points: first layers of random matrices
+for groups_ in (1, 3, 6):
+    wanted_ = [members_(layer_, groups_)[0] for layer_ in range(12)]
+    np.testing.assert_allclose(shared_start(kernels_, groups_, "first"), wanted_)
+#: 0.5 points: an entry for every layer, equal in a group, and the input stays
+before_ = np.array(kernels_)
+for how_ in ("mean", "first"):
+    found_ = np.array(shared_start(kernels_, 3, how_))
+    assert found_.shape == (12, 3, 2) and all((found_[i] == found_[i - i % 4]).all() for i in range(12))
+np.testing.assert_array_equal(kernels_, before_)
 ### END HIDDEN TESTS
 
 # %% [markdown]

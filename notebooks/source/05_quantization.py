@@ -189,24 +189,37 @@ def affine(x, bits=8):
 
 
 # %% nbgrader={"grade": true, "grade_id": "affine_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+#: 0.5 points: scale, zero point and integers of a lopsided range
 q_, s_, z_ = affine(np.array([-1.0, 0.0, 1.55]))
 np.testing.assert_allclose((s_, z_), (0.01, -28), err_msg="2.55 / 255, and -128 + 100")
 np.testing.assert_array_equal(q_, [-128, -28, 127], "the ends of the range are the ends of the grid, and 0 is z")
+#: 0.5 points: a range without 0 is widened
 q_, s_, z_ = affine(np.array([0.5, 2.55]))
 np.testing.assert_allclose((s_, z_), (0.01, -128), err_msg="the range is widened to hold 0")
 np.testing.assert_array_equal(q_, [-78, 127])
-### BEGIN HIDDEN TESTS
-for bits_ in (8, 4, 2):
-    for shift_ in (-9.0, -0.7, 0.0, 0.4, 30.0):
-        values_ = np.random.default_rng(2).normal(size=(40, 7)) + shift_
-        q_, s_, z_ = affine(values_, bits_)
-        assert q_.shape == values_.shape and np.issubdtype(q_.dtype, np.integer) and s_ > 0 and z_ == int(z_)
-        assert q_.min() >= -(2 ** (bits_ - 1)) and q_.max() <= 2 ** (bits_ - 1) - 1
-        assert np.abs(s_ * (q_ - z_) - values_).max() <= s_ / 2 * (1 + 1e-9)
-        again_ = affine(np.append(values_, 0.0), bits_)
-        assert again_[0][-1] == again_[2], "0 must lie on the grid exactly"
+#: 0.5 points: a tensor that is all zeros
 q_, s_, z_ = affine(np.zeros(3))
-assert s_ == 1.0 and (s_ * (q_ - z_) == 0).all()
+assert s_ == 1.0 and (s_ * (q_ - z_) == 0).all(), "the scale is then 1, and every value 0"
+print("affine: visible checks passed (1.5 of 3 points)")
+### BEGIN HIDDEN TESTS
+generator_ = np.random.default_rng(SEED)
+cases_ = [(bits, generator_.normal(size=(40, 7)) + shift) for bits in (8, 4, 2) for shift in (-9, -0.7, 0, 0.4, 30)]
+#: 0.5 points: integers, of which all are used
+for bits_, values_ in cases_:
+    q_, s_, z_ = affine(values_, bits_)
+    assert q_.shape == values_.shape and np.issubdtype(q_.dtype, np.integer) and s_ > 0 and z_ == int(z_)
+    assert q_.min() >= -(2 ** (bits_ - 1)) and q_.max() <= 2 ** (bits_ - 1) - 1
+    assert np.ptp(q_) == 2**bits_ - 1 or values_.min() > 0 or values_.max() < 0
+#: 0.5 points: no error above half a step
+for bits_, values_ in cases_:
+    q_, s_, z_ = affine(values_, bits_)
+    assert np.abs(s_ * (q_ - z_) - values_).max() <= s_ / 2 * (1 + 1e-9)
+#: 0.5 points: 0 lies on the grid exactly
+for bits_, values_ in cases_:
+    q_, s_, z_ = affine(values_, bits_)
+    assert -(2 ** (bits_ - 1)) <= z_ <= 2 ** (bits_ - 1) - 1, "the zero point is one of the integers"
+    again_ = affine(np.append(values_, 0.0), bits_)
+    assert again_[0][-1] == again_[2], "0 must lie on the grid exactly"
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -406,16 +419,24 @@ some = tf.constant([-2.0, -0.4, 0.3, 1.0, 1.7])
 with tf.GradientTape() as tape:
     tape.watch(some)
     got = fake_quantize_clipped(some, 1.0, bits=3)
+#: 0.5 points: the values
 np.testing.assert_allclose(got, [-1.0, -1 / 3, 1 / 3, 1.0, 1.0], rtol=1e-6, err_msg="the values of fake_quantize")
+#: 1 point: the gradient inside, at the end and outside
 np.testing.assert_array_equal(tape.gradient(got, some), [0, 1, 1, 1, 0], "nothing passes outside of the range")
+print("fake_quantize_clipped: visible checks passed (1.5 of 4 points)")
 ### BEGIN HIDDEN TESTS
-many_ = tf.constant(np.random.default_rng(3).normal(size=(50, 4)), tf.float32)
+#: banned: tf.quantization
+many_ = tf.constant(np.random.default_rng(SEED).normal(size=(50, 4)), tf.float32)
+reference_ = lambda bits: tf.quantization.fake_quant_with_min_max_args(many_, -0.9, 0.9, bits, True)
+#: 1 point: the values at 8, 4 and 2 bits
+for bits_ in (8, 4, 2):
+    np.testing.assert_allclose(fake_quantize_clipped(many_, 0.9, bits_), reference_(bits_), atol=1e-6)
+#: 1.5 points: the gradients at 8, 4 and 2 bits
 for bits_ in (8, 4, 2):
     with tf.GradientTape(persistent=True) as tape_:
         tape_.watch(many_)
         ours_ = tf.reduce_sum(fake_quantize_clipped(many_, 0.9, bits_) ** 2)
-        theirs_ = tf.reduce_sum(tf.quantization.fake_quant_with_min_max_args(many_, -0.9, 0.9, bits_, True) ** 2)
-    np.testing.assert_allclose(ours_, theirs_, rtol=1e-4)
+        theirs_ = tf.reduce_sum(reference_(bits_) ** 2)
     np.testing.assert_allclose(tape_.gradient(ours_, many_), tape_.gradient(theirs_, many_), atol=1e-4)
 ### END HIDDEN TESTS
 
@@ -596,15 +617,28 @@ def unpack(packed, bits, count):
 
 
 # %% nbgrader={"grade": true, "grade_id": "unpack_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+#: 0.5 points: 4 bits, low half first, two's complement
 np.testing.assert_array_equal(unpack(np.array([0xE3, 0x07], np.uint8), 4, 3), [3, -2, 7], "low half first; 0xE = 14")
+#: 0.5 points: 2 and 8 bits
 np.testing.assert_array_equal(unpack(np.array([0b11_01_00_10], np.uint8), 2, 4), [-2, 0, 1, -1])
 np.testing.assert_array_equal(unpack(np.array([127, 129], np.uint8), 8, 2), [127, -127])
+print("unpack: visible checks passed (1 of 3 points)")
 ### BEGIN HIDDEN TESTS
-for bits_ in (8, 4, 2):
-    wanted_ = np.random.default_rng(4).integers(-(2 ** (bits_ - 1)), 2 ** (bits_ - 1), 101)
-    padded_ = np.pad(wanted_ & (2**bits_ - 1), (0, -101 % (8 // bits_))).reshape(-1, 8 // bits_)
-    packed_ = (padded_ << np.arange(0, 8, bits_)).sum(axis=1).astype(np.uint8)
-    np.testing.assert_array_equal(unpack(packed_, bits_, 101), wanted_)
+def check_(bits):
+    """101 integers, the ends of the range among them."""
+    end = 2 ** (bits - 1)
+    wanted = np.append(np.random.default_rng(SEED).integers(-end, end, 99), [-end, end - 1])
+    padded = np.pad(wanted & (2**bits - 1), (0, -101 % (8 // bits))).reshape(-1, 8 // bits)
+    packed = (padded << np.arange(0, 8, bits)).sum(axis=1).astype(np.uint8)
+    np.testing.assert_array_equal(unpack(packed, bits, 101), wanted)
+
+
+#: 1 point: 101 integers of 4 bits
+check_(4)
+#: 0.5 points: 101 integers of 2 bits
+check_(2)
+#: 0.5 points: 101 integers of 8 bits
+check_(8)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -619,7 +653,8 @@ export(dynamic[8], f"{folder}/fused", ("int8",), sequence_length=training.max_le
 cases = [(f"QAT dynamic, {bits} bits", bits, dynamic[bits], 0) for bits in dynamic]
 rows = []
 for name, bits, model, axis in (*cases, ("QAT static, 8 bits", 8, static, None), ("fused", 8, dynamic[8], 0)):
-    stored = [unpack(packed, width, np.prod(shape)).reshape(shape)
+    stored = [((packed[:, None] << np.arange(8 - width, -1, -width)).astype(np.int8).ravel()[:np.prod(shape)]
+               >> (8 - width)).reshape(shape)                     # up to the top of a byte, and down with the sign
               for _, width, packed, shape in stored_kernels(f"{folder}/{name}/int{bits}.tflite")]
     off = []
     for w in (w for key, w in model.weights().items() if key in kernels and key != "classifier/kernel"):

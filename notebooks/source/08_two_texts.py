@@ -167,15 +167,25 @@ def can_compare(answer, target):
 
 
 # %% nbgrader={"grade": true, "grade_id": "can_compare_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+#: 0.5 points: equal shapes, claim 7
 assert can_compare((None, 20), (None, 20)), "a number for each class, twice"
 assert not can_compare((None, 384 * 384), (None, 20)), "claim 7"
+#: 0.5 points: an axis of length 1 is not stretched
 assert not can_compare((None, 1), (None, 20)), "an axis of length 1 would be stretched in silence"
+#: 0.5 points: a missing axis is not added
 assert not can_compare((20,), (None, 20)), "a missing axis would be added in silence"
 print("passed: equal shapes, claim 7, a stretched axis, a missing axis")
+print("can_compare: visible checks passed (1.5 of 3 points)")
 ### BEGIN HIDDEN TESTS
+#: 0.5 points: three axes
 assert can_compare((None, None, 39), (None, None, 39)) and not can_compare((None, 39), (None, None, 39))
-assert not can_compare((None, 20), (20, None)) and not can_compare((None, 1, 39), (None, 20, 39))
-assert not can_compare((None, 20), (None, 1)) and can_compare([None, 2], (None, 2)) is True
+assert not can_compare((None, 1, 39), (None, 20, 39))
+#: 0.5 points: the order counts, and the target is not stretched
+assert not can_compare((None, 20), (20, None)) and not can_compare((None, 20), (None, 1))
+#: 0.5 points: random shapes, in lists too
+for axes_ in np.random.default_rng(SEED).integers(2, 9, (20, 3)).tolist():
+    assert can_compare(axes_, tuple(axes_)) is True
+    assert can_compare((*axes_, 5), (*axes_, 6)) is False and can_compare((5, *axes_), (6, *axes_)) is False
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -291,15 +301,21 @@ def gate(x, mlp_x, w):
 
 # %% nbgrader={"grade": true, "grade_id": "gate_check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 x_, mlp_x_ = tf.constant([[1.0, -2.0]]), tf.constant([[3.0, 0.0]])
+#: 0.5 points: w = 0 is x
 np.testing.assert_array_equal(gate(x_, mlp_x_, 0.0), x_, err_msg="w = 0 is x, to the bit")
+#: 0.5 points: w = 1 is the average
 np.testing.assert_allclose(gate(x_, mlp_x_, 1.0), [[2.0, -1.0]], err_msg="w = 1 is the average, not MLP(x)")
+#: 0.5 points: halfway between the two
 np.testing.assert_allclose(gate(x_, mlp_x_, 0.5), [[1.5, -1.5]], err_msg="halfway between x and the average")
 print("passed: shut, open, halfway")
+print("gate: visible checks passed (1.5 of 4 points)")
 ### BEGIN HIDDEN TESTS
-generator_ = np.random.default_rng(0)
+generator_ = np.random.default_rng(SEED)
 x_, mlp_x_ = (tf.constant(generator_.normal(size=(4, 8)), tf.float32) for _ in range(2))
-for w_ in (0.0, 0.3, 1.0):
+#: 1.5 points: the package's gate at any w
+for w_ in (0.0, float(generator_.uniform(0.1, 0.9)), 1.0):
     np.testing.assert_allclose(gate(x_, mlp_x_, w_), multilevel.GatedMix(lambda x: mlp_x_, w_)(x_), atol=1e-6)
+#: 1 point: the gradient of w
 w_ = tf.Variable(0.0)
 with tf.GradientTape() as tape_:
     total_ = tf.reduce_sum(gate(x_, mlp_x_, w_))
@@ -326,8 +342,11 @@ def my_levels(num_layers, k):
 
 
 # %% nbgrader={"grade": true, "grade_id": "my_levels_check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+#: 0.5 points: the last layer is always a level
 assert my_levels(3, 2) == [1, 3] and my_levels(6, 3) == [2, 4, 6], "the last layer is always a level"
+#: 0.5 points: one level
 assert my_levels(6, 1) == [6], "one level: the last"
+#: 0.5 points: nine levels of six layers, and none, are refused
 for k_ in (9, 0):
     try:
         my_levels(6, k_)
@@ -335,10 +354,19 @@ for k_ in (9, 0):
         print(f"passed: {k_} levels of six layers are refused")
     else:
         raise AssertionError(f"{k_} levels of six layers: refuse them, do not clip in silence")
+print("my_levels: visible checks passed (1.5 of 3 points)")
 ### BEGIN HIDDEN TESTS
+#: 1 point: all students up to twelve layers
 for m_ in range(1, 13):
     for k_ in range(1, m_ + 1):
         assert my_levels(m_, k_) == multilevel.choose_levels(m_, k_) and len(set(my_levels(m_, k_))) == k_
+#: 0.5 points: one level too many is refused
+for m_ in range(1, 13):
+    try:
+        my_levels(m_, m_ + 1)
+    except ValueError:
+        continue
+    raise AssertionError(f"{m_ + 1} levels of {m_} layers: refuse them")
 ### END HIDDEN TESTS
 
 # %% [markdown]
