@@ -16,7 +16,7 @@ How Keras skips a layer for real
        taken does not run. One decision for a batch: all rows go on until the last one leaves.
     3. `tf.while_loop` over the number of the layer: the recurrent form. The layers' weights must be stacked, (layers,
        ...), to be gathered by number, so all layers must have one shape.
-    4. `tf.boolean_mask` inside of 3, which shrinks the batch as 1 does.
+    4. `tf.boolean_mask` inside of 3, which lets the batch shrink as in 1.
     A text's answer and layer are the same in each of them, and in any order of texts. The tests count the layers that ran.
 """
 
@@ -68,13 +68,12 @@ def segments(task_model):
     get, first = LayerStore(config, existing=task_model.whole.layers), 0
     for last in [*config.exits, config.num_layers]:
         inputs = make_inputs()
-        if parts:
-            shape = (None, config.hidden_size)
-            x = keras.Input(shape, name="hidden_states")
-            inputs = {"hidden_states": x, "input_mask": inputs["input_mask"]}
-        else:
-            x = embed(get, inputs["input_word_ids"], inputs["input_type_ids"])
         mask = inputs["input_mask"]
+        if first == 0:
+            x = embed(get, inputs["input_word_ids"], inputs["input_type_ids"])
+        else:
+            x = keras.Input((None, config.hidden_size), name="hidden_states")
+            inputs = {"hidden_states": x, "input_mask": mask}
         bias = get(AttentionBias, "attention_bias")(mask)
         for index in range(first, last):
             x, _ = transformer_layer(get, index, x, bias)
@@ -92,37 +91,36 @@ def in_segments(task_model):
     """Way 1. Returns a function (inputs, speed) -> (logits (batch, classes), layers (batch,), from 1)."""
 
     def compiled(part):
-        def run(inputs):
+        def run(inputs, rows):  # gathered here, where it takes no time of its own
+            inputs = {name: tf.gather(tensor, rows) for name, tensor in inputs.items()}
             outputs = part(inputs, training=False)
-            return {**outputs, "uncertainty": uncertainty(outputs["logits"])}
+            unsure = uncertainty(outputs["logits"])
+            kept = {"input_mask": inputs["input_mask"], "hidden_states": outputs["hidden_states"]}
+            return kept, outputs["logits"], unsure
 
         specs = {name: tensor.type_spec for name, tensor in part.input.items()}
-        return tf.function(run, input_signature=[specs])
+        return tf.function(run, input_signature=[specs, tf.TensorSpec((None,), tf.int64)])
 
     parts = [(last, compiled(part)) for last, part in segments(task_model)]
 
     def run(inputs, speed):
-        rows = np.arange(len(inputs["input_mask"]))  # those that are still on their way
-        answers = np.zeros((len(rows), len(task_model.labels)), np.float32)
-        layers = np.zeros(len(rows), np.int32)
+        texts = stay = np.arange(len(inputs["input_mask"]))  # those on their way, and their rows
+        answers = np.zeros((len(texts), len(task_model.labels)), np.float32)
+        layers = np.zeros(len(texts), np.int32)
         for last, part in parts:
-            outputs = part(inputs)
-            leave = outputs["uncertainty"].numpy() <= speed
-            if last == parts[-1][0]:
-                leave[:] = True
-            answers[rows[leave]], layers[rows[leave]] = outputs["logits"].numpy()[leave], last
-            rows, stay = rows[~leave], np.flatnonzero(~leave)
-            if not len(rows):
+            inputs, logits, unsure = part(inputs, stay)
+            answers[texts], layers[texts] = logits.numpy(), last
+            stay = np.flatnonzero(unsure.numpy() > speed)
+            texts = texts[stay]
+            if not len(texts):
                 break
-            kept = {"hidden_states": outputs["hidden_states"], "input_mask": inputs["input_mask"]}
-            inputs = {name: tf.gather(tensor, stay) for name, tensor in kept.items()}
         return answers, layers
 
     return run
 
 
 class OneGraph(keras.layers.Layer):
-    """Way 2: all segments in one layer, each inside a `tf.cond` that runs while a text of the batch is left.
+    """Way 2: all segments in one layer, each in a `tf.cond` that runs it while a text of the batch is left.
 
     (inputs, speed) -> (logits (batch, classes), layers (batch,), from 1). `parts` are what `segments` gives.
     """
@@ -135,26 +133,21 @@ class OneGraph(keras.layers.Layer):
         mask, first = inputs["input_mask"], self.models[0](inputs, training=False)
         x, logits = first["hidden_states"], first["logits"]
         layers = tf.fill(tf.shape(mask)[:1], self.lasts[0])
-
-        def go_on(last, model, x, logits, layers, left):
-            new = model({"hidden_states": x, "input_mask": mask}, training=False)
-            logits = tf.where(left[:, None], logits, new["logits"])  # who left keeps its answer
-            return new["hidden_states"], logits, tf.where(left, layers, last)
-
         for last, model in zip(self.lasts[1:], self.models[1:]):
-            # who left at a lower layer is as sure as then: its logits are kept
-            left = uncertainty(logits) <= speed
-            state = x, logits, layers
-            x, logits, layers = tf.cond(
-                tf.reduce_all(left),
-                lambda: state,
-                lambda: go_on(last, model, *state, left),
-            )
+            left = uncertainty(logits) <= speed  # now or at a lower layer, whose answer is kept
+
+            def go_on():
+                new = model({"hidden_states": x, "input_mask": mask}, training=False)
+                kept = tf.where(left[:, None], logits, new["logits"])
+                return new["hidden_states"], kept, tf.where(left, layers, last)
+
+            as_it_is = lambda: (x, logits, layers)
+            x, logits, layers = tf.cond(tf.reduce_all(left), as_it_is, go_on)
         return logits, layers
 
 
 def in_one_graph(task_model):
-    """`OneGraph` of a model as a function of numpy arrays, as that of `in_segments`."""
+    """`OneGraph` of a model, as a function like that of `in_segments`."""
     graph = tf.function(OneGraph(segments(task_model)), reduce_retracing=True)
 
     def run(inputs, speed):

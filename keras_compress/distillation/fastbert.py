@@ -58,13 +58,12 @@ def all_logits(task_model, texts, max_length):
     """Logits of each exit, then of the last layer; nothing is skipped. float32 (texts, exits + 1, classes)."""
     whole = task_model.features(["exit_logits", "logits"])
 
-    @tf.function(reduce_retracing=True)
     def run(inputs):
         outputs = whole(inputs, training=False)
-        return tf.stack([*outputs["exit_logits"], outputs["logits"]], axis=1)
+        return np.stack([*outputs["exit_logits"], outputs["logits"]], axis=1)
 
     encodings = encoding(task_model.task, task_model.tokenizer)(texts, max_length)
-    return np.stack(task_model.forward(encodings, run=lambda inputs: run(inputs).numpy()))
+    return np.stack(task_model.forward(encodings, run=run))
 
 
 def sweep(task_model, dataset, max_length):
@@ -99,18 +98,17 @@ def sweep(task_model, dataset, max_length):
 def choose_speed(rows, min_accuracy=None, max_cost=None):
     """The row of `sweep` that is asked for: the fastest of at least this accuracy, or the slowest of at most this cost.
 
-    If there is none, the nearest, slowest or fastest of all, which is logged.
+    If there is none, which is logged, the slowest or the fastest of all.
     """
     if min_accuracy is not None:
-        fit = [row for row in rows if row["accuracy"] >= min_accuracy][-1:]
-        row = (fit or rows)[0]
+        fit, nearest = [row for row in rows if row["accuracy"] >= min_accuracy][-1:], rows[0]
     else:
-        fit = [row for row in rows if row["cost"] <= max_cost][:1]
-        row = (fit or rows[-1:])[0]
+        fit, nearest = [row for row in rows if row["cost"] <= max_cost][:1], rows[-1]
     if not fit:
         log.warning("warning: no speed reaches what was asked for; this is the nearest")
-    log.info("  ".join(f"{name} {value:.3g}" for name, value in row.items()))
-    return row
+    chosen = fit[0] if fit else nearest
+    log.info("  ".join(f"{name} {value:.3g}" for name, value in chosen.items()))
+    return chosen
 
 
 @compression(data="any", bert=True)
