@@ -14,7 +14,7 @@ size, f the feed-forward size, L layers, n tokens, C labels.
     flops        L (8 n h^2 + 4 n^2 h + 4 n h f) + 2 n E h (narrow table; 2 n in out / groups) + 2 h^2 (pooler)
                  + 2 h C (classifier; n times that for tagging)
                  a branch 2 n (h b + 4 b^2) + 2 b^2 + 4 n^2 b + 2 b C; what leaves at an exit pays for the layers and
-                 branches up to it
+                 branches up to it. That counts every place, as its authors do; branch.py makes one query, so fewer
 
 One multiply-add is 2 flops. Only matrix products are counted: q, k, v, o (8 n h^2), scores and weighted values
 (4 n^2 h), feed-forward (4 n h f). Table look-ups multiply nothing; biases, softmax, normalisation and activation are
