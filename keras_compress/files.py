@@ -2,12 +2,14 @@
 
 import codecs
 import contextlib
+import csv
 import errno
 import json
 import os
 import shutil
 import tempfile
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 # Of the clone; data/cache and data/downloads are not in git.
@@ -100,6 +102,27 @@ def read_json(path):
     if not isinstance(value, dict):
         raise ValueError(f"{path}: must hold a JSON object. Received: {type(value).__name__}.")
     return value
+
+
+def write_rows(path, rows):
+    """Writes dicts as a CSV file with a column for each key."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, dict.fromkeys(chain(*rows)))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(path):
+    """What `write_rows` wrote: a list of dicts; cells are int, float or text, empty ones are left out."""
+
+    def value(cell):
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(cell)
+        return cell
+
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{k: value(cell) for k, cell in row.items() if cell} for row in csv.DictReader(file)]
 
 
 def read_safetensors(path):

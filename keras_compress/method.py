@@ -177,7 +177,7 @@ def _kinds(declaration):
 
 def check_input(declared, task_model, dataset, training):
     """Raises ValueError unless a method can start from this model on these data."""
-    check_not_quantized(task_model)
+    check_free(task_model, declared.trains)
     if declared.bert and task_model.config.architecture != "bert":
         raise ValueError(
             f"{declared.name} needs a BERT. Received: a {task_model.config.architecture}. Start from a BERT."
@@ -215,12 +215,13 @@ def check_length(task_model, training):
         )
 
 
-def check_not_quantized(task_model):
-    """Raises ValueError if a model quantises while it computes: its weights are not free to change."""
-    if task_model.config.quantization:
+def check_free(task_model, trained=False):
+    """Raises ValueError if the weights are not free to change: the model quantises, or has exits and would be trained."""
+    name = "exits" if trained and task_model.config.exits else "quantization"
+    if value := getattr(task_model.config, name):
         raise ValueError(
-            "A model that quantises while it computes must be the last of a chain. Received: "
-            f"quantization = {task_model.config.quantization}. Start from the model that it was made of."
+            "A model that has exits or quantises while it computes must be the last of a chain. "
+            f"Received: {name} = {value}. Start from the model that it was made of."
         )
 
 

@@ -131,6 +131,8 @@ def export(
     """
     path = Path(path)
     check_export(task_model, path, formats, sequence_length)
+    if exits := task_model.config.exits:
+        log.info("exits after layers %s are left out: the files compute all layers", exits)
     graph = exported_graph(task_model, sequence_length, cls_only)
     reference = Reference(task_model, sequence_length, dev, parity_texts)
     files, failures = [], {}

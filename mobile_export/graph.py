@@ -39,7 +39,7 @@ class Graph(NamedTuple):
 
 def exported_graph(task_model, sequence_length, cls_only=None):
     """Builds the `Graph` of a `TaskModel`; arguments as in `convert.export`."""
-    config, task = task_model.config, task_model.task
+    config, task = task_model.config.replace(exits=None), task_model.task
     if cls_only is None:
         cls_only = can_be_cls_only(config, task)
     store = LayerStore(config, existing=task_model.model.layers)

@@ -233,6 +233,7 @@ def test_help_tells_every_option_and_default(verb, capsys):
     [
         [],
         ["train"],
+        ["predict", "--from", "minilm", "--speed", "1.5", "a"],
         ["train", "--from", "minilm"],
         ["train", "--from", "a", "--out", "b", "--epochs", "0"],
         ["run", "--seed", "-1"],
@@ -625,6 +626,38 @@ def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
     assert call("predict", "--from", "{}/bert-classification")[0] == 0
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert json.loads(call("predict", "--from", "{}/bert-classification", "--json")[1]) == []
+
+
+def test_speed_skips_layers_of_a_model_with_exits(call, place, tmp_path):
+    samples.model(tmp_path / "exits", num_layers=3, exits=[1, 2])
+    texts = "the cat sat", "a dog"
+    predict = ["predict", *texts, "--from", tmp_path / "exits"]
+    rows = json.loads(call(*predict, "--speed", 1, "--json")[1])
+    assert [row["layer"] for row in rows] == [1, 1] and [row["text"] for row in rows] == [*texts]
+    assert call(*predict, "--speed", 1)[1].startswith("layer 1\t")
+    assert all("layer" not in row for row in json.loads(call(*predict, "--json")[1]))
+    measure = ["evaluate", "--from", tmp_path / "exits", "--data", "{}/classification"]
+    figures = json.loads(call(*measure, "--speed", 1, "--json")[1])
+    assert (figures["speed"], figures["layer"]) == (1.0, 1.0)
+    assert "mean layer of exit 1.00" in call(*measure, "--speed", 1)[1]
+    assert json.loads(call(*measure, "--json")[1]).keys() == figures.keys() - {"speed", "layer"}
+    status, _, err = call("predict", *texts, "--from", "{}/bert-classification", "--speed", 0.5)
+    assert status == 1 and "the model must have exits. Received: 0.5 and exits None. Make" in err
+    _, _, err = call("evaluate", "--from", "{}/bert-tagging", "--data", "{}/tagging", "--speed", 1)
+    assert "the model must have exits. Received: 1.0" in err
+    file = ["--tflite", "{}/exported/float32.tflite"]
+    _, _, err = call(*measure, "--speed", 1, *file)
+    assert "`--speed` belongs to a model, whose layers it skips. Received: `--tflite`" in err
+
+
+def test_exits_learn_from_unlabelled_text(call, tmp_path):
+    (tmp_path / "prose.txt").write_text("the cat sat\na dog sat\n\nthe mat\na cat\n", "utf-8")
+    compress = ["compress", "fastbert", "--from", "{}/bert-classification", *FAST]
+    text = ["--data", tmp_path / "prose.txt", "--out", tmp_path / "early"]
+    status, _, err = call(*compress, *text)
+    assert status == 0, err
+    model = TaskModel.load(tmp_path / "early")
+    assert (model.task, model.config.exits) == ("classification", [1])
 
 
 def test_data_and_methods(call):

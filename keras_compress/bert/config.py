@@ -2,13 +2,16 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from keras_compress.bert.layer_maps import divisors
+from pydantic import Field
+
+from keras_compress.bert.layer_maps import divisors, rising_layers
 from keras_compress.method import BelowOne, Count, Whole, check
 
 QUANTIZATION = ("bits", "activations", "decay", "start_step")
 HGT_GROUPS = (8, 4, 2, 1)
+Exits = Annotated[list[Count], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ class BertConfig:
         num_groups: groups of neighbouring layers that share.
         quantization: None, or how the model quantises while it computes: a dict of the fields `QUANTIZATION`, as
             quantization/q8bert.py gives them.
+        exits: None, or the layers after which a branch classifier (branch.py) can answer: counted from 1, rising, below
+            the last, whose answer is the model's own.
+        classifier: what reads the last hidden states: a "dense" layer on what `pooling` gives, or a "branch" classifier.
     Raises:
         ValueError: if a value is not of its kind or out of its range, or two values do not fit together.
     """
@@ -58,6 +64,8 @@ class BertConfig:
     num_groups: Count = 1
     quantization: dict | None = None
     pooler_activation: Literal["tanh", "relu", "gelu"] = "tanh"
+    exits: Exits | None = None
+    classifier: Literal["dense", "branch"] = "dense"
 
     def __post_init__(self):
         check(BertConfig, vars(self))
@@ -85,6 +93,14 @@ class BertConfig:
             raise ValueError(
                 f"`quantization` must be none or have {', '.join(QUANTIZATION)}. "
                 f"Received: {self.quantization!r}."
+            )
+        if self.exits is None:
+            return
+        rising_layers("`exits`", self.exits, len(self.exits), 1, self.num_layers - 1)
+        if self.quantization or self.architecture != "bert":
+            raise ValueError(
+                "`exits` must be those of a BERT that does not quantise while it computes. Received: a "
+                f"{self.architecture}, quantization = {self.quantization}. Leave out one of them."
             )
 
     @property

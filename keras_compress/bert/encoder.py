@@ -6,6 +6,7 @@ Equation map
     Vaswani et al., 2017, Eq. 1   softmax(QK^T / sqrt(d)) V         transformer_layer (layers.py)
     Sec. 3     [CLS] -> dense + tanh -> classifier                  pool, task_head
     Sec. 3.1   Task 1, scores of the masked words                   mlm_head
+    Liu et al., 2020, arXiv:2004.02178   branch classifiers         branch.py
 
 Every function takes `get`, which makes a layer by name or returns the layer of that name that exists already. So the
 same code builds a model, cuts modules out of one (Theseus), and rewires one for export, always on the same weights.
@@ -16,6 +17,7 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert import layers as L
 from keras_compress.bert.adapter import adapt, word_table
 from keras_compress.bert.bilstm import bilstm
+from keras_compress.bert.branch import branch
 from keras_compress.bert.tasks import TASKS
 
 ATTENTION = "query key value attention_output attention_norm".split()  # other parts: "ffn"
@@ -162,6 +164,8 @@ def task_head(get, task, num_labels, x, mask):
     """
     if task == "mlm":
         return None, mlm_head(get, x)
+    if get.config.classifier == "branch":
+        return None, branch(get, "classifier", x, mask, num_labels)
     pooled = None if TASKS[task].per_token else pool(get, x, mask)
     dropped = get.dropout("classifier_dropout")(x if pooled is None else pooled)
     return pooled, get.dense("classifier", num_labels)(dropped)
@@ -171,13 +175,19 @@ def bert(get, task, num_labels, inputs, cls_only=False):
     """Outputs of a BERT (see `build`)."""
     bias = get(L.AttentionBias, "attention_bias")(inputs["input_mask"])
     x = embed(get, inputs["input_word_ids"], inputs["input_type_ids"])
+    mask, exits = inputs["input_mask"], []
     outputs, last = {"hidden_states": [x], "attention_scores": []}, get.config.num_layers - 1
     for index in range(last + 1):
         x, scores = transformer_layer(get, index, x, bias, cls_only and index == last)
         outputs["hidden_states"].append(x)
         outputs["attention_scores"].append(scores)
-    pooled, logits = task_head(get, task, num_labels, x, inputs["input_mask"])
-    return {**outputs, "logits": logits, "pooled": pooled}
+    pooled, logits = task_head(get, task, num_labels, x, mask)
+    for layer in (
+        get.config.exits or ()
+    ):  # after the head: its seeds are those of a model without exits
+        h = outputs["hidden_states"][layer]
+        exits.append(branch(get, f"exit_{layer}", h, mask, num_labels))
+    return {**outputs, "logits": logits, "pooled": pooled, "exit_logits": exits or None}
 
 
 BLOCKS = {"bert": bert, "bilstm": bilstm}
@@ -193,7 +203,8 @@ def build(config, task, num_labels, get, sequence_length=None, batch_size=None, 
         cls_only: compute the last layer for [CLS] alone.
     Returns:
         (inputs, outputs): dicts of symbolic tensors. Outputs: `hidden_states` (list: embeddings, then each layer;
-        (batch, seq, hidden)), `attention_scores` (list), `pooled` (for tasks that pool), `logits`.
+        (batch, seq, hidden)), `attention_scores` (list), `pooled` (for tasks that pool), `logits`, `exit_logits` (list of
+        (batch, labels), with exits).
     Raises:
         ValueError: if the task is unknown, or config or `cls_only` do not fit it.
     """
@@ -210,6 +221,12 @@ def build(config, task, num_labels, get, sequence_length=None, batch_size=None, 
             "A BERT that reads pairs must have two token types, or none. Received: `type_vocab_size` = 1. "
             "Choose a BERT that was trained on pairs."
         )
+    one_name = TASKS[task].answer == "softmax" and not TASKS[task].per_token
+    if not one_name and (config.exits or config.classifier == "branch"):
+        raise ValueError(
+            "Branch classifiers must give one name for a text. Received: task "
+            f"{task!r}. Take data for classification or matching."
+        )
     inputs = make_inputs(sequence_length, batch_size)
     outputs = BLOCKS[config.architecture](get, task, num_labels, inputs, cls_only)
     return inputs, {name: output for name, output in outputs.items() if output is not None}
@@ -218,4 +235,4 @@ def build(config, task, num_labels, get, sequence_length=None, batch_size=None, 
 def can_be_cls_only(config, task):
     """Whether the logits depend on the last layer's [CLS] vector alone."""
     pools = not TASKS[task].per_token and config.pooling != "mean"
-    return config.architecture == "bert" and pools
+    return config.architecture == "bert" and pools and config.classifier == "dense"

@@ -1,18 +1,17 @@
 """`TaskModel`: what every method takes and gives back. A Keras model with its tokenizer, labels and history."""
 
-import contextlib
-import csv
 import logging
 import warnings
 from copy import deepcopy
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
 from tqdm import tqdm
 
+from keras_compress import files
 from keras_compress.backend import keras, tf
+from keras_compress.bert import early_exit
 from keras_compress.bert.answers import answers_of
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
@@ -20,7 +19,6 @@ from keras_compress.bert.labels import HeadError
 from keras_compress.bert.tasks import TASKS, THRESHOLD, check_labels, encoding
 from keras_compress.bert.tokenizer import saved_tokenizer
 from keras_compress.bert.words import words_of
-from keras_compress.files import atomic_folder, one_of, read_json, read_safetensors, write_json
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -33,6 +31,7 @@ class TaskModel:
     Attributes:
         model: `keras.Model`, {input_word_ids, input_mask, input_type_ids} int32 (batch, seq) -> logits, float32
             (batch, labels), (batch, seq, labels) for tagging or (batch, seq, vocabulary) for mlm.
+        whole: `keras.Model` with all layers: those of `model` and, where there are exits, their classifiers.
         config: `BertConfig`. tokenizer: `Tokenizer`. task: of `tasks.TASKS`. labels: tuple of names, () for mlm.
         threshold: from which probability on a name holds, in multilabel.
         history: list of dicts, the chain of methods with settings and seeds.
@@ -52,6 +51,7 @@ class TaskModel:
         self.config, self.tokenizer, self.task, self.labels = config, tokenizer, task, tuple(labels)
         check_labels(task, self.labels)
         self.history, self.curve, self.metrics, self.threshold = [], [], {}, THRESHOLD
+        self.skipping = {}  # of early_exit.py
         # Seeds of neighbouring runs must not overlap: a model makes far fewer than 10,000 layers.
         layers = LayerStore(config, 10_000 * seed, loaded=loaded)
         inputs, self._outputs = build(config, task, len(labels), layers)
@@ -61,7 +61,10 @@ class TaskModel:
             plain = keras.Model(inputs, self._outputs["logits"])
             layers = LayerStore(config, existing=quantized_layers(plain, config.quantization))
             inputs, self._outputs = build(config, task, len(labels), layers)
-        self.model = keras.Model(inputs, self._outputs["logits"], name=config.architecture)
+        logits, name = self._outputs["logits"], config.architecture
+        self.model = self.whole = keras.Model(inputs, logits, name=name)
+        if config.exits:
+            self.whole = keras.Model(inputs, [logits, *self._outputs["exit_logits"]])
         infer = lambda inputs: self.model(inputs, training=False)
         specs = {name: tensor.type_spec for name, tensor in inputs.items()}
         self._forward = tf.function(infer, input_signature=[specs])
@@ -85,7 +88,7 @@ class TaskModel:
         """A `keras.Model` with the same weights that returns a dict of named outputs.
 
         Args:
-            names: some of `hidden_states`, `attention_scores`, `pooled`, `logits`; ValueError if it has no such output.
+            names: keys of what `encoder.build` gives; ValueError if it has no such output.
         """
         if not self._outputs.keys() >= {*names}:
             raise ValueError(
@@ -95,7 +98,7 @@ class TaskModel:
 
     def weights(self):
         """All weights as {"layer/variable": float array}, dropout's random state left out."""
-        return weights_of(self.model)
+        return weights_of(self.whole)
 
     def set_weights(self, tensors, only=None):
         """Sets weights by name.
@@ -105,7 +108,7 @@ class TaskModel:
             only: names that must be found; None = every weight of the model. ValueError names the one that is
                 missing, has another shape or is quantised.
         """
-        variables = _variables(self.model)
+        variables = _variables(self.whole)
         for name in variables if only is None else only:
             if name not in tensors:
                 raise ValueError(
@@ -140,7 +143,7 @@ class TaskModel:
         """A copy that has only some of the layers, in the order given; embeddings and head are copied.
 
         Args:
-            indices: layers to keep, from 0. Layers that shared weights get weights of their own, which is logged.
+            indices: layers to keep, from 0. Shared weights get copies, which is logged. Exits are left out.
         """
         indices, before = list(indices), self.config
         if before.architecture != "bert":
@@ -158,14 +161,14 @@ class TaskModel:
             for new, old in enumerate(indices):
                 if before.owner(old, part) == layer:
                     kept[f"layer_{new}_{rest}"] = weights[name]
-        config = before.replace(num_layers=len(indices), sharing="none", num_groups=1)
+        config = before.replace(num_layers=len(indices), sharing="none", num_groups=1, exits=None)
         small = self.rebuilt(config, kept, seed=seed)
         if before.sharing != "none":
             counts = self.model.count_params(), small.model.count_params()
             log.warning("layers no longer share weights: %d parameters became %d", *counts)
         return small
 
-    def predict(self, texts, batch_size=64, max_length=None):
+    def predict(self, texts, batch_size=64, max_length=None, speed=None, skipping="segments"):
         """Predicts from text.
 
         Args:
@@ -173,11 +176,12 @@ class TaskModel:
                 Chinese without blanks is read as characters (see `words_of`).
             batch_size: texts per forward pass.
             max_length: longest input in pieces; default: all that the model can read.
+            speed, skipping: with exits, 0 to 1, and how layers are skipped (`early_exit.forward`); None: all layers.
         Returns:
             float32 (n, labels), probabilities, which sum to 1 but for multilabel; for regression (n,), the numbers; for
             tagging a list of (words, labels), one per text (a word beyond `max_length` is "O" or, where that is no
-            label, None).
-        Raises ValueError if the model is a masked-LM model, or an answer is not finite.
+            label, None). With `speed` a pair: that, and the layers at which the texts left, int32 (n,), from 1.
+        Raises ValueError if the model is a masked-LM model or an answer is not finite; also see `early_exit.forward`.
         """
         kind = TASKS[self.task]
         if self.task == "mlm":
@@ -192,7 +196,10 @@ class TaskModel:
         if cut := sum(each.truncated for each in encodings):
             about = f"{cut} of {len(texts)} texts are longer than {max_length} pieces; their "
             warnings.warn(f"{about}{self.tokenizer.cut_part} are cut off.", stacklevel=2)
-        logits = self.forward(encodings, batch_size)
+        if speed is None:
+            logits = self.forward(encodings, batch_size)
+        else:
+            logits, layers = early_exit.forward(self, encodings, batch_size, speed, skipping)
         if not all(np.isfinite(row).all() for row in logits):
             raise ValueError(
                 "The model's answers must be finite numbers. Received: NaN or infinity. Its weights are "
@@ -201,6 +208,8 @@ class TaskModel:
         if not kind.per_token:
             logits = np.reshape(np.float32(logits), (len(texts), len(self.labels)))
             answers = answers_of(self.task, logits)
+            if speed is not None:
+                return answers, layers
             return answers[:, 0] if kind.answer == "number" else answers
         outside, tagged = "O" if "O" in self.labels else None, []
         for words, each, rows in zip(texts, encodings, logits):
@@ -209,14 +218,16 @@ class TaskModel:
             tagged.append((words, tags))
         return tagged
 
-    def forward(self, encodings, batch_size=64):
-        """Logits of encoded texts, in their order: list of float32 arrays, (classes,) or (seq, labels) each."""
-        logits, by_length = {}, sorted(enumerate(encodings), key=lambda pair: len(pair[1].ids))
+    def forward(self, encodings, batch_size=64, run=None):
+        """Logits of encoded texts, in their order: list of float32 arrays, (classes,) or (seq, labels) each. `run`: what
+        makes rows of inputs, instead of the model."""
+        run = run or (lambda inputs: self._forward(inputs).numpy())
+        rows, by_length = {}, sorted(enumerate(encodings), key=lambda pair: len(pair[1].ids))
         starts = range(0, len(by_length), batch_size)
         for first in tqdm(starts, "batches", delay=5, leave=False, disable=None):
             places, batch = zip(*by_length[first : first + batch_size])
-            logits |= zip(places, self._forward(self.pad(batch)).numpy())
-        return [logits[place] for place in range(len(encodings))]
+            rows |= zip(places, run(self.pad(batch)))
+        return [rows[place] for place in range(len(encodings))]
 
     def pad(self, encodings, length=None):
         """Encodings as the model's inputs: dict of int32 (n, `length`); default: the longest of them."""
@@ -234,44 +245,42 @@ class TaskModel:
         stored |= {"tokenizer": switches} if switches else {}
         stored |= {"threshold": self.threshold} if TASKS[self.task].answer == "sigmoid" else {}
         stored |= {"config": self.config.to_dict(), "history": self.history}
-        with atomic_folder(folder, overwrite, "config.json") as part:
+        with files.atomic_folder(folder, overwrite, "config.json") as part:
             (part / "model.safetensors").write_bytes(save(self.weights()))
             self.tokenizer.save(part / "vocab.txt")
             (part / "labels.txt").write_text("".join(f"{x}\n" for x in self.labels), "utf-8")
-            write_json(part / "config.json", stored)
-            write_json(part / "metrics.json", self.metrics)
-            with open(part / "history.csv", "w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, dict.fromkeys(chain(*self.curve)))
-                writer.writeheader()
-                writer.writerows(self.curve)
+            files.write_json(part / "config.json", stored)
+            files.write_json(part / "metrics.json", self.metrics)
+            files.write_rows(part / "history.csv", self.curve)
 
     @classmethod
     def load(cls, folder):
         """Reads what `save` wrote. ValueError names the file that is missing, damaged or does not fit the others."""
         folder = Path(folder)
         for name in FILES:
-            one_of(folder, name)
+            files.one_of(folder, name)
         try:
-            stored = read_json(folder / "config.json")
+            stored = files.read_json(folder / "config.json")
             if (version := stored.get("keras_compress")) != FORMAT:
                 raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {version!r}.")
             config = BertConfig.from_dict(stored["config"])
             tokenizer = saved_tokenizer(folder, stored)
             labels = list(filter(None, (folder / "labels.txt").read_text("utf-8").split("\n")))
-            tensors = read_safetensors(folder / "model.safetensors")
+            tensors = files.read_safetensors(folder / "model.safetensors")
             model = cls(config, tokenizer, stored["task"], labels, loaded=tensors)
             model.set_weights(tensors)
-            other = sorted(tensors.keys() - _variables(model.model).keys())
+            other = sorted(tensors.keys() - _variables(model.whole).keys())
             if other:
                 raise ValueError(
                     f"config.json must describe all of model.safetensors. Received: {len(other)} weights more, "
                     f"{', '.join(other[:3])}. Restore the file that was changed."
                 )
-            model.history, model.metrics = stored["history"], read_json(folder / "metrics.json")
+            model.history, model.metrics = (
+                stored["history"],
+                files.read_json(folder / "metrics.json"),
+            )
             model.threshold = stored.get("threshold", THRESHOLD)
-            with open(folder / "history.csv", encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    model.curve.append({name: _value(cell) for name, cell in row.items() if cell})
+            model.curve = files.read_rows(folder / "history.csv")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder}: {' '.join(str(error).split())}") from error
         return model
@@ -289,11 +298,3 @@ def _variables(model):
         for v in layer.weights
         if v.dtype.is_floating  # dropout's random state is an integer
     }
-
-
-def _value(cell):
-    """What a cell of history.csv holds: int, float or text."""
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(cell)
-    return cell

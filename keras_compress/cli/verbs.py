@@ -16,7 +16,7 @@ from keras_compress.cli.exported import benchmark, export, serve
 from keras_compress.cli.options import COMMAS, AnySource, Source, Texts
 from keras_compress.experiment.recipe import hash_of, recipes
 from keras_compress.files import new_folder
-from keras_compress.method import Count, Positive, Whole
+from keras_compress.method import Count, Positive, Share, Whole
 from keras_compress.training.settings import Training
 
 
@@ -117,8 +117,10 @@ def compress(
     name = method or ("masked_lm" if unlabelled else "finetune")
     function = boundary.method(name)
     function.check(values)
-    # A method that only looks at text leaves the model its task.
-    looks = unlabelled and function.declared.data == "any" and not function.declared.trains
+    # A method that only looks at text, or learns the model's answers to it, leaves the model its task.
+    declared = function.declared
+    looks = unlabelled and declared.data == "any"
+    looks = looks and (declared.trained_head or not declared.trains)
     model, fitted = source.load(None if looks else dataset, trained=False, seed=seed)
     dataset = fitted or dataset
     command = [name, values, {**vars(source), "seed": seed}, training.settings(), dataset.summary()]
@@ -150,27 +152,36 @@ def evaluate(
     texts: Texts,
     split: Literal["train", "dev", "test"] = "test",
     tflite=None,
+    speed: Share | None = None,
 ):
     """Measure a model, or an exported file with its model, on a labelled split.
 
     split: train, dev or test
     tflite: an exported file of this model, .tflite or .onnx
+    speed: of a model with exits: a text leaves at the first layer of at most this uncertainty, 0 to 1 (default: at
+        the last)
     """
     dataset = texts.load()
     dataset.check_splits(split)
     model, dataset = source.load(dataset)
+    if tflite and speed is not None:
+        raise ValueError(
+            "`--speed` belongs to a model, whose layers it skips. Received: `--tflite` beside it. Leave one out."
+        )
     if tflite:
         from mobile_export.parity import exported_model
 
         model = exported_model(tflite, model)
-    return _evaluated(model, dataset, split)
+    return _evaluated(model, dataset, split, speed)
 
 
-def predict(texts: list[str] = [], *, source: Source, data: Texts):
+def predict(texts: list[str] = [], *, source: Source, data: Texts, speed: Share | None = None):
     """Label texts from the command line, or from stdin, one a line.
 
     texts: texts; the two of a pair are separated by a tab (default: stdin's lines)
     data: a set with the model's labels, where its files do not tell them
+    speed: of a model with exits: a text leaves at the first layer of at most this uncertainty, 0 to 1 (default: at
+        the last)
     """
     from keras_compress.bert.answers import told
 
@@ -184,7 +195,12 @@ def predict(texts: list[str] = [], *, source: Source, data: Texts):
                     f"A pair must be two texts separated by one tab. Received: {text!r:.80}."
                 )
         given = [tuple(text.split("\t")) for text in texts]
-    return told(model, texts, model.predict(given))
+    if speed is None:
+        return told(model, texts, model.predict(given))
+    predicted, layers = model.predict(given, speed=speed)
+    rows, lines = told(model, texts, predicted)
+    rows = [{**row, "layer": layer} for row, layer in zip(rows, layers.tolist())]
+    return rows, [f"layer {row['layer']}\t{line}" for row, line in zip(rows, lines)]
 
 
 def data(
@@ -257,15 +273,18 @@ def _tokenizer(source):
     return read_tokenizer_of(source)
 
 
-def _evaluated(model, dataset, split):
+def _evaluated(model, dataset, split, speed=None):
     """(figures, [the same in words]) of a model on a split."""
     from keras_compress.measure.accuracy import evaluate
 
-    result = evaluate(model, getattr(dataset, split))
+    result = evaluate(model, getattr(dataset, split), speed=speed)
     beside = {"macro_f1": "macro F1 {:.2%}", "spearman": "Spearman {:.2%}", "mse": "MSE {:.4g}"}
     beside = {key: form for key, form in beside.items() if key in result}
     measured = {key: result[key] for key in ("metric", "value", "se", *beside)}
     figures = {"split": split, **measured, "num_examples": result["n"]}
+    if speed is not None:
+        figures |= {"speed": speed, "layer": float(result["layers"].mean())}
     form = "{split} {metric} {value:.2%} +- {se:.2%} on {num_examples:,} examples; "
     more = ", ".join(form.format(result[key]) for key, form in beside.items())
+    more += "" if speed is None else ", mean layer of exit {layer:.2f}".format(**figures)
     return figures, [form.format(**figures) + more]

@@ -30,20 +30,24 @@ THRESHOLDS = np.arange(1, 20) / 20  # of which one is chosen on dev
 Z95 = 1.96
 
 
-def evaluate(task_model, split, choose_threshold=False):
+def evaluate(task_model, split, choose_threshold=False, speed=None):
     """Measure a model on a labelled split; see `score_predictions` for what comes back.
 
     `choose_threshold`: of a model that has one, set it first to the best of THRESHOLDS on this split.
+    `speed`: of a model with exits, as in `predict`; the result has `layers`, too, where texts left. None: all layers.
     """
     if split is None:
         raise ValueError(
             "`split` must have labels to be evaluated. Received: none. Use a labelled dev or test split."
         )
+    early = {} if speed is None else {"speed": speed}  # not all that predicts has exits
     if TASKS[task_model.task].per_token:
-        predicted = task_model.predict([text.split(" ") for text in split.texts])
+        predicted = task_model.predict([text.split(" ") for text in split.texts], **early)
         predicted = [[tag or "O" for tag in tags] for _, tags in predicted]  # None: cut off
     else:
-        predicted = task_model.predict(split.texts)
+        predicted = task_model.predict(split.texts, **early)
+        if early:
+            predicted, layers = predicted
         if choose_threshold and TASKS[task_model.task].answer == "sigmoid":
             gold = targets(task_model.task, split.labels, len(task_model.labels)) > 0
             found = [f1(_counts(gold, predicted >= each)) for each in THRESHOLDS]
@@ -52,7 +56,7 @@ def evaluate(task_model, split, choose_threshold=False):
         predicted = decided(task_model.task, predicted, task_model.threshold)
     result = score_predictions(task_model.task, task_model.labels, split.labels, predicted)
     _doubt_order(task_model, result)
-    return result
+    return result if speed is None else {**result, "layers": layers}
 
 
 def _doubt_order(task_model, result):

@@ -9,15 +9,21 @@ size, f the feed-forward size, L layers, n tokens, C labels.
     one layer    4 (h^2 + h) + (h f + f) + (f h + h) + 4 h
     pooler       h^2 + h        (pooling = "pooler" only; a tagger has none)
     classifier   h C + C
+    branch       (h b + b) + 4 (b^2 + b) + (b^2 + b) + b C + C, b = 128; in place of pooler and classifier, and at each exit
     BiLSTM       per layer 8 (in + u + 1) u parameters and 16 n (in + u) u flops; u units per direction
     flops        L (8 n h^2 + 4 n^2 h + 4 n h f) + 2 n E h (narrow table; 2 n in out / groups) + 2 h^2 (pooler)
                  + 2 h C (classifier; n times that for tagging)
+                 a branch 2 n (h b + 4 b^2) + 2 b^2 + 4 n^2 b + 2 b C; what leaves at an exit pays for the layers and
+                 branches up to it. That counts every place, as its authors do; branch.py makes one query, so fewer
 
 One multiply-add is 2 flops. Only matrix products are counted: q, k, v, o (8 n h^2), scores and weighted values
 (4 n^2 h), feed-forward (4 n h f). Table look-ups multiply nothing; biases, softmax, normalisation and activation are
 under 1 % of the whole. The count is that of the fixed (1, n) graph, padding included, every layer in full.
+The authors of FastBERT count neither n^2 terms nor the last Dense layers: `include_attention=False`. So they count
+21,785,247,744 for BERT-base under a branch classifier, 128 tokens, 2 classes.
 """
 
+from keras_compress.bert.branch import WIDTH
 from keras_compress.bert.tasks import TASKS
 
 
@@ -45,21 +51,49 @@ def parameters(config, num_labels=0, task="classification"):
     if config.adapter == "hgt":
         adapter += sum(2 * outputs for _, outputs, _ in shapes[:-1])
     pooler = hidden * hidden + hidden if _has_pooler(config, task) else 0
-    return embeddings + adapter + encoder_parameters(config) + pooler + (hidden + 1) * num_labels
+    dense = (hidden + 1) * num_labels
+    branch = (hidden + 1) * WIDTH + 5 * (WIDTH + 1) * WIDTH + (WIDTH + 1) * num_labels
+    head = branch if config.classifier == "branch" else pooler + dense
+    exits = len(config.exits or ()) * branch
+    return embeddings + adapter + encoder_parameters(config) + head + exits
 
 
-def flops(config, sequence_length, num_labels=0, task="classification"):
-    """Floating point operations of one forward pass over one sequence (module docstring)."""
+def flops(
+    config,
+    sequence_length,
+    num_labels=0,
+    task="classification",
+    exit_layer=None,
+    include_attention=True,
+):
+    """Floating point operations of one forward pass over one sequence (module docstring).
+
+    Args:
+        exit_layer: after which the text leaves, one of `config.exits`, or the last for all layers and all branches. None:
+            all layers, without exits. include_attention: count the n^2 terms and the last Dense layers.
+    """
     hidden, inner, n = config.hidden_size, config.intermediate_size, sequence_length
     labels = num_labels * (n if TASKS[task].per_token else 1)
     if config.architecture == "bilstm":
         layers = sum(16 * n * (width + inner) * inner for width in _widths(config))
         return layers + 4 * inner * labels
-    layer = 8 * n * hidden * hidden + 4 * n * n * hidden + 4 * n * hidden * inner
+    layer = 8 * n * hidden * hidden + 4 * n * hidden * inner
+    branch = 2 * n * (hidden * WIDTH + 4 * WIDTH**2) + 2 * WIDTH**2
+    dense = 2 * hidden * labels
+    if include_attention:
+        layer += 4 * n * n * hidden
+        branch += 4 * n * n * WIDTH + 2 * WIDTH * labels
+    else:
+        dense = 0
     shapes = config.adapter_shapes
     adapter = sum(2 * n * inputs * outputs // groups for inputs, outputs, groups in shapes)
     pooler = 2 * hidden * hidden if _has_pooler(config, task) else 0
-    return adapter + config.num_layers * layer + pooler + 2 * hidden * labels
+    head = branch if config.classifier == "branch" else pooler + dense
+    if exit_layer is None:
+        return adapter + config.num_layers * layer + head
+    passed = sum(each <= exit_layer for each in config.exits) * branch
+    last = head if exit_layer == config.num_layers else 0
+    return adapter + exit_layer * layer + passed + last
 
 
 def _widths(config):

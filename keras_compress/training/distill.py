@@ -16,7 +16,7 @@ import logging
 from keras_compress.backend import keras, tf
 from keras_compress.bert.checkpoints import with_head
 from keras_compress.bert.tasks import TASKS
-from keras_compress.method import check_length, check_not_quantized
+from keras_compress.method import check_free, check_length
 from keras_compress.training.loop import fit, stream
 from keras_compress.training.optimizer import adamw
 from keras_compress.training.teacher_cache import cache_outputs
@@ -77,7 +77,7 @@ def outputs_read(losses, teacher, student, outputs=named_outputs):
     Raises:
         ValueError: if these losses cannot compare the two models.
     """
-    check_not_quantized(student)
+    check_free(student)
     T, S = _Symbols(teacher, outputs), _Symbols(student, outputs)
     of_tokens, problem = TASKS[teacher.task].per_token, None
     places = TASKS[teacher.task].answer == "softmax"
@@ -285,6 +285,7 @@ def start_student(teacher, student, layers, seed):
     """
     if student is None:
         return teacher.keep_layers(layers, seed=seed)
+    check_free(student, trained=True)
     student, wanted = with_head(student, teacher.task, teacher.labels, seed=seed), len(layers)
     depth = student.config.num_layers
     if student.config.architecture != "bert" or depth == wanted:  # shared layers stay shared

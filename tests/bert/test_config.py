@@ -4,6 +4,8 @@ import pytest
 
 from keras_compress.bert.config import BertConfig
 
+STATIC = {"bits": 8, "activations": "static", "decay": 0.9, "start_step": 0}
+
 
 def test_dict_round_trip():
     config = BertConfig(hidden_size=12, num_heads=3, num_layers=4, pooling="cls", dropout=0)
@@ -25,6 +27,12 @@ def test_dict_round_trip():
         ({"embedding_size": 800}, "`embedding_size` must be 1 to 768, the `hidden_size`"),
         ({"embedding_size": 60, "adapter": "hgt"}, "must be a multiple of 8, .* Received: 60"),
         ({"quantization": {"bits": 8}}, "`quantization` must be none or have bits, activations,"),
+        ({"exits": [0, 1]}, "`exits` must .* greater than or equal to 1. Received: .0, 1."),
+        ({"exits": []}, "`exits` must .* Received: ."),
+        ({"exits": [2, 1]}, "`exits` must be 2 different ones among 1 to 11, rising. Received"),
+        ({"exits": [3, 12]}, "`exits` must be 2 different ones among 1 to 11, rising. Received"),
+        ({"exits": [1], "architecture": "bilstm"}, "a BERT that does not quantise .* a bilstm"),
+        ({"exits": [1], "quantization": STATIC}, "Received: a bert, quantization = .'bits': 8"),
     ],
 )
 def test_bad_values(changes, message):

@@ -282,6 +282,20 @@ CASES = [
         },
     },
     {
+        "name": "fastbert",
+        "method": "fastbert",
+        "model": "four",
+        "data": "prose",
+        "settings": {"exits": [1, 3]},
+        "training": {"evaluations": 1},
+    },
+    {
+        "name": "fastbert_teacher",
+        "method": "fastbert_teacher",
+        "model": "matching",
+        "data": "matching",
+    },
+    {
         "name": "tinybert",
         "method": "tinybert",
         "model": "four",

@@ -254,7 +254,8 @@ def is_saved(source):
 
 
 def _as_checkpoint(model):
-    return Checkpoint(model.config, model.tokenizer, model.weights(), [], model.task, model.labels)
+    config = model.config.replace(exits=None, classifier="dense")  # of another head
+    return Checkpoint(config, model.tokenizer, model.weights(), [], model.task, model.labels)
 
 
 def _reader(source):
