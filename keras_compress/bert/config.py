@@ -9,6 +9,14 @@ from keras_compress.method import BelowOne, Count, Whole, check
 
 QUANTIZATION = ("bits", "activations", "decay", "start_step")
 HGT_GROUPS = (8, 4, 2, 1)
+# Fields of this architecture alone, as they are in all others
+MOBILEBERT = {
+    "bottleneck_size": None,
+    "num_ffn": 1,
+    "attention_input": "hidden",
+    "norm": "layer",
+    "trigram": False,
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,12 @@ class BertConfig:
             ("hidden"), or at width `embedding_size`, before it ("embedding", as in ALBERT).
         sharing: cross-layer parameter sharing: which part of a layer all layers of a group have in common.
         num_groups: groups of neighbouring layers that share.
+        bottleneck_size: width inside of a MobileBERT's block; None: `hidden_size`, so that it has no bottlenecks.
+        num_ffn: feed-forward layers of a MobileBERT's block.
+        attention_input: what a MobileBERT's query and key read: the block's input ("hidden"), its "bottleneck", which
+            its value reads, too, or a bottleneck of their own, "shared" by both.
+        norm: "layer" normalises each position's vector; "none" scales and shifts it alone (MobileBERT's NoNorm).
+        trigram: whether a position's embedding is made of three words' vectors: the next, its own and the last one.
         quantization: None, or how the model quantises while it computes: a dict of the fields `QUANTIZATION`, as
             quantization/q8bert.py gives them.
     Raises:
@@ -50,7 +64,7 @@ class BertConfig:
     attention_dropout: BelowOne = 0.1
     initializer_range: BelowOne = 0.02
     pooling: Literal["pooler", "cls", "mean"] = "pooler"
-    architecture: Literal["bert", "bilstm"] = "bert"
+    architecture: Literal["bert", "bilstm", "mobilebert"] = "bert"
     embedding_size: Count | None = None
     adapter: Literal["linear", "mlp", "hgt"] = "linear"
     embedding_norm: Literal["hidden", "embedding"] = "hidden"
@@ -58,14 +72,21 @@ class BertConfig:
     num_groups: Count = 1
     quantization: dict | None = None
     pooler_activation: Literal["tanh", "relu", "gelu"] = "tanh"
+    bottleneck_size: Count | None = None
+    num_ffn: Count = 1
+    attention_input: Literal["hidden", "bottleneck", "shared"] = "hidden"
+    norm: Literal["layer", "none"] = "layer"
+    trigram: bool = False
 
     def __post_init__(self):
         check(BertConfig, vars(self))
-        if self.hidden_size % self.num_heads:
+        if self.inner_size % self.num_heads:
+            name = "bottleneck_size" if self.bottleneck_size else "hidden_size"
             raise ValueError(
-                "`hidden_size` must be a multiple of `num_heads`. "
-                f"Received: {self.hidden_size} and {self.num_heads}."
+                f"`{name}` must be a multiple of `num_heads`. "
+                f"Received: {self.inner_size} and {self.num_heads}."
             )
+        self._check_block()
         if self.table_size > self.hidden_size:
             raise ValueError(
                 f"`embedding_size` must be 1 to {self.hidden_size}, the `hidden_size`. "
@@ -87,6 +108,31 @@ class BertConfig:
                 f"Received: {self.quantization!r}."
             )
 
+    def _check_block(self):
+        """Raises ValueError if fields of one architecture are set in another."""
+        own = {name: getattr(self, name) for name in MOBILEBERT}
+        other = (self.sharing, self.adapter, self.embedding_norm, self.quantization)
+        if self.architecture != "mobilebert" and own != MOBILEBERT:
+            raise ValueError(
+                f"{', '.join(MOBILEBERT)} belong to a mobilebert. Received: a {self.architecture} with {own}. "
+                'Set `architecture` to "mobilebert".'
+            )
+        if self.architecture == "mobilebert" and other != ("none", "linear", "hidden", None):
+            raise ValueError(
+                "A mobilebert must leave `sharing`, `adapter`, `embedding_norm` and `quantization` as they are by "
+                f"default. Received: {other}. Leave them out."
+            )
+        if self.attention_input != "hidden" and not self.bottleneck_size:
+            raise ValueError(
+                f'`attention_input` must be "hidden" without a bottleneck. Received: {self.attention_input!r}. '
+                "Set `bottleneck_size`."
+            )
+
+    @property
+    def inner_size(self):
+        """Width in which attention and feed-forward layers compute."""
+        return self.bottleneck_size or self.hidden_size
+
     @property
     def table_size(self):
         """Width of the embedding matrix."""
@@ -95,8 +141,8 @@ class BertConfig:
     @property
     def adapter_shapes(self):
         """(input width, output width, groups) of each linear map between embedding matrix and encoder."""
-        narrow, wide = self.table_size, self.hidden_size
-        if narrow == wide:
+        narrow, wide = self.table_size * (3 if self.trigram else 1), self.hidden_size
+        if narrow == wide and not self.trigram:
             return []
         if self.adapter == "linear":
             return [(narrow, wide, 1)]

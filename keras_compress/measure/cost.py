@@ -7,6 +7,7 @@ size, f the feed-forward size, L layers, n tokens, C labels.
                  V E + (P + T + 2) (h or E) + adapter, which is E h + h, or of each transform (in out / groups + out),
                  and of each LayerNorm of an hgt 2 out
     one layer    4 (h^2 + h) + (h f + f) + (f h + h) + 4 h
+    MobileBERT   per layer of width m, F feed-forward layers: the matrices and norms of `_mobilebert_layer`
     pooler       h^2 + h        (pooling = "pooler" only; a tagger has none)
     classifier   h C + C
     BiLSTM       per layer 8 (in + u + 1) u parameters and 16 n (in + u) u flops; u units per direction
@@ -26,6 +27,10 @@ def encoder_parameters(config):
     hidden, inner = config.hidden_size, config.intermediate_size
     if config.architecture == "bilstm":
         return sum(8 * (width + inner + 1) * inner for width in _widths(config))
+
+    if config.architecture == "mobilebert":
+        shapes, norms = _mobilebert_layer(config)
+        return config.num_layers * (sum(i * o + o for i, o in shapes) + 2 * sum(norms))
 
     def num_own(part):
         return len({config.owner(layer, part) for layer in range(config.num_layers)})
@@ -56,10 +61,29 @@ def flops(config, sequence_length, num_labels=0, task="classification"):
         layers = sum(16 * n * (width + inner) * inner for width in _widths(config))
         return layers + 4 * inner * labels
     layer = 8 * n * hidden * hidden + 4 * n * n * hidden + 4 * n * hidden * inner
+    if config.architecture == "mobilebert":
+        matrices = sum(inputs * outputs for inputs, outputs in _mobilebert_layer(config)[0])
+        layer = 2 * n * matrices + 4 * n * n * config.inner_size
     shapes = config.adapter_shapes
     adapter = sum(2 * n * inputs * outputs // groups for inputs, outputs, groups in shapes)
     pooler = 2 * hidden * hidden if _has_pooler(config, task) else 0
     return adapter + config.num_layers * layer + pooler + 2 * hidden * labels
+
+
+def _mobilebert_layer(config):
+    """([(inputs, outputs) of each dense], [width of each norm]) of a block (bert/mobilebert.py)."""
+    h, m, f, read = (
+        config.hidden_size,
+        config.inner_size,
+        config.intermediate_size,
+        config.attention_input,
+    )
+    narrow = 0 if not config.bottleneck_size else 2 if read == "shared" else 1  # bottlenecks
+    key, value = h if read == "hidden" else m, m if read == "bottleneck" else h
+    shapes = narrow * [(h, m)] + [(key, m), (key, m), (value, m), (m, m)]
+    shapes += config.num_ffn * [(m, f), (f, m)]
+    up = [(m, h)] if narrow else []
+    return shapes + up, (narrow + 1 + config.num_ffn) * [m] + [h for _ in up]
 
 
 def _widths(config):
