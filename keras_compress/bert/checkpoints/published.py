@@ -3,7 +3,11 @@
 import logging
 from typing import NamedTuple
 
-from keras_compress.bert.checkpoints.relatives import RELATIVES, model_type
+from keras_compress.bert.checkpoints.relatives import (
+    RELATIVES,
+    mobilebert_fields,
+    model_type,
+)
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import MLM_ROWS
 from keras_compress.bert.tokenizer import Tokenizer, read_tokenizer
@@ -118,10 +122,12 @@ def read_config(folder, *names):
         )
     fields = {field: values[name] for field, name in columns.items() if name in values}
     fields = RELATIVES[kind].config | fields
+    if kind == "mobilebert":
+        fields |= mobilebert_fields(values, google="model_type" not in values)
     if fields.get("activation") in _GELU_TANH:
         fields["activation"] = "gelu_tanh"
     if "embedding_size" in fields:
-        fields["embedding_norm"] = "embedding"
+        fields.setdefault("embedding_norm", "embedding")
     try:
         return path, BertConfig(**fields), values
     except ValueError as error:
