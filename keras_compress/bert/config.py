@@ -162,7 +162,13 @@ class BertConfig:
         return layer // size * size
 
     def replace(self, **changes):
-        return dataclasses.replace(self, **changes)
+        """A copy with other values. Raises ValueError also on what is no field."""
+        try:
+            return dataclasses.replace(self, **changes)
+        except TypeError as error:
+            raise ValueError(
+                f"`config` must be fields of BertConfig and their values. Received: {changes!r} ({error})."
+            ) from error
 
     def to_dict(self):
         return dataclasses.asdict(self)
