@@ -70,8 +70,7 @@ class _Symbols(Outputs):
 
 
 def outputs_read(losses, teacher, student, outputs=named_outputs, any_heads=False):
-    """Runs losses once on symbols, to learn which outputs they read; these may have different numbers of heads where
-    `any_heads` says so.
+    """Runs losses once on symbols, to learn which outputs they read (`any_heads`: of different numbers of heads).
 
     Returns:
         ([names of the teacher's], [names of the student's]).
@@ -116,10 +115,10 @@ def outputs_read(losses, teacher, student, outputs=named_outputs, any_heads=Fals
     if len(heads) > 1 and not any_heads:  # 1 head would be broadcast
         problem = f"`num_heads` {teacher.config.num_heads} and {student.config.num_heads}"
     if problem:
+        first_line = str(problem).strip().splitlines()[0]
         raise ValueError(
             "The losses must be able to compare the outputs of teacher and student. Received: "
-            f"{str(problem).strip().splitlines()[0]}. Take a student of the teacher's sizes, a method "
-            "with a projection, or losses on logits."
+            f"{first_line}. Take a student of the teacher's sizes, a method with a projection, or losses on logits."
         )
     return list(T), list(S)
 
