@@ -17,7 +17,8 @@ Departures
     gradient's size, so a scaled gradient changes nothing; here the finished update is scaled. Earlier layers do not
     decay. Each phase has warm-up, decay and moments of its own, and its model ends with layer l.
     Embeddings and head start from IB-BERT's and are frozen in the phases. Here the word table starts from the best
-    factors of the teacher's, the rest as far as it fits; embeddings train as layer 1 does.
+    factors of the teacher's, the rest as far as it fits; embeddings train as layer 1 does. The embeddings' NoNorm starts
+    as what the teacher's LayerNorm does on average.
     The authors' statistics of the teacher are means over all its layers, an error; here each layer has its own.
     Padding counts nowhere; theirs are means over padded queries, too, and padded keys have scores of -6.
     The authors multiply the teacher's last hidden state by the temperature; here it divides both logits. No
@@ -50,7 +51,7 @@ FACTORS = {"feature": 100.0, "mean": 5000.0, "variance": 5.0, "attention": 1.0}
 TRANSFER = 240 / 740  # share of the paper's updates
 STILL = {"dropout": 0.0, "attention_dropout": 0.0}
 WORDS, PROJECTION = "word_embeddings/embeddings", "embedding_projection/kernel"
-STARTS = "position_embeddings/embeddings type_embeddings/embeddings mlm_bias/bias".split()
+STARTS = ("position_embeddings/", "type_embeddings/", "embeddings_norm/", "mlm_bias/")
 
 
 def feature_loss(teacher, student, mask):
@@ -100,6 +101,17 @@ class HeadMix(keras.layers.Layer):
         return tf.einsum("ts,bsqk->btqk", tf.nn.softmax(self.M), probs)
 
 
+def no_norm(weights):
+    """The NoNorm that does to embeddings what a LayerNorm does on average: (gamma, beta), float (hidden,) each.
+
+    gamma (h - mu) / sigma + beta as one scale and shift; h: a word at the mean position, in segment 0.
+    """
+    h = weights[WORDS] + weights["position_embeddings/embeddings"].mean(axis=0)
+    h = h + weights.get("type_embeddings/embeddings", np.zeros_like(h))[0]
+    gamma = weights["embeddings_norm/gamma"] / np.sqrt(h.var(axis=-1).mean())
+    return gamma, weights["embeddings_norm/beta"] - gamma * h.mean()
+
+
 def new_student(teacher, num_layers, fields, seed):
     """A MobileBERT of the paper's proportions on the teacher's width H; `fields` of `BertConfig` override them.
 
@@ -117,9 +129,8 @@ def new_student(teacher, num_layers, fields, seed):
     config = before.replace(**{**sizes, **block, **fields})
     small = teacher.rebuilt(config, {}, only=[], seed=seed)
     ours, theirs = small.weights(), teacher.weights()
-    start = {name: theirs[name] for name in STARTS if name in theirs}
-    if config.pooling == before.pooling:
-        start |= {name: theirs[name] for name in theirs if name.startswith("classifier/")}
+    copied = STARTS + (("classifier/",) if config.pooling == before.pooling else ())
+    start = {name: array for name, array in theirs.items() if name.startswith(copied)}
     if PROJECTION in ours and theirs[WORDS].shape[-1] == hidden:
         # E ~ (E P) P^T, P: the first right singular vectors; rows of the kernel: the next piece, its own, the last
         E, size = theirs[WORDS], config.table_size
@@ -127,6 +138,8 @@ def new_student(teacher, num_layers, fields, seed):
         kernel, own = np.zeros_like(ours[PROJECTION]), size if config.trigram else 0
         kernel[own : own + size] = P.T
         start |= {WORDS: E @ P, PROJECTION: kernel}
+        if config.norm == "none":
+            start |= zip(("embeddings_norm/gamma", "embeddings_norm/beta"), no_norm(theirs))
     small.set_weights(start, [x for x in start if x in ours and start[x].shape == ours[x].shape])
     return small
 

@@ -174,6 +174,11 @@ def test_the_student_starts_from_the_teachers_embeddings_and_head(monkeypatch):
     for name in ("position_embeddings/embeddings", "classifier/kernel"):
         np.testing.assert_array_equal(ours[name], theirs[name])
     assert student.config.pooling == "cls" and student.config.norm == "none"
+    # without neighbours the NoNorm gives what the LayerNorm gives on average: 1 per unit for gamma 1, beta 0
+    rows = theirs["word_embeddings/embeddings"] + theirs["position_embeddings/embeddings"].mean(0)
+    rows += theirs["type_embeddings/embeddings"][0]
+    normed = rows * ours["embeddings_norm/gamma"] + ours["embeddings_norm/beta"]
+    np.testing.assert_allclose([normed.mean(), normed.var(-1).mean()], [0, 1], atol=1e-4)
     pooled = stages(monkeypatch)[0]["student"]  # of a teacher with a pooler: a raw [CLS]
     assert pooled.config.pooling == "cls" and "pooler/kernel" not in pooled.weights()
 
