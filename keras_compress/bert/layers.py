@@ -36,7 +36,7 @@ class WordEmbedding(keras.layers.Embedding):
 
 @register
 class Trigram(keras.layers.Layer):
-    """Vectors of the next, of its own and of the previous piece, joined (Sun et al., 2020, Sec. 3.1, MobileBERT).
+    """Vectors of the next, of its own and of the previous piece, joined (Sun et al., 2020, Sec. 3.4, MobileBERT).
 
     Before the first and after the last real piece stand zeros, so that padding changes nothing.
     """
@@ -99,7 +99,7 @@ class LayerNorm(keras.layers.LayerNormalization):
 
 @register
 class NoNorm(keras.layers.Layer):
-    """Scales and shifts each unit, h * gamma + beta; no statistics (Sun et al., 2020, Sec. 3.2). (..., units) -> the same."""
+    """Scales and shifts each unit, h * gamma + beta; no statistics (Sun et al., 2020, Sec. 3.3). (..., units) -> the same."""
 
     def build(self, shape):
         self.gamma = self.add_weight("gamma", shape[-1:], initializer="ones")

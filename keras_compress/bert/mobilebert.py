@@ -1,13 +1,14 @@
-"""MobileBERT's block: wide between the blocks, thin inside of them. Sun et al., 2020, arXiv:2004.02984, Sec. 3.1.
+"""MobileBERT's block: wide between the blocks, thin inside of them. Sun et al., 2020, arXiv:2004.02984.
 
 Equation map (x: the block's input, of width `hidden_size`; the rest has width `bottleneck_size`)
-    b = Norm(x W_b)                                the bottleneck                             bottleneck
-    s = Norm(x W_s)                                what query and key read                    bottleneck
-    y = Norm(b + MHA(s, s, x))                     attention                                  attention (layers.py)
-    y = Norm(y + W_2 relu(W_1 y))                  stacked feed-forward layers, `num_ffn` times
-    Norm(x + y W_u)                                the block's output, of width `hidden_size`
+    Sec. 3.1   b = Norm(x W_b)                  the bottleneck                                 bottleneck
+               s = Norm(x W_s)                  what query and key read                        bottleneck
+               y = Norm(b + MHA(s, s, x))       attention                                      attention (layers.py)
+    Sec. 3.2   y = Norm(y + W_2 relu(W_1 y))    `num_ffn` times, stacked                       mobilebert_layer
+    Sec. 3.1   Norm(x + y W_u)                  the output, of width `hidden_size`             mobilebert_layer
+    Sec. 3.3   Norm(h) = gamma h + beta, instead of LayerNorm                                  NoNorm (layers.py)
+    Sec. 3.4   narrow word table, [e(t+1), e(t), e(t-1)], a map to `hidden_size`               Trigram (layers.py)
 MobileBERT-tiny: MHA(b, b, b), so that value reads the bottleneck, too; IB-BERT, the teacher: MHA(x, x, x).
-Embeddings: `layers.Trigram`, a map to `hidden_size`, and then as in BERT (`encoder.embed`).
 Departures
     Keys of padding get no attention; the authors set their scores to -6, so that each keeps a share of about exp(-6).
     The piece after the last real one is zero, as at the end of a text without padding. In the authors' code it is the

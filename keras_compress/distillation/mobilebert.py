@@ -17,8 +17,7 @@ Departures
     gradient's size, so a scaled gradient changes nothing; here the finished update is scaled. Earlier layers do not
     decay. Each phase has warm-up, decay and moments of its own, and its model ends with layer l.
     Embeddings and head start from IB-BERT's and are frozen in the phases. Here the word table starts from the best
-    factors of the teacher's, the rest as far as it fits; embeddings train as layer 1 does. The embeddings' NoNorm starts
-    as what the teacher's LayerNorm does on average.
+    factors of the teacher's, its NoNorm from the mean LayerNorm, the rest as far as it fits; they train as layer 1 does.
     The authors' statistics of the teacher are means over all its layers, an error; here each layer has its own.
     Padding counts nowhere; theirs are means over padded queries, too, and padded keys have scores of -6.
     The authors multiply the teacher's last hidden state by the temperature; here it divides both logits. No
@@ -95,7 +94,7 @@ class HeadMix(keras.layers.Layer):
     def __init__(self, units, heads, seed):
         super().__init__()
         start = keras.initializers.RandomNormal(seed=seed)
-        self.M = self.add_weight("M", (units, heads), initializer=start)
+        self.M = self.add_weight("M", (units, heads), None, start)
 
     def call(self, probs):
         return tf.einsum("ts,bsqk->btqk", tf.nn.softmax(self.M), probs)
@@ -189,10 +188,8 @@ def learn(teacher, student, dataset, answers, length, factors, rate, *, training
     """Trains a student: each layer in a phase of `length` updates, then all of it on the answers.
 
     Args:
-        answers: losses of the last stage. length, factors, rate: `steps_per_layer`, `factors` and `earlier_rate` of
-            `compress`. more: of the last stage's `distill`.
-    Raises:
-        ValueError: if the phases leave no update for the answers.
+        answers: losses of the last stage. length, factors, rate: `steps_per_layer`, `factors`, `earlier_rate` of
+            `compress`; ValueError if the phases leave no update for the answers. more: of the last stage's `distill`.
     """
     num_layers, num_steps = student.config.num_layers, training.num_steps(len(dataset.train.texts))
     length = max(1, round(TRANSFER * num_steps / num_layers)) if length is None else length
