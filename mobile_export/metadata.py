@@ -45,7 +45,7 @@ def no_metadata(task_model):
     client = "MediaPipe's TextClassifier"
     if task_model.task != "classification":
         return f"{client} gives one text one label, which {task_model.task} is not"
-    if task_model.config.architecture != "bert":
+    if task_model.config.architecture == "bilstm":
         return f"{client} takes a single graph, and a {task_model.config.architecture} has loops"
     tokenizer = task_model.tokenizer
     if not tokenizer.lowercase:

@@ -39,7 +39,7 @@ def to_onnx(graph, fuse=False, int8=False):
     from tf2onnx import tf_loader, tfonnx
 
     name, function = graph.config.architecture, graph.function
-    if name != "bert":
+    if name == "bilstm":
         raise ExportError(
             f"A model to export as ONNX must be a BERT. Received: a {name}. Export it as TFLite."
         )

@@ -151,7 +151,8 @@ def values_of(losses, T, S, labels=None, mask=None):
 def values_on(stage, texts=tiny.TEXTS, length=None, labels=(0, 1, 2, 0)):
     """The same on texts, run through the stage's teacher and student."""
     teacher, student, losses = stage["teacher"], stage["student"], stage["losses"]
-    keys = outputs_read([loss for _, loss in losses.values()], teacher, student)
+    functions = [loss for _, loss in losses.values()]
+    keys = outputs_read(functions, teacher, student, any_heads=stage.get("any_heads", False))
     inputs = inputs_of(teacher, texts, length)
     T, S = (named_outputs(m, k)(inputs) for m, k in zip((teacher, student), keys))
     return values_of(losses, T, S, tf.constant(labels), inputs["input_mask"])

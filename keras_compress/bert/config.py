@@ -12,6 +12,14 @@ from keras_compress.method import BelowOne, Count, Whole, check
 QUANTIZATION = ("bits", "activations", "decay", "start_step")
 HGT_GROUPS = (8, 4, 2, 1)
 Exits = Annotated[list[Count], Field(min_length=1)]
+# Fields of this architecture alone, as they are in all others
+MOBILEBERT = {
+    "bottleneck_size": None,
+    "num_ffn": 1,
+    "attention_input": "hidden",
+    "norm": "layer",
+    "trigram": False,
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,12 @@ class BertConfig:
             ("hidden"), or at width `embedding_size`, before it ("embedding", as in ALBERT).
         sharing: cross-layer parameter sharing: which part of a layer all layers of a group have in common.
         num_groups: groups of neighbouring layers that share.
+        bottleneck_size: width inside of a MobileBERT's block; None: `hidden_size`, so that it has no bottlenecks.
+        num_ffn: feed-forward layers of a MobileBERT's block.
+        attention_input: what a MobileBERT's query and key read: the block's input ("hidden"), its "bottleneck", which
+            its value reads, too, or a bottleneck of their own, "shared" by both.
+        norm: "layer" normalises each position's vector; "none" scales and shifts it alone (MobileBERT's NoNorm).
+        trigram: whether a position's embedding is made of three words' vectors: the next, its own and the last one.
         quantization: None, or how the model quantises while it computes: a dict of the fields `QUANTIZATION`, as
             quantization/q8bert.py gives them.
         exits: None, or the layers after which a branch classifier (branch.py) can answer: counted from 1, rising, below
@@ -56,7 +70,7 @@ class BertConfig:
     attention_dropout: BelowOne = 0.1
     initializer_range: BelowOne = 0.02
     pooling: Literal["pooler", "cls", "mean"] = "pooler"
-    architecture: Literal["bert", "bilstm"] = "bert"
+    architecture: Literal["bert", "bilstm", "mobilebert"] = "bert"
     embedding_size: Count | None = None
     adapter: Literal["linear", "mlp", "hgt"] = "linear"
     embedding_norm: Literal["hidden", "embedding"] = "hidden"
@@ -66,14 +80,21 @@ class BertConfig:
     pooler_activation: Literal["tanh", "relu", "gelu"] = "tanh"
     exits: Exits | None = None
     classifier: Literal["dense", "branch"] = "dense"
+    bottleneck_size: Count | None = None
+    num_ffn: Count = 1
+    attention_input: Literal["hidden", "bottleneck", "shared"] = "hidden"
+    norm: Literal["layer", "none"] = "layer"
+    trigram: bool = False
 
     def __post_init__(self):
         check(BertConfig, vars(self))
-        if self.hidden_size % self.num_heads:
+        if self.inner_size % self.num_heads:
+            name = "bottleneck_size" if self.bottleneck_size else "hidden_size"
             raise ValueError(
-                "`hidden_size` must be a multiple of `num_heads`. "
-                f"Received: {self.hidden_size} and {self.num_heads}."
+                f"`{name}` must be a multiple of `num_heads`. "
+                f"Received: {self.inner_size} and {self.num_heads}."
             )
+        self._check_block()
         if self.table_size > self.hidden_size:
             raise ValueError(
                 f"`embedding_size` must be 1 to {self.hidden_size}, the `hidden_size`. "
@@ -103,6 +124,31 @@ class BertConfig:
                 f"{self.architecture}, quantization = {self.quantization}. Leave out one of them."
             )
 
+    def _check_block(self):
+        """Raises ValueError if fields of one architecture are set in another."""
+        own = {name: getattr(self, name) for name in MOBILEBERT}
+        other = (self.sharing, self.adapter, self.embedding_norm, self.quantization)
+        if self.architecture != "mobilebert" and own != MOBILEBERT:
+            raise ValueError(
+                f"{', '.join(MOBILEBERT)} belong to a mobilebert. Received: a {self.architecture} with {own}. "
+                'Set `architecture` to "mobilebert".'
+            )
+        if self.architecture == "mobilebert" and other != ("none", "linear", "hidden", None):
+            raise ValueError(
+                "A mobilebert must leave `sharing`, `adapter`, `embedding_norm` and `quantization` as they are by "
+                f"default. Received: {other}. Leave them out."
+            )
+        if self.attention_input != "hidden" and not self.bottleneck_size:
+            raise ValueError(
+                f'`attention_input` must be "hidden" without a bottleneck. Received: {self.attention_input!r}. '
+                "Set `bottleneck_size`."
+            )
+
+    @property
+    def inner_size(self):
+        """Width in which attention and feed-forward layers compute."""
+        return self.bottleneck_size or self.hidden_size
+
     @property
     def table_size(self):
         """Width of the embedding matrix."""
@@ -111,8 +157,8 @@ class BertConfig:
     @property
     def adapter_shapes(self):
         """(input width, output width, groups) of each linear map between embedding matrix and encoder."""
-        narrow, wide = self.table_size, self.hidden_size
-        if narrow == wide:
+        narrow, wide = self.table_size * (3 if self.trigram else 1), self.hidden_size
+        if narrow == wide and not self.trigram:
             return []
         if self.adapter == "linear":
             return [(narrow, wide, 1)]
@@ -132,7 +178,13 @@ class BertConfig:
         return layer // size * size
 
     def replace(self, **changes):
-        return dataclasses.replace(self, **changes)
+        """A copy with other values. Raises ValueError also on what is no field."""
+        try:
+            return dataclasses.replace(self, **changes)
+        except TypeError as error:
+            raise ValueError(
+                f"`config` must be fields of BertConfig and their values. Received: {changes!r} ({error})."
+            ) from error
 
     def to_dict(self):
         return dataclasses.asdict(self)

@@ -3,7 +3,7 @@
 Equation map
     Sec. 3.2   word + position + type embedding, LayerNorm          embed
     Sec. 3     post-norm Transformer layer                          transformer_layer
-    Vaswani et al., 2017, Eq. 1   softmax(QK^T / sqrt(d)) V         transformer_layer (layers.py)
+    Vaswani et al., 2017, Eq. 1   softmax(QK^T / sqrt(d)) V         attention (layers.py)
     Sec. 3     [CLS] -> dense + tanh -> classifier                  pool, task_head
     Sec. 3.1   Task 1, scores of the masked words                   mlm_head
     Liu et al., 2020, arXiv:2004.02178   branch classifiers         branch.py
@@ -13,20 +13,17 @@ same code builds a model, cuts modules out of one (Theseus), and rewires one for
 A block that BERT does not have is a function like `bert` in the table `BLOCKS`, and its fields in `BertConfig`.
 """
 
-from keras_compress.backend import keras, tf
+from keras_compress.backend import keras
 from keras_compress.bert import layers as L
 from keras_compress.bert.adapter import adapt, word_table
 from keras_compress.bert.bilstm import bilstm
 from keras_compress.bert.branch import branch
+from keras_compress.bert.layers import ACTIVATIONS, add_and_norm, attention
+from keras_compress.bert.mobilebert import mobilebert_layer
 from keras_compress.bert.tasks import TASKS
 
 ATTENTION = "query key value attention_output attention_norm".split()  # other parts: "ffn"
-ACTIVATIONS = {
-    "gelu": tf.nn.gelu,
-    "gelu_tanh": L.gelu_tanh,
-    "relu": tf.nn.relu,
-    "tanh": keras.activations.tanh,
-}
+MLM_ROWS = ("mlm_bias/bias", "mlm_extra/kernel")  # of the masked-LM head, one row a piece
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 
 
@@ -72,6 +69,11 @@ class LayerStore(dict):
         return self(keras.layers.Dropout, name, rate, seed=self.seed + 1)
 
     def norm(self, name):
+        if self.config.norm == "none":
+            return self(L.NoNorm, name)
+        return self.layer_norm(name)
+
+    def layer_norm(self, name):
         return self(L.LayerNorm, name, epsilon=self.config.layer_norm_eps)
 
 
@@ -83,10 +85,15 @@ def make_inputs(sequence_length=None, batch_size=None):
     }
 
 
-def embed(get, word_ids, type_ids):
-    """Sum of word, type and position embeddings, normalised. (batch, seq) twice -> (batch, seq, hidden)."""
+def embed(get, word_ids, type_ids, mask=None):
+    """Sum of word, type and position embeddings, normalised. (batch, seq) twice -> (batch, seq, hidden).
+
+    `mask`, `input_mask`, is needed where `config.trigram` is set.
+    """
     config = get.config
     x = word_table(get)(word_ids)
+    if config.trigram:
+        x = get(L.Trigram, "trigram")(x, mask)
     if config.embedding_norm == "hidden":
         x = adapt(get, x)
     if config.type_vocab_size:
@@ -114,27 +121,13 @@ def transformer_layer(get, index, x, bias, cls_only=False):
     config, hidden = get.config, get.config.hidden_size
     name = f"layer_{config.owner(index, 'attention')}_"
     reader = get(L.FirstTokenKept, "cls_only")(x) if cls_only else x
-    query = get.dense(name + "query", hidden)(reader)
-    key = get.dense(name + "key", hidden)(x)
-    value = get.dense(name + "value", hidden)(x)
-    scores = get(L.AttentionScores, name + "attention_scores", config.num_heads)(query, key)
-    probs = get(L.AttentionProbs, name + "attention_probs")([scores, bias])
-    dropout = get.dropout(name + "attention_probs_dropout", config.attention_dropout)
-    context = get(L.AttentionContext, name + "attention_context")([dropout(probs), value])
-    context = get.dense(name + "attention_output", hidden)(context)
+    context, scores = attention(get, name, reader, x, x, bias)
     x = add_and_norm(get, name + "attention", reader, context)
     name = f"layer_{config.owner(index, 'ffn')}_"
     act = ACTIVATIONS[config.activation]
     inner = get.dense(name + "intermediate", config.intermediate_size, act)(x)
     inner = get.dense(name + "output", hidden)(inner)
     return add_and_norm(get, name + "output", x, inner), scores
-
-
-def add_and_norm(get, name, x, y):
-    """LayerNorm(x + dropout(y)). (batch, seq, hidden) twice -> the same."""
-    y = get.dropout(name + "_dropout")(y)
-    y = get(keras.layers.Add, name + "_add")([x, y])
-    return get.norm(name + "_norm")(y)
 
 
 def pool(get, x, mask):
@@ -149,11 +142,18 @@ def pool(get, x, mask):
 
 
 def mlm_head(get, x):
-    """Scores of all words: dense, activation, LayerNorm, the embedding matrix. (..., hidden) -> (..., vocabulary)."""
-    act = ACTIVATIONS[get.config.activation]
-    x = get.dense("mlm_transform", get.config.table_size, act)(x)
-    x = get.norm("mlm_norm")(x)
-    return get(L.Bias, "mlm_bias")(word_table(get)(x, as_decoder=True))
+    """Scores of all words: dense, activation, LayerNorm, the embedding matrix. (..., hidden) -> (..., vocabulary).
+
+    A MobileBERT's stays at `hidden_size`; a matrix for this head alone widens its narrow word table.
+    """
+    config = get.config
+    width = config.hidden_size if config.architecture == "mobilebert" else config.table_size
+    x = get.dense("mlm_transform", width, ACTIVATIONS[config.activation])(x)
+    x = get.layer_norm("mlm_norm")(x)
+    scores = word_table(get)(x, as_decoder=True)
+    if width > config.table_size:
+        scores = get(L.ExtraScores, "mlm_extra", width - config.table_size)([scores, x])
+    return get(L.Bias, "mlm_bias")(scores)
 
 
 def task_head(get, task, num_labels, x, mask):
@@ -172,25 +172,25 @@ def task_head(get, task, num_labels, x, mask):
 
 
 def bert(get, task, num_labels, inputs, cls_only=False):
-    """Outputs of a BERT (see `build`)."""
+    """Outputs of a BERT or MobileBERT (see `build`)."""
+    layer = mobilebert_layer if get.config.architecture == "mobilebert" else transformer_layer
     bias = get(L.AttentionBias, "attention_bias")(inputs["input_mask"])
-    x = embed(get, inputs["input_word_ids"], inputs["input_type_ids"])
     mask, exits = inputs["input_mask"], []
+    x = embed(get, inputs["input_word_ids"], inputs["input_type_ids"], mask)
     outputs, last = {"hidden_states": [x], "attention_scores": []}, get.config.num_layers - 1
     for index in range(last + 1):
-        x, scores = transformer_layer(get, index, x, bias, cls_only and index == last)
+        x, scores = layer(get, index, x, bias, cls_only and index == last)
         outputs["hidden_states"].append(x)
         outputs["attention_scores"].append(scores)
     pooled, logits = task_head(get, task, num_labels, x, mask)
-    for layer in (
-        get.config.exits or ()
-    ):  # after the head: its seeds are those of a model without exits
-        h = outputs["hidden_states"][layer]
-        exits.append(branch(get, f"exit_{layer}", h, mask, num_labels))
+    # After the head, whose seeds are those of a model without exits.
+    for last in get.config.exits or ():
+        h = outputs["hidden_states"][last]
+        exits.append(branch(get, f"exit_{last}", h, mask, num_labels))
     return {**outputs, "logits": logits, "pooled": pooled, "exit_logits": exits or None}
 
 
-BLOCKS = {"bert": bert, "bilstm": bilstm}
+BLOCKS = {"bert": bert, "bilstm": bilstm, "mobilebert": bert}
 
 
 def build(config, task, num_labels, get, sequence_length=None, batch_size=None, cls_only=False):
@@ -216,7 +216,7 @@ def build(config, task, num_labels, get, sequence_length=None, batch_size=None, 
             "`cls_only` needs a head that reads [CLS] alone. "
             f"Received: task {task!r}, pooling {config.pooling!r}, a {config.architecture}."
         )
-    if (task, config.architecture, config.type_vocab_size) == ("matching", "bert", 1):
+    if config.architecture != "bilstm" and (task, config.type_vocab_size) == ("matching", 1):
         raise ValueError(
             "A BERT that reads pairs must have two token types, or none. Received: `type_vocab_size` = 1. "
             "Choose a BERT that was trained on pairs."
@@ -235,4 +235,4 @@ def build(config, task, num_labels, get, sequence_length=None, batch_size=None, 
 def can_be_cls_only(config, task):
     """Whether the logits depend on the last layer's [CLS] vector alone."""
     pools = not TASKS[task].per_token and config.pooling != "mean"
-    return config.architecture == "bert" and pools and config.classifier == "dense"
+    return config.architecture != "bilstm" and pools and config.classifier == "dense"

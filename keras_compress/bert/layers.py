@@ -22,12 +22,49 @@ class AttentionBias(keras.layers.Layer):
 
 @register
 class WordEmbedding(keras.layers.Embedding):
-    """The word table, and, read the other way, the masked-LM head's scores of all words (tied weights)."""
+    """The word table, and, read the other way, the masked-LM head's scores of all words (tied weights).
+
+    Of vectors that are wider than the table the first units are read.
+    """
 
     def call(self, x, as_decoder=False):  # (batch, seq) int, or (..., hidden)
         if as_decoder:
+            x = x if x.shape[-1] == self.output_dim else x[..., : self.output_dim]
             return tf.matmul(x, self.embeddings, transpose_b=True)  # (..., vocabulary)
         return super().call(x)  # (batch, seq, hidden)
+
+
+@register
+class Trigram(keras.layers.Layer):
+    """Vectors of the next, of its own and of the previous piece, joined (Sun et al., 2020, Sec. 3.4, MobileBERT).
+
+    Before the first and after the last real piece stand zeros, so that padding changes nothing.
+    """
+
+    def call(self, x, mask):  # (batch, seq, embedding), (batch, seq)
+        x = x * tf.cast(mask, x.dtype)[:, :, None]
+        after, before = tf.pad(x, [[0, 0], [0, 1], [0, 0]]), tf.pad(x, [[0, 0], [1, 0], [0, 0]])
+        return tf.concat([after[:, 1:], x, before[:, :-1]], axis=-1)  # (batch, seq, 3 embedding)
+
+
+@register
+class ExtraScores(keras.layers.Layer):
+    """Adds scores from a table for those units that the word table is too narrow for (MobileBERT's masked-LM head)."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+
+    def build(self, shapes):
+        self.kernel = self.add_weight("kernel", (shapes[0][-1], self.width), initializer="zeros")
+        super().build(shapes)
+
+    def call(self, inputs):
+        scores, x = inputs  # (..., vocabulary), (..., hidden)
+        return scores + tf.matmul(x[..., -self.width :], self.kernel, transpose_b=True)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
 
 
 @register
@@ -58,6 +95,19 @@ class LayerNorm(keras.layers.LayerNormalization):
         centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
         return centred * tf.math.rsqrt(variance + self.epsilon) * self.gamma + self.beta
+
+
+@register
+class NoNorm(keras.layers.Layer):
+    """Scales and shifts each unit, h * gamma + beta; no statistics (Sun et al., 2020, Sec. 3.3). (..., units) -> the same."""
+
+    def build(self, shape):
+        self.gamma = self.add_weight("gamma", shape[-1:], initializer="ones")
+        self.beta = self.add_weight("beta", shape[-1:], initializer="zeros")
+        super().build(shape)
+
+    def call(self, x):
+        return x * self.gamma + self.beta
 
 
 @register
@@ -130,6 +180,42 @@ class FirstTokenKept(keras.layers.Layer):
 def gelu_tanh(x):
     """Gaussian error linear unit, tanh form (Hendrycks & Gimpel, 2016, Sec. 2)."""
     return tf.nn.gelu(x, approximate=True)
+
+
+ACTIVATIONS = {
+    "gelu": tf.nn.gelu,
+    "gelu_tanh": gelu_tanh,
+    "relu": tf.nn.relu,
+    "tanh": keras.activations.tanh,
+}
+
+
+def attention(get, name, query, key, value, bias):
+    """Multi-head attention (Vaswani et al., 2017, Eq. 1) at width `config.inner_size`.
+
+    Args:
+        get: see `encoder.LayerStore`. name: what the layers' names begin with.
+        query, key, value: what these read, float (batch, seq, any width).
+        bias: float, (batch, 1, 1, seq), added to the scores.
+    Returns:
+        (its output (batch, seq of the query, inner), scores before mask and softmax (batch, heads, seq, seq)).
+    """
+    config, inner = get.config, get.config.inner_size
+    query = get.dense(name + "query", inner)(query)
+    key = get.dense(name + "key", inner)(key)
+    value = get.dense(name + "value", inner)(value)
+    scores = get(AttentionScores, name + "attention_scores", config.num_heads)(query, key)
+    probs = get(AttentionProbs, name + "attention_probs")([scores, bias])
+    dropout = get.dropout(name + "attention_probs_dropout", config.attention_dropout)
+    context = get(AttentionContext, name + "attention_context")([dropout(probs), value])
+    return get.dense(name + "attention_output", inner)(context), scores
+
+
+def add_and_norm(get, name, x, y, dropout=True):
+    """Norm(x + dropout(y)), or without dropout. (batch, seq, hidden) twice -> the same."""
+    y = get.dropout(name + "_dropout")(y) if dropout else y
+    y = get(keras.layers.Add, name + "_add")([x, y])
+    return get.norm(name + "_norm")(y)
 
 
 def is_inner_dense(layer):

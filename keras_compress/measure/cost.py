@@ -7,6 +7,7 @@ size, f the feed-forward size, L layers, n tokens, C labels.
                  V E + (P + T + 2) (h or E) + adapter, which is E h + h, or of each transform (in out / groups + out),
                  and of each LayerNorm of an hgt 2 out
     one layer    4 (h^2 + h) + (h f + f) + (f h + h) + 4 h
+    MobileBERT   per layer of width m, F feed-forward layers: the matrices and norms of `_mobilebert_layer`
     pooler       h^2 + h        (pooling = "pooler" only; a tagger has none)
     classifier   h C + C
     branch       (h b + b) + 4 (b^2 + b) + (b^2 + b) + b C + C, b = 128; in place of pooler and classifier, and at each exit
@@ -32,6 +33,10 @@ def encoder_parameters(config):
     hidden, inner = config.hidden_size, config.intermediate_size
     if config.architecture == "bilstm":
         return sum(8 * (width + inner + 1) * inner for width in _widths(config))
+
+    if config.architecture == "mobilebert":
+        shapes, norms = _mobilebert_layer(config)
+        return config.num_layers * (sum(i * o + o for i, o in shapes) + 2 * sum(norms))
 
     def num_own(part):
         return len({config.owner(layer, part) for layer in range(config.num_layers)})
@@ -77,11 +82,14 @@ def flops(
     if config.architecture == "bilstm":
         layers = sum(16 * n * (width + inner) * inner for width in _widths(config))
         return layers + 4 * inner * labels
-    layer = 8 * n * hidden * hidden + 4 * n * hidden * inner
+    layer, width = 8 * n * hidden * hidden + 4 * n * hidden * inner, hidden
+    if config.architecture == "mobilebert":
+        matrices = sum(inputs * outputs for inputs, outputs in _mobilebert_layer(config)[0])
+        layer, width = 2 * n * matrices, config.inner_size
     branch = 2 * n * (hidden * WIDTH + 4 * WIDTH**2) + 2 * WIDTH**2
     dense = 2 * hidden * labels
     if include_attention:
-        layer += 4 * n * n * hidden
+        layer += 4 * n * n * width
         branch += 4 * n * n * WIDTH + 2 * WIDTH * labels
     else:
         dense = 0
@@ -94,6 +102,22 @@ def flops(
     passed = sum(each <= exit_layer for each in config.exits) * branch
     last = head if exit_layer == config.num_layers else 0
     return adapter + exit_layer * layer + passed + last
+
+
+def _mobilebert_layer(config):
+    """([(inputs, outputs) of each dense], [width of each norm]) of a block (bert/mobilebert.py)."""
+    h, m, f, read = (
+        config.hidden_size,
+        config.inner_size,
+        config.intermediate_size,
+        config.attention_input,
+    )
+    narrow = 0 if not config.bottleneck_size else 2 if read == "shared" else 1  # bottlenecks
+    key, value = h if read == "hidden" else m, m if read == "bottleneck" else h
+    shapes = narrow * [(h, m)] + [(key, m), (key, m), (value, m), (m, m)]
+    shapes += config.num_ffn * [(m, f), (f, m)]
+    up = [(m, h)] if narrow else []
+    return shapes + up, (narrow + 1 + config.num_ffn) * [m] + [h for _ in up]
 
 
 def _widths(config):

@@ -147,12 +147,7 @@ def from_scratch(task_model, dataset, *, seed=0, training=Training(), config: di
     Returns:
         `TaskModel`.
     """
-    try:
-        shape = task_model.config.replace(**config)
-    except TypeError as error:
-        raise ValueError(
-            f"`config` must be fields of BertConfig and their values. Received: {config!r} ({error})."
-        ) from error
+    shape = task_model.config.replace(**config)
     told = task_model if dataset is None or dataset.task == "unlabelled" else dataset
     model = TaskModel(shape, task_model.tokenizer, told.task, told.labels, seed=seed)
     note(new=sorted(model.weights()))

@@ -3,7 +3,7 @@
 Rules
     kept: special pieces; single characters (and their ## forms) of the scripts allowed; pieces that
     occur often enough, with their characters, so that each can be spelled         choose_pieces
-    the embedding matrix keeps the rows of these pieces, the masked-LM bias its numbers    slice_vocabulary
+    the embedding matrix keeps the rows of these pieces, the masked-LM head its numbers    slice_vocabulary
 A text whose pieces are all kept gives the same logits as before, to the last bit. WordPiece takes the
 longest piece that fits, and what fitted before still does.
 Other words fall apart into smaller pieces. Single characters stay, so hardly anything becomes [UNK].
@@ -18,6 +18,7 @@ import unicodedata
 
 import numpy as np
 
+from keras_compress.bert.encoder import MLM_ROWS
 from keras_compress.bert.tokenizer import SPECIAL_PIECES
 from keras_compress.method import Whole, check_fit, compression, note
 from keras_compress.training.settings import Training
@@ -73,7 +74,7 @@ def slice_vocabulary(task_model, kept, *, seed=0):
         `TaskModel` with a tokenizer and an embedding matrix of its own.
     """
     weights, tokenizer = task_model.weights(), task_model.tokenizer
-    for name in {"word_embeddings/embeddings", "mlm_bias/bias"} & weights.keys():
+    for name in {"word_embeddings/embeddings", *MLM_ROWS} & weights.keys():
         weights[name] = weights[name][kept]
     config = task_model.config.replace(vocab_size=len(kept))
     pieces = tokenizer.with_pieces([tokenizer.vocab[index] for index in kept])

@@ -69,8 +69,8 @@ class _Symbols(Outputs):
         return self.setdefault(name, tf.compat.v1.placeholder(tf.float32, shape))
 
 
-def outputs_read(losses, teacher, student, outputs=named_outputs):
-    """Runs losses once on symbols, to learn which outputs they read.
+def outputs_read(losses, teacher, student, outputs=named_outputs, any_heads=False):
+    """Runs losses once on symbols, to learn which outputs they read (`any_heads`: of different numbers of heads).
 
     Returns:
         ([names of the teacher's], [names of the student's]).
@@ -111,13 +111,14 @@ def outputs_read(losses, teacher, student, outputs=named_outputs):
             f"{ours.lowercase}. Take losses on the logits of whole texts, or the teacher's vocabulary "
             '(of a method that learns one: `vocab_size = "teacher"`).'
         )
-    if len({shape[1] for shape in shapes if len(shape) == 4}) > 1:  # 1 head would be broadcast
+    heads = {shape[1] for shape in shapes if len(shape) == 4}
+    if len(heads) > 1 and not any_heads:  # 1 head would be broadcast
         problem = f"`num_heads` {teacher.config.num_heads} and {student.config.num_heads}"
     if problem:
+        first_line = str(problem).strip().splitlines()[0]
         raise ValueError(
             "The losses must be able to compare the outputs of teacher and student. Received: "
-            f"{str(problem).strip().splitlines()[0]}. Take a student of the teacher's sizes, a method "
-            "with a projection, or losses on logits."
+            f"{first_line}. Take a student of the teacher's sizes, a method with a projection, or losses on logits."
         )
     return list(T), list(S)
 
@@ -184,6 +185,8 @@ def distill(
     outputs=named_outputs,
     batches=None,
     measure=None,
+    optimizer=adamw,
+    any_heads=False,
 ):
     """Trains a student in place.
 
@@ -200,6 +203,7 @@ def distill(
             `named_outputs` are compared.
         batches: (first, last) -> tf.data of (student's inputs, labels), if texts are changed on the way;
             both models then read the same ids, so they need one vocabulary.
+        optimizer: (training, number of updates) -> the optimizer. any_heads: see `outputs_read`.
     Returns:
         The student, its curve longer by what `fit` measured.
     Raises:
@@ -217,7 +221,7 @@ def distill(
         )
     check_length(student, training)
     num_steps = num_steps or training.num_steps(len(dataset.train.texts))
-    read = outputs_read([function for _, function in losses.values()], teacher, student, outputs)
+    read = outputs_read([f for _, f in losses.values()], teacher, student, outputs, any_heads)
     frozen, learning = (outputs(*pair) for pair in zip((teacher, student), read))
     theirs, ours = teacher.tokenizer, student.tokenizer
     same = same_pieces(teacher, student)
@@ -231,9 +235,7 @@ def distill(
 
     @functools.cache  # made at the first batch: a finished stage asks for none
     def answers():
-        reads = (
-            ours if same else theirs
-        )  # as without a cache: of one vocabulary, the student's pieces
+        reads = ours if same else theirs  # as without a cache
         return cache_outputs(frozen, dataset, reads, ours, training, seed, num_steps)
 
     batches = batches or functools.partial(stream, dataset, ours, training, seed)
@@ -254,7 +256,7 @@ def distill(
         return asked if training.cache_teacher else frozen(asked, training=False)
 
     model = Distiller(ask, learning, losses, layers)
-    model.compile(adamw(training, num_steps), jit_compile=False)
+    model.compile(optimizer(training, num_steps), jit_compile=False)
     student.curve += fit(
         model,
         student,

@@ -51,7 +51,23 @@ class AdamW(keras.optimizers.AdamW):
     model's step.
     """
 
+    slow, rate = frozenset(), 1.0
+
+    def slow_down(self, variables, rate):
+        """From now on these variables make `rate` of each update: a layer-wise learning rate.
+
+        The finished update is scaled; a scaled gradient would give the same update, which is divided by its size.
+        """
+        self.slow, self.rate = {self._var_key(variable) for variable in variables}, rate
+
     def _update_step(self, gradient, variable):
+        if self._var_key(variable) not in self.slow:
+            return self._whole_step(gradient, variable)
+        before = tf.identity(variable)
+        self._whole_step(gradient, variable)
+        variable.assign(before + self.rate * (variable - before))
+
+    def _whole_step(self, gradient, variable):
         update = super()._update_step
         if isinstance(gradient, tf.IndexedSlices):
             # Made dense first: XLA would compile anew for every number of rows.
@@ -60,11 +76,12 @@ class AdamW(keras.optimizers.AdamW):
         update(gradient, variable)
 
 
-def adamw(training, num_steps, first_step=0):
+def adamw(training, num_steps, first_step=0, slow=(), rate=1.0):
     """AdamW (Loshchilov & Hutter, 2019, Alg. 2) with warm-up, decay and clipping as `training` says.
 
     Args:
         num_steps: updates at whose end the learning rate is 0. first_step: updates of them that went before.
+        slow, rate: variables that make a share of each update alone, and do not decay; see `AdamW.slow_down`.
     """
     warmup_steps = round(training.warmup * num_steps)
     optimizer = AdamW(
@@ -73,5 +90,6 @@ def adamw(training, num_steps, first_step=0):
         global_clipnorm=training.clip_norm,
         epsilon=1e-6,
     )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "_norm/"])
+    optimizer.exclude_from_weight_decay(list(slow), var_names=["bias", "_norm/"])
+    optimizer.slow_down(slow, rate)
     return optimizer

@@ -1,4 +1,4 @@
-"""Makes relatives_reference.json: logits of tiny DistilBERTs, ELECTRAs and ALBERTs, by `transformers`.
+"""Makes relatives_reference.json: logits of tiny DistilBERTs, ELECTRAs, ALBERTs and MobileBERTs, by `transformers`.
 
 Weights are drawn anew by `tensors_of` from names and shapes, so that none are stored. Not needed by the tests, which use
 `tensors_of` and `write` alone. In an environment of its own: pip install torch transformers, then
@@ -25,6 +25,7 @@ BERT = {
     "intermediate_size": 12,
     "embedding_size": 4,
 }
+MOBILEBERT = BERT | {"intra_bottleneck_size": 6, "num_feedforward_networks": 3}
 # class, what its config has beside sizes
 CASES = [
     ("DistilBertForSequenceClassification", DISTILBERT),
@@ -39,6 +40,28 @@ CASES = [
     ("AlbertForSequenceClassification", BERT | {"hidden_act": "gelu"}),
     ("AlbertForTokenClassification", BERT),
     ("AlbertForMaskedLM", BERT),
+    ("MobileBertForSequenceClassification", MOBILEBERT | {"classifier_activation": False}),
+    (  # MobileBERT-tiny, but with LayerNorm
+        "MobileBertForTokenClassification",
+        MOBILEBERT
+        | {
+            "use_bottleneck_attention": True,
+            "key_query_shared_bottleneck": False,
+            "num_feedforward_networks": 2,
+            "normalization_type": "layer_norm",
+        },
+    ),
+    (  # as IB-BERT; `transformers` cannot run its block unless both widths are equal
+        "MobileBertForMaskedLM",
+        MOBILEBERT
+        | {
+            "intra_bottleneck_size": 8,
+            "key_query_shared_bottleneck": False,
+            "num_feedforward_networks": 1,
+            "normalization_type": "layer_norm",
+            "hidden_act": "gelu",
+        },
+    ),
 ]
 
 
@@ -86,8 +109,12 @@ def case(name, settings):
             if kind == "DistilBert":
                 inputs.pop("token_type_ids")
             with torch.no_grad():
-                logits = model(**inputs).logits[0].numpy()
-            made["logits"].append(np.vectorize(lambda x: float(f"{x:.7g}"))(logits).tolist())
+                outputs = model(**inputs, output_hidden_states=kind == "MobileBert")
+            rounded = np.vectorize(lambda x: float(f"{x:.7g}"))
+            made["logits"].append(rounded(outputs.logits[0].numpy()).tolist())
+            if kind == "MobileBert" and "hidden_states" not in made:
+                states = np.concatenate([states.numpy() for states in outputs.hidden_states])
+                made["hidden_states"] = rounded(states).tolist()  # of the first text
     return made
 
 

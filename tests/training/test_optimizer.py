@@ -52,3 +52,16 @@ def test_rows_that_a_batch_meets_are_updated_as_the_whole_matrix_is():
         optimizer.apply_gradients([(g, variable)])
     np.testing.assert_allclose(sparse, dense, rtol=1e-6)
     assert np.all(sparse[0].numpy()[1:] < [1.0])  # decay moves rows that no text used
+
+
+def test_a_slow_variable_makes_a_share_of_each_update():
+    """A scaled gradient would change nothing: AdamW divides by its size."""
+    training = Training(learning_rate=0.1, warmup=0.0, weight_decay=0.5, clip_norm=100.0)
+    fast, slow, scaled = (tf.Variable([1.0, -2.0], name="kernel") for _ in range(3))
+    optimizer = adamw(training, 10, slow=[slow], rate=0.1)
+    optimizer.build([fast, slow, scaled])
+    gradient, moved = tf.constant([3.0, -0.2]), np.array([-0.1, 0.1])
+    optimizer.apply_gradients([(gradient, fast), (gradient, slow), (0.1 * gradient, scaled)])
+    np.testing.assert_allclose(fast, [0.95 - 0.1, -1.9 + 0.1], rtol=1e-5)  # decay, then the update
+    np.testing.assert_allclose(slow, [1.0, -2.0] + 0.1 * moved, rtol=1e-5)  # no decay
+    np.testing.assert_allclose(scaled, fast, rtol=1e-4)

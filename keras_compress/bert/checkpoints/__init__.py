@@ -8,7 +8,7 @@ Sources of `load`, in the order in which they are tried:
     a folder with modules.json  a Hugging Face folder and how texts are pooled               sentence_transformers.py
     a Hugging Face folder   config.json, model.safetensors or pytorch_model.bin (or their shards), tokenizer.json or
                             vocab.txt                                                                  huggingface.py
-                            of a BERT, DistilBERT, ELECTRA or ALBERT                                      relatives.py
+                            of a BERT, DistilBERT, ELECTRA, ALBERT or MobileBERT                          relatives.py
     a Google folder         bert_config.json, bert_model.ckpt.*, vocab.txt                                google.py
 
 Each file has `recognises(source) -> bool` and `read(source, num_labels) -> Checkpoint`, which raises ValueError, naming

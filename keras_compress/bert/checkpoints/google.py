@@ -14,13 +14,17 @@ from keras_compress.bert.checkpoints.names import rename
 from keras_compress.bert.checkpoints.published import published, read_config
 from keras_compress.bert.tasks import SCORE
 
-# Google's names of a BERT, then those of an ALBERT's one layer, to Hugging Face's
+# Google's names of a BERT, of a MobileBERT, then those of an ALBERT's one layer, to Hugging Face's
 _RENAMINGS = (
     ("/", "."),
     (r"(type|word|position)_embeddings$", r"\g<0>.weight"),
     (r"^output_(weight|bias)s?$", r"classifier.\1"),  # of run_classifier.py
     (r"predictions\.output_bias", "predictions.bias"),
     (r"encoder\.layer_", "encoder.layer."),
+    (r"FakeLayerNorm", "LayerNorm"),
+    (r"ffn_layer_(\d+)", r"ffn.\1"),
+    (r"predictions\.extra_output_weights", "predictions.dense.kernel"),
+    (r"embeddings\.embedding_transformation", "encoder.embedding_hidden_mapping_in"),
     (r"transformer\.group_0\.inner_group_0\.", "layer.0."),
     (r"layer\.0\.LayerNorm\.", "layer.0.attention.output.LayerNorm."),
     (r"layer\.0\.LayerNorm_1\.", "layer.0.output.LayerNorm."),
@@ -55,15 +59,16 @@ def read(source, num_labels=0):
         )
     _, config, _ = read_config(folder)
     with _whole(prefix):
-        weights = rename(names, config.num_layers, reader.get_tensor, _RENAMINGS)
+        weights = rename(names, config, reader.get_tensor, _RENAMINGS)
     kernel = weights[0].get("classifier/kernel")
     score = ()
     if kernel is not None and kernel.shape[-1] == 1:  # of ALBERT's run_classifier.py on STS-B
         log.info("%s: its one output is read as a score (regression)", prefix)
         score = "regression", SCORE
-    # google-research/albert, modeling.py, computes "gelu" by tanh. A BERT keeps erf, as in Hugging Face and bert4keras.
+    # google-research's albert and mobilebert, modeling.py, compute "gelu" by tanh. A BERT keeps erf, as in Hugging Face and bert4keras.
     # A checkpoint that bert4keras wrote looks the same as Google's: load its .h5 instead.
-    if config.sharing == "all" and config.activation == "gelu":
+    by_tanh = config.sharing == "all" or config.architecture == "mobilebert"
+    if by_tanh and config.activation == "gelu":
         config = config.replace(activation="gelu_tanh")
     return published(config, folder, *weights, *score)
 

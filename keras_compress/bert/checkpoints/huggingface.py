@@ -43,7 +43,7 @@ def read(source, num_labels=0, above=None):
     if config.activation != "gelu":
         # An ELECTRA's masked-LM head has GELU, whatever its layers have.
         renamings = [pair for pair in renamings if "generator_predictions" not in pair[0]]
-    tensors, left_out = rename(stored, config.num_layers, stored.get, renamings)
+    tensors, left_out = rename(stored, config, stored.get, renamings)
     if not task and "classifier/kernel" in tensors:
         if not names and num_labels is not None:
             raise ValueError(
@@ -55,7 +55,7 @@ def read(source, num_labels=0, above=None):
             log.warning(about, path, ", ".join(names), " or ".join(kind.heads))
         # A head that chooses no label; names may begin with "module.".
         renamings += [(r"(^|\.)classifier\.", r"\1another_classifier.")]
-        tensors, left_out = rename(stored, config.num_layers, stored.get, renamings)
+        tensors, left_out = rename(stored, config, stored.get, renamings)
     for name in left_out:
         if matches(name, _DECODERS) and "word_embeddings/embeddings" in tensors:
             table = tensors["word_embeddings/embeddings"]

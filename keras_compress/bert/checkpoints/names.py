@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 
 log = logging.getLogger(__name__)
 
-# here, in Hugging Face's files, in bert4keras; {n} is a layer's number
+# here, in Hugging Face's files, in bert4keras; {n} is a layer's number, {k} that of one of its feed-forward layers but
+# the last; what bert4keras does not have is MobileBERT's
 LAYERS = """
 word_embeddings             embeddings.word_embeddings                      Embedding-Token
 type_embeddings             embeddings.token_type_embeddings                Embedding-Segment
@@ -20,11 +21,21 @@ layer_{n}_attention_norm    encoder.layer.{n}.attention.output.LayerNorm    Tran
 layer_{n}_intermediate      encoder.layer.{n}.intermediate.dense            Transformer-{n}-FeedForward
 layer_{n}_output            encoder.layer.{n}.output.dense                  Transformer-{n}-FeedForward
 layer_{n}_output_norm       encoder.layer.{n}.output.LayerNorm              Transformer-{n}-FeedForward-Norm
+layer_{n}_bottleneck               encoder.layer.{n}.bottleneck.input.dense          -
+layer_{n}_bottleneck_norm          encoder.layer.{n}.bottleneck.input.LayerNorm      -
+layer_{n}_shared_bottleneck        encoder.layer.{n}.bottleneck.attention.dense      -
+layer_{n}_shared_bottleneck_norm   encoder.layer.{n}.bottleneck.attention.LayerNorm  -
+layer_{n}_ffn_{k}_intermediate     encoder.layer.{n}.ffn.{k}.intermediate.dense      -
+layer_{n}_ffn_{k}_output           encoder.layer.{n}.ffn.{k}.output.dense            -
+layer_{n}_ffn_{k}_output_norm      encoder.layer.{n}.ffn.{k}.output.LayerNorm        -
+layer_{n}_up                       encoder.layer.{n}.output.bottleneck.dense         -
+layer_{n}_up_norm                  encoder.layer.{n}.output.bottleneck.LayerNorm     -
 embedding_projection        encoder.embedding_hidden_mapping_in             Embedding-Mapping
 pooler                      pooler.dense                                    Pooler-Dense
 mlm_transform               cls.predictions.transform.dense                 MLM-Dense
 mlm_norm                    cls.predictions.transform.LayerNorm             MLM-Norm
 mlm_bias                    cls.predictions                                 MLM-Bias
+mlm_extra                   cls.predictions.dense                           -
 classifier                  classifier                                      -
 """
 # Patterns of names that no layer takes, and that change no answer: an optimiser's, and those of pre-training.
@@ -42,11 +53,12 @@ _WORDS = "embeddings.word_embeddings.weight"
 _PYTORCH = {"weight": ("kernel", "gamma", "embeddings"), "bias": ("bias", "beta")}
 
 
-def rows(num_layers):
+def rows(num_layers, num_ffn=1):
     """(name here, Hugging Face's, bert4keras') of every layer; bert4keras has one name for several layers."""
     for line in LAYERS.strip().splitlines():
         for n in range(num_layers if "{n}" in line else 1):
-            yield line.format(n=n).split()
+            for k in range(num_ffn - 1 if "{k}" in line else 1):
+                yield line.format(n=n, k=k).split()
 
 
 def variables(layer):
@@ -54,16 +66,16 @@ def variables(layer):
     return _VARIABLES.get(layer.split("_")[-1], ("kernel", "bias"))
 
 
-def rename(names, num_layers, read, renamings=()):
+def rename(names, config, read, renamings=()):
     """Weights under their names in this package.
 
     Args:
-        names: of the weights in a file. read: name -> array.
+        names: of the weights in a file. config: `BertConfig`. read: name -> array.
         renamings: (pattern, replacement), by which the file's names become those of Hugging Face's BERT.
     Returns:
         ({"layer/variable": array}, [names left out]). PyTorch keeps dense kernels as (out, in); Keras as (in, out).
     """
-    layers = {theirs: layer for layer, theirs, _ in rows(num_layers)}
+    layers = {theirs: layer for layer, theirs, _ in rows(config.num_layers, config.num_ffn)}
     tensors, left_out, common = {}, [], {}
     for name in names:
         common[name] = name

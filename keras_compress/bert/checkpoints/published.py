@@ -3,8 +3,13 @@
 import logging
 from typing import NamedTuple
 
-from keras_compress.bert.checkpoints.relatives import RELATIVES, model_type
+from keras_compress.bert.checkpoints.relatives import (
+    RELATIVES,
+    mobilebert_fields,
+    model_type,
+)
 from keras_compress.bert.config import BertConfig
+from keras_compress.bert.encoder import MLM_ROWS
 from keras_compress.bert.tokenizer import Tokenizer, read_tokenizer
 from keras_compress.files import one_of, read_json
 
@@ -33,6 +38,7 @@ _NEEDED = {
     "use_relative_position": (False, "Position embeddings must be absolute"),  # NEZHA's
     "num_hidden_groups": (1, "An ALBERT must share one layer with all"),
     "inner_group_num": (1, "An ALBERT must share one layer with all"),
+    "use_quantized_training": (False, "The checkpoint must be of a MobileBERT without QAT"),
 }
 
 log = logging.getLogger(__name__)
@@ -80,7 +86,7 @@ def without_spare_rows(checkpoint, name):
         "%s: %d of %d rows of the word table belong to no piece of the vocabulary and are cut",
         *(name, rows - pieces, rows),
     )
-    cut = {table, "mlm_bias/bias"} & checkpoint.tensors.keys()
+    cut = {table, *MLM_ROWS} & checkpoint.tensors.keys()
     tensors = checkpoint.tensors | {part: checkpoint.tensors[part][:pieces] for part in cut}
     return checkpoint._replace(config=config.replace(vocab_size=pieces), tensors=tensors)
 
@@ -116,10 +122,12 @@ def read_config(folder, *names):
         )
     fields = {field: values[name] for field, name in columns.items() if name in values}
     fields = RELATIVES[kind].config | fields
+    if kind == "mobilebert":
+        fields |= mobilebert_fields(values, google="model_type" not in values)
     if fields.get("activation") in _GELU_TANH:
         fields["activation"] = "gelu_tanh"
     if "embedding_size" in fields:
-        fields["embedding_norm"] = "embedding"
+        fields.setdefault("embedding_norm", "embedding")
     try:
         return path, BertConfig(**fields), values
     except ValueError as error:

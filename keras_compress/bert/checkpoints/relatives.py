@@ -1,6 +1,6 @@
 """BERT and its relatives in Hugging Face's files: what config.json leaves out, and names of weights.
 
-All have BERT's layers. DistilBERT (Sanh et al., 2019) has no token types. ELECTRA (Clark et al., 2020) and ALBERT (Lan
+All have BERT's layers, but MobileBERT (Sun et al., 2020) blocks of its own (bert/mobilebert.py). DistilBERT (Sanh et al., 2019) has no token types. ELECTRA (Clark et al., 2020) and ALBERT (Lan
 et al., 2020) may have a narrow word table; an ALBERT's layers share all weights. Token classifiers are BERT's; those of
 texts differ in the pooler's activation.
 """
@@ -49,6 +49,17 @@ predictions.dense                      cls.predictions.transform.dense
 predictions.LayerNorm                  cls.predictions.transform.LayerNorm
 predictions.bias                       cls.predictions.bias
 """
+_MOBILEBERT = """
+mobilebert                          bert
+embeddings.embedding_transformation encoder.embedding_hidden_mapping_in
+"""
+_BLOCK = {  # MobileBERT's
+    "architecture": "mobilebert",
+    "hidden_size": 512,
+    "activation": "relu",
+    "embedding_size": 128,
+    "embedding_norm": "hidden",
+}
 
 
 class Relative(NamedTuple):
@@ -86,9 +97,30 @@ RELATIVES = {
     "albert": Relative(
         "Albert", {"embedding_size": 128, "sharing": "all", "activation": "gelu_tanh"}, _ALBERT
     ),
+    "mobilebert": Relative("MobileBert", _BLOCK, _MOBILEBERT),
 }
 
 
 def model_type(values):
     """The `model_type` of a config; Google's have none."""
-    return values.get("model_type") or ("albert" if "num_hidden_groups" in values else "bert")
+    own = {"num_hidden_groups": "albert", "intra_bottleneck_size": "mobilebert"}
+    named = [kind for field, kind in own.items() if field in values]
+    return values.get("model_type") or (named or ["bert"])[0]
+
+
+def mobilebert_fields(values, google):
+    """Fields of `BertConfig` from a MobileBERT's config. What it leaves out is Hugging Face's default, or Google's."""
+    get = lambda name, theirs, ours: values.get(name, ours if google else theirs)
+    norm = get("normalization_type", "no_norm", "layer_norm")
+    fields = {
+        "num_ffn": get("num_feedforward_networks", 4, 1),
+        "norm": {"no_norm": "none", "layer_norm": "layer"}.get(norm, norm),
+        "trigram": get("trigram_input", True, False),
+    }
+    if not get("use_bottleneck", True, False):
+        return fields
+    fields["bottleneck_size"] = values.get("intra_bottleneck_size", 128)
+    if get("use_bottleneck_attention", False, False):
+        return fields | {"attention_input": "bottleneck"}
+    shared = get("key_query_shared_bottleneck", True, False)
+    return fields | {"attention_input": "shared" if shared else "hidden"}

@@ -1,12 +1,14 @@
-"""DistilBERT, ELECTRA and ALBERT folders: equal to `transformers`, compressed, exported, or refused by name."""
+"""DistilBERT, ELECTRA, ALBERT and MobileBERT folders: equal to `transformers`, compressed, exported, or refused by name."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from keras_compress.backend import tf
 from keras_compress.bert import checkpoints as weights
 from keras_compress.bert.checkpoints.relatives import RELATIVES
 from keras_compress.bert.task_model import TaskModel
@@ -19,7 +21,9 @@ STORED = json.loads(Path(reference.__file__).with_suffix(".json").read_text(enco
 SHORT = TRAINING.replace(epochs=1, batch_size=12, evaluations=0)
 CASES = STORED["cases"]
 SENTENCES = [name for name in CASES if "Sequence" in name]
+MOBILEBERTS = [name for name in CASES if name.startswith("MobileBert")]
 NEW = {"labels": ("x", "y"), "task": "classification"}
+MLM = {"task": "mlm", "labels": ()}
 
 
 def folder_of(tmp_path, name, more=(), files=(), **config):
@@ -53,7 +57,7 @@ def gap(model, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits_equal_transformers(tmp_path, name):
-    masked = {"task": "mlm", "labels": ()} if "MaskedLM" in name else {}
+    masked = MLM if "MaskedLM" in name else {}
     model = weights.load(folder_of(tmp_path, name), **masked)
     tasks = {"Sequence": "classification", "Token": "tagging", "Masked": "mlm"}
     assert [model.task] == [task for part, task in tasks.items() if "For" + part in name]
@@ -66,13 +70,75 @@ def test_logits_equal_transformers(tmp_path, name):
 
 def test_each_head_has_its_own_activation(tmp_path):
     found = {}
-    for name in SENTENCES:
+    for name in [name for name in SENTENCES if name not in MOBILEBERTS]:  # these have no pooler
         model = weights.load(folder_of(tmp_path, name))
         found[name.partition("For")[0]] = model.config.pooler_activation
         other = {"tanh": "relu", "relu": "gelu", "gelu": "tanh"}[model.config.pooler_activation]
         wrong = model.clone(config=model.config.replace(pooler_activation=other))
         assert gap(wrong, name) > 1e-3
     assert found == {"DistilBert": "relu", "Electra": "gelu", "Albert": "tanh"}
+
+
+def google_folder(tmp_path, name):
+    """The tensors and config of a stored MobileBERT as google-research/mobilebert names them."""
+    folder, stored = folder_of(tmp_path, name), {}
+    for part, array in load_file(folder / "model.safetensors").items():
+        if part.startswith("classifier."):
+            continue
+        part = re.sub(r"\.layer\.(\d+)", r".layer_\1", part.replace("mobilebert.", "bert."))
+        part = re.sub(r"\.ffn\.(\d+)", r".ffn_layer_\1", part)
+        norm = "gamma" if part.endswith("weight") else "beta"
+        if "LayerNorm" in part:
+            part = part.rpartition(".")[0] + f".{norm}"
+        elif part.endswith("_embeddings.weight"):
+            part = part.removesuffix(".weight")
+        elif part.endswith(".weight"):
+            part, array = part.removesuffix("weight") + "kernel", array.T
+        if "no_norm" in CASES[name]["config"]["normalization_type"]:
+            part = part.replace("LayerNorm", "FakeLayerNorm")
+        part = part.replace("predictions.dense.kernel", "predictions.extra_output_weights")
+        stored[part.replace("predictions.bias", "predictions.output_bias").replace(".", "/")] = (
+            array
+        )
+    stored["cls/seq_relationship/output_bias"] = np.zeros(2, np.float32)
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / "bert_model.ckpt"),
+        tensor_names=[*stored],
+        shape_and_slices=[""] * len(stored),
+        tensors=[*stored.values()],
+    )
+    config = {k: v for k, v in CASES[name]["config"].items() if k != "model_type"}
+    (folder / "bert_config.json").write_text(json.dumps(config))
+    for file in ("config.json", "model.safetensors"):
+        (folder / file).unlink()
+    return folder
+
+
+def check_hidden_states(model, name):
+    inputs = model.pad(model.tokenizer.encode(reference.TEXTS[:1], 16))
+    ours = model.features(["hidden_states"])(inputs)["hidden_states"]
+    assert len(ours) == 3  # of the embeddings, then of each block
+    for states, theirs in zip(ours, CASES[name]["hidden_states"]):
+        largest = max(1.0, np.abs(theirs).max())
+        np.testing.assert_allclose(states[0] / largest, np.array(theirs) / largest, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MOBILEBERTS)
+def test_google_s_mobilebert_checkpoints(tmp_path, name):
+    masked = "MaskedLM" in name
+    model = weights.load(google_folder(tmp_path, name), **(MLM if masked else NEW))
+    tanh = model.clone(config=model.config.replace(activation="gelu"))  # Google's gelu is tanh's
+    assert model.config.activation == ("gelu_tanh" if masked else "relu")
+    check_hidden_states(tanh if masked else model, name)
+    if masked:
+        assert gap(tanh, name) < 1e-5
+    assert model.history[0]["left_out"] == ["cls/seq_relationship/output_bias"]
+
+
+@pytest.mark.parametrize("name", MOBILEBERTS)
+def test_hidden_states_of_a_mobilebert_equal_transformers(tmp_path, name):
+    model = weights.load(folder_of(tmp_path, name), **(MLM if "MaskedLM" in name else {}))
+    check_hidden_states(model, name)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +259,7 @@ def test_what_a_config_leaves_out_is_as_in_transformers(tmp_path):
 
 @pytest.mark.parametrize(
     "kind",
-    "roberta xlm-roberta deberta-v2 deberta modernbert mobilebert camembert xlnet mpnet".split(),
+    "roberta xlm-roberta deberta-v2 deberta modernbert camembert xlnet mpnet".split(),
 )
 def test_other_models_are_refused_by_name(tmp_path, kind):
     folder = folder_of(tmp_path, "ElectraForSequenceClassification", model_type=kind)
