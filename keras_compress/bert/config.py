@@ -33,6 +33,8 @@ class BertConfig:
         num_groups: groups of neighbouring layers that share.
         quantization: None, or how the model quantises while it computes: a dict of the fields `QUANTIZATION`, as
             quantization/q8bert.py gives them.
+        heads_per_layer, ffn_per_layer: attention heads and feed-forward width that each layer has left of `num_heads`
+            and `intermediate_size`; None: all. A head has `head_size` numbers in every layer.
     Raises:
         ValueError: if a value is not of its kind or out of its range, or two values do not fit together.
     """
@@ -58,6 +60,8 @@ class BertConfig:
     num_groups: Count = 1
     quantization: dict | None = None
     pooler_activation: Literal["tanh", "relu", "gelu"] = "tanh"
+    heads_per_layer: list[int] | None = None
+    ffn_per_layer: list[int] | None = None
 
     def __post_init__(self):
         check(BertConfig, vars(self))
@@ -86,11 +90,40 @@ class BertConfig:
                 f"`quantization` must be none or have {', '.join(QUANTIZATION)}. "
                 f"Received: {self.quantization!r}."
             )
+        for name, of in (("heads_per_layer", "num_heads"), ("ffn_per_layer", "intermediate_size")):
+            left, most = getattr(self, name), getattr(self, of)
+            if left is None:
+                continue
+            if len(left) != self.num_layers or not {*left} <= {*range(1, most + 1)}:
+                raise ValueError(
+                    f"`{name}` must be none, or one number from 1 to {most}, the `{of}`, for each of the "
+                    f"{self.num_layers} layers. Received: {left}. Start from a model whose layers are whole."
+                )
+            if self.sharing != "none":
+                raise ValueError(
+                    f"Layers that share weights must have no `{name}`. Received: {left} and sharing "
+                    f"{self.sharing!r}. Start from a model whose layers are whole."
+                )
 
     @property
     def table_size(self):
         """Width of the embedding matrix."""
         return self.embedding_size or self.hidden_size
+
+    @property
+    def head_size(self):
+        """Numbers in a head's query, key and value."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def heads(self):
+        """Attention heads of each layer."""
+        return self.heads_per_layer or [self.num_heads] * self.num_layers
+
+    @property
+    def ffn_sizes(self):
+        """Feed-forward width of each layer."""
+        return self.ffn_per_layer or [self.intermediate_size] * self.num_layers
 
     @property
     def adapter_shapes(self):

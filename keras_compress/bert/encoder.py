@@ -112,10 +112,11 @@ def transformer_layer(get, index, x, bias, cls_only=False):
     config, hidden = get.config, get.config.hidden_size
     name = f"layer_{config.owner(index, 'attention')}_"
     reader = get(L.FirstTokenKept, "cls_only")(x) if cls_only else x
-    query = get.dense(name + "query", hidden)(reader)
-    key = get.dense(name + "key", hidden)(x)
-    value = get.dense(name + "value", hidden)(x)
-    scores = get(L.AttentionScores, name + "attention_scores", config.num_heads)(query, key)
+    width = config.heads[index] * config.head_size
+    query = get.dense(name + "query", width)(reader)
+    key = get.dense(name + "key", width)(x)
+    value = get.dense(name + "value", width)(x)
+    scores = get(L.AttentionScores, name + "attention_scores", config.heads[index])(query, key)
     probs = get(L.AttentionProbs, name + "attention_probs")([scores, bias])
     dropout = get.dropout(name + "attention_probs_dropout", config.attention_dropout)
     context = get(L.AttentionContext, name + "attention_context")([dropout(probs), value])
@@ -123,7 +124,7 @@ def transformer_layer(get, index, x, bias, cls_only=False):
     x = add_and_norm(get, name + "attention", reader, context)
     name = f"layer_{config.owner(index, 'ffn')}_"
     act = ACTIVATIONS[config.activation]
-    inner = get.dense(name + "intermediate", config.intermediate_size, act)(x)
+    inner = get.dense(name + "intermediate", config.ffn_sizes[index], act)(x)
     inner = get.dense(name + "output", hidden)(inner)
     return add_and_norm(get, name + "output", x, inner), scores
 

@@ -7,9 +7,9 @@ _MASKED = -1e4  # finite, so that no quantiser, exporter or 0 * inf ever sees an
 
 
 def split_heads(x, num_heads):
-    """(batch, seq, hidden) -> (batch, heads, seq, head size)."""
-    batch, seq, hidden = tf.shape(x)[0], tf.shape(x)[1], x.shape[-1]
-    return tf.transpose(tf.reshape(x, (batch, seq, num_heads, hidden // num_heads)), (0, 2, 1, 3))
+    """(batch, seq, heads * head size) -> (batch, heads, seq, head size)."""
+    batch, seq, width = tf.shape(x)[0], tf.shape(x)[1], x.shape[-1]
+    return tf.transpose(tf.reshape(x, (batch, seq, num_heads, width // num_heads)), (0, 2, 1, 3))
 
 
 @register
@@ -68,7 +68,7 @@ class AttentionScores(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = num_heads
 
-    def call(self, query, key):  # (batch, seq, hidden) each
+    def call(self, query, key):  # (batch, seq, heads * head size) each
         query, key = split_heads(query, self.num_heads), split_heads(key, self.num_heads)
         scale = query.shape[-1] ** -0.5
         return tf.matmul(query * scale, key, transpose_b=True)  # (batch, heads, seq, seq)
@@ -91,13 +91,12 @@ class AttentionContext(keras.layers.Layer):
     """Values averaged by the attention probabilities, heads joined (Vaswani et al., 2017, Eq. 1)."""
 
     def call(self, inputs):
-        probs, value = inputs  # (batch, heads, seq, seq), (batch, seq, hidden)
-        hidden = value.shape[-1]
+        probs, value = inputs  # (batch, heads, seq, seq), (batch, seq, heads * head size)
         # (batch, heads, seq, head size)
         context = tf.matmul(probs, split_heads(value, probs.shape[1]))
         context = tf.transpose(context, (0, 2, 1, 3))
-        # (batch, seq, hidden)
-        return tf.reshape(context, (tf.shape(context)[0], tf.shape(context)[1], hidden))
+        # (batch, seq, heads * head size)
+        return tf.reshape(context, (tf.shape(context)[0], tf.shape(context)[1], value.shape[-1]))
 
 
 @register

@@ -1,20 +1,21 @@
 """What a model costs: parameters, floating point operations.
 
 Formulas for the flat BERT of `keras_compress.bert`, with V, P, T the sizes of the three embedding tables, h the hidden
-size, f the feed-forward size, L layers, n tokens, C labels.
+size, w = heads * head size the width of attention (h, unless heads were taken out), f the feed-forward size, L layers,
+n tokens, C labels. Layers may differ in w and f.
 
     embeddings   (V + P + T) h + 2 h                      parameters; with a word table of width E < h
                  V E + (P + T + 2) (h or E) + adapter, which is E h + h, or of each transform (in out / groups + out),
                  and of each LayerNorm of an hgt 2 out
-    one layer    4 (h^2 + h) + (h f + f) + (f h + h) + 4 h
+    one layer    3 (h w + w) + (w h + h) + (h f + f) + (f h + h) + 4 h
     pooler       h^2 + h        (pooling = "pooler" only; a tagger has none)
     classifier   h C + C
     BiLSTM       per layer 8 (in + u + 1) u parameters and 16 n (in + u) u flops; u units per direction
-    flops        L (8 n h^2 + 4 n^2 h + 4 n h f) + 2 n E h (narrow table; 2 n in out / groups) + 2 h^2 (pooler)
+    flops        L (8 n h w + 4 n^2 w + 4 n h f) + 2 n E h (narrow table; 2 n in out / groups) + 2 h^2 (pooler)
                  + 2 h C (classifier; n times that for tagging)
 
-One multiply-add is 2 flops. Only matrix products are counted: q, k, v, o (8 n h^2), scores and weighted values
-(4 n^2 h), feed-forward (4 n h f). Table look-ups multiply nothing; biases, softmax, normalisation and activation are
+One multiply-add is 2 flops. Only matrix products are counted: q, k, v, o (8 n h w), scores and weighted values
+(4 n^2 w), feed-forward (4 n h f). Table look-ups multiply nothing; biases, softmax, normalisation and activation are
 under 1 % of the whole. The count is that of the fixed (1, n) graph, padding included, every layer in full.
 """
 
@@ -27,12 +28,16 @@ def encoder_parameters(config):
     if config.architecture == "bilstm":
         return sum(8 * (width + inner + 1) * inner for width in _widths(config))
 
-    def num_own(part):
-        return len({config.owner(layer, part) for layer in range(config.num_layers)})
+    def own(part, sizes):
+        return [sizes[n] for n in range(len(sizes)) if config.owner(n, part) == n]
 
-    attention = 4 * (hidden * hidden + hidden) + 2 * hidden
-    ffn = (hidden * inner + inner) + (inner * hidden + hidden) + 2 * hidden
-    return num_own("attention") * attention + num_own("ffn") * ffn
+    total = 0
+    for heads in own("attention", config.heads):
+        width = heads * config.head_size
+        total += 3 * (hidden * width + width) + (width * hidden + hidden) + 2 * hidden
+    for inner in own("ffn", config.ffn_sizes):
+        total += (hidden * inner + inner) + (inner * hidden + hidden) + 2 * hidden
+    return total
 
 
 def parameters(config, num_labels=0, task="classification"):
@@ -55,11 +60,14 @@ def flops(config, sequence_length, num_labels=0, task="classification"):
     if config.architecture == "bilstm":
         layers = sum(16 * n * (width + inner) * inner for width in _widths(config))
         return layers + 4 * inner * labels
-    layer = 8 * n * hidden * hidden + 4 * n * n * hidden + 4 * n * hidden * inner
+    layers = 0
+    for heads, inner in zip(config.heads, config.ffn_sizes):
+        width = heads * config.head_size
+        layers += 8 * n * hidden * width + 4 * n * n * width + 4 * n * hidden * inner
     shapes = config.adapter_shapes
     adapter = sum(2 * n * inputs * outputs // groups for inputs, outputs, groups in shapes)
     pooler = 2 * hidden * hidden if _has_pooler(config, task) else 0
-    return adapter + config.num_layers * layer + pooler + 2 * hidden * labels
+    return adapter + layers + pooler + 2 * hidden * labels
 
 
 def _widths(config):

@@ -112,7 +112,8 @@ def outputs_read(losses, teacher, student, outputs=named_outputs):
             '(of a method that learns one: `vocab_size = "teacher"`).'
         )
     if len({shape[1] for shape in shapes if len(shape) == 4}) > 1:  # 1 head would be broadcast
-        problem = f"`num_heads` {teacher.config.num_heads} and {student.config.num_heads}"
+        heads = [m.config.heads_per_layer or m.config.num_heads for m in (teacher, student)]
+        problem = "`num_heads` {} and {}".format(*heads)
     if problem:
         raise ValueError(
             "The losses must be able to compare the outputs of teacher and student. Received: "
