@@ -1,19 +1,19 @@
 """Head pruning: attention heads and feed-forward neurons that matter least are cut out. Michel et al., 2019, arXiv:1905.10650.
 
 Equation map
-    Sec. 2.3   MHAtt(x) = sum_h xi_h Att_h(x), xi_h in {0, 1}; 0 masks a head    xi = 1 in `importance`
-    Eq. 2      I_h = E_x |dL(x) / dxi_h| = E_x |Att_h(x)^T dL(x) / dAtt_h(x)|    importance
-    Sec. 4     I of a layer is divided by its l2 norm                            choose
-    Sec. 4     the least important heads go, a share at a time                   compress
-    Kim & Awadalla, 2020 (FastFormers, arXiv:2010.13382), Sec. 3; Hou et al., 2020 (DynaBERT, arXiv:2004.04037), Sec. 2.1:
-               the same I for the neurons of the feed-forward layer, and the same share in each layer (even=True)
-What is cut is gone: columns of query, key and value and rows of the output kernel, so the model is smaller
-and faster, in any runtime. A cut head is a masked head: the biases after the output kernel stay.
+    Sec. 2.3   MHAtt(x) = sum_h xi_h Att_h(x); xi_h = 0 masks a head, 1 leaves it    importance, xi = 1
+    Eq. 2      I_h = E_x |dL(x) / dxi_h| = E_x |Att_h(x)^T dL(x) / dAtt_h(x)|        importance
+    Sec. 4     I of a layer is divided by its l2 norm; the least important go        choose
+    Sec. 4     a share at a time, I anew each time                                   compress
+    FastFormers (Kim & Awadalla, 2020, arXiv:2010.13382), DynaBERT (Hou et al., 2020, arXiv:2004.04037):
+               the same I for feed-forward neurons; the same share in each layer     even=True
+What is cut is gone, columns of query, key and value and rows of the output kernel: the model is smaller and
+faster in any runtime, and answers as with masked heads.
 Departures
     The absolute value is taken per text, as the paper writes; the authors' code takes it per token (unit="token").
-    The best head of each layer stays, and one neuron: a layer without attention would be another architecture.
-    The share is given; the authors' code goes on until the metric falls.
-    The paper prunes a trained model and leaves it so (tune_after=False); FastFormers and DynaBERT train it afterwards.
+    The best head and neuron of each layer stay.
+    The share that goes is given; the paper's Sec. 4 goes on and watches the metric.
+    The paper leaves the pruned model as it is (tune_after=False); FastFormers and DynaBERT train it afterwards.
 """
 
 import math
@@ -28,10 +28,10 @@ from keras_compress.training.finetune import task_loss, tune
 from keras_compress.training.loop import stream
 from keras_compress.training.settings import Training
 
-# What is cut: {part: (Dense layers that make it, Dense layer that reads it)}.
+# What is cut: {part: (Dense layers that make it, Dense layer that reads it, field of `BertConfig`)}.
 PARTS = {
-    "heads": (["query", "key", "value"], "attention_output"),
-    "neurons": (["intermediate"], "output"),
+    "heads": (["query", "key", "value"], "attention_output", "heads_per_layer"),
+    "neurons": (["intermediate"], "output", "ffn_per_layer"),
 }
 
 
@@ -46,7 +46,7 @@ def importance(task_model, batches, unit="example"):
     Args:
         task_model: `TaskModel` whose layers share no weights. L is the loss of its task, in nats.
         batches: iterable of (inputs, labels), as from `loop.stream`.
-        unit: the absolute value is taken of each "example", or of each "token" of it.
+        unit: the absolute value is taken of each "example", or of each "token", then summed over the tokens.
     Returns:
         {"heads": [float (heads,) of each layer], "neurons": [float (neurons,) of each layer]}.
     """
@@ -54,9 +54,17 @@ def importance(task_model, batches, unit="example"):
     loss_of, layers = task_loss(task_model.task), range(task_model.config.num_layers)
     read = {
         part: [model.get_layer(f"layer_{n}_{reader}").input for n in layers]
-        for part, (_, reader) in PARTS.items()
+        for part, (_, reader, _) in PARTS.items()
     }
     gated = keras.Model(model.input, {"logits": model.output, **read})
+
+    def slopes(size, context, gradient):
+        # dL / dxi_h = Att_h^T dL / dAtt_h                       (batch, seq, heads)
+        shape = tf.concat([tf.shape(context)[:2], [size, -1]], axis=0)
+        slope = tf.reduce_sum(tf.reshape(context * gradient, shape), axis=-1)
+        if unit == "example":
+            slope = tf.reduce_sum(slope, axis=1, keepdims=True)
+        return tf.reduce_sum(tf.abs(slope), axis=(0, 1))  # (heads,)
 
     @tf.function(reduce_retracing=True)
     def of_batch(inputs, labels):
@@ -64,24 +72,15 @@ def importance(task_model, batches, unit="example"):
             outputs = gated(inputs, training=False)
             logits = outputs.pop("logits")
             loss = loss_of(labels, logits) * tf.cast(tf.shape(logits)[0], tf.float32)
-        gradients, sums = tape.gradient(loss, outputs), {}
-        for part, contexts in outputs.items():
-            sums[part] = []
-            for size, context, gradient in zip(sizes[part], contexts, gradients[part]):
-                # dL/dxi_h = Att_h^T dL/dAtt_h                   (batch, seq, heads * head size)
-                shape = tf.concat([tf.shape(context)[:2], [size, -1]], axis=0)
-                slopes = tf.reduce_sum(tf.reshape(context * gradient, shape), axis=-1)
-                if unit == "example":
-                    slopes = tf.reduce_sum(slopes, axis=1, keepdims=True)
-                sums[part].append(tf.reduce_sum(tf.abs(slopes), axis=(0, 1)))  # (heads,)
-        return sums
+        gradients = tape.gradient(loss, outputs)
+        return [[*map(slopes, sizes[part], outputs[part], gradients[part])] for part in PARTS]
 
-    total, number = {part: [0.0] * len(layers) for part in PARTS}, 0
+    sums, number = [], 0
     for inputs, labels in batches:
-        for part, sums in of_batch(inputs, labels).items():
-            total[part] = [before + new.numpy() for before, new in zip(total[part], sums)]
-        number += len(labels) if unit == "example" else int(tf.reduce_sum(inputs["input_mask"]))
-    return {part: [each / number for each in sums] for part, sums in total.items()}
+        sums.append(of_batch(inputs, labels))
+        number += len(labels)
+    of_parts = [[sum(layer).numpy() / number for layer in zip(*part)] for part in zip(*sums)]
+    return dict(zip(PARTS, of_parts))
 
 
 def choose(importances, number, even=False):
@@ -118,10 +117,10 @@ def cut(task_model, part, kept, *, seed=0):
     """
     if empty := [layer for layer, units in enumerate(kept) if not len(units)]:
         raise ValueError(
-            f"Every layer must keep one of its {part}. Received: none for layers {empty}. Keep one, or "
-            "take out whole layers (method `layers`)."
+            f"Every layer must keep one of its {part}. Received: none for layers {empty}. Keep one; "
+            "whole layers are taken out by the method `layers`."
         )
-    (makers, reader), weights = PARTS[part], task_model.weights()
+    (makers, reader, field), weights = PARTS[part], task_model.weights()
     size = task_model.config.head_size if part == "heads" else 1
     for layer, units in enumerate(kept):
         rows = (np.asarray(units)[:, None] * size + np.arange(size)).ravel()
@@ -129,7 +128,6 @@ def cut(task_model, part, kept, *, seed=0):
             weights[f"{name}/kernel"] = weights[f"{name}/kernel"][:, rows]
             weights[f"{name}/bias"] = weights[f"{name}/bias"][rows]
         weights[f"layer_{layer}_{reader}/kernel"] = weights[f"layer_{layer}_{reader}/kernel"][rows]
-    field = "heads_per_layer" if part == "heads" else "ffn_per_layer"
     config = task_model.config.replace(**{field: [len(units) for units in kept]})
     return task_model.rebuilt(config, weights, seed=seed)
 
@@ -152,17 +150,14 @@ def compress(
     """Cuts heads and feed-forward neurons out of a trained model, then fine-tunes what is left.
 
     Args:
-        task_model: fine-tuned. Layers that share weights get weights of their own.
+        task_model: layers that share weights get weights of their own.
         heads, neurons: shares of all heads and of all neurons that go; 0: none.
-        steps: they go in so many equal parts, and importance is computed anew before each. 1: at once;
-            as many as heads go: one after the other.
-        unit: see `importance`. even: see `choose`.
-        num_texts: texts of train that importance is computed on.
-        tune_after: fine-tune as `training` says; else the weights stay what they were.
+        steps: equal parts in which they go; importance is computed anew before each. 1: at once.
+        unit: see `importance`, on `num_texts` of train. even: see `choose`.
+        tune_after: fine-tune; else the weights stay what they were.
     Returns:
-        `TaskModel` with fewer heads and neurons. Its history tells which `kept_heads` (numbers in the
-        model given) and how many `kept_neurons` each layer has, and the `importance` of all heads at
-        the start; its curve the metric on dev after each step.
+        `TaskModel`. Its history has the numbers of the `kept_heads` of each layer, how many `kept_neurons`, and
+        the `importance` of all heads at the start; its curve the metric on dev after each step.
     """
     small = task_model.keep_layers(range(task_model.config.num_layers), seed=seed)
     sizes, number = sizes_of(small.config), {}
@@ -174,8 +169,7 @@ def compress(
                 f"`{part}` must leave one in each layer. Received: {share}, {number[part]} of {units}. "
                 f"Lower it to {math.floor(100 * most / units) / 100}."
             )
-    kept = {part: [np.arange(size) for size in sizes[part]] for part in PARTS}
-    found = []
+    kept, found = {part: [np.arange(size) for size in sizes[part]] for part in PARTS}, []
     num_batches = math.ceil(min(num_texts, len(dataset.train.texts)) / training.batch_size)
     for step in range(steps):
         batches = stream(dataset, small.tokenizer, training, seed, 0, num_batches)
