@@ -184,7 +184,7 @@ def distill(
     layers=(),
     outputs=named_outputs,
     batches=None,
-    measure=None,
+    **settings,
 ):
     """Trains a student in place.
 
@@ -193,7 +193,7 @@ def distill(
         losses: {name: (weight, function)}. A weight is a number or a schedule, update (int64 tensor) ->
             number; a loss of weight 0 is left out. A function takes (T, S, labels, mask) to a scalar;
             mask, int32 (batch, seq), is the student's.
-        training, seed, stage, num_steps, measure: see `loop.fit`. With `training.cache_teacher` the
+        training, seed, stage, num_steps, settings: see `loop.fit`. With `training.cache_teacher` the
             teacher runs once per text (teacher_cache.py).
         first_step: batches that an earlier stage has seen; this stage goes on after them.
         layers: layers that the losses use and that train with the student, such as projections.
@@ -265,7 +265,7 @@ def distill(
         stage=stage,
         num_steps=num_steps,
         batches=triples,
-        measure=measure,
+        **settings,
         made_from=[teacher.history, sorted(losses), first_step],
     )
     return student

@@ -73,5 +73,5 @@ def adamw(training, num_steps, first_step=0):
         global_clipnorm=training.clip_norm,
         epsilon=1e-6,
     )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "_norm/"])
+    optimizer.exclude_from_weight_decay(var_names=["bias", "_norm/", "scores"])
     return optimizer
