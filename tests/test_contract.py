@@ -36,6 +36,7 @@ SETTINGS = {
     "q8bert": {"start_step": 0, "decay": 0.9},
     "clustering": {"num_clusters": 4},
     "magnitude": {"frequency": 1},
+    "movement": {"sparsity": 0.5},
     "heads": {"heads": 0.25, "neurons": 0.2, "steps": 1},
     "from_scratch": {"config": {"hidden_size": 4, "sharing": "all"}},
 }

@@ -1,29 +1,26 @@
-"""Movement pruning: weights that move towards zero while training become zeros. Sanh et al., 2020, arXiv:2005.07683.
+"""Movement pruning: weights that training moves towards zero become zeros. Sanh et al., 2020, arXiv:2005.07683.
 
-Each weight has a score that learns with it. Magnitude pruning keeps weights that are far from zero;
-this method those that the training moves away from it, which fits a fine-tuned model better.
+Each weight has a score that learns with it. Magnitude keeps what is far from zero; this keeps what moves away from it.
 
 Equation map
-    Sec. 3     a = x (W * M(S)), one score S per weight                    MaskedDense.call
-    Eq. 1      dL/dS = dL/dW' * W with W' = W * M: straight through M       MaskedDense.call
-    Sec. 4     hard: M = 1 for the v % highest scores of each kernel        mask_of
-    Sec. 4.1   soft: M = (sigmoid(S) > tau), penalty lambda mean sigmoid(S) mask_of, penalty
-    Sec. 5     v(t), tau(t): cubic, with a warm-up and a cool-down          schedule (sparsity.py)
-    Sec. 5     (1 - w) CE + w T^2 KL(teacher || student)                    compress
-    Lagunas et al., 2021, arXiv:2109.04838, Sec. 3: one score per block     block
-As in the authors' code: the embeddings are frozen, S starts at 0, has a learning rate of its own and no
-decay, lambda rises with tau, and soft keeps at least .5 % of a kernel.
+    Sec. 3     a = x (W * M(S)), a score S per weight                            MaskedDense.call
+    Sec. 3     dL/dS = dL/dW' * W, W' = W * M: the gradient goes straight through M    MaskedDense.call
+    Sec. 4     hard: M = 1 for the v % highest scores of each kernel             mask_of
+    Sec. 4     soft: M = (sigmoid(S) > tau), penalty lambda mean sigmoid(S)      mask_of, penalty
+    Sec. 5     v(t) and tau(t), cubic between a warm-up and a cool-down          schedule (sparsity.py)
+    Sec. 5     (1 - w) CE + w T^2 KL(teacher || student)                         compress
+    Lagunas et al., 2021, arXiv:2109.04838, Sec. 3: a score per block            block
+As in the authors' code: embeddings are frozen; S starts at 0, without decay and with a learning rate of its own;
+tau ends at .1, lambda rises with it, and soft keeps at least .5 % of a kernel.
 Departures
-    Zeros are those of the layers' kernels. They stay in plain kernels: dense files are no smaller and
-    no faster (magnitude.py), compressed ones are smaller (`gzip_bytes`).
-    Warm-up and cool-down are shares of the run: 10 and 20 % are about what the authors' updates are.
-    AdamW and its schedule are this library's, for scores, too.
+    Warm-up and cool-down are shares of the run, about those of the authors' updates.
+    The zeros stay in plain kernels: dense files are no smaller and no faster, see magnitude.py.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from scipy.special import expit
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.layer_maps import divisors
@@ -45,50 +42,41 @@ from keras_compress.training.distill import distill, named_outputs
 from keras_compress.training.losses import soft_targets, true_labels
 from keras_compress.training.settings import Training
 
+THRESHOLD = 0.1  # tau at the end
 LEAST = 0.005  # share of a kernel that soft pruning keeps
 
 
 def is_pruned(layer):
-    """Whether a layer is a `Dense` of one of the encoder's layers."""
+    """Whether a layer is a `Dense` inside the encoder's layers."""
     return isinstance(layer, keras.layers.Dense) and layer.name.startswith("layer_")
 
 
 def mask_of(scores, how, level):
-    """M(S) for one kernel.
-
-    Args:
-        scores: float array. how: "hard" or "soft". level: share of zeros (hard), tau (soft).
-    Returns:
-        float array of 0 and 1, of the same shape.
-    """
+    """M(S) of a kernel, 0 or 1 per score; `level` is the share of zeros (hard) or tau (soft)."""
     if how == "hard":
         kept = max(round((1.0 - level) * scores.size), 1)
     else:  # the sigmoid rises: what is above tau are the highest scores
-        above = np.count_nonzero(1.0 / (1.0 + np.exp(-scores)) > level)
-        kept = max(above, int(LEAST * scores.size) + 1)
+        kept = max(np.count_nonzero(expit(scores) > level), int(LEAST * scores.size) + 1)
     mask = np.zeros(scores.size, np.float32)
     mask[np.argpartition(scores, -kept, axis=None)[-kept:]] = 1.0
     return mask.reshape(scores.shape)
 
 
 class MaskedDense(keras.layers.Layer):
-    """A `Dense` that trains behind a mask. It is never saved; `write` gives the plain layer what is left.
+    """Trains behind a mask in place of a frozen `Dense`, and is never saved; `write` gives that one what is left.
 
     Args:
-        dense: `keras.layers.Dense`, which stays frozen.
-        block: rows and columns of the kernel that share a score.
-        score_rate: learning rate of the scores, in units of that of the weights.
+        dense: `keras.layers.Dense`. block: see `compress`. score_rate: in units of the weights' learning rate.
     """
 
     def __init__(self, dense, block, score_rate):
         super().__init__(name=f"masked_{dense.name}")
         self.dense, self.block, self.score_rate = dense, block, score_rate
         dense.trainable = False
+        as_in = lambda value: keras.initializers.Constant(value.numpy())
+        self.kernel = self.add_weight("kernel", dense.kernel.shape, None, as_in(dense.kernel))
+        self.bias = self.add_weight("bias", dense.bias.shape, None, as_in(dense.bias))
         grid = [size // block for size in dense.kernel.shape]
-        for name in ("kernel", "bias"):
-            start = getattr(dense, name)
-            copy = lambda shape, dtype, start=start: tf.identity(start)
-            setattr(self, name, self.add_weight(name, start.shape, initializer=copy))
         self.raw_scores = self.add_weight("scores", grid, initializer="zeros")
         self.mask = self.add_weight("mask", grid, initializer="ones", trainable=False)
 
@@ -98,15 +86,14 @@ class MaskedDense(keras.layers.Layer):
         return self.raw_scores + tf.stop_gradient((self.score_rate - 1.0) * self.raw_scores)
 
     def masked(self, mask):
-        """W * M, one value of M per block. (rows, columns) of blocks -> the kernel's shape."""
+        """W * M. (rows, columns) of blocks -> the kernel's shape."""
         rows, columns = mask.shape
         blocks = tf.reshape(self.kernel, (rows, self.block, columns, self.block))
         return tf.reshape(blocks * mask[:, None, :, None], self.kernel.shape)
 
     def call(self, x):
-        # M + S - S: the value of M, the gradient of S
-        scores = self.scores
-        kernel = self.masked(self.mask + (scores - tf.stop_gradient(scores)))
+        # M + (S - S): the value of M, the gradient of S
+        kernel = self.masked(self.mask + (self.scores - tf.stop_gradient(self.scores)))
         return self.dense.activation(tf.tensordot(x, kernel, 1) + self.bias)
 
     def write(self):
@@ -115,11 +102,7 @@ class MaskedDense(keras.layers.Layer):
 
 
 class Masks(keras.callbacks.Callback):
-    """Makes the masks before each update, and writes the plain layers before each look at dev.
-
-    Args:
-        gates: list of `MaskedDense`. how: of `mask_of`. levels: the schedule.
-    """
+    """Makes the masks before each update, and writes the plain layers before each look at dev."""
 
     def __init__(self, gates, how, levels):
         super().__init__()
@@ -149,7 +132,6 @@ def compress(
     training=Training(),
     how: Literal["hard", "soft"] = "hard",
     sparsity: BelowOne = 0.85,
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.1,
     penalty_weight: NotNegative = 400.0,
     begin: BelowOne = 0.1,
     end: Share = 0.8,
@@ -162,19 +144,20 @@ def compress(
     """Fine-tunes a model while weights that move towards zero are set to zero.
 
     Args:
-        how: "hard": a share of each kernel stays. "soft": what scores above a threshold.
-        sparsity: last share of zeros, hard alone.
-        threshold, penalty_weight: last tau and last lambda, soft alone; the penalty makes the zeros.
-        begin, end: shares of the run between which sparsity, or tau, rises from 0.
+        how, sparsity, penalty_weight: "hard" ends with this share of zeros in each kernel; "soft" with as many
+            zeros as its penalty, lambda, makes.
+        begin, end: shares of the run between which the share of zeros, or tau, rises from 0.
         score_rate: peak learning rate of the scores.
         block: rows and columns of a kernel that share a score; 1: each weight has its own.
-        teacher: model of the same task and labels to distil from beside the labels; None: none.
-        soft_weight, temperature: w and T, with a `teacher` alone.
+        teacher: model of the same task and labels that is distilled with w = `soft_weight` and T = `temperature`.
     Returns:
         `TaskModel` of the same shape and size; its history tells the share of `zeros`.
     """
+    if teacher:
+        check_fit(teacher, dataset)
+        check_trained(teacher)
     num_steps = training.num_steps(len(dataset.train.texts))
-    levels = schedule(num_steps, sparsity if how == "hard" else threshold, 0.0, begin, end, 1)
+    levels = schedule(num_steps, sparsity if how == "hard" else THRESHOLD, 0.0, begin, end, 1)
     small = task_model.clone(seed=seed)
     for layer in small.model.layers:
         layer.trainable = "embedding" not in layer.name
@@ -182,8 +165,7 @@ def compress(
     sizes = np.gcd.reduce([size for layer in dense for size in layer.kernel.shape])
     if sizes % block:
         raise ValueError(
-            f"`block` must divide the rows and columns of all kernels. Received: {block}. "
-            f"Choose {divisors(sizes)}."
+            f"`block` must divide the sizes of all kernels. Received: {block}. Choose {divisors(sizes)}."
         )
     rate = score_rate / training.learning_rate
     gates = {layer.name: MaskedDense(layer, block, rate) for layer in dense}
@@ -191,27 +173,15 @@ def compress(
 
     def penalty(T, S, labels, mask):
         # mean sigmoid(S) of each kernel, mean over the kernels
-        means = [tf.reduce_mean(tf.sigmoid(gate.scores)) for gate in gates.values()]
-        return tf.reduce_mean(tf.stack(means))
+        return sum(tf.reduce_mean(tf.sigmoid(g.scores)) for g in gates.values()) / len(gates)
 
-    losses = {"label": (1.0, true_labels)}
-    if teacher:
-        check_fit(teacher, dataset)
-        check_trained(teacher)
-        losses = {"label": (1.0 - soft_weight, true_labels)}
-        losses["soft"] = soft_weight, soft_targets(temperature)
+    w = soft_weight if teacher else 0.0
+    losses = {"label": (1.0 - w, true_labels), "soft": (w, soft_targets(temperature))}
     if how == "soft" and penalty_weight:
-        losses["penalty"] = lambda step: penalty_weight * levels(step)[1] / threshold, penalty
-    distill(
-        teacher or task_model,
-        small,
-        dataset,
-        losses,
-        training=training,
-        seed=seed,
-        stage="movement",
-        outputs=lambda model, names: masked if model is small else named_outputs(model, names),
-        callbacks=[Masks([*gates.values()], how, levels)],
-    )
+        losses["penalty"] = lambda step: penalty_weight * levels(step)[1] / THRESHOLD, penalty
+    masks = Masks([*gates.values()], how, levels)
+    outputs = lambda model, names: masked if model is small else named_outputs(model, names)
+    settings = {"seed": seed, "stage": "movement", "outputs": outputs, "callbacks": [masks]}
+    distill(teacher or task_model, small, dataset, losses, training=training, **settings)
     note(zeros=zeros(small))
     return small

@@ -4,6 +4,7 @@ import pytest
 from keras_compress.backend import keras, tf
 from keras_compress.pruning import movement
 from keras_compress.pruning.sparsity import zeros
+from keras_compress.training.optimizer import adamw
 from tests.bert import tiny
 from tests.support import TRAINING as SHORT
 from tests.support import data, inputs_of, stages_of, still, values_of
@@ -95,10 +96,10 @@ def test_hard_gives_each_kernel_its_zeros(gates):
     for name, weight in small.weights().items():
         still_the_same = np.array_equal(weight, before[name])
         assert still_the_same == ("embedding" in name) or name.endswith("key/bias"), name
-    assert small.history[-1]["zeros"] == zeros(small) > 0.7
+    assert small.history[-1]["zeros"] == zeros(small) > 0.6
     kept = {row["step"]: row["kept"] for row in small.curve}
-    # cubic from update 1 to 10 of 12: v = .25 + .75 (1 - 5 / 9)^3 at update 6
-    share = 0.25 + 0.75 * (4 / 9) ** 3
+    # cubic from update 1 to 10 of 12: before the sixth, t = 5, v = .25 + .75 (1 - 4 / 9)^3 = .3786
+    share = 0.25 + 0.75 * (5 / 9) ** 3
     assert kept[6] == pytest.approx(share, abs=0.02) and kept[12] == 0.25
     for gate in gates:
         np.testing.assert_array_equal(gate.dense.kernel, gate.masked(gate.mask))
@@ -109,7 +110,10 @@ def test_the_scores_have_a_rate_of_their_own_and_no_decay(gates):
     movement.compress(still(), data(), training=training, sparsity=0.5, score_rate=0.25)
     moved = np.concatenate([np.abs(gate.scores).ravel() for gate in gates])
     # Adam's first step is the learning rate, whatever the gradient, unless it is about 0
-    assert np.median(moved) == pytest.approx(0.25, rel=1e-3) and moved.max() < 0.2501
+    assert np.quantile(moved, 0.9) == pytest.approx(0.25, rel=0.01) and moved.max() < 0.2501
+    optimizer = adamw(training, 1)
+    assert optimizer._use_weight_decay(gates[0].kernel)
+    assert not optimizer._use_weight_decay(gates[0].raw_scores)
 
 
 def test_soft_prunes_what_the_penalty_pushes_down_and_blocks_go_whole(gates):
@@ -135,11 +139,12 @@ def test_losses_and_their_weights(monkeypatch):
     T = {"logits": tf.math.log([[0.75, 0.25]])}
     S = {"logits": tf.math.log([[0.5, 0.5]])}
     values = values_of(stage["losses"], T, S, tf.constant([1]))
-    # 4 KL(softmax(z_T / 2) || .5): .634 ln(.634 / .5) + .366 ln(.366 / .5) = .0364 nats, times 4
-    np.testing.assert_allclose(values["soft"], 0.1456, atol=2e-4)
+    # 4 KL(softmax(z_T / 2) || .5): .634 ln(.634 / .5) + .366 ln(.366 / .5) = .03634 nats, times 4
+    np.testing.assert_allclose(values["soft"], 0.14536, atol=1e-5)
     np.testing.assert_allclose(values["penalty"], 0.5)  # sigmoid(0)
     (stage,) = stages_of(movement, monkeypatch, still(), data())
-    assert {name: weight for name, (weight, _) in stage["losses"].items()} == {"label": 1.0}
+    weights = {name: weight for name, (weight, _) in stage["losses"].items()}
+    assert weights == {"label": 1.0, "soft": 0.0}  # which leaves it out
 
 
 def test_a_stopped_run_goes_on(tmp_path):
