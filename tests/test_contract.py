@@ -182,7 +182,7 @@ def test_the_next_method_takes_the_result_and_a_quantised_result_is_the_last(run
     np.testing.assert_allclose(smaller.predict(texts), small.predict(texts), atol=1e-5)
 
 
-ANSWERS = "finetune soft_targets theseus tinybert pkd distilbert multilevel magnitude vocabulary q8bert".split()
+ANSWERS = "finetune soft_targets theseus tinybert pkd distilbert multilevel magnitude movement heads vocabulary q8bert".split()
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
