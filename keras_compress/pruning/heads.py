@@ -174,7 +174,7 @@ def compress(
     for step in range(steps):
         batches = stream(dataset, small.tokenizer, training, seed, 0, num_batches)
         found.append(importance(small, batches, unit))
-        for part in PARTS:
+        for part in filter(number.get, PARTS):  # 0: the part stays whole
             goes = number[part] * (step + 1) // steps - number[part] * step // steps
             stay = choose(found[-1][part], goes, even)
             small = cut(small, part, stay, seed=seed)

@@ -260,7 +260,8 @@ def distill(
         model,
         student,
         dataset,
-        training.replace(cache_teacher=False),
+        # What the cache holds was made here; `fit` refuses it where no loss reads the teacher.
+        training.replace(cache_teacher=training.cache_teacher and not read[0]),
         seed=seed,
         stage=stage,
         num_steps=num_steps,

@@ -163,6 +163,7 @@ def test_a_stopped_run_goes_on(tmp_path):
         ({"begin": 0.9, "end": 0.8}, "`begin` below `end`. Received: .* 0.9 and 0.8."),
         ({"training": TRAINING.replace(patience=3)}, "`patience` must be none: .* Received: 3."),
         ({"sparsity": 1.0}, "`sparsity` must be less than 1. Received: 1.0"),
+        ({"training": TRAINING.replace(cache_teacher=True)}, "needs a teacher. .* stage movement,"),
         ({"teacher": still("tagging")}, "one task. Received: a model for tagging"),
     ],
 )
