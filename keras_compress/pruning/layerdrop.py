@@ -1,11 +1,11 @@
-"""LayerDrop: whole layers are left out at random while training, so that one model can be cut to any depth. Fan et al., 2019, arXiv:1909.11556.
+"""LayerDrop: layers left out at random in training, so that one model can be cut to any depth. Fan et al., 2019, arXiv:1909.11556.
 
 Equation map
-    Sec. 3.1   a layer runs if u > p, u ~ U[0, 1], else x_{l+1} = x_l; no rescaling    LayerDrop.call
+    Sec. 3.2   a layer runs if u > p, u ~ U[0, 1], else x_{l+1} = x_l; no rescaling    LayerDrop.call
     Sec. 3.2   every other: layer d goes if d = 0 mod floor(1 / p*), p* the share      layerdrop_depth
                that goes
     Sec. 3.2   p = 1 - r for a model that will keep a share r of its layers            rate
-Each training text's batch meets another depth; in evaluation all layers run.
+Every batch meets another depth; in evaluation all layers run.
     layerdrop         fine-tunes with it       layerdrop_mlm    trains a masked-LM model with it
     layerdrop_depth   cuts the trained model, without training: every depth from one model
 Departures
@@ -54,7 +54,7 @@ class LayerDrop(keras.layers.Layer):
             return self.layer(inputs, training=False)
         u = tf.random.stateless_uniform((), seed=tf.stack([self.seed, self.step]))
         self.step.assign_add(1)
-        # Sec. 3.1: the layer runs if u > p
+        # Sec. 3.2: the layer runs if u > p
         return tf.cond(u > self.rate, lambda: self.layer(inputs, training=True), lambda: inputs[0])
 
 

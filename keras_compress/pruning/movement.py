@@ -4,11 +4,11 @@ Each weight has a score that learns with it. Magnitude keeps what is far from ze
 
 Equation map
     Sec. 3     a = x (W * M(S)), a score S per weight                            MaskedDense.call
-    Sec. 3     dL/dS = dL/dW' * W, W' = W * M: the gradient goes straight through M    MaskedDense.call
+    Sec. 4     dL/dS = dL/dW' * W, W' = W * M: straight through M                MaskedDense.call
     Sec. 4     hard: M = 1 for the v % highest scores of each kernel             mask_of
     Sec. 4     soft: M = (sigmoid(S) > tau), penalty lambda mean sigmoid(S)      mask_of, penalty
     Sec. 5     v(t) and tau(t), cubic between a warm-up and a cool-down          schedule (sparsity.py)
-    Sec. 5     (1 - w) CE + w T^2 KL(teacher || student)                         compress
+    Sec. 6     (1 - w) CE + w T^2 KL(teacher || student)                         compress
     Lagunas et al., 2021, arXiv:2109.04838, Sec. 3: a score per block            block
 As in the authors' code: embeddings are frozen; S starts at 0, without decay and with a learning rate of its own;
 tau ends at .1, lambda rises with it, and soft keeps at least .5 % of a kernel.
