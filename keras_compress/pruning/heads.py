@@ -144,7 +144,7 @@ def compress(
     steps: Count = 4,
     unit: Literal["example", "token"] = "example",
     even: bool = False,
-    num_texts: Count = 2000,
+    num_texts: Count = 1000,
     tune_after: bool = True,
 ):
     """Cuts heads and feed-forward neurons out of a trained model, then fine-tunes what is left.
