@@ -123,7 +123,7 @@ def in_this_process(command, **_):
     return out.getvalue()
 
 
-def stages_of(module, monkeypatch, teacher, dataset, compress="compress", **settings):
+def stages_of(module, monkeypatch, teacher, dataset, /, compress="compress", **settings):
     """What a method hands to the engine, stage by stage, without training.
 
     Returns:

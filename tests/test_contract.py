@@ -36,6 +36,8 @@ SETTINGS = {
     "q8bert": {"start_step": 0, "decay": 0.9},
     "clustering": {"num_clusters": 4},
     "magnitude": {"frequency": 1},
+    "movement": {"sparsity": 0.5},
+    "heads": {"heads": 0.25, "neurons": 0.2, "steps": 1},
     "from_scratch": {"config": {"hidden_size": 4, "sharing": "all"}},
 }
 WIDE = {"num_layers": 1, "hidden_size": 32, "intermediate_size": 64}
@@ -183,7 +185,7 @@ def test_the_next_method_takes_the_result_and_a_quantised_result_is_the_last(run
     np.testing.assert_allclose(smaller.predict(texts), small.predict(texts), atol=1e-5)
 
 
-ANSWERS = "finetune soft_targets theseus tinybert pkd distilbert multilevel magnitude vocabulary q8bert".split()
+ANSWERS = "finetune soft_targets theseus tinybert pkd distilbert multilevel magnitude movement heads vocabulary q8bert".split()
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])

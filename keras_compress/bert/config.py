@@ -53,6 +53,8 @@ class BertConfig:
         exits: None, or the layers after which a branch classifier (branch.py) can answer: counted from 1, rising, below
             the last, whose answer is the model's own.
         classifier: what reads the last hidden states: a "dense" layer on what `pooling` gives, or a "branch" classifier.
+        heads_per_layer, ffn_per_layer: attention heads and feed-forward width that each layer has left of `num_heads`
+            and `intermediate_size`; None: all. A head has `head_size` numbers in every layer.
     Raises:
         ValueError: if a value is not of its kind or out of its range, or two values do not fit together.
     """
@@ -85,6 +87,8 @@ class BertConfig:
     attention_input: Literal["hidden", "bottleneck", "shared"] = "hidden"
     norm: Literal["layer", "none"] = "layer"
     trigram: bool = False
+    heads_per_layer: list[int] | None = None
+    ffn_per_layer: list[int] | None = None
 
     def __post_init__(self):
         check(BertConfig, vars(self))
@@ -115,6 +119,20 @@ class BertConfig:
                 f"`quantization` must be none or have {', '.join(QUANTIZATION)}. "
                 f"Received: {self.quantization!r}."
             )
+        for name, of in (("heads_per_layer", "num_heads"), ("ffn_per_layer", "intermediate_size")):
+            left, most = getattr(self, name), getattr(self, of)
+            if left is None:
+                continue
+            if len(left) != self.num_layers or not {*left} <= {*range(1, most + 1)}:
+                raise ValueError(
+                    f"`{name}` must be none, or one number from 1 to {most}, the `{of}`, for each of the "
+                    f"{self.num_layers} layers. Received: {left}. Start from a model whose layers are whole."
+                )
+            if self.sharing != "none":
+                raise ValueError(
+                    f"Layers that share weights must have no `{name}`. Received: {left} and sharing "
+                    f"{self.sharing!r}. Start from a model whose layers are whole."
+                )
         if self.exits is None:
             return
         rising_layers("`exits`", self.exits, len(self.exits), 1, self.num_layers - 1)
@@ -128,15 +146,21 @@ class BertConfig:
         """Raises ValueError if fields of one architecture are set in another."""
         own = {name: getattr(self, name) for name in MOBILEBERT}
         other = (self.sharing, self.adapter, self.embedding_norm, self.quantization)
+        other += (self.heads_per_layer, self.ffn_per_layer)
         if self.architecture != "mobilebert" and own != MOBILEBERT:
             raise ValueError(
                 f"{', '.join(MOBILEBERT)} belong to a mobilebert. Received: a {self.architecture} with {own}. "
                 'Set `architecture` to "mobilebert".'
             )
-        if self.architecture == "mobilebert" and other != ("none", "linear", "hidden", None):
+        if self.architecture == "mobilebert" and other != (
+            "none",
+            "linear",
+            "hidden",
+            *[None] * 3,
+        ):
             raise ValueError(
-                "A mobilebert must leave `sharing`, `adapter`, `embedding_norm` and `quantization` as they are by "
-                f"default. Received: {other}. Leave them out."
+                "A mobilebert must leave `sharing`, `adapter`, `embedding_norm`, `quantization` and sizes per layer as "
+                f"they are by default. Received: {other}. Leave them out."
             )
         if self.attention_input != "hidden" and not self.bottleneck_size:
             raise ValueError(
@@ -153,6 +177,21 @@ class BertConfig:
     def table_size(self):
         """Width of the embedding matrix."""
         return self.embedding_size or self.hidden_size
+
+    @property
+    def head_size(self):
+        """Numbers in a head's query, key and value."""
+        return self.inner_size // self.num_heads
+
+    @property
+    def heads(self):
+        """Attention heads of each layer."""
+        return self.heads_per_layer or [self.num_heads] * self.num_layers
+
+    @property
+    def ffn_sizes(self):
+        """Feed-forward width of each layer."""
+        return self.ffn_per_layer or [self.intermediate_size] * self.num_layers
 
     @property
     def adapter_shapes(self):

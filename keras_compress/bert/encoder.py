@@ -121,11 +121,11 @@ def transformer_layer(get, index, x, bias, cls_only=False):
     config, hidden = get.config, get.config.hidden_size
     name = f"layer_{config.owner(index, 'attention')}_"
     reader = get(L.FirstTokenKept, "cls_only")(x) if cls_only else x
-    context, scores = attention(get, name, reader, x, x, bias)
+    context, scores = attention(get, name, reader, x, x, bias, config.heads[index])
     x = add_and_norm(get, name + "attention", reader, context)
     name = f"layer_{config.owner(index, 'ffn')}_"
     act = ACTIVATIONS[config.activation]
-    inner = get.dense(name + "intermediate", config.intermediate_size, act)(x)
+    inner = get.dense(name + "intermediate", config.ffn_sizes[index], act)(x)
     inner = get.dense(name + "output", hidden)(inner)
     return add_and_norm(get, name + "output", x, inner), scores
 

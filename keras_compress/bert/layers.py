@@ -7,9 +7,9 @@ _MASKED = -1e4  # finite, so that no quantiser, exporter or 0 * inf ever sees an
 
 
 def split_heads(x, num_heads):
-    """(batch, seq, hidden) -> (batch, heads, seq, head size)."""
-    batch, seq, hidden = tf.shape(x)[0], tf.shape(x)[1], x.shape[-1]
-    return tf.transpose(tf.reshape(x, (batch, seq, num_heads, hidden // num_heads)), (0, 2, 1, 3))
+    """(batch, seq, heads * head size) -> (batch, heads, seq, head size)."""
+    batch, seq, width = tf.shape(x)[0], tf.shape(x)[1], x.shape[-1]
+    return tf.transpose(tf.reshape(x, (batch, seq, num_heads, width // num_heads)), (0, 2, 1, 3))
 
 
 @register
@@ -118,7 +118,7 @@ class AttentionScores(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = num_heads
 
-    def call(self, query, key):  # (batch, seq, hidden) each
+    def call(self, query, key):  # (batch, seq, heads * head size) each
         query, key = split_heads(query, self.num_heads), split_heads(key, self.num_heads)
         scale = query.shape[-1] ** -0.5
         return tf.matmul(query * scale, key, transpose_b=True)  # (batch, heads, seq, seq)
@@ -141,13 +141,12 @@ class AttentionContext(keras.layers.Layer):
     """Values averaged by the attention probabilities, heads joined (Vaswani et al., 2017, Eq. 1)."""
 
     def call(self, inputs):
-        probs, value = inputs  # (batch, heads, seq, seq), (batch, seq, hidden)
-        hidden = value.shape[-1]
+        probs, value = inputs  # (batch, heads, seq, seq), (batch, seq, heads * head size)
         # (batch, heads, seq, head size)
         context = tf.matmul(probs, split_heads(value, probs.shape[1]))
         context = tf.transpose(context, (0, 2, 1, 3))
-        # (batch, seq, hidden)
-        return tf.reshape(context, (tf.shape(context)[0], tf.shape(context)[1], hidden))
+        # (batch, seq, heads * head size)
+        return tf.reshape(context, (tf.shape(context)[0], tf.shape(context)[1], value.shape[-1]))
 
 
 @register
@@ -190,25 +189,25 @@ ACTIVATIONS = {
 }
 
 
-def attention(get, name, query, key, value, bias):
+def attention(get, name, query, key, value, bias, heads):
     """Multi-head attention (Vaswani et al., 2017, Eq. 1) at width `config.inner_size`.
 
     Args:
         get: see `encoder.LayerStore`. name: what the layers' names begin with.
         query, key, value: what these read, float (batch, seq, any width).
-        bias: float, (batch, 1, 1, seq), added to the scores.
+        bias: float, (batch, 1, 1, seq), added to the scores. heads: how many.
     Returns:
         (its output (batch, seq of the query, inner), scores before mask and softmax (batch, heads, seq, seq)).
     """
-    config, inner = get.config, get.config.inner_size
-    query = get.dense(name + "query", inner)(query)
-    key = get.dense(name + "key", inner)(key)
-    value = get.dense(name + "value", inner)(value)
-    scores = get(AttentionScores, name + "attention_scores", config.num_heads)(query, key)
+    config, width = get.config, heads * get.config.head_size
+    query = get.dense(name + "query", width)(query)
+    key = get.dense(name + "key", width)(key)
+    value = get.dense(name + "value", width)(value)
+    scores = get(AttentionScores, name + "attention_scores", heads)(query, key)
     probs = get(AttentionProbs, name + "attention_probs")([scores, bias])
     dropout = get.dropout(name + "attention_probs_dropout", config.attention_dropout)
     context = get(AttentionContext, name + "attention_context")([dropout(probs), value])
-    return get.dense(name + "attention_output", inner)(context), scores
+    return get.dense(name + "attention_output", config.inner_size)(context), scores
 
 
 def add_and_norm(get, name, x, y, dropout=True):

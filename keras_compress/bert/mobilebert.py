@@ -38,7 +38,7 @@ def mobilebert_layer(get, index, x, bias, cls_only=False):
     key = value
     if config.attention_input == "shared":
         key = bottleneck(get, name + "shared_bottleneck", wide)  # s
-    context, scores = L.attention(get, name, first(key), key, value, bias)
+    context, scores = L.attention(get, name, first(key), key, value, bias, config.num_heads)
     plain = not config.bottleneck_size
     y = L.add_and_norm(get, name + "attention", first(thin), context, dropout=plain)
     act, last = L.ACTIVATIONS[config.activation], config.num_ffn - 1

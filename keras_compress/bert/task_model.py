@@ -161,7 +161,14 @@ class TaskModel:
             for new, old in enumerate(indices):
                 if before.owner(old, part) == layer:
                     kept[f"layer_{new}_{rest}"] = weights[name]
-        config = before.replace(num_layers=len(indices), sharing="none", num_groups=1, exits=None)
+        sizes = {
+            name: [getattr(before, name)[layer] for layer in indices]
+            for name in ("heads_per_layer", "ffn_per_layer")
+            if getattr(before, name)
+        }
+        config = before.replace(
+            num_layers=len(indices), sharing="none", num_groups=1, exits=None, **sizes
+        )
         small = self.rebuilt(config, kept, seed=seed)
         if before.sharing != "none":
             counts = self.model.count_params(), small.model.count_params()

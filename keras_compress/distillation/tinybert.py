@@ -134,6 +134,7 @@ def thin_student(teacher, num_layers, seed=0, **sizes):
     """A student of other sizes with random weights; nothing in it is factorized or shared."""
     plain = {"embedding_size": None, "adapter": "linear", "embedding_norm": "hidden"}
     plain |= {"sharing": "none", "num_groups": 1, "num_layers": num_layers}
+    plain |= {"heads_per_layer": None, "ffn_per_layer": None}
     config = teacher.config.replace(**plain, **sizes)
     return TaskModel(config, teacher.tokenizer, teacher.task, teacher.labels, seed=seed)
 

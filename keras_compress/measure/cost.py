@@ -1,24 +1,25 @@
 """What a model costs: parameters, floating point operations.
 
 Formulas for the flat BERT of `keras_compress.bert`, with V, P, T the sizes of the three embedding tables, h the hidden
-size, f the feed-forward size, L layers, n tokens, C labels.
+size, w = heads * head size the width of attention (h, unless heads were taken out), f the feed-forward size, L layers,
+n tokens, C labels. Layers may differ in w and f.
 
     embeddings   (V + P + T) h + 2 h                      parameters; with a word table of width E < h
                  V E + (P + T + 2) (h or E) + adapter, which is E h + h, or of each transform (in out / groups + out),
                  and of each LayerNorm of an hgt 2 out
-    one layer    4 (h^2 + h) + (h f + f) + (f h + h) + 4 h
+    one layer    3 (h w + w) + (w h + h) + (h f + f) + (f h + h) + 4 h
     MobileBERT   per layer of width m, F feed-forward layers: the matrices and norms of `_mobilebert_layer`
     pooler       h^2 + h        (pooling = "pooler" only; a tagger has none)
     classifier   h C + C
     branch       (h b + b) + 4 (b^2 + b) + (b^2 + b) + b C + C, b = 128; in place of pooler and classifier, and at each exit
     BiLSTM       per layer 8 (in + u + 1) u parameters and 16 n (in + u) u flops; u units per direction
-    flops        L (8 n h^2 + 4 n^2 h + 4 n h f) + 2 n E h (narrow table; 2 n in out / groups) + 2 h^2 (pooler)
+    flops        L (8 n h w + 4 n^2 w + 4 n h f) + 2 n E h (narrow table; 2 n in out / groups) + 2 h^2 (pooler)
                  + 2 h C (classifier; n times that for tagging)
                  a branch 2 n (h b + 4 b^2) + 2 b^2 + 4 n^2 b + 2 b C; what leaves at an exit pays for the layers and
                  branches up to it. That counts every place, as its authors do; branch.py makes one query, so fewer
 
-One multiply-add is 2 flops. Only matrix products are counted: q, k, v, o (8 n h^2), scores and weighted values
-(4 n^2 h), feed-forward (4 n h f). Table look-ups multiply nothing; biases, softmax, normalisation and activation are
+One multiply-add is 2 flops. Only matrix products are counted: q, k, v, o (8 n h w), scores and weighted values
+(4 n^2 w), feed-forward (4 n h f). Table look-ups multiply nothing; biases, softmax, normalisation and activation are
 under 1 % of the whole. The count is that of the fixed (1, n) graph, padding included, every layer in full.
 The authors of FastBERT count neither n^2 terms nor the last Dense layers: `include_attention=False`. So they count
 21,785,247,744 for BERT-base under a branch classifier, 128 tokens, 2 classes.
@@ -38,12 +39,16 @@ def encoder_parameters(config):
         shapes, norms = _mobilebert_layer(config)
         return config.num_layers * (sum(i * o + o for i, o in shapes) + 2 * sum(norms))
 
-    def num_own(part):
-        return len({config.owner(layer, part) for layer in range(config.num_layers)})
+    def own(part, sizes):
+        return [sizes[n] for n in range(len(sizes)) if config.owner(n, part) == n]
 
-    attention = 4 * (hidden * hidden + hidden) + 2 * hidden
-    ffn = (hidden * inner + inner) + (inner * hidden + hidden) + 2 * hidden
-    return num_own("attention") * attention + num_own("ffn") * ffn
+    total = 0
+    for heads in own("attention", config.heads):
+        width = heads * config.head_size
+        total += 3 * (hidden * width + width) + (width * hidden + hidden) + 2 * hidden
+    for inner in own("ffn", config.ffn_sizes):
+        total += (hidden * inner + inner) + (inner * hidden + hidden) + 2 * hidden
+    return total
 
 
 def parameters(config, num_labels=0, task="classification"):
@@ -82,14 +87,18 @@ def flops(
     if config.architecture == "bilstm":
         layers = sum(16 * n * (width + inner) * inner for width in _widths(config))
         return layers + 4 * inner * labels
-    layer, width = 8 * n * hidden * hidden + 4 * n * hidden * inner, hidden
+    widths = [heads * config.head_size for heads in config.heads]
+    layers = [
+        8 * n * hidden * width + 4 * n * hidden * inner
+        for width, inner in zip(widths, config.ffn_sizes)
+    ]
     if config.architecture == "mobilebert":
         matrices = sum(inputs * outputs for inputs, outputs in _mobilebert_layer(config)[0])
-        layer, width = 2 * n * matrices, config.inner_size
+        layers = [2 * n * matrices] * config.num_layers
     branch = 2 * n * (hidden * WIDTH + 4 * WIDTH**2) + 2 * WIDTH**2
     dense = 2 * hidden * labels
     if include_attention:
-        layer += 4 * n * n * width
+        layers = [layer + 4 * n * n * width for layer, width in zip(layers, widths)]
         branch += 4 * n * n * WIDTH + 2 * WIDTH * labels
     else:
         dense = 0
@@ -98,10 +107,10 @@ def flops(
     pooler = 2 * hidden * hidden if _has_pooler(config, task) else 0
     head = branch if config.classifier == "branch" else pooler + dense
     if exit_layer is None:
-        return adapter + config.num_layers * layer + head
+        return adapter + sum(layers) + head
     passed = sum(each <= exit_layer for each in config.exits) * branch
     last = head if exit_layer == config.num_layers else 0
-    return adapter + exit_layer * layer + passed + last
+    return adapter + sum(layers[:exit_layer]) + passed + last
 
 
 def _mobilebert_layer(config):

@@ -34,9 +34,10 @@ class TakeTokens(keras.layers.Layer):
         return tf.boolean_mask(x, chosen)
 
 
-def choosing_model(task_model):
+def choosing_model(task_model, hidden=None):
     """A `keras.Model` on the same layers that scores chosen tokens alone.
 
+    `hidden`: symbolic last hidden states, a function of `task_model.model.input`; None: the model's own.
     Inputs: the usual ones and `targets` (batch, seq), -1 where a token is left out.
     Returns: dict of `logits` (chosen tokens, vocabulary) and `hidden` (batch, seq, hidden), the last
     hidden states.
@@ -48,11 +49,12 @@ def choosing_model(task_model):
             "vocab.txt of a BERT."
         )
     targets = keras.Input((None,), dtype="int32", name="targets")
-    features = task_model.features(["hidden_states"])
-    hidden = features.output["hidden_states"][-1]
+    inputs = task_model.model.input
+    if hidden is None:
+        hidden = task_model.features(["hidden_states"]).output["hidden_states"][-1]
     get = LayerStore(task_model.config, existing=task_model.model.layers)
     logits = mlm_head(get, TakeTokens(name="take_tokens")(hidden, targets >= 0))
-    return keras.Model({**features.input, "targets": targets}, {"logits": logits, "hidden": hidden})
+    return keras.Model({**inputs, "targets": targets}, {"logits": logits, "hidden": hidden})
 
 
 def masked_loss(targets, logits):

@@ -113,7 +113,8 @@ def outputs_read(losses, teacher, student, outputs=named_outputs, any_heads=Fals
         )
     heads = {shape[1] for shape in shapes if len(shape) == 4}
     if len(heads) > 1 and not any_heads:  # 1 head would be broadcast
-        problem = f"`num_heads` {teacher.config.num_heads} and {student.config.num_heads}"
+        counts = [m.config.heads_per_layer or m.config.num_heads for m in (teacher, student)]
+        problem = "`num_heads` {} and {}".format(*counts)
     if problem:
         first_line = str(problem).strip().splitlines()[0]
         raise ValueError(
@@ -184,9 +185,9 @@ def distill(
     layers=(),
     outputs=named_outputs,
     batches=None,
-    measure=None,
     optimizer=adamw,
     any_heads=False,
+    **settings,
 ):
     """Trains a student in place.
 
@@ -195,7 +196,7 @@ def distill(
         losses: {name: (weight, function)}. A weight is a number or a schedule, update (int64 tensor) ->
             number; a loss of weight 0 is left out. A function takes (T, S, labels, mask) to a scalar;
             mask, int32 (batch, seq), is the student's.
-        training, seed, stage, num_steps, measure: see `loop.fit`. With `training.cache_teacher` the
+        training, seed, stage, num_steps, settings: see `loop.fit`. With `training.cache_teacher` the
             teacher runs once per text (teacher_cache.py).
         first_step: batches that an earlier stage has seen; this stage goes on after them.
         layers: layers that the losses use and that train with the student, such as projections.
@@ -261,12 +262,13 @@ def distill(
         model,
         student,
         dataset,
-        training.replace(cache_teacher=False),
+        # What the cache holds was made here; `fit` refuses it where no loss reads the teacher.
+        training.replace(cache_teacher=training.cache_teacher and not read[0]),
         seed=seed,
         stage=stage,
         num_steps=num_steps,
         batches=triples,
-        measure=measure,
+        **settings,
         made_from=[teacher.history, sorted(losses), first_step],
     )
     return student

@@ -90,6 +90,6 @@ def adamw(training, num_steps, first_step=0, slow=(), rate=1.0):
         global_clipnorm=training.clip_norm,
         epsilon=1e-6,
     )
-    optimizer.exclude_from_weight_decay(list(slow), var_names=["bias", "_norm/"])
+    optimizer.exclude_from_weight_decay(list(slow), var_names=["bias", "_norm/", "scores"])
     optimizer.slow_down(slow, rate)
     return optimizer

@@ -226,7 +226,7 @@ def test_on_data_of_ones_own_every_step_keeps_its_best(tmp_path):
             continue
         last = changed(recipe, data="my-data")["last"]
         methods = {step["name"]: step["method"] for step in recipe["steps"]}
-        assert {methods[step] for step in last} <= {"magnitude", "clustering"}
+        assert {methods[step] for step in last} <= {"magnitude", "movement", "clustering"}
         for step, training in trained.items():
             patience = training.get("patience")
             assert patience is None if step in last else patience == training["evaluations"] >= 4
