@@ -1,6 +1,8 @@
 """Models of three and of four values in "int2" files: what is stored, and that it is what the model computes."""
 
 import itertools
+import sys
+from ctypes.util import find_library
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from keras_compress.backend import tf
 from keras_compress.bert.fake_quant import fake_quantize, largest
 from keras_compress.quantization import binarybert, few_values
-from mobile_export.convert import export
+from mobile_export.convert import export, exported_model
 from mobile_export.litert import Runner
 from tests.mobile_export.conftest import INT2, LENGTH, constants, converted, split_of, texts, tiny
 
@@ -75,6 +77,26 @@ def test_export_compares_it(file, tmp_path):
     _, model, _ = file
     (int2,) = export(model, tmp_path, ("int2",), sequence_length=LENGTH, dev=split_of(model))
     assert int2["agreement"] == 1.0 and int2["mean_dp"] < 0.02 and int2["drift"] is None
+
+
+@pytest.mark.skipif(
+    sys.platform == "linux" and not (find_library("EGL") and find_library("GLESv2")),
+    reason="needs EGL and GLES (bash .ci/system installs them)",
+)
+def test_mediapipe_runs_it_unmodified(file, tmp_path):
+    from mediapipe.tasks.python import BaseOptions
+    from mediapipe.tasks.python.text import TextClassifier, TextClassifierOptions
+
+    _, model, _ = file
+    (facts,) = export(model, tmp_path, ("int2",), sequence_length=LENGTH, dev=split_of(model))
+    options = TextClassifierOptions(base_options=BaseOptions(model_asset_path=facts["path"]))
+    short = [text[:20] for text in texts()]
+    wanted = exported_model(facts["path"], model).predict(short)
+    with TextClassifier.create_from_options(options) as classifier:
+        for text, row in zip(short, wanted):
+            found = classifier.classify(text).classifications[0].categories
+            scores = {category.category_name: category.score for category in found}
+            np.testing.assert_allclose([scores[name] for name in model.labels], row, atol=1e-5)
 
 
 def test_weights_on_another_grid_stay_as_they_were():
