@@ -27,17 +27,16 @@ Departures
 
 import numpy as np
 
-from keras_compress.backend import tf
 from keras_compress.method import Positive, Share, compression, note
 from keras_compress.quantization.few_values import (
     SECOND,
+    THRESHOLD,
     FewValuesDense,
     FewValuesEmbedding,
     baked,
     clipped,
     quantized,
     teacher_losses,
-    ternarize,
 )
 from keras_compress.training.distill import distill
 from keras_compress.training.settings import Training
@@ -51,14 +50,14 @@ def split_group(w):
     """
     w = np.asarray(w, np.float64)
     magnitude, sign = np.abs(w), np.where(w > 0, 1.0, -1.0)
-    on_I = ternarize(tf.constant(w)).numpy() != 0.0
+    on_I = magnitude > THRESHOLD * magnitude.mean()
     on_Z, R = ~on_I, magnitude[on_I].sum()
     num_Z, first = on_Z.sum(), w > 0  # first: whether, on Z, w1 carries w
-    Q, P = magnitude[on_Z & ~first].sum(), magnitude[on_Z & first].sum()
+    Q, P = (magnitude[on_Z & side].sum() for side in (~first, first))
     if abs(Q - P) >= R > 0:
         order = np.argsort(magnitude[on_Z])
         first[on_Z] = np.argsort(order) % 2 == 0  # by size, in turn
-        Q, P = magnitude[on_Z & ~first].sum(), magnitude[on_Z & first].sum()
+        Q, P = (magnitude[on_Z & side].sum() for side in (~first, first))
     # a = (R + Q - P) / 2R;  b = (n alpha - sum |w|) / 2 |Z|
     a, b = 0.5, 0.0
     if num_Z and R:
@@ -79,7 +78,7 @@ def split(model):
     weights = model.weights()
     for layer in model.model.layers:
         if isinstance(layer, FewValuesDense):
-            name, groups = "kernel", lambda w: split_group(w)
+            name, groups = "kernel", split_group
         elif isinstance(layer, FewValuesEmbedding):
             name, groups = "embeddings", lambda w: np.stack([split_group(row) for row in w], 1)
         else:

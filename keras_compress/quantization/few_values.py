@@ -25,6 +25,7 @@ from keras_compress.training.losses import (
 
 SECOND = "second_"  # begins the name of the second matrix of a split layer
 TABLE = "word_embeddings/embeddings"
+THRESHOLD = 0.7  # of mean |w|
 
 
 def ternarize(w, axis=None):
@@ -35,7 +36,7 @@ def ternarize(w, axis=None):
     """
     magnitude, kept = tf.abs(w), {"axis": axis, "keepdims": axis is not None}
     # Delta = 0.7 / n sum |w|
-    chosen = tf.cast(magnitude > 0.7 * tf.reduce_mean(magnitude, **kept), w.dtype)
+    chosen = tf.cast(magnitude > THRESHOLD * tf.reduce_mean(magnitude, **kept), w.dtype)
     # alpha = mean of |w| over I; a group of zeros has no I
     total, count = (tf.reduce_sum(x, **kept) for x in (magnitude * chosen, chosen))
     return tf.math.divide_no_nan(total, count) * tf.sign(w) * chosen

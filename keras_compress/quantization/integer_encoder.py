@@ -99,11 +99,11 @@ class IntegerEncoder:
 
     def layer(self, name, x, mask):
         """One Transformer layer. (int64 (batch, seq, hidden), scale) -> the same."""
-        xp, heads = I.arrays(x[0]), self.config.num_heads
+        xp, head_size = I.arrays(x[0]), self.config.hidden_size // self.config.num_heads
 
         def projected(part):
             q, S = self.rescaled(self.dense(name + part, x), name + part)
-            q = xp.reshape(q, (*q.shape[:2], heads, -1))
+            q = xp.reshape(q, (*q.shape[:2], -1, head_size))
             return xp.transpose(q, (0, 2, 1, 3)), S  # (batch, heads, seq, head size)
 
         (query, S_q), (key, S_k), (value, S_v) = map(projected, ("query", "key", "value"))
@@ -111,7 +111,7 @@ class IntegerEncoder:
         scores = xp.where(mask[:, None, None, :] > 0, scores, MASKED)
         probs, S_p = I.i_softmax(scores, S_q * S_k / np.sqrt(query.shape[-1]))
         context = xp.transpose(xp.matmul(probs, value), (0, 2, 1, 3))
-        context = xp.reshape(context, x[0].shape), S_p * S_v  # (batch, seq, hidden)
+        context = xp.reshape(context, (*x[0].shape[:2], -1)), S_p * S_v  # (batch, seq, hidden)
         context = self.rescaled(context, name + "attention_context")
         x = self.add_and_norm(x, self.dense(name + "attention_output", context), name + "attention")
         inner, S = self.dense(name + "intermediate", x)
