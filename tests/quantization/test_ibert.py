@@ -56,10 +56,9 @@ def test_an_encoder_in_integers_agrees_with_the_float_one(trained):
     assert evaluate(trained, data().dev)["value"] == evaluate(whole, data().dev)["value"] == 1.0
     q, S = whole.encoder(*integers_of(trained))
     states = trained.features(["hidden_states"])(inputs_of(trained))["hidden_states"][-1]
-    real = inputs_of(trained)["input_mask"].numpy() > 0
-    assert (
-        np.abs(q * S - states)[real].max() < 0.1 and q.dtype == np.int64 and np.abs(q).max() <= 128
-    )
+    apart = np.abs(q * S - states)[inputs_of(trained)["input_mask"].numpy() > 0]
+    assert q.dtype == np.int64 and np.abs(q).max() <= 128 and 2 < np.abs(states).max()
+    assert apart.max() < 0.2 and apart.mean() < 0.05  # of texts of which half the words are new
 
 
 def test_every_operation_on_data_is_one_of_integers(trained, monkeypatch):
