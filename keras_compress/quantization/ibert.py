@@ -57,7 +57,7 @@ class PolynomialProbs(L.AttentionProbs):
     """Softmax of the scores by `exp_polynomial`."""
 
     def call(self, inputs):
-        scores = tf.add_n([inputs[0], tf.broadcast_to(inputs[1], tf.shape(inputs[0]))])
+        scores = inputs[0] + inputs[1]  # the second is the mask's bias
         e = exp_polynomial(scores - tf.reduce_max(scores, -1, keepdims=True))
         return e / tf.reduce_sum(e, -1, keepdims=True)  # (batch, heads, seq, seq)
 
@@ -76,9 +76,8 @@ class IntegerLayers(LayerStore):
     """Makes the layers that train for integers."""
 
     def __call__(self, cls, name, *args, **kwargs):
-        return super().__call__(
-            PolynomialProbs if cls is L.AttentionProbs else cls, name, *args, **kwargs
-        )
+        cls = PolynomialProbs if cls is L.AttentionProbs else cls
+        return super().__call__(cls, name, *args, **kwargs)
 
     def dense(self, name, units, activation=None):
         if name in ("classifier", "pooler"):

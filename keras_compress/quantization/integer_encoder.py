@@ -14,7 +14,7 @@ DECAY, BATCH = 0.95, 32
 MASKED = np.int64(-(2**40))  # as a score: below every sum of products
 
 
-def ranges_of(task_model, names, texts, max_length=None):
+def ranges_of(task_model, names, texts):
     """What floats the outputs of layers take, over real tokens.
 
     Args:
@@ -22,9 +22,9 @@ def ranges_of(task_model, names, texts, max_length=None):
     Returns:
         ({name: max(|min|, |max|), of moving averages over batches}, {name: largest sum of squares about a token's mean}).
     """
-    model, largest = task_model.model, task_model.config.max_position_embeddings
+    model, longest = task_model.model, task_model.config.max_position_embeddings
     outputs = keras.Model(model.input, {name: model.get_layer(name).output for name in names})
-    encodings = encoding(task_model.task, task_model.tokenizer)(list(texts), max_length or largest)
+    encodings = encoding(task_model.task, task_model.tokenizer)(list(texts), longest)
     averages, squares = {}, dict.fromkeys(names, 0.0)
     for first in range(0, len(encodings), BATCH):
         inputs = task_model.pad(encodings[first : first + BATCH])
