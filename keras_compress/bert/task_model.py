@@ -39,9 +39,10 @@ class TaskModel:
 
     Args:
         seed: of the initial weights and of dropout. loaded: names of weights that are set later, so need no draw.
+            store: what makes the layers.
     """
 
-    def __init__(self, config, tokenizer, task, labels, *, seed=0, loaded=()):
+    def __init__(self, config, tokenizer, task, labels, *, seed=0, loaded=(), store=LayerStore):
         if len(tokenizer.vocab) != config.vocab_size:
             raise ValueError(
                 f"The vocabulary must have `vocab_size` pieces. Received: {len(tokenizer.vocab)} pieces "
@@ -53,7 +54,7 @@ class TaskModel:
         self.history, self.curve, self.metrics, self.threshold = [], [], {}, THRESHOLD
         self.skipping = {}  # of early_exit.py
         # Seeds of neighbouring runs must not overlap: a model makes far fewer than 10,000 layers.
-        layers = LayerStore(config, 10_000 * seed, loaded=loaded)
+        layers = store(config, 10_000 * seed, loaded=loaded)
         inputs, self._outputs = build(config, task, len(labels), layers)
         if config.quantization:
             from keras_compress.bert.fake_quant import quantized_layers  # TF-MOT only if needed

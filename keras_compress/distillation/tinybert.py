@@ -5,9 +5,9 @@ fine-tuned teacher; augmentation.py makes more texts). On the task the inside is
 answers alone.
 
 Equation map (m: layer of the student, g(m): the teacher's that it learns from, from 1; 0: the embeddings)
-    L_attn   (1/h) sum_i MSE(A_i^S, A_i^T), A: scores before softmax      attention_loss
-             or after it: in the paper worse, and slower to converge      attention_loss
-    L_hidn   MSE(H^S W_h, H^T)                                            hidden_loss
+    L_attn   (1/h) sum_i MSE(A_i^S, A_i^T), A: scores before softmax      attention_loss (losses.py)
+             or after it: in the paper worse, and slower to converge      the same
+    L_hidn   MSE(H^S W_h, H^T)                                            hidden_loss (losses.py)
     L_embd   MSE(E^S W_e, E^T): the same of the embeddings' output        hidden_loss
     L_pred   -softmax(z^T / t) . log_softmax(z^S / t)                     soft_cross_entropy (losses.py)
              or MSE(z^S, z^T), not in the paper                           logits_mse (losses.py)
@@ -38,12 +38,17 @@ from pydantic import Field
 
 from keras_compress.backend import keras, tf
 from keras_compress.bert.layer_maps import check_multiple, rising_layers
-from keras_compress.bert.layers import AttentionBias
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.distillation.augmentation import augmented
 from keras_compress.method import Count, Positive, Share, Whole, compression, note
 from keras_compress.training.distill import distill, start_student
-from keras_compress.training.losses import logits_mse, masked_mean, soft_cross_entropy, soft_targets
+from keras_compress.training.losses import (
+    attention_loss,
+    hidden_loss,
+    logits_mse,
+    soft_cross_entropy,
+    soft_targets,
+)
 from keras_compress.training.settings import Training
 
 LayerMap = Literal["uniform", "top", "bottom"] | list[int]
@@ -72,36 +77,6 @@ def map_layers(num_layers, num_student_layers, how="uniform"):
     if isinstance(how, str):
         return [0, *(layer + (n - m if how == "top" else 0) for layer in range(1, m + 1))]
     return [0, *rising_layers("The layers of `layer_map`", how, m, 1, n)]
-
-
-def attention_loss(teacher, student, mask, reduction="masked", attention="scores"):
-    """Mean squared difference of the attention.
-
-    Args:
-        teacher, student: scores, float (batch, heads, seq, seq), scaled by 1 / sqrt(head size), before mask
-            and softmax.
-        mask: int32 (batch, seq).
-        reduction: "masked": over heads and pairs of real tokens; "reference": over everything, with
-            what belongs to padded keys set to 0.
-        attention: what is compared: "scores", or "probabilities", their softmax over real keys.
-    Returns:
-        float scalar.
-    """
-    if attention == "probabilities":
-        bias = AttentionBias()(mask)  # (batch, 1, 1, seq)
-        teacher, student = tf.nn.softmax(teacher + bias), tf.nn.softmax(student + bias)
-    mask = tf.cast(mask, teacher.dtype)
-    if reduction == "reference":
-        return masked_mean(tf.square((student - teacher) * mask[:, None, None, :]))
-    pairs = mask[:, None, :, None] * mask[:, None, None, :]  # (batch, 1, seq, seq)
-    squares = tf.square(student - teacher)
-    return masked_mean(squares, tf.broadcast_to(pairs, tf.shape(squares)))
-
-
-def hidden_loss(teacher, student, mask, reduction="masked"):
-    """Mean squared difference of hidden states, (batch, seq, hidden), over real tokens ("reference": over all)."""
-    values = tf.reduce_mean(tf.square(student - teacher), axis=-1)  # (batch, seq)
-    return masked_mean(values, mask if reduction == "masked" else None)
 
 
 def projection(width, student_width, seed):

@@ -4,7 +4,7 @@ import json
 import logging
 
 from keras_compress.backend import keras, tf
-from keras_compress.files import claim_folder
+from keras_compress.files import claim_folder, read_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Saver:
 
     def restore_best(self, task_model):
         if self.best is None:
-            self.best = type(task_model).load(self._best_folder()).weights()
+            self.best = read_safetensors(f"{self._best_folder()}/model.safetensors")
         task_model.set_weights(self.best)
 
     def _best_folder(self):

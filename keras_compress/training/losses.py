@@ -5,6 +5,8 @@ Equation map
     Hinton et al., 2015, Sec. 2                     soft term, scaled by T^2             soft_label_loss
     Tang et al., 2019, arXiv:1903.12136, Eq. 1      ||z^(T) - z^(S)||^2                  logits_mse
     Sanh et al., 2019, arXiv:1910.01108, Sec. 2     1 - cos(h_S, h_T)                    cosine_loss
+    Jiao et al., 2020, arXiv:1909.10351, Sec. 3.1   MSE of attention scores              attention_loss
+    Jiao et al., 2020, Sec. 3.1                     MSE of hidden states                 hidden_loss
 Losses give one value per example or token; `masked_mean` averages over those that are no padding.
 
 The labels tell how logits are read (`answer_of`; bert/tasks.py has the table). Whole numbers are places of one name
@@ -15,6 +17,7 @@ temperature cancels, T^2 ((z_T - z_S) / T)^2 = (z_T - z_S)^2.
 """
 
 from keras_compress.backend import tf
+from keras_compress.bert.layers import AttentionBias
 
 
 def answer_of(labels, logits):
@@ -85,6 +88,36 @@ def cosine_loss(teacher, student):
     """1 - cosine of the angle between vectors. (..., hidden) twice -> (...), each in [0, 2]."""
     cosine = tf.math.l2_normalize(teacher, -1) * tf.math.l2_normalize(student, -1)
     return 1.0 - tf.reduce_sum(cosine, axis=-1)
+
+
+def attention_loss(teacher, student, mask, reduction="masked", attention="scores"):
+    """Mean squared difference of the attention.
+
+    Args:
+        teacher, student: scores, float (batch, heads, seq, seq), scaled by 1 / sqrt(head size), before mask
+            and softmax.
+        mask: int32 (batch, seq).
+        reduction: "masked": over heads and pairs of real tokens; "reference": over everything, with
+            what belongs to padded keys set to 0.
+        attention: what is compared: "scores", or "probabilities", their softmax over real keys.
+    Returns:
+        float scalar.
+    """
+    if attention == "probabilities":
+        bias = AttentionBias()(mask)  # (batch, 1, 1, seq)
+        teacher, student = tf.nn.softmax(teacher + bias), tf.nn.softmax(student + bias)
+    mask = tf.cast(mask, teacher.dtype)
+    if reduction == "reference":
+        return masked_mean(tf.square((student - teacher) * mask[:, None, None, :]))
+    pairs = mask[:, None, :, None] * mask[:, None, None, :]  # (batch, 1, seq, seq)
+    squares = tf.square(student - teacher)
+    return masked_mean(squares, tf.broadcast_to(pairs, tf.shape(squares)))
+
+
+def hidden_loss(teacher, student, mask, reduction="masked"):
+    """Mean squared difference of hidden states, (batch, seq, hidden), over real tokens ("reference": over all)."""
+    values = tf.reduce_mean(tf.square(student - teacher), axis=-1)  # (batch, seq)
+    return masked_mean(values, mask if reduction == "masked" else None)
 
 
 def masked_mean(values, mask=None):

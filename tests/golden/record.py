@@ -452,6 +452,10 @@ CASES = [
         "settings": {"num_layers": 1, "hidden_size": 4, "projection": "down", "p_dt": 0.3},
         "training": {"evaluations": 1},
     },
+    # quantisation in few values and in integers
+    {"name": "ternarybert", "method": "ternarybert"},
+    {"name": "binarybert", "method": "binarybert"},
+    {"name": "ibert", "method": "ibert"},
     # factorisation and sharing
     {
         "name": "albert-table-distil",

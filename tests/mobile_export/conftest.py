@@ -11,6 +11,7 @@ from mobile_export.convert import FORMATS, export
 from mobile_export.graph import exported_graph
 
 LENGTH = 16
+INT4, INT2 = 17, 19  # TensorType of the schema
 TFLITE = ("float32", "float16", "int8", "int8_per_tensor")  # those of TFLite's own converter
 WORDS = [f"w{chr(97 + i)}" for i in range(26)]
 LABELS = {
@@ -57,6 +58,23 @@ def split_of(task_model, number=24):
 def converted(task_model, name, cls_only=None):
     """The bytes of a file, before metadata."""
     return FORMATS[name].write(exported_graph(task_model, LENGTH, cls_only), False)
+
+
+def constants(content):
+    """[(type, integers)] of the packed constants of a file; the first value stands in the lowest bits of a byte."""
+    from ai_edge_litert.schema_py_generated import Model, ModelT
+
+    model, found = ModelT.InitFromObj(Model.GetRootAsModel(content)), []
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.type in (INT4, INT2):
+            width = {INT4: 4, INT2: 2}[tensor.type]
+            packed = np.array(model.buffers[tensor.buffer].data, np.uint8)
+            values = (packed[:, None] >> np.arange(0, 8, width) & (2**width - 1)).ravel()[
+                : np.prod(tensor.shape)
+            ]
+            values = np.where(values >= 2 ** (width - 1), values.astype(int) - 2**width, values)
+            found.append((tensor.type, values.reshape(tensor.shape)))
+    return model, found
 
 
 def blow_up(task_model, value):

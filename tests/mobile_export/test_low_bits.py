@@ -8,10 +8,18 @@ from keras_compress.bert.fake_quant import fake_quantize, largest, quantize
 from mobile_export.convert import export
 from mobile_export.flatbuffer import edited
 from mobile_export.litert import Runner
-from tests.mobile_export.conftest import LENGTH, converted, split_of, texts, tiny
+from tests.mobile_export.conftest import (
+    INT2,
+    INT4,
+    LENGTH,
+    constants,
+    converted,
+    split_of,
+    texts,
+    tiny,
+)
 
 pytest.importorskip("ai_edge_quantizer")
-INT4, INT2 = 17, 19  # TensorType of the schema
 
 
 def on_grid(task_model, bits):
@@ -27,23 +35,6 @@ def on_grid(task_model, bits):
         integers[name] = quantize(weight, largest(weight, axis), width).numpy().astype(np.int8)
         weights[name] = fake_quantize(tf.constant(weight), largest(weight, axis), width).numpy()
     return task_model.rebuilt(task_model.config, weights), integers
-
-
-def constants(content):
-    """[(type, integers)] of the packed constants of a file; the first value stands in the lowest bits of a byte."""
-    from ai_edge_litert.schema_py_generated import Model, ModelT
-
-    model, found = ModelT.InitFromObj(Model.GetRootAsModel(content)), []
-    for tensor in model.subgraphs[0].tensors:
-        if tensor.type in (INT4, INT2):
-            width = {INT4: 4, INT2: 2}[tensor.type]
-            packed = np.array(model.buffers[tensor.buffer].data, np.uint8)
-            values = (packed[:, None] >> np.arange(0, 8, width) & (2**width - 1)).ravel()[
-                : np.prod(tensor.shape)
-            ]
-            values = np.where(values >= 2 ** (width - 1), values.astype(int) - 2**width, values)
-            found.append((tensor.type, values.reshape(tensor.shape)))
-    return model, found
 
 
 @pytest.fixture(scope="module", params=[4, 2])
