@@ -1,8 +1,13 @@
-"""Writes files and folders whole or not at all, and never over the work of another run unasked; reads UTF-8 text."""
+"""Writes files and folders whole or not at all, and never over the work of another run unasked; reads UTF-8 text.
+
+What is read back is compared with what was written: JSON holds its own SHA-256 and those of files beside it (`SEAL`),
+an exported file its own (`STAMP`). Files without them, of earlier versions or of others, are read as they are.
+"""
 
 import codecs
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +18,11 @@ from pathlib import Path
 # Of the clone; data/cache and data/downloads are not in git.
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+SEAL, OWN = (
+    "sha256",
+    "content",
+)  # {"sha256": {"content": of the JSON without it, NAME: of a file beside it}}
+STAMP = b"keras_compress sha256 "  # 64 digits follow, of all other bytes of the file
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -58,6 +68,46 @@ def write_json(path, value):
         file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def write_sealed(path, value, beside=()):
+    """Writes JSON that tells `read_json` whether it, or a file of the paths `beside`, was changed since."""
+    path, value = Path(path), json.loads(json.dumps(value))
+    write_json(path, {**value, SEAL: {OWN: _sha256(value), **{p.name: _sha256(p) for p in beside}}})
+
+
+def _sha256(what):
+    if isinstance(what, dict):
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    with open(what, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamped(content):
+    """The bytes of an exported file with the SHA-256 that stands behind STAMP in it computed anew."""
+    place, digits = _stamp(content)
+    return content[:place] + digits + content[place + 64 :] if digits else content
+
+
+def check_stamp(name, content):
+    """Raises ValueError unless the bytes of an exported file are those that were written."""
+    place, digits = _stamp(content)
+    if digits and content[place : place + 64] != digits:
+        raise ValueError(
+            f"{name}: an exported file must be as it was written. Received: other bytes, so it was damaged, or "
+            "changed by another program. Copy it again, or export it again (`export --overwrite`)."
+        )
+
+
+def _stamp(content):
+    """(where the SHA-256 of a file stands, what it must be, None if there is none)."""
+    place = content.find(STAMP) + len(STAMP)
+    if place < len(STAMP):
+        return place, None
+    view, digest = memoryview(content), hashlib.sha256()
+    digest.update(view[:place])
+    digest.update(view[place + 64 :])
+    return place, digest.hexdigest().encode()
+
+
 def read_text(path):
     """The text of a UTF-8 file. Raises ValueError naming the line and, where it is known, the encoding."""
     content = path.read_bytes()
@@ -88,9 +138,14 @@ def _is_gbk(content):
     return len("".join(others).encode("gb2312", "ignore")) > 1.8 * len(others)  # two bytes each
 
 
-def read_json(path):
-    """The object in a JSON file. Raises ValueError, naming the file, if it holds anything else."""
-    text = read_text(Path(path))
+def read_json(path, beside=False):
+    """The object in a JSON file, without its seal.
+
+    Raises ValueError, naming the file, if it holds anything else, or was changed since `write_sealed`; with `beside`
+    also if a file was that it was sealed with.
+    """
+    path = Path(path)
+    text = read_text(path)
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -99,6 +154,18 @@ def read_json(path):
         ) from error
     if not isinstance(value, dict):
         raise ValueError(f"{path}: must hold a JSON object. Received: {type(value).__name__}.")
+    seal = value.get(SEAL)
+    if not isinstance(seal, dict) or OWN not in seal:
+        return value
+    del value[SEAL]
+    for name, digest in seal.items() if beside else [(OWN, seal[OWN])]:
+        file = path if name == OWN else one_of(path.parent, name)
+        if digest != _sha256(value if name == OWN else file):
+            raise ValueError(
+                f"{file}: must be as it was written. Received: another content, so it was damaged, or edited. "
+                f"Restore it, or move it away and have it made anew. If the change is yours, delete `{SEAL}` "
+                f"from {path.name}."
+            )
     return value
 
 
@@ -181,7 +248,7 @@ def claim_folder(folder, asked):
         ValueError: if they are those of something else.
     """
     asked, note = json.dumps(asked), Path(folder) / "asked.json"
-    if note.is_file() and note.read_text(encoding="utf-8") != asked:
+    if note.is_file() and read_text(note) != asked:
         raise ValueError(
             f"{folder} holds the checkpoints of another command, with other data or settings. Repeat that "
             "one to go on with it, or choose another folder."

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from keras_compress.files import check_stamp
+
 SIGNATURE = "serving_default"
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")  # those of the encoder
 OUTPUT_NAME = "probabilities"
@@ -93,10 +95,11 @@ def unpadded(rows, encodings):
 
 
 def read(source):
-    """(name for messages, bytes) of a path, or of bytes."""
-    if isinstance(source, bytes):
-        return "The model", source
-    return source, Path(source).read_bytes()
+    """(name for messages, bytes) of a path, or of bytes; ValueError if they are not what was written."""
+    name = "The model" if isinstance(source, bytes) else source
+    content = source if name != source else Path(source).read_bytes()
+    check_stamp(name, content)
+    return name, content
 
 
 def one_line(error):

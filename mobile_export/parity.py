@@ -15,6 +15,7 @@ from tqdm import tqdm
 from keras_compress.bert.answers import answers_of, decided, logits_of
 from keras_compress.bert.tasks import TASKS, encoding
 from keras_compress.bert.tokenizer import Encoding
+from keras_compress.files import stamped
 from keras_compress.measure.accuracy import agreement, evaluate, paired_difference
 from mobile_export.flatbuffer import edited
 from mobile_export.graph import ExportError
@@ -220,4 +221,4 @@ def logits_view(content):
     model.graph.node.append(onnx.helper.make_node("Identity", last.input, [LOGITS]))
     model.graph.output.append(model.graph.output[0])  # of the same type and shape
     model.graph.output[-1].name = LOGITS
-    return model.SerializeToString()
+    return stamped(model.SerializeToString())

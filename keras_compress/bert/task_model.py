@@ -20,7 +20,14 @@ from keras_compress.bert.labels import HeadError
 from keras_compress.bert.tasks import TASKS, THRESHOLD, check_labels, encoding
 from keras_compress.bert.tokenizer import saved_tokenizer
 from keras_compress.bert.words import words_of
-from keras_compress.files import atomic_folder, one_of, read_json, read_safetensors, write_json
+from keras_compress.files import (
+    atomic_folder,
+    one_of,
+    read_json,
+    read_safetensors,
+    write_json,
+    write_sealed,
+)
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -238,12 +245,12 @@ class TaskModel:
             (part / "model.safetensors").write_bytes(save(self.weights()))
             self.tokenizer.save(part / "vocab.txt")
             (part / "labels.txt").write_text("".join(f"{x}\n" for x in self.labels), "utf-8")
-            write_json(part / "config.json", stored)
             write_json(part / "metrics.json", self.metrics)
             with open(part / "history.csv", "w", encoding="utf-8", newline="") as file:
                 writer = csv.DictWriter(file, dict.fromkeys(chain(*self.curve)))
                 writer.writeheader()
                 writer.writerows(self.curve)
+            write_sealed(part / "config.json", stored, [part / name for name in FILES[1:]])
 
     @classmethod
     def load(cls, folder):
@@ -252,7 +259,7 @@ class TaskModel:
         for name in FILES:
             one_of(folder, name)
         try:
-            stored = read_json(folder / "config.json")
+            stored = read_json(folder / "config.json", beside=True)
             if (version := stored.get("keras_compress")) != FORMAT:
                 raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {version!r}.")
             config = BertConfig.from_dict(stored["config"])

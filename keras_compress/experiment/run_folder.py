@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from keras_compress.experiment.recipe import READING, read_recipe, steps_of
-from keras_compress.files import DATA_FOLDER, new_folder, read_json, write_json
+from keras_compress.files import DATA_FOLDER, new_folder, read_json, write_sealed
 from keras_compress.method import method
 
 # What a run may be asked for, with what stands for "not asked".
@@ -162,7 +162,7 @@ def at_work(folder, settings):
         shutil.rmtree(folder / part, ignore_errors=True)
         (folder / part).unlink(missing_ok=True)
     settings["overwrite"] = False  # done
-    write_json(folder / "run.json", settings)
+    write_sealed(folder / "run.json", settings)
     started, before, root = time.time(), settings["spent"], logging.getLogger()
     lines = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     lines.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -177,4 +177,4 @@ def at_work(folder, settings):
         root.removeHandler(lines)
         lines.close()
         settings["spent"] = before + time.time() - started
-        write_json(folder / "run.json", settings)
+        write_sealed(folder / "run.json", settings)

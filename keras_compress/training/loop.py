@@ -102,7 +102,7 @@ def fit(
     settings = [num_steps, seed, training.settings(), dataset.summary(), task_model.history]
     folder = training.folder and f"{training.folder}/{stage}"
     saver = Saver(folder, model, state, [*settings, entry_at_work(), made_from])
-    saver.restore()
+    saver.restore(with_best=training.patience is not None)
     summary = tf.summary
     writer = summary.create_file_writer(f"{folder}/log") if folder else summary.create_noop_writer()
     bar = tqdm(total=num_steps, initial=state["step"], desc=stage, disable=None, unit="step")
