@@ -6,6 +6,7 @@ so a small machine can run a file.
 
 import contextlib
 import importlib
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +40,7 @@ class Runner:
 
     def __init__(self, source, num_threads=1):
         name, content = read(source)
+        self._lock = threading.Lock()
         try:
             interpreter = _interpreter_class()(model_content=content, num_threads=num_threads)
             interpreter.allocate_tensors()
@@ -64,7 +66,8 @@ class Runner:
 
     def outputs(self, inputs):
         """Runs once. {name: int32 (1, seq)} -> {name: float32 (1, classes) or (1, seq, labels)}."""
-        return self._run(**inputs)
+        with self._lock:  # the interpreter keeps the inputs; threads wait for each other
+            return self._run(**inputs)
 
     def run(self, inputs):
         """The probabilities alone of `outputs`."""

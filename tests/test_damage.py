@@ -2,11 +2,13 @@
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tokenizer import Tokenizer, read_vocab
 from keras_compress.files import read_json, write_json, write_sealed
 from keras_compress.training.finetune import finetune
 from mobile_export.ort import open_model
@@ -80,3 +82,26 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
     for path in folder.glob("ckpt-*.json"):
         path.unlink()
     np.testing.assert_equal(run(), whole)
+
+
+def test_threads_may_share_a_tokenizer_and_a_runner(tmp_path):
+    folder, _ = attack.exported(tmp_path)
+    texts = ["the cat " * k for k in (1, 2, 5, 9)]
+    jobs = [(k % 4, (4, 8, 16)[k % 3]) for k in range(2000)]
+    tokenizer, runner = tiny.tokenizer(), open_model(folder / "float32.tflite")
+
+    def answer(job):
+        (encoding,) = tokenizer.encode([texts[job[0]]], job[1])
+        return encoding.ids, runner.run(runner.inputs(encoding)).tobytes()
+
+    alone = {job: answer(job) for job in jobs}
+    with ThreadPoolExecutor(8) as pool:
+        together = [*pool.map(answer, jobs)]
+    assert together == [alone[job] for job in jobs]
+
+
+def test_a_piece_of_several_lines_is_saved_under_a_stand_in(tmp_path):
+    vocab = [*tiny.VOCAB, "a\nb", "\r"]
+    Tokenizer(vocab).save(tmp_path / "vocab.txt")
+    pieces = read_vocab(tmp_path / "vocab.txt", keep=True)
+    assert pieces == [*tiny.VOCAB, "[piece 32]", "[piece 33]"]
