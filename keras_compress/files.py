@@ -148,7 +148,7 @@ def read_json(path, beside=False):
     text = read_text(path)
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: not valid JSON ({error}). Correct it, or copy it again."
         ) from error
@@ -180,6 +180,16 @@ def read_safetensors(path):
         raise ValueError(
             f"{path}: not a whole safetensors file ({error}). Copy it again."
         ) from error
+
+
+def check_memory(num_bytes, what):
+    """Raises ValueError if `what` would need more memory than this machine has, before it is asked for."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if os.name == "posix" else 1e13
+    if num_bytes > there:
+        raise ValueError(
+            f"{what} must fit into the memory, {there / 1e9:.1f} GB. Received: {num_bytes / 1e9:,.1f} GB. "
+            "Take a smaller one, or a larger machine."
+        )
 
 
 def one_of(folder, *names):

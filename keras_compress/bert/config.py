@@ -2,13 +2,27 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from keras_compress.bert.layer_maps import divisors
+from keras_compress.files import check_memory
 from keras_compress.method import BelowOne, Count, Whole, check
 
-QUANTIZATION = ("bits", "activations", "decay", "start_step")
 HGT_GROUPS = (8, 4, 2, 1)
+
+
+class Quantization:
+    """The fields of `BertConfig.quantization`."""
+
+    bits: Literal[8, 4, 2]
+    activations: Literal["static", "dynamic"]
+    decay: BelowOne
+    start_step: Whole
+
+
+QUANTIZATION = tuple(Quantization.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -31,15 +45,14 @@ class BertConfig:
             ("hidden"), or at width `embedding_size`, before it ("embedding", as in ALBERT).
         sharing: cross-layer parameter sharing: which part of a layer all layers of a group have in common.
         num_groups: groups of neighbouring layers that share.
-        quantization: None, or how the model quantises while it computes: a dict of the fields `QUANTIZATION`, as
-            quantization/q8bert.py gives them.
+        quantization: None, or how the model quantises while it computes: a dict of the fields of `Quantization`.
     Raises:
         ValueError: if a value is not of its kind or out of its range, or two values do not fit together.
     """
 
     vocab_size: Count = 30522
     hidden_size: Count = 768
-    num_layers: Count = 12
+    num_layers: Annotated[Count, Field(le=512)] = 12
     num_heads: Count = 12
     intermediate_size: Count = 3072
     max_position_embeddings: Count = 512
@@ -86,6 +99,15 @@ class BertConfig:
                 f"`quantization` must be none or have {', '.join(QUANTIZATION)}. "
                 f"Received: {self.quantization!r}."
             )
+        check(Quantization, self.quantization or {})
+        hidden, own = (
+            self.hidden_size,
+            self.num_layers if self.sharing == "none" else self.num_groups,
+        )
+        rows = self.max_position_embeddings + self.type_vocab_size
+        numbers = self.vocab_size * self.table_size + rows * hidden
+        numbers += own * hidden * (4 * hidden + 2 * self.intermediate_size)
+        check_memory(4 * numbers, "The weights that a config describes")
 
     @property
     def table_size(self):

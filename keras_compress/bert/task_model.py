@@ -1,11 +1,8 @@
 """`TaskModel`: what every method takes and gives back. A Keras model with its tokenizer, labels and history."""
 
-import contextlib
-import csv
 import logging
 import warnings
 from copy import deepcopy
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from keras_compress.bert.answers import answers_of
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
 from keras_compress.bert.labels import HeadError
+from keras_compress.bert.stored import Stored, read_curve, write_curve
 from keras_compress.bert.tasks import TASKS, THRESHOLD, check_labels, encoding
 from keras_compress.bert.tokenizer import saved_tokenizer
 from keras_compress.bert.words import words_of
@@ -28,6 +26,7 @@ from keras_compress.files import (
     write_json,
     write_sealed,
 )
+from keras_compress.method import check
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -246,10 +245,7 @@ class TaskModel:
             self.tokenizer.save(part / "vocab.txt")
             (part / "labels.txt").write_text("".join(f"{x}\n" for x in self.labels), "utf-8")
             write_json(part / "metrics.json", self.metrics)
-            with open(part / "history.csv", "w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, dict.fromkeys(chain(*self.curve)))
-                writer.writeheader()
-                writer.writerows(self.curve)
+            write_curve(part / "history.csv", self.curve)
             write_sealed(part / "config.json", stored, [part / name for name in FILES[1:]])
 
     @classmethod
@@ -262,6 +258,7 @@ class TaskModel:
             stored = read_json(folder / "config.json", beside=True)
             if (version := stored.get("keras_compress")) != FORMAT:
                 raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {version!r}.")
+            check(Stored, {key: stored[key] for key in Stored.__annotations__ if key in stored})
             config = BertConfig.from_dict(stored["config"])
             tokenizer = saved_tokenizer(folder, stored)
             labels = list(filter(None, (folder / "labels.txt").read_text("utf-8").split("\n")))
@@ -276,9 +273,7 @@ class TaskModel:
                 )
             model.history, model.metrics = stored["history"], read_json(folder / "metrics.json")
             model.threshold = stored.get("threshold", THRESHOLD)
-            with open(folder / "history.csv", encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    model.curve.append({name: _value(cell) for name, cell in row.items() if cell})
+            model.curve = read_curve(folder / "history.csv")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder}: {' '.join(str(error).split())}") from error
         return model
@@ -296,11 +291,3 @@ def _variables(model):
         for v in layer.weights
         if v.dtype.is_floating  # dropout's random state is an integer
     }
-
-
-def _value(cell):
-    """What a cell of history.csv holds: int, float or text."""
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(cell)
-    return cell
