@@ -71,10 +71,13 @@ def write_json(path, value):
 def write_sealed(path, value, beside=()):
     """Writes JSON that tells `read_json` whether it, or a file of the paths `beside`, was changed since."""
     path, value = Path(path), json.loads(json.dumps(value))
-    write_json(path, {**value, SEAL: {OWN: _sha256(value), **{p.name: _sha256(p) for p in beside}}})
+    write_json(
+        path, {**value, SEAL: {OWN: sha256_of(value), **{p.name: sha256_of(p) for p in beside}}}
+    )
 
 
-def _sha256(what):
+def sha256_of(what):
+    """SHA-256 of a file, or of a dict as JSON has it."""
     if isinstance(what, dict):
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     with open(what, "rb") as file:
@@ -160,7 +163,7 @@ def read_json(path, beside=False):
     del value[SEAL]
     for name, digest in seal.items() if beside else [(OWN, seal[OWN])]:
         file = path if name == OWN else one_of(path.parent, name)
-        if digest != _sha256(value if name == OWN else file):
+        if digest != sha256_of(value if name == OWN else file):
             raise ValueError(
                 f"{file}: must be as it was written. Received: another content, so it was damaged, or edited. "
                 f"Restore it, or move it away and have it made anew. If the change is yours, delete `{SEAL}` "

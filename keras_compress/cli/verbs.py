@@ -121,7 +121,10 @@ def compress(
     looks = unlabelled and function.declared.data == "any" and not function.declared.trains
     model, fitted = source.load(None if looks else dataset, trained=False, seed=seed)
     dataset = fitted or dataset
+    from keras_compress.experiment.run_folder import sources_of
+
     command = [name, values, {**vars(source), "seed": seed}, training.settings(), dataset.summary()]
+    command.append(sources_of({"steps": [{"name": name, "from": source.source, **values}]}))
     checkpoints = out.with_name(f"{out.name}.checkpoints-{hash_of(command)}")
     training = training.replace(folder=str(checkpoints))
     model = function(model, dataset, seed=seed, training=training, **values)

@@ -136,6 +136,9 @@ def _notes(run, cells, sets):
         "made_set": any(name.startswith("assistant") for name in sets),
     }
     notes += [note for cell in cells for note in cell.get("engine_notes", ())]
+    used = {pair for cell in cells for pair in cell.get("versions", {}).items()}
+    several = [f"{name} {v}" for name, v in sorted(used) if [n for n, _ in used].count(name) > 1]
+    notes += [fill(words["versions"], {"several": ", ".join(several)})] if several else []
     notes += [words[key] for key, holds in applies.items() if holds]
     return list(dict.fromkeys(notes))
 
