@@ -1,7 +1,7 @@
 """Writes files and folders whole or not at all, and never over the work of another run unasked; reads UTF-8 text.
 
-What is read back is compared with what was written: JSON holds its own SHA-256 and those of files beside it (`SEAL`),
-an exported file its own (`STAMP`). Files without them, of earlier versions or of others, are read as they are.
+What is read back is compared with what was written: JSON holds its own SHA-256 and those of files beside it. Files without
+it, of earlier versions or of others, are read as they are. An exported file holds its own: mobile_export/stamp.py.
 """
 
 import codecs
@@ -10,19 +10,18 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+from glob import escape
 from importlib.util import find_spec
 from pathlib import Path
 
 # Of the clone; data/cache and data/downloads are not in git.
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-SEAL, OWN = (
-    "sha256",
-    "content",
-)  # {"sha256": {"content": of the JSON without it, NAME: of a file beside it}}
-STAMP = b"keras_compress sha256 "  # 64 digits follow, of all other bytes of the file
+# A key of JSON: {"content": SHA-256 of the rest, NAME: that of a file beside it}
+SEAL, OWN = "sha256", "content"
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -31,7 +30,9 @@ def _whole(path):
     """Yields a free path near `path`, removes afterwards what is still there, and explains a full disk."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as place:
+        _clear(path.parent, escape(path.name))
+        about = {"prefix": f".{path.name}.{os.getpid()}.", "suffix": ".part"}
+        with tempfile.TemporaryDirectory(dir=path.parent, **about) as place:
             yield Path(place, path.name)
     except OSError as error:
         if error.errno not in FULL:
@@ -40,6 +41,21 @@ def _whole(path):
             f"Could not write `{path}`: {error.strerror}. What was there before is unchanged. "
             "Free some space, or choose a folder on another disk."
         ) from error
+
+
+def _clear(folder, name="*"):
+    """Removes what killed writers left in a folder, where `name` matches; what had no successor goes back."""
+    for left in folder.glob(f".{name}.*.part*"):
+        place = re.fullmatch(r"\.(.+)\.(\d+)\.\w+\.part(\.old)?", left.name)
+        if not place or os.name != "posix":
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(PermissionError):  # another user's, which is at work
+                os.kill(int(place[2]), 0)
+            continue
+        if place[3] and not (folder / place[1]).exists():
+            os.rename(left, folder / place[1])
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -82,33 +98,6 @@ def sha256_of(what):
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     with open(what, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def stamped(content):
-    """The bytes of an exported file with the SHA-256 that stands behind STAMP in it computed anew."""
-    place, digits = _stamp(content)
-    return content[:place] + digits + content[place + 64 :] if digits else content
-
-
-def check_stamp(name, content):
-    """Raises ValueError unless the bytes of an exported file are those that were written."""
-    place, digits = _stamp(content)
-    if digits and content[place : place + 64] != digits:
-        raise ValueError(
-            f"{name}: an exported file must be as it was written. Received: other bytes, so it was damaged, or "
-            "changed by another program. Copy it again, or export it again (`export --overwrite`)."
-        )
-
-
-def _stamp(content):
-    """(where the SHA-256 of a file stands, what it must be, None if there is none)."""
-    place = content.find(STAMP) + len(STAMP)
-    if place < len(STAMP):
-        return place, None
-    view, digest = memoryview(content), hashlib.sha256()
-    digest.update(view[:place])
-    digest.update(view[place + 64 :])
-    return place, digest.hexdigest().encode()
 
 
 def read_text(path):
@@ -203,17 +192,20 @@ def one_of(folder, *names):
     raise ValueError(f"{folder}: the weights must come with {' or '.join(names)}. It is missing.")
 
 
-def new_folder(path, overwrite=False, sign=None):
+def new_folder(path, overwrite=False, sign=None, own=None):
     """The whole `path` of a folder to write; one that holds files is refused unless `overwrite`.
 
-    Even then it must hold the file `sign`: a folder of something else, given by mistake, stays as it is.
+    Even then it must hold the file `sign`: a folder of something else, given by mistake, stays as it is. So does one
+    that will go as a whole if it holds more than `own`, names of files.
     """
     path = Path(path).resolve()
     if path.is_file():
         raise ValueError(
             f"The output must be a folder. Received: `{path}`, which is a file. Choose another name."
         )
-    holds = path.is_dir() and any(path.iterdir())
+    if path.is_dir():
+        _clear(path)
+    holds = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     if holds and not overwrite:
         raise ValueError(
             f"The output folder must be new or empty. Received: `{path}`, which holds files. "
@@ -224,16 +216,21 @@ def new_folder(path, overwrite=False, sign=None):
             f"`--overwrite` replaces only a folder of the same kind. Received: `{path}`, which holds "
             f"files but no {sign}. Choose another folder."
         )
+    if own and (others := {*holds} - {*own}):
+        raise ValueError(
+            f"`--overwrite` removes only what was written with the folder. Received: `{path}`, which holds "
+            f"{', '.join(sorted(others)[:5])}, too. Move that away, or choose another folder."
+        )
     return path
 
 
 @contextlib.contextmanager
-def atomic_folder(path, overwrite=False, sign=None):
+def atomic_folder(path, overwrite=False, sign=None, own=None):
     """Yields an empty folder that becomes `path` when the block ends without an error, and only then.
 
-    With `overwrite` the old folder goes as a whole; `sign` as in `new_folder`.
+    With `overwrite` the old folder goes as a whole; `sign` and `own` as in `new_folder`.
     """
-    path = new_folder(path, overwrite, sign)
+    path = new_folder(path, overwrite, sign, own)
     with _whole(path) as new:
         new.mkdir()
         yield new

@@ -4,7 +4,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert.schema_py_generated import BufferT, MetadataT, ModelT
 
-from keras_compress.files import STAMP, stamped
+from mobile_export.stamp import STAMP, stamped
 
 
 def edited(content, edit):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from keras_compress.files import check_stamp
+from mobile_export.stamp import check_stamp
 
 SIGNATURE = "serving_default"
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")  # those of the encoder

@@ -26,8 +26,8 @@ import flatbuffers
 from tokenizers.normalizers import BertNormalizer
 
 from keras_compress.bert.tokenizer import clean
-from keras_compress.files import stamped
 from mobile_export.flatbuffer import add_metadata, edited
+from mobile_export.stamp import stamped
 
 MEDIAPIPE_NAMES = {
     b"input_word_ids": "ids",

@@ -15,12 +15,12 @@ from tqdm import tqdm
 from keras_compress.bert.answers import answers_of, decided, logits_of
 from keras_compress.bert.tasks import TASKS, encoding
 from keras_compress.bert.tokenizer import Encoding
-from keras_compress.files import stamped
 from keras_compress.measure.accuracy import agreement, evaluate, paired_difference
 from mobile_export.flatbuffer import edited
 from mobile_export.graph import ExportError
 from mobile_export.litert import FILE_IDENTIFIER, OUTPUT_NAME, unpadded
 from mobile_export.ort import open_model
+from mobile_export.stamp import stamped
 
 MAX_MEAN_DP = 0.05
 MAX_FALL = 0.02  # of dev accuracy, beyond the paired 95 % interval

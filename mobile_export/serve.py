@@ -40,7 +40,7 @@ def server(folder, port=8000):
     models = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*.tflite"))
-        if zipfile.is_zipfile(path)
+        if folder in path.resolve().parents and zipfile.is_zipfile(path)
     }
     if not models:
         raise ValueError(
@@ -69,6 +69,8 @@ def server(folder, port=8000):
     ]
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = 30  # seconds; a connection that says nothing ends
+
         def do_GET(self):
             path = unquote(urlsplit(self.path).path)
             file = files.get(path)

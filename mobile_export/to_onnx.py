@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_compress.backend import tf
-from keras_compress.files import STAMP, stamped
 from mobile_export.graph import ExportError
 from mobile_export.litert import OUTPUT_NAME
+from mobile_export.stamp import STAMP, stamped
 
 OPSET = 18  # the newest that tf2onnx writes
 # Else the quantiser asks for pre-processing: it infers shapes itself, and the rest is not needed.

@@ -1,10 +1,12 @@
-"""What a saved model's folder holds beside weights and names: what config.json may hold, and history.csv."""
+"""What a saved model's folder holds beside weights and names: its files, what config.json may hold, history.csv."""
 
 import contextlib
 import csv
 from itertools import chain
 
 from keras_compress.method import Share
+
+FILES = "config.json model.safetensors vocab.txt labels.txt metrics.json history.csv".split()
 
 
 class Stored:

@@ -14,7 +14,7 @@ from keras_compress.bert.answers import answers_of
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
 from keras_compress.bert.labels import HeadError
-from keras_compress.bert.stored import Stored, read_curve, write_curve
+from keras_compress.bert.stored import FILES, Stored, read_curve, write_curve
 from keras_compress.bert.tasks import TASKS, THRESHOLD, check_labels, encoding
 from keras_compress.bert.tokenizer import saved_tokenizer
 from keras_compress.bert.words import words_of
@@ -30,7 +30,6 @@ from keras_compress.method import check
 
 log = logging.getLogger(__name__)
 FORMAT = 1
-FILES = "config.json model.safetensors vocab.txt labels.txt metrics.json history.csv".split()
 
 
 class TaskModel:
@@ -240,7 +239,7 @@ class TaskModel:
         stored |= {"tokenizer": switches} if switches else {}
         stored |= {"threshold": self.threshold} if TASKS[self.task].answer == "sigmoid" else {}
         stored |= {"config": self.config.to_dict(), "history": self.history}
-        with atomic_folder(folder, overwrite, "config.json") as part:
+        with atomic_folder(folder, overwrite, FILES[0], FILES) as part:
             (part / "model.safetensors").write_bytes(save(self.weights()))
             self.tokenizer.save(part / "vocab.txt")
             (part / "labels.txt").write_text("".join(f"{x}\n" for x in self.labels), "utf-8")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from keras_compress.bert.tokenizer import Encoding
-from keras_compress.files import STAMP
 from mobile_export.litert import Runner
+from mobile_export.stamp import STAMP
 from tests import arm64
 from tests.mobile_export.conftest import LENGTH
 
