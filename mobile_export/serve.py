@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from mobile_export.stamp import check_stamp
+
 WEB = Path(__file__).parent / "web"
 PAGE = ("index.html", "app.js", "style.css")
 PACKAGE = "node_modules/@mediapipe/tasks-text"
@@ -33,7 +35,7 @@ def server(folder, port=8000):
             on the page.
         port: 0 for any that is free.
     Raises:
-        ValueError: if the folder holds no such file, node modules are missing, or the port is taken.
+        ValueError: if the folder holds no such file or a damaged one, node modules are missing, or the port is taken.
     """
     folder = Path(folder).resolve()
     # Metadata end in a zip archive.
@@ -47,6 +49,8 @@ def server(folder, port=8000):
             "The folder must hold classifiers as .tflite files with metadata. Received: "
             f"{folder}, which has none. Give the folder of a `run` or what `export` wrote."
         )
+    for path in models.values():
+        check_stamp(path, path.read_bytes())
     if not (WEB / PACKAGE).is_dir():
         raise ValueError(
             f"The page needs its node modules: {WEB / 'node_modules'} does not hold them. Install "

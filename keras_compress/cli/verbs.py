@@ -184,7 +184,7 @@ def predict(texts: list[str] = [], *, source: Source, data: Texts):
     model, _ = source.load(data.given(), data.task)
     given = texts = texts or [line.rstrip("\r\n") for line in sys.stdin]
     if damaged := sum("\ufffd" in text for text in texts):
-        log.warning("warning: %d text(s) hold characters that are not UTF-8", damaged)
+        log.warning("warning: %d text(s) hold U+FFFD, which stands for what is not UTF-8", damaged)
     kind, tabs = TASKS[model.task], {text.count("\t") for text in texts}
     if kind.texts == "pair" or (kind.texts == "either" and tabs != {0}):
         for text in texts:
