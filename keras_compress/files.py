@@ -1,20 +1,27 @@
-"""Writes files and folders whole or not at all, and never over the work of another run unasked; reads UTF-8 text."""
+"""Writes files and folders whole or not at all, and never over the work of another run unasked; reads UTF-8 text.
+
+What is read back is compared with what was written: JSON holds its own SHA-256 and those of files beside it. Files without
+it, of earlier versions or of others, are read as they are. An exported file holds its own: mobile_export/stamp.py.
+"""
 
 import codecs
 import contextlib
-import csv
 import errno
+import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+from glob import escape
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 
 # Of the clone; data/cache and data/downloads are not in git.
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# A key of JSON: {"content": SHA-256 of the rest, NAME: that of a file beside it}
+SEAL, OWN = "sha256", "content"
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -23,7 +30,9 @@ def _whole(path):
     """Yields a free path near `path`, removes afterwards what is still there, and explains a full disk."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as place:
+        _clear(path.parent, escape(path.name))
+        about = {"prefix": f".{path.name}.{os.getpid()}.", "suffix": ".part"}
+        with tempfile.TemporaryDirectory(dir=path.parent, **about) as place:
             yield Path(place, path.name)
     except OSError as error:
         if error.errno not in FULL:
@@ -32,6 +41,21 @@ def _whole(path):
             f"Could not write `{path}`: {error.strerror}. What was there before is unchanged. "
             "Free some space, or choose a folder on another disk."
         ) from error
+
+
+def _clear(folder, name="*"):
+    """Removes what killed writers left in a folder, where `name` matches; what had no successor goes back."""
+    for left in folder.glob(f".{name}.*.part*"):
+        place = re.fullmatch(r"\.(.+)\.(\d+)\.\w+\.part(\.old)?", left.name)
+        if not place or os.name != "posix":
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(PermissionError):  # another user's, which is at work
+                os.kill(int(place[2]), 0)
+            continue
+        if place[3] and not (folder / place[1]).exists():
+            os.rename(left, folder / place[1])
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -58,6 +82,22 @@ def write_json(path, value):
     """Writes JSON by `atomic_write`."""
     with atomic_write(path) as file:
         file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_sealed(path, value, beside=()):
+    """Writes JSON that tells `read_json` whether it, or a file of the paths `beside`, was changed since."""
+    path, value = Path(path), json.loads(json.dumps(value))
+    write_json(
+        path, {**value, SEAL: {OWN: sha256_of(value), **{p.name: sha256_of(p) for p in beside}}}
+    )
+
+
+def sha256_of(what):
+    """SHA-256 of a file, or of a dict as JSON has it."""
+    if isinstance(what, dict):
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    with open(what, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path):
@@ -90,39 +130,35 @@ def _is_gbk(content):
     return len("".join(others).encode("gb2312", "ignore")) > 1.8 * len(others)  # two bytes each
 
 
-def read_json(path):
-    """The object in a JSON file. Raises ValueError, naming the file, if it holds anything else."""
-    text = read_text(Path(path))
+def read_json(path, beside=False):
+    """The object in a JSON file, without its seal.
+
+    Raises ValueError, naming the file, if it holds anything else, or was changed since `write_sealed`; with `beside`
+    also if a file was that it was sealed with.
+    """
+    path = Path(path)
+    text = read_text(path)
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: not valid JSON ({error}). Correct it, or copy it again."
         ) from error
     if not isinstance(value, dict):
         raise ValueError(f"{path}: must hold a JSON object. Received: {type(value).__name__}.")
+    seal = value.get(SEAL)
+    if not isinstance(seal, dict) or OWN not in seal:
+        return value
+    del value[SEAL]
+    for name, digest in seal.items() if beside else [(OWN, seal[OWN])]:
+        file = path if name == OWN else one_of(path.parent, name)
+        if digest != sha256_of(value if name == OWN else file):
+            raise ValueError(
+                f"{file}: must be as it was written. Received: another content, so it was damaged, or edited. "
+                f"Restore it, or move it away and have it made anew. If the change is yours, delete `{SEAL}` "
+                f"from {path.name}."
+            )
     return value
-
-
-def write_rows(path, rows):
-    """Writes dicts as a CSV file with a column for each key."""
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, dict.fromkeys(chain(*rows)))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_rows(path):
-    """What `write_rows` wrote: a list of dicts; cells are int, float or text, empty ones are left out."""
-
-    def value(cell):
-        for kind in (int, float):
-            with contextlib.suppress(ValueError):
-                return kind(cell)
-        return cell
-
-    with open(path, encoding="utf-8", newline="") as file:
-        return [{k: value(cell) for k, cell in row.items() if cell} for row in csv.DictReader(file)]
 
 
 def read_safetensors(path):
@@ -138,6 +174,16 @@ def read_safetensors(path):
         ) from error
 
 
+def check_memory(num_bytes, what):
+    """Raises ValueError if `what` would need more memory than this machine has, before it is asked for."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if os.name == "posix" else 1e13
+    if num_bytes > there:
+        raise ValueError(
+            f"{what} must fit into the memory, {there / 1e9:.1f} GB. Received: {num_bytes / 1e9:,.1f} GB. "
+            "Take a smaller one, or a larger machine."
+        )
+
+
 def one_of(folder, *names):
     """The first of these files that a folder of weights holds. Raises ValueError if it holds none."""
     for name in names:
@@ -146,17 +192,20 @@ def one_of(folder, *names):
     raise ValueError(f"{folder}: the weights must come with {' or '.join(names)}. It is missing.")
 
 
-def new_folder(path, overwrite=False, sign=None):
+def new_folder(path, overwrite=False, sign=None, own=None):
     """The whole `path` of a folder to write; one that holds files is refused unless `overwrite`.
 
-    Even then it must hold the file `sign`: a folder of something else, given by mistake, stays as it is.
+    Even then it must hold the file `sign`: a folder of something else, given by mistake, stays as it is. So does one
+    that will go as a whole if it holds more than `own`, names of files.
     """
     path = Path(path).resolve()
     if path.is_file():
         raise ValueError(
             f"The output must be a folder. Received: `{path}`, which is a file. Choose another name."
         )
-    holds = path.is_dir() and any(path.iterdir())
+    if path.is_dir():
+        _clear(path)
+    holds = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     if holds and not overwrite:
         raise ValueError(
             f"The output folder must be new or empty. Received: `{path}`, which holds files. "
@@ -167,16 +216,21 @@ def new_folder(path, overwrite=False, sign=None):
             f"`--overwrite` replaces only a folder of the same kind. Received: `{path}`, which holds "
             f"files but no {sign}. Choose another folder."
         )
+    if own and (others := {*holds} - {*own}):
+        raise ValueError(
+            f"`--overwrite` removes only what was written with the folder. Received: `{path}`, which holds "
+            f"{', '.join(sorted(others)[:5])}, too. Move that away, or choose another folder."
+        )
     return path
 
 
 @contextlib.contextmanager
-def atomic_folder(path, overwrite=False, sign=None):
+def atomic_folder(path, overwrite=False, sign=None, own=None):
     """Yields an empty folder that becomes `path` when the block ends without an error, and only then.
 
-    With `overwrite` the old folder goes as a whole; `sign` as in `new_folder`.
+    With `overwrite` the old folder goes as a whole; `sign` and `own` as in `new_folder`.
     """
-    path = new_folder(path, overwrite, sign)
+    path = new_folder(path, overwrite, sign, own)
     with _whole(path) as new:
         new.mkdir()
         yield new
@@ -204,7 +258,7 @@ def claim_folder(folder, asked):
         ValueError: if they are those of something else.
     """
     asked, note = json.dumps(asked), Path(folder) / "asked.json"
-    if note.is_file() and note.read_text(encoding="utf-8") != asked:
+    if note.is_file() and read_text(note) != asked:
         raise ValueError(
             f"{folder} holds the checkpoints of another command, with other data or settings. Repeat that "
             "one to go on with it, or choose another folder."

@@ -12,7 +12,7 @@ from keras_compress.backend import tf
 from keras_compress.bert.tasks import TASKS
 from keras_compress.files import atomic_write
 from mobile_export import ort
-from mobile_export.flatbuffer import edited
+from mobile_export.flatbuffer import add_stamp, edited
 from mobile_export.graph import ExportError, exported_graph
 from mobile_export.low_bits import low_bits
 from mobile_export.metadata import no_metadata, with_metadata
@@ -49,7 +49,7 @@ def to_tflite(graph, fuse=False, quantize=False, types=(), per_channel=True, bit
             "The graph must convert to TFLite's built-in operators alone. Received: "
             f"{named[0] if named else error}."
         ) from error
-    content = edited(content, lambda model: None)  # inlines the buffers
+    content = edited(content, add_stamp)  # inlines the buffers, too
     return low_bits(content, bits) if bits else content
 
 

@@ -6,10 +6,13 @@ so a small machine can run a file.
 
 import contextlib
 import importlib
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+
+from mobile_export.stamp import check_stamp
 
 SIGNATURE = "serving_default"
 INPUT_NAMES = ("input_word_ids", "input_mask", "input_type_ids")  # those of the encoder
@@ -37,6 +40,7 @@ class Runner:
 
     def __init__(self, source, num_threads=1):
         name, content = read(source)
+        self._lock = threading.Lock()
         try:
             interpreter = _interpreter_class()(model_content=content, num_threads=num_threads)
             interpreter.allocate_tensors()
@@ -62,7 +66,8 @@ class Runner:
 
     def outputs(self, inputs):
         """Runs once. {name: int32 (1, seq)} -> {name: float32 (1, classes) or (1, seq, labels)}."""
-        return self._run(**inputs)
+        with self._lock:  # the interpreter keeps the inputs; threads wait for each other
+            return self._run(**inputs)
 
     def run(self, inputs):
         """The probabilities alone of `outputs`."""
@@ -93,10 +98,11 @@ def unpadded(rows, encodings):
 
 
 def read(source):
-    """(name for messages, bytes) of a path, or of bytes."""
-    if isinstance(source, bytes):
-        return "The model", source
-    return source, Path(source).read_bytes()
+    """(name for messages, bytes) of a path, or of bytes; ValueError if they are not what was written."""
+    name = "The model" if isinstance(source, bytes) else source
+    content = source if name != source else Path(source).read_bytes()
+    check_stamp(name, content)
+    return name, content
 
 
 def one_line(error):

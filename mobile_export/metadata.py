@@ -23,12 +23,11 @@ import re
 import zipfile
 
 import flatbuffers
-import numpy as np
-from ai_edge_litert.schema_py_generated import BufferT, MetadataT
 from tokenizers.normalizers import BertNormalizer
 
 from keras_compress.bert.tokenizer import clean
-from mobile_export.flatbuffer import edited
+from mobile_export.flatbuffer import add_metadata, edited
+from mobile_export.stamp import stamped
 
 MEDIAPIPE_NAMES = {
     b"input_word_ids": "ids",
@@ -98,8 +97,7 @@ def with_metadata(content, task_model, description):
         builder = flatbuffers.Builder()
         table = (title, description, None, [subgraph], None, None, None, "1.1.0")
         builder.Finish(_write(builder, table), b"M001")
-        model.buffers.append(BufferT(np.frombuffer(builder.Output(), np.uint8)))
-        model.metadata.append(MetadataT(b"TFLITE_METADATA", len(model.buffers) - 1))
+        add_metadata(model, b"TFLITE_METADATA", builder.Output())
 
     # Clients skip empty lines, and the ids after them would move. No word is empty or holds white
     # space: such a piece never matches, and a stand-in keeps its line.
@@ -112,7 +110,7 @@ def with_metadata(content, task_model, description):
     with zipfile.ZipFile(file, "a") as archive:
         for name, lines in (("vocab.txt", pieces), ("labels.txt", task_model.labels)):
             archive.writestr(zipfile.ZipInfo(name), "\n".join(lines) + "\n")
-    return file.getvalue()
+    return stamped(file.getvalue())
 
 
 def _write(builder, value):

@@ -20,6 +20,7 @@ from mobile_export.flatbuffer import edited
 from mobile_export.graph import ExportError
 from mobile_export.litert import FILE_IDENTIFIER, OUTPUT_NAME, unpadded
 from mobile_export.ort import open_model
+from mobile_export.stamp import stamped
 
 MAX_MEAN_DP = 0.05
 MAX_FALL = 0.02  # of dev accuracy, beyond the paired 95 % interval
@@ -220,4 +221,4 @@ def logits_view(content):
     model.graph.node.append(onnx.helper.make_node("Identity", last.input, [LOGITS]))
     model.graph.output.append(model.graph.output[0])  # of the same type and shape
     model.graph.output[-1].name = LOGITS
-    return model.SerializeToString()
+    return stamped(model.SerializeToString())

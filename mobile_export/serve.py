@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from mobile_export.stamp import check_stamp
+
 WEB = Path(__file__).parent / "web"
 PAGE = ("index.html", "app.js", "style.css")
 PACKAGE = "node_modules/@mediapipe/tasks-text"
@@ -33,20 +35,22 @@ def server(folder, port=8000):
             on the page.
         port: 0 for any that is free.
     Raises:
-        ValueError: if the folder holds no such file, node modules are missing, or the port is taken.
+        ValueError: if the folder holds no such file or a damaged one, node modules are missing, or the port is taken.
     """
     folder = Path(folder).resolve()
     # Metadata end in a zip archive.
     models = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*.tflite"))
-        if zipfile.is_zipfile(path)
+        if folder in path.resolve().parents and zipfile.is_zipfile(path)
     }
     if not models:
         raise ValueError(
             "The folder must hold classifiers as .tflite files with metadata. Received: "
             f"{folder}, which has none. Give the folder of a `run` or what `export` wrote."
         )
+    for path in models.values():
+        check_stamp(path, path.read_bytes())
     if not (WEB / PACKAGE).is_dir():
         raise ValueError(
             f"The page needs its node modules: {WEB / 'node_modules'} does not hold them. Install "
@@ -69,6 +73,8 @@ def server(folder, port=8000):
     ]
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = 30  # seconds; a connection that says nothing ends
+
         def do_GET(self):
             path = unquote(urlsplit(self.path).path)
             file = files.get(path)

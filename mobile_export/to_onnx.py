@@ -19,6 +19,7 @@ import numpy as np
 from keras_compress.backend import tf
 from mobile_export.graph import ExportError
 from mobile_export.litert import OUTPUT_NAME
+from mobile_export.stamp import STAMP, stamped
 
 OPSET = 18  # the newest that tf2onnx writes
 # Else the quantiser asks for pre-processing: it infers shapes itself, and the rest is not needed.
@@ -72,9 +73,9 @@ def to_onnx(graph, fuse=False, int8=False):
     for weight, variable in weights.items():
         value = onnx.numpy_helper.from_array(variable.numpy(), f"{weight}:0")
         model.graph.initializer.append(value)
-    props = {"vocab_size": str(graph.config.vocab_size)}
+    props = {"vocab_size": str(graph.config.vocab_size), "sha256": STAMP.decode() + 64 * "0"}
     onnx.helper.set_model_props(model, props | (PREPARED if int8 else {}))
-    return _quantize(model) if int8 else model.SerializeToString()
+    return stamped(_quantize(model) if int8 else model.SerializeToString())
 
 
 def _weights_as_inputs(function):

@@ -623,7 +623,8 @@ def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
     monkeypatch.setattr(
         sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the \xff cat\n"))
     )  # shown, not fatal
-    assert call("predict", "--from", "{}/bert-classification")[0] == 0
+    status, _, err = call("predict", "--from", "{}/bert-classification")
+    assert status == 0 and "1 text(s) hold U+FFFD" in err
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert json.loads(call("predict", "--from", "{}/bert-classification", "--json")[1]) == []
 
@@ -745,6 +746,9 @@ def test_interrupts_bugs_and_memory(call, monkeypatch):
     )
     fail(ValueError("two\nlines"))
     assert call("methods") == (1, "", "error: two lines\n")
+    fail(ValueError("\x1b[31m" + "x" * 100_000 + " Way out."))
+    err = call("methods")[2]
+    assert len(err) < 3100 and "\x1b" not in err and err.endswith("Way out.\n")
     fail(ZeroDivisionError())  # a bug keeps its traceback
     with pytest.raises(ZeroDivisionError):
         call("methods")

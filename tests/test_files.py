@@ -8,6 +8,7 @@ import pytest
 
 from keras_compress import files
 from keras_compress.files import atomic_folder, atomic_write, new_folder, read_json
+from tests.support import in_new_process
 
 
 def names(folder):
@@ -134,3 +135,51 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkey
     assert (
         names(tmp_path) == ["model"] and (tmp_path / "model" / "config.json").read_text() == "old"
     )
+
+
+KILLED = """
+import os, signal, sys
+from keras_compress import files
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+place, when = sys.argv[1:]
+if when == "file":
+    files.os.fsync = kill
+    with files.atomic_write(f"{place}/run.json") as file:
+        file.write("{")
+if when == "replaced":
+    rename = os.rename
+    files.os.rename = lambda old, new: kill() if str(new).endswith("model") else rename(old, new)
+with files.atomic_folder(f"{place}/model", True, "config.json") as folder:
+    (folder / "config.json").write_text("new")
+    if when == "folder":
+        kill()
+"""
+
+
+@pytest.mark.parametrize("when", ["file", "folder", "replaced"])
+def test_the_next_call_clears_what_a_kill_left_and_restores_what_had_no_successor(tmp_path, when):
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "config.json").write_text("old")
+    other = tmp_path / f".run.json.{os.getpid()}.x.part"  # of a process that is at work
+    other.mkdir()
+    assert in_new_process(KILLED, tmp_path, when).returncode == -9
+    assert len(names(tmp_path)) == 3 and ("model" in names(tmp_path)) == (when != "replaced")
+    new_folder(tmp_path, overwrite=True)
+    assert names(tmp_path) == [other.name, "model"]
+    assert (tmp_path / "model" / "config.json").read_text() == "old"
+
+
+def test_overwrite_keeps_what_others_wrote(tmp_path):
+    own = ["config.json", "labels.txt"]
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "config.json").write_text("old")
+    (tmp_path / "model" / "notes.txt").write_text("a month of work")
+    with pytest.raises(ValueError, match="holds notes.txt, too. Move that away"):
+        with atomic_folder(tmp_path / "model", True, "config.json", own):
+            pass
+    assert names(tmp_path / "model") == ["config.json", "notes.txt"]
+    (tmp_path / "model" / "notes.txt").unlink()
+    with atomic_folder(tmp_path / "model", True, "config.json", own) as folder:
+        (folder / "labels.txt").write_text("new")
+    assert names(tmp_path / "model") == ["labels.txt"]

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from keras_compress.bert.layer_maps import divisors, rising_layers
+from keras_compress.files import check_memory
 from keras_compress.method import BelowOne, Count, Whole, check
 
-QUANTIZATION = ("bits", "activations", "decay", "start_step")
 HGT_GROUPS = (8, 4, 2, 1)
 Exits = Annotated[list[Count], Field(min_length=1)]
 # Fields of this architecture alone, as they are in all others
@@ -20,6 +20,20 @@ MOBILEBERT = {
     "norm": "layer",
     "trigram": False,
 }
+# Fields that this architecture does not have
+OTHERS = "sharing adapter embedding_norm quantization heads_per_layer ffn_per_layer".split()
+
+
+class Quantization:
+    """The fields of `BertConfig.quantization`."""
+
+    bits: Literal[8, 4, 2]
+    activations: Literal["static", "dynamic"]
+    decay: BelowOne
+    start_step: Whole
+
+
+QUANTIZATION = tuple(Quantization.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -48,8 +62,7 @@ class BertConfig:
             its value reads, too, or a bottleneck of their own, "shared" by both.
         norm: "layer" normalises each position's vector; "none" scales and shifts it alone (MobileBERT's NoNorm).
         trigram: whether a position's embedding is made of three words' vectors: the next, its own and the last one.
-        quantization: None, or how the model quantises while it computes: a dict of the fields `QUANTIZATION`, as
-            quantization/q8bert.py gives them.
+        quantization: None, or how the model quantises while it computes: a dict of the fields of `Quantization`.
         exits: None, or the layers after which a branch classifier (branch.py) can answer: counted from 1, rising, below
             the last, whose answer is the model's own.
         classifier: what reads the last hidden states: a "dense" layer on what `pooling` gives, or a "branch" classifier.
@@ -61,7 +74,7 @@ class BertConfig:
 
     vocab_size: Count = 30522
     hidden_size: Count = 768
-    num_layers: Count = 12
+    num_layers: Annotated[Count, Field(le=512)] = 12
     num_heads: Count = 12
     intermediate_size: Count = 3072
     max_position_embeddings: Count = 512
@@ -133,34 +146,37 @@ class BertConfig:
                     f"Layers that share weights must have no `{name}`. Received: {left} and sharing "
                     f"{self.sharing!r}. Start from a model whose layers are whole."
                 )
-        if self.exits is None:
-            return
-        rising_layers("`exits`", self.exits, len(self.exits), 1, self.num_layers - 1)
-        if self.quantization or self.architecture != "bert":
+        if self.exits:
+            rising_layers("`exits`", self.exits, len(self.exits), 1, self.num_layers - 1)
+        if self.exits and (self.quantization or self.architecture != "bert"):
             raise ValueError(
                 "`exits` must be those of a BERT that does not quantise while it computes. Received: a "
                 f"{self.architecture}, quantization = {self.quantization}. Leave out one of them."
             )
+        check(Quantization, self.quantization or {})
+        hidden, own = self.hidden_size, self.num_groups
+        own = self.num_layers if self.sharing == "none" else own
+        rows = self.max_position_embeddings + self.type_vocab_size
+        numbers = self.vocab_size * self.table_size + rows * hidden
+        numbers += own * hidden * (4 * hidden + 2 * self.num_ffn * self.intermediate_size)
+        check_memory(4 * numbers, "The weights that a config describes")
 
     def _check_block(self):
         """Raises ValueError if fields of one architecture are set in another."""
         own = {name: getattr(self, name) for name in MOBILEBERT}
-        other = (self.sharing, self.adapter, self.embedding_norm, self.quantization)
-        other += (self.heads_per_layer, self.ffn_per_layer)
+        others = {name: getattr(self, name) for name in OTHERS}
+        others = {
+            name: value for name, value in others.items() if value != getattr(BertConfig, name)
+        }
         if self.architecture != "mobilebert" and own != MOBILEBERT:
             raise ValueError(
                 f"{', '.join(MOBILEBERT)} belong to a mobilebert. Received: a {self.architecture} with {own}. "
                 'Set `architecture` to "mobilebert".'
             )
-        if self.architecture == "mobilebert" and other != (
-            "none",
-            "linear",
-            "hidden",
-            *[None] * 3,
-        ):
+        if self.architecture == "mobilebert" and others:
             raise ValueError(
-                "A mobilebert must leave `sharing`, `adapter`, `embedding_norm`, `quantization` and sizes per layer as "
-                f"they are by default. Received: {other}. Leave them out."
+                f"A mobilebert must leave {', '.join(OTHERS)} as they are by default. Received: {others}. "
+                "Leave them out."
             )
         if self.attention_input != "hidden" and not self.bottleneck_size:
             raise ValueError(
@@ -215,6 +231,13 @@ class BertConfig:
             return layer
         size = self.num_layers // self.num_groups
         return layer // size * size
+
+    def of_layers(self, indices):
+        """The config of these layers, from 0, each with its own weights and without exits."""
+        sizes = {"heads_per_layer": self.heads_per_layer, "ffn_per_layer": self.ffn_per_layer}
+        sizes = {name: [each[n] for n in indices] for name, each in sizes.items() if each}
+        plain = {"sharing": "none", "num_groups": 1, "exits": None}
+        return self.replace(num_layers=len(indices), **plain, **sizes)
 
     def replace(self, **changes):
         """A copy with other values. Raises ValueError also on what is no field."""

@@ -16,13 +16,14 @@ from keras_compress.bert.answers import answers_of
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
 from keras_compress.bert.labels import HeadError
+from keras_compress.bert.stored import FILES, Stored, read_curve, write_curve
 from keras_compress.bert.tasks import TASKS, THRESHOLD, check_labels, encoding
 from keras_compress.bert.tokenizer import saved_tokenizer
 from keras_compress.bert.words import words_of
+from keras_compress.method import check
 
 log = logging.getLogger(__name__)
 FORMAT = 1
-FILES = "config.json model.safetensors vocab.txt labels.txt metrics.json history.csv".split()
 
 
 class TaskModel:
@@ -162,15 +163,7 @@ class TaskModel:
             for new, old in enumerate(indices):
                 if before.owner(old, part) == layer:
                     kept[f"layer_{new}_{rest}"] = weights[name]
-        sizes = {
-            name: [getattr(before, name)[layer] for layer in indices]
-            for name in ("heads_per_layer", "ffn_per_layer")
-            if getattr(before, name)
-        }
-        config = before.replace(
-            num_layers=len(indices), sharing="none", num_groups=1, exits=None, **sizes
-        )
-        small = self.rebuilt(config, kept, seed=seed)
+        small = self.rebuilt(before.of_layers(indices), kept, seed=seed)
         if before.sharing != "none":
             counts = self.model.count_params(), small.model.count_params()
             log.warning("layers no longer share weights: %d parameters became %d", *counts)
@@ -253,13 +246,13 @@ class TaskModel:
         stored |= {"tokenizer": switches} if switches else {}
         stored |= {"threshold": self.threshold} if TASKS[self.task].answer == "sigmoid" else {}
         stored |= {"config": self.config.to_dict(), "history": self.history}
-        with files.atomic_folder(folder, overwrite, "config.json") as part:
+        with files.atomic_folder(folder, overwrite, FILES[0], FILES) as part:
             (part / "model.safetensors").write_bytes(save(self.weights()))
             self.tokenizer.save(part / "vocab.txt")
             (part / "labels.txt").write_text("".join(f"{x}\n" for x in self.labels), "utf-8")
-            files.write_json(part / "config.json", stored)
             files.write_json(part / "metrics.json", self.metrics)
-            files.write_rows(part / "history.csv", self.curve)
+            write_curve(part / "history.csv", self.curve)
+            files.write_sealed(part / "config.json", stored, [part / name for name in FILES[1:]])
 
     @classmethod
     def load(cls, folder):
@@ -268,9 +261,10 @@ class TaskModel:
         for name in FILES:
             files.one_of(folder, name)
         try:
-            stored = files.read_json(folder / "config.json")
+            stored = files.read_json(folder / "config.json", beside=True)
             if (version := stored.get("keras_compress")) != FORMAT:
                 raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {version!r}.")
+            check(Stored, {key: stored[key] for key in Stored.__annotations__ if key in stored})
             config = BertConfig.from_dict(stored["config"])
             tokenizer = saved_tokenizer(folder, stored)
             labels = list(filter(None, (folder / "labels.txt").read_text("utf-8").split("\n")))
@@ -283,12 +277,9 @@ class TaskModel:
                     f"config.json must describe all of model.safetensors. Received: {len(other)} weights more, "
                     f"{', '.join(other[:3])}. Restore the file that was changed."
                 )
-            model.history, model.metrics = (
-                stored["history"],
-                files.read_json(folder / "metrics.json"),
-            )
-            model.threshold = stored.get("threshold", THRESHOLD)
-            model.curve = files.read_rows(folder / "history.csv")
+            model.metrics = files.read_json(folder / "metrics.json")
+            model.history, model.threshold = stored["history"], stored.get("threshold", THRESHOLD)
+            model.curve = read_curve(folder / "history.csv")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder}: {' '.join(str(error).split())}") from error
         return model

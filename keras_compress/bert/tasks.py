@@ -50,11 +50,11 @@ def encoding(task, tokenizer):
 
 def check_labels(task, labels):
     """Raises ValueError unless these can be the labels of a model for the task."""
-    no_line = re.compile("[\r\n\0\ud800-\udfff]|^$").search
+    no_line = re.compile("[\0-\x08\n-\x1f\x7f-\x9f\ud800-\udfff]|^$").search
     fit = len({*labels}) == len(labels) >= 2 and not any(map(no_line, labels))
     only = {"mlm": (), "regression": SCORE}
     if labels != only[task] if task in only else not fit:
         raise ValueError(
-            "Labels must be two or more different names of one line each, in characters of UTF-8; "
+            "Labels must be two or more different names of one line each, in characters of UTF-8 that show; "
             f"for regression there is {SCORE[0]} alone, a masked-LM model has none. Received: {[*labels[:20]]}."
         )

@@ -4,6 +4,7 @@ import logging
 import re
 import warnings
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -45,8 +46,7 @@ class Tokenizer:
         added: dicts, arguments of `tokenizers.AddedToken`: words that are found in a text before it is cut into pieces.
             Those that are no piece follow the vocabulary.
         split_chinese: whether each Chinese character is a word.
-        special_in_text: whether "[SEP]" in a text is the special piece, as in `transformers`, or five characters, as in
-            Google's code.
+        special_in_text: whether "[SEP]" in a text is the special piece (`transformers`), or five characters (Google).
         truncation_side: "right" or "left": which end of a long text is cut off.
     Attributes:
         vocab: all pieces: `own`, and `outside`, the added words that are none of these.
@@ -80,7 +80,7 @@ class Tokenizer:
                 f"A vocabulary must hold each piece once, {', '.join(SPECIAL_PIECES)} among them. "
                 f"Missing: {missing}; twice: {twice[:3]}."
             )
-        self.pad_id, self._warned = ids["[PAD]"], False
+        self.pad_id, self._warned, self._lock = ids["[PAD]"], False, Lock()
         ends = ("[PAD]", "[CLS]", "[SEP]")
         self._begins_word = [not x.startswith("##") and x not in ends for x in self.vocab]
         self._engine = _Engine(models.WordPiece(own, unk_token="[UNK]"))
@@ -141,8 +141,8 @@ class Tokenizer:
             list of `Encoding` with `word_starts`.
         """
         encodings = []
-        texts = [text.split(" ") if isinstance(text, str) else text for text in texts]
-        texts = [[clean(word) for word in words] for words in texts]
+        split = (text.split(" ") if isinstance(text, str) else text for text in texts)
+        texts = [[clean(word) for word in words] for words in split]
         for words, e in zip(texts, self._encode(texts, max_length, is_pretokenized=True)):
             starts = [(e.word_to_tokens(k) or [-1])[0] for k in range(len(words))]
             encodings.append(Encoding(e.ids, e.type_ids, bool(e.overflowing), starts))
@@ -158,9 +158,9 @@ class Tokenizer:
             raise ValueError(
                 f"`max_length` must leave room for text between [CLS] and [SEP], at least 4. Received: {max_length}."
             )
-        cut = {"strategy": "longest_first", "direction": self.truncation_side}
-        self._engine.enable_truncation(int(max_length), **cut)
-        encoded = self._engine.encode_batch(texts, **settings)
+        with self._lock:  # threads may share a tokenizer, and the engine keeps the length
+            self._engine.enable_truncation(int(max_length), direction=self.truncation_side)
+            encoded = self._engine.encode_batch(texts, **settings)
         share = self.unknown_share([index for e in encoded for index in e.ids])
         if share >= WARN_FROM and not self._warned:
             self._warned = True
@@ -190,8 +190,9 @@ class Tokenizer:
         return list(words)[:5]
 
     def save(self, path):
-        """Writes the vocabulary without the words outside it, which `switches` hold."""
-        Path(path).write_text("\n".join(self.own) + "\n", encoding="utf-8")
+        """Writes the vocabulary without the words outside it; a piece of several lines, no word, gets a stand-in."""
+        own = [f"[piece {i}]" if re.search("[\r\n]", p) else p for i, p in enumerate(self.own)]
+        Path(path).write_text("\n".join(own) + "\n", encoding="utf-8")
 
 
 def saved_tokenizer(folder, stored):
@@ -203,8 +204,7 @@ def saved_tokenizer(folder, stored):
 def read_vocab(path, keep=False):
     """Reads a `vocab.txt`: one piece a line; `keep` blank last lines. Raises ValueError if it is not UTF-8."""
     text = read_text(Path(path)).replace("\r\n", "\n").replace("\r", "\n")
-    text = text.removesuffix("\n") if keep else text.rstrip("\n")
-    return text.split("\n")
+    return (text.removesuffix("\n") if keep else text.rstrip("\n")).split("\n")
 
 
 def read_tokenizer(folder, special_in_text=False):

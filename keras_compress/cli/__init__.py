@@ -25,6 +25,7 @@ from keras_compress.training.settings import Training
 FLAGS = {"source": "--from", "settings": "--set"}
 OPPOSITES = {"lowercase": "--cased"}
 NAMED = ("minilm", "bilstm")  # sources that are no paths
+LONGEST = 3000  # characters of an error
 # What wrong input or a full machine raises, with the names of TensorFlow, which need not be imported here.
 EXPECTED = {"ValueError", "OSError", "ImportError", "ResourceExhaustedError", "OutOfRangeError"}
 
@@ -173,5 +174,9 @@ def main(arguments=None):
             text = f"A file must exist. Received: {error.filename}. Check the path."
         if "No space left" in text and "Free some" not in text:  # TensorFlow's, of a checkpoint
             text += ". Free some space, then go on: `run --resume`, or the same command again."
+        text = re.sub("[\0-\x1f\x7f-\x9f]", "\ufffd", text)  # what a terminal would obey
+        text = (
+            text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+        )
         print("error:", text, file=sys.stderr)
     return 1

@@ -3,6 +3,9 @@
 import contextlib
 import logging
 import os
+from typing import Annotated
+
+from pydantic import Field
 
 from keras_compress.cli.options import AnySource, Source, Texts
 from keras_compress.method import Count
@@ -59,7 +62,12 @@ def export(
 
 
 def benchmark(
-    files: list[str], *, source: AnySource, texts: Texts, threads: Count = 1, runs: Count = 50
+    files: list[str],
+    *,
+    source: AnySource,
+    texts: Texts,
+    threads: Annotated[Count, Field(le=1024)] = 1,
+    runs: Annotated[Count, Field(le=1_000_000)] = 50,
 ):
     """Time exported files on this machine, side by side.
 

@@ -5,12 +5,14 @@ docstring tells what they mean. Nothing heavy is imported before a verb is at wo
 """
 
 import inspect
+import logging
 import shutil
 import sys
 import tomllib
 from typing import Annotated, Literal
 
 from keras_compress import method as boundary
+from keras_compress.bert.stored import FILES
 from keras_compress.bert.tasks import TASKS
 from keras_compress.cli.exported import benchmark, export, serve
 from keras_compress.cli.options import COMMAS, AnySource, Source, Texts
@@ -18,6 +20,8 @@ from keras_compress.experiment.recipe import hash_of, recipes
 from keras_compress.files import new_folder
 from keras_compress.method import Count, Positive, Share, Whole
 from keras_compress.training.settings import Training
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -109,7 +113,7 @@ def compress(
     method: see `methods`
     settings: KEY=VALUE, a setting of the method, e.g. num_layers=3 (see `methods METHOD`); may be repeated
     """
-    out = new_folder(out, overwrite, sign="history.csv")
+    out = new_folder(out, overwrite, "history.csv", FILES)
     dataset, values = texts.load(), dict(map(_setting, settings))
     unlabelled = dataset.task == "unlabelled"
     if not unlabelled:
@@ -123,7 +127,10 @@ def compress(
     looks = looks and (declared.trained_head or not declared.trains)
     model, fitted = source.load(None if looks else dataset, trained=False, seed=seed)
     dataset = fitted or dataset
+    from keras_compress.experiment.run_folder import sources_of
+
     command = [name, values, {**vars(source), "seed": seed}, training.settings(), dataset.summary()]
+    command.append(sources_of({"steps": [{"name": name, "from": source.source, **values}]}))
     checkpoints = out.with_name(f"{out.name}.checkpoints-{hash_of(command)}")
     training = training.replace(folder=str(checkpoints))
     model = function(model, dataset, seed=seed, training=training, **values)
@@ -187,6 +194,8 @@ def predict(texts: list[str] = [], *, source: Source, data: Texts, speed: Share 
 
     model, _ = source.load(data.given(), data.task)
     given = texts = texts or [line.rstrip("\r\n") for line in sys.stdin]
+    if damaged := sum("\ufffd" in text for text in texts):
+        log.warning("warning: %d text(s) hold U+FFFD, which stands for what is not UTF-8", damaged)
     kind, tabs = TASKS[model.task], {text.count("\t") for text in texts}
     if kind.texts == "pair" or (kind.texts == "either" and tabs != {0}):
         for text in texts:

@@ -21,7 +21,7 @@ import sysconfig
 from pathlib import Path
 
 from keras_compress.datasets.dataset import Dataset, Split
-from keras_compress.files import DATA_FOLDER, write_json
+from keras_compress.files import DATA_FOLDER, read_json, write_sealed
 
 LIBRARIES = ("numpy", "scipy", "tensorflow")
 SKIP = set(
@@ -132,8 +132,8 @@ def _installed():
     key = hashlib.sha256(json.dumps([versions, Path(__file__).read_text()]).encode()).hexdigest()
     cache = DATA_FOLDER / "cache" / f"apidocs-{key[:12]}.json"
     if not cache.is_file():
-        write_json(cache, _scan(library_folders()))
-    return json.loads(cache.read_text(encoding="utf-8"))
+        write_sealed(cache, {"objects": _scan(library_folders())})
+    return read_json(cache)["objects"]
 
 
 def _scan(folders):

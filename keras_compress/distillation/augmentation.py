@@ -24,8 +24,9 @@ import json
 import logging
 import os
 import re
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from safetensors.numpy import save
@@ -193,15 +194,15 @@ def augmented(dataset, mlm, *, copies=20, vectors=None, folder=None, **settings)
         path = Path(folder, f"{made_from.hexdigest()[:16]}.jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]  # a stop may have cut the last line off
-        os.truncate(path, len(whole))
-        made = [json.loads(line) for line in whole.splitlines()]
+        whole = [*takewhile(_is_whole, path.read_bytes().splitlines(keepends=True))]
+        os.truncate(path, sum(map(len, whole)))  # the rest is made anew
+        made = [json.loads(line.partition(b"\t")[0]) for line in whole]
     more = augment(train.texts, candidates, first=len(made), **settings)
     told = {"total": len(train.texts), "initial": len(made), "desc": "augment", "unit": "text"}
     with open(path, "a", encoding="utf-8") as file:
         for new in tqdm(more, disable=None, **told):
-            file.write(json.dumps(new, ensure_ascii=False) + "\n")
+            line = json.dumps(new, ensure_ascii=False)
+            file.write(f"{line}\t{crc32(line.encode()):08x}\n")
             made.append(new)
     row = tuple if dataset.pairs else str
     texts, labels = [], []
@@ -210,6 +211,12 @@ def augmented(dataset, mlm, *, copies=20, vectors=None, folder=None, **settings)
         labels += [label] * (1 + len(new))
     log.info("augmentation: %d texts, %d with their copies", len(train.texts), len(texts))
     return dataclasses.replace(dataset, train=Split(texts, labels))
+
+
+def _is_whole(line):
+    """Whether a line is as it was written: a stop may have cut it off, or a disk damaged it."""
+    text, _, check = line.rpartition(b"\t")
+    return line.endswith(b"\n") and (not text or check == b"%08x\n" % crc32(text))
 
 
 def read_vectors(path):

@@ -20,7 +20,7 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.experiment.compare import cell_of
 from keras_compress.experiment.recipe import hash_of
 from keras_compress.experiment.run_folder import versions
-from keras_compress.files import DATA_FOLDER, write_json
+from keras_compress.files import DATA_FOLDER, write_sealed
 from keras_compress.measure.accuracy import agreement, evaluate, pack_correct, paired_difference
 from keras_compress.measure.baselines import baselines
 from keras_compress.measure.cost import encoder_parameters, flops
@@ -77,7 +77,7 @@ def _write(plan, name, seed, result, chain, **facts):
     cell = cell_of(plan.dataset.name, name, seed, result, **facts)
     cell |= {"hash": hash_of(chain), "chain": chain, "data_sha256": plan.sha256(None)}
     cell |= {"task": plan.dataset.task, "versions": versions()}
-    write_json(plan.path(name, seed), cell)
+    write_sealed(plan.path(name, seed), cell)
 
 
 def files_of(plan, step, model):
@@ -146,4 +146,4 @@ def time_engines(plan):
     for row, file in itertools.zip_longest(rows, files):  # the last rows are TensorFlow's
         row["name"] = f"{ENGINES[file.suffix]} {file.stem}" if file else row["path"]
     path = plan.path(cell["method"], cell["seed"])
-    write_json(path, cell | {"engines": rows, "engine_notes": notes})
+    write_sealed(path, cell | {"engines": rows, "engine_notes": notes})

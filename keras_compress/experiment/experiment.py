@@ -29,7 +29,7 @@ from keras_compress.experiment.cells import make_baselines, make_cell, time_engi
 from keras_compress.experiment.forecast import Forecast, rehearse, to_train
 from keras_compress.experiment.recipe import hash_of, identity, of_seed, run_step, steps_of
 from keras_compress.experiment.report import report_of, write_report
-from keras_compress.experiment.run_folder import at_work, open_run
+from keras_compress.experiment.run_folder import at_work, check_same, open_run
 from keras_compress.files import read_json
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.method import untrained
@@ -56,12 +56,7 @@ def run(recipe="theseus", out=None, **options):
     folder, settings = open_run(out, {"recipe": recipe, **options})
     started = time.time()
     plans = [Plan(settings, name, folder) for name in settings["content"]["datasets"]]
-    sets = [plan.dataset.summary() for plan in plans]
-    if settings.setdefault("sets", sets) != sets:
-        raise ValueError(
-            "A resumed run must have the same data. Received: other content than before. Restore it, or "
-            "start a new run."
-        )
+    check_same(settings, [plan.dataset.summary() for plan in plans])
     unfinished = {plan.dataset.task: plan for plan in reversed(plans) if plan.missing()}
     costs = {task: rehearse(plan) for task, plan in unfinished.items()}
     settings["notes"] = [note for plan in plans for note in plan.notes]

@@ -3,6 +3,7 @@ controls and baselines grey; a family has one colour, one mark and one kind of l
 
 import io
 import itertools
+import logging
 from operator import itemgetter
 
 import matplotlib
@@ -15,6 +16,7 @@ from scipy.optimize import isotonic_regression
 from keras_compress.experiment.compare import metric_name
 from keras_compress.experiment.words import WORDS
 
+log = logging.getLogger(__name__)
 STYLE = WORDS["style"]
 INK, GREY = STYLE["text.color"], STYLE["axes.edgecolor"]
 PALE, ACCENT = "#d9dee4", "#0b63c5"
@@ -49,23 +51,28 @@ def pictures(report):
     facts, result = {"metric": metric, "confusion": confusion}, []
     with matplotlib.rc_context(STYLE):
         drawn = [
-            (f"accuracy_{axis}", data * (len(sets) > 1), _scatter(models[data], axis, metric, look))
+            (f"accuracy_{axis}", data * (len(sets) > 1), _scatter, models[data], axis, metric, look)
             for data in sets
             for axis in AXES
         ]
         drawn += [
-            ("intervals", "", _intervals(rows, look)),
-            ("curves", "", curves_figure(curves, losses, look)),
-            ("replacing_rate", "", curves_figure(curves, rates, look)),
-            ("pretraining", "", _pretraining(rows)),
-            ("confusion", "", confusion and _confusion(confusion["labels"], confusion["matrix"])),
+            ("intervals", "", _intervals, rows, look),
+            ("curves", "", curves_figure, curves, losses, look),
+            ("replacing_rate", "", curves_figure, curves, rates, look),
+            ("pretraining", "", _pretraining, rows),
+            ("confusion", "", _confusion, *(confusion or {"labels": [], "matrix": []}).values()),
         ]
-        for name, data, figure in drawn:
-            if figure:
+        for name, data, draw, *given in drawn:
+            try:
+                figure = draw(*given)
+                png = to_png(figure) if figure else None
+            except Exception as error:  # of matplotlib, on a text or figure that nobody thought of
+                log.warning("warning: the picture %s is left out: %r", name, error)
+                continue
+            if png:
                 words = {key: text.format(**facts) for key, text in WORDS["picture"][name].items()}
                 title = ", ".join(filter(None, [words["title"], data]))
-                name = "-".join(filter(None, [name, data]))
-                result.append((name, title, words["caption"], to_png(figure)))
+                result.append(("-".join(filter(None, [name, data])), title, words["caption"], png))
     return result
 
 
@@ -220,10 +227,12 @@ def _pretraining(rows):
     return figure
 
 
-def _confusion(labels, matrix):
+def _confusion(labels, matrix, model=None):
     """The classes that have most errors, at most `MAX_CLASSES`; in percent of a row."""
     from sklearn.metrics import ConfusionMatrixDisplay
 
+    if not labels:
+        return None
     matrix = np.array(matrix)
     errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
     chosen = np.sort(np.argsort(-errors, kind="stable")[:MAX_CLASSES])

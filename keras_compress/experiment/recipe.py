@@ -145,10 +145,12 @@ def read_toml(path, inside=()):
     """The content of a TOML file and of what it includes; a step of the same name adds to it."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid TOML ({error}).") from error
     steps = content.get("step", [])
-    for step in steps if isinstance(steps, list) else ():
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        return {"step": steps}  # what reads it tells
+    for step in steps:
         if "family" in step:
             step.setdefault("name", f"{step['family']}-{step.get('size', step.get('num_layers'))}")
     name = content.pop("include", None)

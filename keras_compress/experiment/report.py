@@ -12,12 +12,13 @@ from keras_compress.experiment import compare
 from keras_compress.experiment.plots import pictures
 from keras_compress.experiment.recipe import FOLDER, read_toml
 from keras_compress.experiment.verdict import headline, in_words, to_ship
-from keras_compress.experiment.words import NONE, WORDS, fill
+from keras_compress.experiment.words import NONE, WORDS, fill, markdown
 from keras_compress.files import DATA_FOLDER, atomic_write, read_json, write_json
 
 HERE = Path(__file__).parent
 BLOCKS = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
 PAGES = Environment(loader=FileSystemLoader(HERE), autoescape=select_autoescape(), **BLOCKS)
+PAGES.filters["md"] = markdown
 FILE_KEYS = tuple(
     "format bytes gzip_bytes latency_ms_p50 latency_ms_p90 accuracy agreement times_as_fast".split()
 )
@@ -135,6 +136,9 @@ def _notes(run, cells, sets):
         "made_set": any(name.startswith("assistant") for name in sets),
     }
     notes += [note for cell in cells for note in cell.get("engine_notes", ())]
+    used = {pair for cell in cells for pair in cell.get("versions", {}).items()}
+    several = [f"{name} {v}" for name, v in sorted(used) if [n for n, _ in used].count(name) > 1]
+    notes += [fill(words["versions"], {"several": ", ".join(several)})] if several else []
     notes += [words[key] for key, holds in applies.items() if holds]
     return list(dict.fromkeys(notes))
 
@@ -179,7 +183,8 @@ def table_text(report):
 
 
 def _page(template, **facts):
-    functions = {"headline": headline, "tables": tables, "markdown_table": markdown_table}
+    table = lambda header, rows: markdown_table(header, [map(markdown, row) for row in rows])
+    functions = {"headline": headline, "tables": tables, "markdown_table": table}
     return PAGES.get_template(template).render(functions, **facts)
 
 

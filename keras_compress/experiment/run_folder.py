@@ -6,13 +6,15 @@ import os
 import platform
 import shutil
 import time
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 
 from keras_compress.experiment.recipe import READING, read_recipe, steps_of
-from keras_compress.files import DATA_FOLDER, new_folder, read_json, write_json
+from keras_compress.files import DATA_FOLDER, new_folder, read_json, sha256_of, write_sealed
 from keras_compress.method import method
 
+log = logging.getLogger(__name__)
 # What a run may be asked for, with what stands for "not asked".
 ANEW = {"seeds": None, "only": None, "resume": False, "overwrite": False, "allow_drift": False}
 FREE = {"recipe": "theseus", "data": None, "fixed_lr": False, "strategy": "none"}
@@ -25,6 +27,9 @@ EVALUATIONS = 4  # on dev, where the best is kept
 PARTS = (  # what `overwrite` removes
     "models checkpoints tensorboard cells pictures log.txt run.json report.html report.md report.json"
 )
+NO_FILE = "name method family role data".split()  # keys of a step that name no file of weights
+READ = "*.json *.txt *.safetensors *.bin *.h5 *.index *.data-*".split()  # of a folder of weights
+BESIDE = "bert_config.json config.json vocab.txt tokenizer.json tokenizer_config.json".split()
 PACKAGES = (
     "tensorflow tf-keras numpy ai-edge-litert ai-edge-quantizer tokenizers "
     "tensorflow-model-optimization"
@@ -35,6 +40,46 @@ def versions():
     """Versions of what a number depends on."""
     packages = {name: version(name) for name in PACKAGES.split()}
     return {"python": platform.python_version(), **packages}
+
+
+def sources_of(recipe):
+    """{path: SHA-256} of the files outside of the run that its steps start from: weights, vocabularies, vectors."""
+    inside = {"minilm", "bilstm", *(step["name"] for step in recipe["steps"])}
+    found = set()
+    for step in recipe["steps"]:
+        given = {value for key, value in step.items() if key not in NO_FILE and type(value) is str}
+        for path in map(Path, given - inside):
+            if path.is_dir():
+                found |= {
+                    file for end in READ for file in (*path.glob(end), *path.glob(f"*/{end}"))
+                }
+            elif path.is_file() or path.with_name(f"{path.name}.index").is_file():
+                found |= {*path.parent.glob(f"{escape(path.name)}*"), *map(path.with_name, BESIDE)}
+    return {str(file): sha256_of(file) for file in sorted(found) if file.is_file()}
+
+
+def check_same(settings, sets):
+    """Raises ValueError if a run would go on with other data or weights than before; tells of other versions."""
+    now = {"sets": sets, "sources": sources_of(settings["content"]), "versions": versions()}
+    before = {key: settings.setdefault(key, value) for key, value in now.items()}
+    if before["sets"] != sets:
+        raise ValueError(
+            "A resumed run must have the same data. Received: other content than before. Restore it, or "
+            "start a new run."
+        )
+    other = {key: _differing(before[key], now[key]) for key in ("sources", "versions")}
+    if other["sources"]:
+        raise ValueError(
+            "A resumed run must start from the same files. Received: other content than before of "
+            f"{', '.join(other['sources'][:5])}. Restore it, or start a new run."
+        )
+    if other["versions"]:
+        told = (f"{name} {before['versions'].get(name)}" for name in other["versions"])
+        log.warning("warning: the run began with other versions: %s", ", ".join(told))
+
+
+def _differing(before, now):
+    return sorted(key for key in {**before, **now} if before.get(key) != now.get(key))
 
 
 def open_run(out, options):
@@ -71,8 +116,12 @@ def new_run(asked, out, grows):
         folder = out or runs / f"{recipe['name']}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = new_folder(folder, overwrite=asked["overwrite"], sign="run.json")
         cells = folder / "cells"
+    before = {}
+    if grows and not asked["overwrite"] and (folder / "run.json").is_file():
+        before = {"sources": read_json(folder / "run.json").get("sources", {})}
     return folder, {
         **asked,
+        **before,
         "content": recipe,
         "cells": os.path.relpath(cells, folder),
         "versions": versions(),
@@ -162,7 +211,7 @@ def at_work(folder, settings):
         shutil.rmtree(folder / part, ignore_errors=True)
         (folder / part).unlink(missing_ok=True)
     settings["overwrite"] = False  # done
-    write_json(folder / "run.json", settings)
+    write_sealed(folder / "run.json", settings)
     started, before, root = time.time(), settings["spent"], logging.getLogger()
     lines = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     lines.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -177,4 +226,4 @@ def at_work(folder, settings):
         root.removeHandler(lines)
         lines.close()
         settings["spent"] = before + time.time() - started
-        write_json(folder / "run.json", settings)
+        write_sealed(folder / "run.json", settings)

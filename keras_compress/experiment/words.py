@@ -1,5 +1,6 @@
 """The words of a report, which stand in report.toml, filled with its figures."""
 
+import re
 import string
 from pathlib import Path
 
@@ -31,3 +32,9 @@ def fill(form, row):
         return _Form().vformat(form, (), row)
     except (TypeError, KeyError, ValueError):
         return NONE
+
+
+def markdown(text):
+    """Text as Markdown, which shows it as it is; a "|" is left to the table. Marks that turn the direction go."""
+    text = re.sub("[\u202a-\u202e\u2066-\u2069]", "\ufffd", " ".join(str(text).split()))
+    return re.sub(r"[\\<`$*]|\](?=\()|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)

@@ -96,13 +96,13 @@ def fit(
     with model.distribute_strategy.scope():
         # The slots must be there before they are restored, and before the first trace.
         model.optimizer.build(model.trainable_variables)
-    evaluations = training.evaluations if dataset.dev else 0
+    evaluations = min(training.evaluations, num_steps) if dataset.dev else 0
     evaluate_at = {round(num_steps * k / evaluations) for k in range(1, evaluations + 1)}
     state = {"step": 0, "rows": [], "best": -1.0, "best_step": 0, "worse": 0}
     settings = [num_steps, seed, training.settings(), dataset.summary(), task_model.history]
     folder = training.folder and f"{training.folder}/{stage}"
     saver = Saver(folder, model, state, [*settings, entry_at_work(), made_from])
-    saver.restore()
+    saver.restore(with_best=training.patience is not None)
     summary = tf.summary
     writer = summary.create_file_writer(f"{folder}/log") if folder else summary.create_noop_writer()
     bar = tqdm(total=num_steps, initial=state["step"], desc=stage, disable=None, unit="step")

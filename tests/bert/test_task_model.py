@@ -5,6 +5,7 @@ import pytest
 
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
+from keras_compress.files import read_json, write_json
 from tests.bert import tiny
 
 FILES = {
@@ -226,6 +227,7 @@ def edited(folder, **changes):
 )
 def test_load_refuses_a_damaged_folder(saved, tmp_path, damage, message):
     folder = copied(saved[1], tmp_path)
+    write_json(folder / "config.json", read_json(folder / "config.json"))  # without its SHA-256
     damage(folder)
     with pytest.raises(ValueError, match=message) as error:
         TaskModel.load(folder)

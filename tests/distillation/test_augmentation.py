@@ -169,9 +169,14 @@ def test_a_stopped_run_goes_on(mlm, tmp_path):
     whole = A.augmented(plain, mlm, copies=4, folder=tmp_path / "a", seed=1)
     file = next((tmp_path / "a").glob("*.jsonl"))
     lines = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(b"".join(lines[:5]) + lines[5][:3])  # killed in the middle of a line
-    again = A.augmented(plain, mlm, copies=4, folder=tmp_path / "a", seed=1)
-    assert again.train == whole.train and file.read_bytes() == b"".join(lines)
+    killed = b"".join(lines[:5]) + lines[5][:3]  # in the middle of a line
+    damaged = b"".join([*lines[:3], lines[3].replace(b"a", b"e"), *lines[4:]])
+    old = b"".join(line.partition(b"\t")[0] + b"\n" for line in lines[:4])  # without a checksum
+    assert damaged != b"".join(lines)
+    for left in (killed, damaged, old):
+        file.write_bytes(left)
+        again = A.augmented(plain, mlm, copies=4, folder=tmp_path / "a", seed=1)
+        assert again.train == whole.train and file.read_bytes().endswith(b"".join(lines[4:]))
 
 
 def test_it_goes_on_in_the_same_chunks(candidates, monkeypatch):

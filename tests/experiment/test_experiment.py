@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,7 +116,7 @@ def finished(place):
 
     def stop_after_saving(self, original=Saver.save):
         original(self)
-        if self.manager and self.manager.directory.endswith("replace"):
+        if self.folder and self.folder.name == "replace":
             raise KeyboardInterrupt
 
     handler, logger = Log(), logging.getLogger("keras_compress")
@@ -329,6 +330,51 @@ def test_changed_data_are_refused_on_resume(finished, place):
     with pytest.raises(ValueError, match="same data. Received: other content than before"):
         run(out=finished[0], resume=True)
     file.write_text(before, encoding="utf-8")
+
+
+def test_changed_weights_are_refused_on_resume_and_other_versions_told(
+    finished, place, monkeypatch, caplog
+):
+    settings = json.loads((finished[0] / "run.json").read_text("utf-8"))
+    (weights,) = (name for name in settings["sources"] if name.endswith("model.safetensors"))
+    before = Path(weights).read_bytes()
+    Path(weights).write_bytes(before[:-1] + b"\0")
+    with pytest.raises(ValueError, match="same files. Received: other content.*model.safetensors"):
+        run_folder.check_same(settings, settings["sets"])
+    Path(weights).write_bytes(before)
+    del settings["sources"]  # of an earlier version
+    monkeypatch.setattr(run_folder, "version", lambda name: "9.9")
+    run_folder.check_same(settings, settings["sets"])
+    assert "the run began with other versions: ai-edge-litert" in caplog.text
+
+
+def test_sources_are_files_of_weights_and_vectors(tmp_path):
+    for name in ("bert/a.safetensors", "bert/config.json", "bert/1_Pooling/config.json", "g.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    for name in (
+        "bert/notes.md",
+        "bert/float32.tflite",
+        "w.ckpt.index",
+        "w.ckpt.data-0",
+        "vocab.txt",
+    ):
+        (tmp_path / name).write_text(name)
+    at = lambda *names: {str(tmp_path / name) for name in names}
+    every = {"a": "minilm", "b": str(tmp_path / "bert"), "c": str(tmp_path / "w.ckpt")}
+    found = {
+        key: {
+            *run_folder.sources_of({"steps": [{"name": "x", "from": value, "method": "theseus"}]})
+        }
+        for key, value in every.items()
+    }
+    assert found == {
+        "a": set(),
+        "b": at("bert/a.safetensors", "bert/config.json", "bert/1_Pooling/config.json"),
+        "c": at("w.ckpt.index", "w.ckpt.data-0", "vocab.txt"),
+    }
+    step = {"name": "x", "from": "y", "vectors": str(tmp_path / "g.txt"), "num_layers": 3}
+    assert {*run_folder.sources_of({"steps": [step]})} == at("g.txt", "vocab.txt")
 
 
 def test_resume_needs_a_run(tmp_path, monkeypatch):

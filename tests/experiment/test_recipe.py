@@ -241,3 +241,16 @@ def test_what_a_recipe_says_of_patience_stays(tmp_path):
     first, second = steps_of(changed(recipe, data="my-data"))
     assert (first.training["patience"], second.training["patience"]) == (4, 2)
     assert second.training["evaluations"] == 9
+
+
+@pytest.mark.parametrize("text", ["step = 5", "step = [5]", 'include = "_base"\nstep = [5]'])
+def test_a_recipe_that_is_none_is_refused_by_name(tmp_path, text):
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(ValueError, match=r"r.toml: `step(\.0)?`"):
+        read_recipe(tmp_path / "r.toml")
+
+
+def test_a_deep_recipe_is_refused(tmp_path):
+    (tmp_path / "r.toml").write_text("a = " + "[" * 100_000)
+    with pytest.raises(ValueError, match="r.toml: not valid TOML"):
+        read_recipe(tmp_path / "r.toml")

@@ -6,6 +6,7 @@ import pytest
 
 from keras_compress.bert.tokenizer import Encoding
 from mobile_export.litert import Runner
+from mobile_export.stamp import STAMP
 from tests import arm64
 from tests.mobile_export.conftest import LENGTH
 
@@ -49,7 +50,7 @@ def test_missing_or_damaged_file(facts, tmp_path):
         path = tmp_path / "model.tflite"
         path.write_bytes(content)
         with pytest.raises(
-            ValueError, match="model.tflite: not a TFLite model that this runtime can load"
+            ValueError, match="model.tflite: (not a TFLite model that this runtime|.*damaged)"
         ):
             Runner(path)
     with pytest.raises(FileNotFoundError, match="none.tflite"):
@@ -58,6 +59,7 @@ def test_missing_or_damaged_file(facts, tmp_path):
 
 def test_damage_that_only_running_shows_is_found_when_loading(facts):
     whole, refused = open(facts["float32"]["path"], "rb").read(), 0
+    whole = whole.replace(STAMP, bytes(len(STAMP)))  # as earlier versions wrote it
     for start in range(0, len(whole), len(whole) // 12):
         content = whole[:start] + bytes(min(2000, len(whole) - start)) + whole[start + 2000 :]
         try:

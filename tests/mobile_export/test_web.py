@@ -37,7 +37,18 @@ def models(tmp_path_factory):
     )
     (folder / "models" / "vocab.txt").write_text("secret", encoding="utf-8")
     (folder / "models" / "bare.tflite").write_bytes(b"\0\0\0\0TFL3, without metadata")
+    outside = tmp_path_factory.mktemp("outside") / "float32.tflite"
+    shutil.copy(folder / "models" / "a b" / "float32.tflite", outside)
+    (folder / "models" / "link.tflite").symlink_to(outside)
     return folder, task_model
+
+
+def test_a_damaged_file_is_not_served(models, tmp_path):
+    shutil.copytree(models[0] / "models" / "a b", tmp_path / "files")
+    path = tmp_path / "files" / "int8.tflite"
+    path.write_bytes(path.read_bytes().replace(b"red", b"rad"))
+    with pytest.raises(ValueError, match="int8.tflite: an exported file must be as it was written"):
+        serve.server(tmp_path / "files", 0)
 
 
 def running(web):

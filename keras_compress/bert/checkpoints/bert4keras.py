@@ -18,6 +18,7 @@ from keras_compress.bert.checkpoints.unread import what_h5_is
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES
 from keras_compress.bert.tokenizer import Tokenizer, make_tokenizer, read_vocab
+from keras_compress.files import check_memory
 
 _ACTIVATIONS = {"gelu_erf": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu"}
 # Between the encoder and the answer: what `load` knows, and what does nothing at inference.
@@ -162,13 +163,16 @@ def rename(layers, config, num_labels, source="bert4keras"):
 
 
 def _read_h5(path):
-    layers = {}
     try:
         with h5py.File(path, "r") as file:
-            groups = file.get("model_weights", file)
+            groups = _inside(file, "model_weights") if "model_weights" in file else file
+            found = {}
             for name in [*groups] if "Embedding-Token" in groups else ():
-                names = groups[name].attrs.get("weight_names", ())
-                layers[name] = [groups[name][weight][()] for weight in names]
+                group = _inside(groups, name)
+                names = group.attrs.get("weight_names", ())
+                found[name] = [_inside(group, weight) for weight in names]
+            check_memory(sum(each.nbytes for group in found.values() for each in group), path)
+            layers = {name: [weight[()] for weight in group] for name, group in found.items()}
             names = [*groups]
     except (OSError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a whole HDF5 file ({error}). Copy it again.") from error
@@ -177,6 +181,20 @@ def _read_h5(path):
             f"{path}: bert4keras weights must be HDF5 with layers by name. Received: {what_h5_is(names)}."
         )
     return layers
+
+
+def _inside(group, name):
+    """What a group holds under a name, its numbers in this very file. Raises KeyError if it leads elsewhere."""
+    for part in (name.decode() if isinstance(name, bytes) else name).split("/"):
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise KeyError(f"a link to elsewhere: {name!r:.80}")
+        group = group[part]
+    if isinstance(group, h5py.Dataset):
+        # Numbers that were never written would be made up; deflate saves at most a factor of 1032.
+        made_up = group.nbytes > 1100 * group.id.get_storage_size()
+        if group.is_virtual or group.external or made_up:
+            raise KeyError(f"numbers that are not in this file: {name!r:.80}")
+    return group
 
 
 def _behind_encoder(model):

@@ -6,6 +6,7 @@ them, too: its classifier reads the pooler; its classes have no names, and one o
 
 import contextlib
 import logging
+import math
 import re
 from pathlib import Path
 
@@ -47,7 +48,12 @@ def read(source, num_labels=0):
     folder = prefix.parent
     with _whole(prefix):
         reader = tf.train.load_checkpoint(str(prefix))
-        names = reader.get_variable_to_shape_map()
+        names, kinds = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+        claimed = sum(
+            math.prod(names[name]) * kinds[name].size for name in names if kinds[name].is_floating
+        )
+        if claimed > sum(file.stat().st_size for file in folder.glob(f"{prefix.name}.data-*")):
+            raise ValueError(f"{claimed:,} bytes of numbers, more than its files have")
     _check_layout(prefix, names)
     if any(name.endswith("/ExponentialMovingAverage") for name in names):
         about = "%s: the weights are read as trained, not their moving averages, which are there, too; if answers were "

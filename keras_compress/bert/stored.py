@@ -1,0 +1,41 @@
+"""What a saved model's folder holds beside weights and names: its files, what config.json may hold, history.csv."""
+
+import contextlib
+import csv
+from itertools import chain
+
+from keras_compress.method import Share
+
+FILES = "config.json model.safetensors vocab.txt labels.txt metrics.json history.csv".split()
+
+
+class Stored:
+    """Kinds of what config.json holds beside the config."""
+
+    lowercase: bool
+    history: list[dict]
+    threshold: Share
+
+
+def write_curve(path, curve):
+    """Writes what was measured during training, a list of dicts, as CSV."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, dict.fromkeys(chain(*curve)))
+        writer.writeheader()
+        writer.writerows(curve)
+
+
+def read_curve(path):
+    """What `write_curve` wrote."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return [
+            {k: _value(cell) for k, cell in row.items() if cell} for row in csv.DictReader(file)
+        ]
+
+
+def _value(cell):
+    """What a cell holds: int, float or text."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(cell)
+    return cell
