@@ -38,7 +38,6 @@ _NEEDED = {
     "use_relative_position": (False, "Position embeddings must be absolute"),  # NEZHA's
     "num_hidden_groups": (1, "An ALBERT must share one layer with all"),
     "inner_group_num": (1, "An ALBERT must share one layer with all"),
-    "use_quantized_training": (False, "The checkpoint must be of a MobileBERT without QAT"),
 }
 
 log = logging.getLogger(__name__)
