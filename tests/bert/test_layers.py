@@ -11,6 +11,7 @@ ARGUMENTS = {
     "LayerNorm": {"epsilon": 1e-7},
     "AttentionScores": {"num_heads": 2},
     "WordEmbedding": {"input_dim": 5, "output_dim": 2},
+    "ExtraScores": {"width": 3},
 }
 LAYERS = [
     cls for _, cls in inspect.getmembers(L, inspect.isclass) if issubclass(cls, keras.layers.Layer)

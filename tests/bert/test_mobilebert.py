@@ -196,7 +196,7 @@ def test_exported_in_one_partition(tmp_path):
         ({"architecture": "bert"}, "belong to a mobilebert. Received: a bert .*Set `architecture`"),
         ({"bottleneck_size": 5}, "`bottleneck_size` must be a multiple of `num_heads`.*: 5 and 2"),
         ({"bottleneck_size": None}, "without a bottleneck. Received: 'shared'. Set `bottleneck"),
-        ({"sharing": "all"}, "A mobilebert must leave `sharing`.*Received: .'all'"),
+        ({"sharing": "all"}, "A mobilebert must leave sharing, .*Received: .'sharing': 'all'"),
     ],
 )
 def test_configs_that_do_not_fit(changes, message):

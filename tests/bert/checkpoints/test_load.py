@@ -704,7 +704,7 @@ def test_unknown_sources_say_what_they_are(tmp_path, monkeypatch):
             weights.load(source, **TASK)
 
 
-@pytest.mark.parametrize("kind", "roberta xlm-roberta deberta-v2 modernbert mobilebert".split())
+@pytest.mark.parametrize("kind", "roberta xlm-roberta deberta-v2 modernbert squeezebert".split())
 def test_other_kinds_of_model_are_refused_by_name(tmp_path, kind):
     with pytest.raises(ValueError, match=f"config.json: .*Received: `model_type` = '{kind}'"):
         weights.load(folder_of(tmp_path, model_type=kind))
