@@ -11,6 +11,7 @@ from keras_compress.measure.accuracy import evaluate
 from mobile_export import convert, parity
 from mobile_export.convert import ExportError, export, exported_model
 from mobile_export.litert import Runner
+from mobile_export.stamp import STAMP
 from tests.mobile_export.conftest import (
     LABELS,
     LENGTH,
@@ -102,7 +103,8 @@ def test_logits_view_is_the_same_file_before_its_softmax(facts, task_model):
     for kind in ("operators", "tensors"):
         assert len(getattr(before.subgraphs[0], kind)) == len(getattr(after.subgraphs[0], kind))
     for old, new in zip(before.buffers, after.buffers, strict=True):
-        np.testing.assert_array_equal(old.data, new.data)
+        if old.data is None or STAMP not in bytes(old.data):
+            np.testing.assert_array_equal(old.data, new.data)
     encodings = task_model.tokenizer.encode(texts(), LENGTH)
     outputs = parity._outputs(Runner(view), encodings, "view")
     np.testing.assert_allclose(outputs["logits"], task_model.forward(encodings), atol=1e-5)
