@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from keras_compress.backend import keras, tf
-from keras_compress.files import claim_folder, read_json, write_sealed
+from keras_compress.files import claim_folder, read_json, read_safetensors, write_sealed
 
 log = logging.getLogger(__name__)
 KEPT = 2
@@ -97,7 +97,10 @@ class Saver:
 
     def restore_best(self, task_model):
         if self.best is None:
-            self.best = type(task_model).load(self._best_folder(self.state)).weights()
+            folder = self._best_folder(self.state)
+            read_json(folder / "config.json", beside=True)
+            # by name: a method may train more weights than the config describes
+            self.best = read_safetensors(folder / "model.safetensors")
         task_model.set_weights(self.best)
 
     def _best_folder(self, state):
