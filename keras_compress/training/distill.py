@@ -78,9 +78,8 @@ def outputs_read(losses, teacher, student, outputs=named_outputs, any_heads=Fals
         ValueError: if these losses cannot compare the two models.
     """
     check_free(student)
-    T, S = _Symbols(teacher, outputs), _Symbols(student, outputs)
-    of_tokens, problem = TASKS[teacher.task].per_token, None
-    places = TASKS[teacher.task].answer == "softmax"
+    T, S, problem = _Symbols(teacher, outputs), _Symbols(student, outputs), None
+    of_tokens, places = TASKS[teacher.task].per_token, TASKS[teacher.task].answer == "softmax"
 
     @tf.function(autograph=False)
     def run():
@@ -253,9 +252,7 @@ def distill(
         zipped = tf.data.Dataset.zip((batches(*span), asked))
         return zipped.map(lambda batch, asked: (*batch, asked))
 
-    def ask(asked):
-        return asked if training.cache_teacher else frozen(asked, training=False)
-
+    ask = lambda asked: asked if training.cache_teacher else frozen(asked, training=False)
     model = Distiller(ask, learning, losses, layers)
     model.compile(optimizer(training, num_steps), jit_compile=False)
     student.curve += fit(

@@ -248,8 +248,7 @@ def read_tokenizer_of(source):
 
 def is_saved(source):
     """Whether a source is a folder that `TaskModel.save` wrote."""
-    config = Path(source) / "config.json"
-    named = minilm.recognises(source)
+    named, config = minilm.recognises(source), Path(source) / "config.json"
     return not named and config.is_file() and "keras_compress" in read_json(config)
 
 
