@@ -20,6 +20,7 @@ from keras_compress.bert.checkpoints import names
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.cli import main
 from keras_compress.experiment.run_folder import DEFAULTS
+from keras_compress.files import read_json, write_json
 from keras_compress.training.checkpoints import Saver
 from tests import samples
 from tests.bert import tiny
@@ -892,8 +893,10 @@ COMPRESS = (
 )
 def test_damaged_data_and_models(call, place, tmp_path, changed, change, message):
     paths = {"data": place / "classification", "model": place / "bert-classification"}
-    paths[changed] = shutil.copytree(paths[changed], tmp_path / "copy")
-    change(paths[changed])
+    paths[changed] = copy = shutil.copytree(paths[changed], tmp_path / "copy")
+    if changed == "model":
+        write_json(copy / "config.json", read_json(copy / "config.json"))  # without its SHA-256
+    change(copy)
     status, out, err = call(
         "compress",
         "layers",
