@@ -282,7 +282,9 @@ def test_exits_are_saved_and_leave_with_their_layers(model, tmp_path, caplog):
 )
 def test_a_speed_out_of_range_or_without_exits(speed, exits):
     model = with_exits(exits) if exits else shared_still()
-    rule = "`speed` must be 0 to 1, and the model must have exits. Received: .* Make exits with"
+    rule = (
+        "`speed` must be 0 to 1, and the model must have exits. Received: .* Give the model exits"
+    )
     with pytest.raises(ValueError, match=rule):
         model.predict(LENGTHS, speed=speed)
 
