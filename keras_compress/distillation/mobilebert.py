@@ -33,6 +33,7 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert.layer_maps import check_multiple
 from keras_compress.bert.layers import AttentionBias
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tasks import TASKS
 from keras_compress.method import Count, NotNegative, Positive, Share, Whole, compression, note
 from keras_compress.pretraining.masked_lm import (
     choosing_model,
@@ -50,7 +51,7 @@ FACTORS = {"feature": 100.0, "mean": 5000.0, "variance": 5.0, "attention": 1.0}
 TRANSFER = 240 / 740  # share of the paper's updates
 STILL = {"dropout": 0.0, "attention_dropout": 0.0}
 WORDS, PROJECTION = "word_embeddings/embeddings", "embedding_projection/kernel"
-STARTS = ("position_embeddings/", "type_embeddings/", "embeddings_norm/", "mlm_bias/")
+STARTS = ("position_embeddings/", "type_embeddings/", "mlm_bias/")
 
 
 def feature_loss(teacher, student, mask):
@@ -128,15 +129,20 @@ def new_student(teacher, num_layers, fields, seed):
     config = before.replace(**{**sizes, **block, **fields})
     small = teacher.rebuilt(config, {}, only=[], seed=seed)
     ours, theirs = small.weights(), teacher.weights()
-    copied = STARTS + (("classifier/",) if config.pooling == before.pooling else ())
+    pools = not TASKS[teacher.task].per_token and before.classifier == "dense"
+    reads_alike = hidden == before.hidden_size and (config.pooling == before.pooling or not pools)
+    copied = STARTS + (("classifier", "pooler/") if reads_alike else ())
+    copied += ("embeddings_norm/",) if config.norm == "layer" else ()
     start = {name: array for name, array in theirs.items() if name.startswith(copied)}
-    if PROJECTION in ours and theirs[WORDS].shape[-1] == hidden:
-        # E ~ (E P) P^T, P: the first right singular vectors; rows of the kernel: the next piece, its own, the last
+    if hidden == before.hidden_size == before.table_size:
         E, size = theirs[WORDS], config.table_size
-        P = np.linalg.eigh(E.T @ E)[1][:, ::-1][:, :size]
-        kernel, own = np.zeros_like(ours[PROJECTION]), size if config.trigram else 0
-        kernel[own : own + size] = P.T
-        start |= {WORDS: E @ P, PROJECTION: kernel}
+        start[WORDS] = E
+        if PROJECTION in ours:
+            # E ~ (E P) P^T, P: the first right singular vectors; rows of the kernel: the next piece, its own, the last
+            P = np.linalg.eigh(E.T @ E)[1][:, ::-1][:, :size]
+            kernel, own = np.zeros_like(ours[PROJECTION]), size if config.trigram else 0
+            kernel[own : own + size] = P.T
+            start |= {WORDS: E @ P, PROJECTION: kernel}
         if config.norm == "none":
             start |= zip(("embeddings_norm/gamma", "embeddings_norm/beta"), no_norm(theirs))
     small.set_weights(start, [x for x in start if x in ours and start[x].shape == ours[x].shape])

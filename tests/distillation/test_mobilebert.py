@@ -16,7 +16,6 @@ from keras_compress.training.distill import distill
 from tests.support import (
     TRAINING,
     data,
-    inputs_of,
     masked_lm,
     shared_still,
     stages_of,
@@ -183,6 +182,39 @@ def test_the_student_starts_from_the_teachers_embeddings_and_head(monkeypatch):
     assert pooled.config.pooling == "cls" and "pooler/kernel" not in pooled.weights()
 
 
+@pytest.mark.parametrize(
+    "task, changes", [("tagging", {}), ("classification", {"classifier": "branch"})]
+)
+def test_a_head_that_reads_the_states_themselves_is_the_teachers(monkeypatch, task, changes):
+    """Whatever `pooling` says: nothing pools here."""
+    teacher = still(task, **changes)
+    (stage,) = stages_of(
+        *(mobilebert, monkeypatch, teacher, data(task)), num_layers=2, steps_per_layer=0
+    )
+    ours, theirs = stage["student"].weights(), teacher.weights()
+    for name in [name for name in theirs if name.startswith("classifier")]:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_a_start_without_the_teachers_factors(monkeypatch):
+    """A whole table is copied; a NoNorm takes nothing from a LayerNorm in front of which other vectors stand."""
+    gamma, table = "embeddings_norm/gamma", "word_embeddings/embeddings"
+    teacher = still(pooling="cls")
+    scaled = {gamma: 3.0 * teacher.weights()[gamma]}
+    teacher.set_weights(teacher.weights() | scaled)
+    whole = stages(monkeypatch, teacher, config={"embedding_size": 8, "trigram": False})[0]
+    ours = whole["student"].weights()
+    np.testing.assert_array_equal(ours[table], teacher.weights()[table])
+    np.testing.assert_array_equal(ours[gamma], mobilebert.no_norm(teacher.weights())[0])
+    narrow = still(embedding_size=4)
+    narrow.set_weights(narrow.weights() | scaled)
+    for norm, want in (("none", 1.0), ("layer", 3.0)):
+        student = stages(monkeypatch, narrow, config={"norm": norm})[0]["student"]
+        np.testing.assert_array_equal(student.weights()[gamma], want)
+    thinner = {"hidden_size": 4, "bottleneck_size": 2}  # as wide as the teacher's table
+    assert stages(monkeypatch, narrow, config=thinner)[0]["student"].config.hidden_size == 4
+
+
 def test_the_general_stage_and_then_a_task(monkeypatch):
     teacher = masked_lm()
     general = mobilebert.mobilebert_general(
@@ -240,7 +272,11 @@ def test_what_cannot_be_is_refused(settings, message):
         mobilebert.compress(shared_still(), data(), **settings)
 
 
-def test_all_trains_together(monkeypatch):
+def test_in_the_last_stage_all_trains_and_nothing_drops_out():
     small = mobilebert.compress(still(), data(), training=STEPS, num_layers=1)
     assert small.history[-1]["phase_length"] == 4  # a third of 12 updates
-    assert small.model(inputs_of(small)).shape == (4, 3)
+    assert (small.config.dropout, small.config.attention_dropout) == (0.0, 0.0)
+    settings = {"training": STEPS.replace(epochs=1), "num_layers": 1, "steps_per_layer": 0}
+    again = mobilebert.compress(still(), data(), student=small, **settings)
+    for name, weight in again.weights().items():
+        assert np.any(weight != small.weights()[name]) or name.endswith("key/bias"), name
