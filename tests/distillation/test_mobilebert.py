@@ -136,6 +136,20 @@ def test_the_phase_gate_and_the_rates_of_layers(monkeypatch):
             np.testing.assert_allclose(moved[part], share * rate, rtol=0.02, err_msg=part)
 
 
+@pytest.mark.parametrize("epsilon, share", [(mobilebert.EPSILON, 1.0), (1e-6, 0.1)])
+def test_queries_and_keys_move_although_clipping_leaves_them_little(monkeypatch, epsilon, share):
+    """AdamW's first update is the rate itself, of a gradient far below epsilon far less."""
+    monkeypatch.setattr(mobilebert, "EPSILON", epsilon)
+    stage = stages(monkeypatch, config={"initializer_range": 0.01})[0]
+    student, moved = stage["student"], []
+    before = student.weights()
+    distill(**{**stage, "num_steps": 1, "training": stage["training"].replace(weight_decay=0.0)})
+    for name in ("layer_0_query/kernel", "layer_0_key/kernel"):
+        moved += [np.abs(student.weights()[name] - before[name])]
+    middle = np.median(moved) / TRAINING.learning_rate
+    assert middle > 0.9 if share == 1.0 else middle < share
+
+
 def test_frozen_earlier_layers_stay_to_the_last_bit(monkeypatch):
     stage = stages(monkeypatch, earlier_rate=0.0)[1]
     before = stage["student"].weights()
