@@ -15,7 +15,7 @@ Departures
     numbers of heads are mixed, softmax(M) a_S. Of a deeper teacher every N/L-th layer is learned from.
     The authors' rates (3.0 x these, no warm-up) exist in LAMB alone; their AdamW ignores them. AdamW divides by the
     gradient's size, so a scaled gradient changes nothing; here the finished update is scaled. Earlier layers do not
-    decay. Each phase has warm-up, decay and moments of its own, and its model ends with layer l. AdamW's epsilon is 1e-9
+    decay. Each phase has warm-up, decay and moments of its own, and its model ends with layer l. AdamW's epsilon is 1e-8
     there: the factors make gradients of norm 40, of which clipping leaves queries and keys about 1e-7, a tenth of the
     usual epsilon, and they would hardly move. LAMB scales each update to the norm of its weight.
     Embeddings and head start from IB-BERT's and are frozen in the phases. Here the word table starts from the best
@@ -47,7 +47,7 @@ from keras_compress.training.settings import Training
 Factors = dict[Literal["feature", "mean", "variance", "attention"], NotNegative]
 FACTORS = {"feature": 100.0, "mean": 5000.0, "variance": 5.0, "attention": 1.0}
 TRANSFER = 240 / 740  # share of the paper's updates
-EPSILON = 1e-9  # of AdamW in the phases
+EPSILON = 1e-8  # of AdamW in the phases, as in Adam's paper
 STILL = {"dropout": 0.0, "attention_dropout": 0.0}
 WORDS, PROJECTION = "word_embeddings/embeddings", "embedding_projection/kernel"
 STARTS = ("position_embeddings/", "type_embeddings/", "mlm_bias/")
@@ -110,7 +110,7 @@ def no_norm(weights):
 
 
 def new_student(teacher, num_layers, fields, seed):
-    """A MobileBERT of the paper's proportions on the teacher's width H; `fields` of `BertConfig` override them.
+    """A MobileBERT of the paper's proportions on the teacher's width H and number of heads; `fields` override them.
 
     Returns:
         `TaskModel`; embeddings and head start from the teacher's as far as they fit, all else is random.
@@ -122,6 +122,7 @@ def new_student(teacher, num_layers, fields, seed):
     block = {"architecture": "mobilebert", "attention_input": "shared", "trigram": True}
     block |= {"activation": "relu", "norm": "none", "sharing": "none", "num_groups": 1}
     block |= {"adapter": "linear", "embedding_norm": "hidden", **STILL}
+    block |= {"heads_per_layer": None, "ffn_per_layer": None}
     block["pooling"] = "cls" if before.pooling == "pooler" else before.pooling
     config = before.replace(**{**sizes, **block, **fields})
     small = teacher.rebuilt(config, {}, only=[], seed=seed)
@@ -165,7 +166,7 @@ def losses_of(teacher, student, layer, factors, seed):
     num_layers = student.config.num_layers
     n = teacher.config.num_layers // num_layers * layer
     width, student_width = (model.config.hidden_size for model in (teacher, student))
-    heads, student_heads = (model.config.num_heads for model in (teacher, student))
+    heads, student_heads = teacher.config.heads[n - 1], student.config.heads[layer - 1]
     W = mix = tf.identity
     if width != student_width:
         W = keras.layers.Dense(width, kernel_initializer=keras.initializers.GlorotUniform(seed))
