@@ -45,8 +45,7 @@ def importance(task_model, batches, unit="example"):
     """I, the mean over texts of |dL / dxi|, for a gate xi = 1 on each head and on each neuron.
 
     Args:
-        task_model: `TaskModel` whose layers share no weights. L is the loss of its task, in nats; of a tagger the sum over
-            the text's words.
+        task_model: `TaskModel` whose layers share no weights. L: loss of its task in nats, of a tagger the words' sum.
         batches: iterable of (inputs, labels), as from `loop.stream`.
         unit: the absolute value is taken of each "example", or of each "token", then summed over the tokens.
     Returns:
