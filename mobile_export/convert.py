@@ -135,6 +135,9 @@ def export(
         log.info("exits after layers %s are left out: the files compute all layers", exits)
     graph = exported_graph(task_model, sequence_length, cls_only)
     reference = Reference(task_model, sequence_length, dev, parity_texts)
+    if cut := sum(each.truncated for each in reference.encodings):
+        form = "warning: %d of %d dev texts are longer than the %d pieces that the files read"
+        log.warning(form, cut, len(reference.encodings), sequence_length)
     files, failures = [], {}
     for name in dict.fromkeys(formats):
         log.info("%s: converting", name)

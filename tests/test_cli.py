@@ -856,7 +856,7 @@ COMPRESS = (
         (
             "data",
             lambda folder: (folder / "dev.tsv").unlink(),
-            "must have a dev file with examples. Received: none. Write dev.tsv",
+            "must have a dev file with examples. Received: only labels.txt, test.tsv, train.tsv. Write",
         ),
         ("data", replace("labels.txt", "one\n"), "labels.txt: there must be at least two names"),
         ("model", cut, "model.safetensors: not a whole safetensors file"),

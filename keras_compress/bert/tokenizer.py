@@ -78,7 +78,7 @@ class Tokenizer:
         if missing or twice:
             raise ValueError(
                 f"A vocabulary must hold each piece once, {', '.join(SPECIAL_PIECES)} among them. "
-                f"Missing: {missing}; twice: {twice[:3]}."
+                f"Missing: {missing}; twice: {twice[:3]}. Call what stands twice [unused998], [unused999]."
             )
         self.pad_id, self._warned, self._lock = ids["[PAD]"], False, Lock()
         ends = ("[PAD]", "[CLS]", "[SEP]")

@@ -34,7 +34,7 @@ def export(
     from mobile_export import convert
     from mobile_export.parity import in_words
 
-    names = [*formats.split(","), *(convert.ONNX_FORMATS if onnx else ())]
+    names = [*map(str.strip, formats.split(",")), *(convert.ONNX_FORMATS if onnx else ())]
     paths = [f"{out}/{convert.file_name(name)}" for name in names if name in convert.FORMATS]
     there = [path for path in (out, *paths) if os.path.isfile(path)]
     if there and not overwrite:

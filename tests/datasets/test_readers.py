@@ -99,10 +99,14 @@ def test_columns_of_0_and_1_are_several_labels(tmp_path, caplog):
     caplog.set_level("INFO")
     with pytest.warns(UserWarning) as told:
         data = read_folder(tmp_path)
-    assert (data.task, data.labels) == ("multilabel", ("Insult", "toxic"))
-    assert [*map(sorted, data.train.labels)] == [[0, 1], [], [0]] and not data.test
+    assert (data.task, data.labels) == ("multilabel", ("toxic", "Insult"))
+    assert [*map(sorted, data.train.labels)] == [[0, 1], [], [1]] and not data.test
+    assert not data.ordered  # how the columns stand says nothing of a model's order
     assert "of 0 and 1 are several labels a text: 'toxic, Insult'" in str(told[0].message)
     assert "labels from label; not read: id" in caplog.text
+    (tmp_path / "train.csv").write_text(JIGSAW.replace(",1\n", ",0\n"))  # none is an insult
+    with pytest.warns(UserWarning):
+        assert read_folder(tmp_path).labels == ("toxic", "Insult")
     (tmp_path / "dev.csv").write_text(JIGSAW.replace("0,1", "0,-1"))
     with pytest.raises(ValueError, match="dev.csv:4: a label must .*no label"), pytest.warns():
         read_folder(tmp_path)

@@ -7,6 +7,7 @@ from ai_edge_litert.schema_py_generated import ModelT
 
 from keras_compress.backend import tf
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.datasets.dataset import Split
 from keras_compress.measure.accuracy import evaluate
 from mobile_export import convert, parity
 from mobile_export.convert import ExportError, export, exported_model
@@ -217,6 +218,12 @@ def test_large_logits_may_differ_in_proportion(task_model, tmp_path):
     large.set_weights({**weights, "classifier/kernel": 1e4 * weights["classifier/kernel"]})
     (row,) = export(large, tmp_path, ("float32",), sequence_length=LENGTH)
     assert row["max_dlogit"] > 1e-4
+
+
+def test_dev_texts_that_the_files_cut_are_counted(task_model, tmp_path, caplog):
+    dev = Split(["the cat sat on the mat " * LENGTH, "a"], [0, 1])
+    export(task_model, tmp_path, ("float32",), sequence_length=LENGTH, dev=dev)
+    assert f"1 of 2 dev texts are longer than the {LENGTH} pieces" in caplog.text
 
 
 def test_operator_that_is_not_built_in_is_refused(tmp_path):
