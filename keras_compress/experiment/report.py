@@ -37,7 +37,8 @@ def report_of(folder):
         `comparisons` (dicts with data, model, baseline, difference, low, high, n, verdict), `engines`
         (None, or model and rows of name, latency_ms_p50, latency_ms_p90), `curves` ({model: rows of
         stage, step, loss, ..}), `confusion` (None, or labels, matrix, model), `pooled` (rows of
-        `pool_cells`), `ship` (rows of `verdict.to_ship`) and `lines` (differences in words).
+        `pool_cells`), `ship` (rows of `verdict.to_ship`), `phones` (rows of `benchmark_on_phones` in
+        mobile_export/adb.py, from phones/*.json) and `lines` (differences in words).
     Raises:
         ValueError: if there are no cells.
     """
@@ -78,6 +79,11 @@ def report_of(folder):
         "confusion": next(map(_confusion, sorted(confusions, key=lambda e: bool(e["role"]))), None),
         "pooled": pooled,
         "ship": to_ship(models, run.get("allow_drift")) if alone else [],
+        "phones": [
+            {**row, "name": Path(row["path"]).parent.name, "format": Path(row["path"]).stem}
+            for path in sorted(folder.glob("phones/*.json"))
+            for row in read_json(path)["rows"]
+        ],
         "lines": [
             f"{text}: {in_words(difference)}."
             for text, difference in compare.pooled_differences(entries, recipe.get("compare") or ())
@@ -208,6 +214,7 @@ def tables(report):
         [{**row, "time": row["latency_ms_p50"] / engines[0]["latency_ms_p50"]} for row in engines],
         _errors(**report["confusion"]) if report["confusion"] else [],
         report["ship"],
+        [{**row, "hot": "throttled" if row.get("throttled") else None} for row in report["phones"]],
     ]
     for about, rows in zip(WORDS["table"], every):
         columns = about["columns"].items()
