@@ -118,7 +118,10 @@ def benchmark_on_phones(paths, tool, serials, runs=50):
 
 
 def _on_phone(paths, tool, abi, serial, runs, rows):
-    told = dict(re.findall(r"\[(.+?)\]: \[(.*)\]", adb("shell", "getprop", serial=serial)[1]))
+    status, text = adb("shell", "getprop", serial=serial)
+    if status:
+        raise ValueError(f"A phone must answer. Received: {_last(text)}. {_help(text)}")
+    told = dict(re.findall(r"\[(.+?)\]: \[(.*)\]", text))
     name = " ".join(told.get(f"ro.product.{key}", "?") for key in ("manufacturer", "model"))
     abis = told.get("ro.product.cpu.abilist", "?").split(",")
     if abi not in abis:

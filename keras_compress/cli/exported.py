@@ -155,7 +155,8 @@ def serve(folder, *, port: int = 8000):
     """Show two exported models side by side on a web page, on this machine alone.
 
     folder: folder of a run, or of exported files
-    port: of http://127.0.0.1; 0: any that is free
+    port: of http://127.0.0.1; 0: any that is free. For an Android phone at the USB cable: adb reverse tcp:PORT
+        tcp:PORT, then the same address in its browser
     """
     from mobile_export.serve import server
 

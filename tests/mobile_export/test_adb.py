@@ -165,7 +165,7 @@ def test_no_adb_on_the_path_and_one_that_hangs(phone, file, tmp_path, capsys, mo
         ("full", "remote No space left on device.* Free some space on the phone."),
         ("linux", "exit status 127.*inaccessible or not found. Take the benchmark_model that is built for"),
         ("other tool", "Take the interpreter's benchmark_model"),
-        ("gone", "device '38091FDJH00001' not found|Received: arm64-v8a; . . takes"),
+        ("gone", "38091FDJH00001: A phone must answer. Received: error: device '38091FDJH00001' not found. Unplug"),
     ],
 )  # fmt: skip
 def test_failures_say_what_helps_and_leave_nothing(phone, file, tmp_path, capsys, fail, words):
@@ -237,3 +237,23 @@ def test_the_report_shows_the_phone(phone, file, tmp_path, capsys):
     assert main(["table", str(folder)]) == 0 and "| 33.10 / 33.90 |" in capsys.readouterr().out
     shutil.rmtree(folder / "phones")
     assert main(["table", str(folder)]) == 0 and "Pixel" not in capsys.readouterr().out
+
+
+def test_the_code_for_a_raspberry_pi_runs(tmp_path, file, monkeypatch, capsys):
+    """PLATFORMS.md's block as it stands, in a folder with what `export` writes."""
+    page = Path(adb.__file__).with_name("PLATFORMS.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    folder, model = tmp_path / "phone", tiny()
+    folder.mkdir()
+    shutil.copy(file, folder / "int8.tflite")
+    model.tokenizer.save(folder / "vocab.txt")
+    (folder / "labels.txt").write_text("".join(f"{x}\n" for x in model.labels), encoding="utf-8")
+    told = {"lowercase": True, "strip_accents": True, "split_chinese": True}
+    (folder / "model.json").write_text(json.dumps({"tokenizer": told}), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    texts = "wa wb wc", "WÉ wd we", " ".join(["wz"] * 30)  # the last is cut
+    for text, ours in zip(texts, model.predict(list(texts), max_length=LENGTH)):
+        names = {}
+        exec(code.replace("turn on the lights in the hall", text), names)
+        np.testing.assert_allclose(names["probabilities"], ours, atol=1e-5)
+        assert capsys.readouterr().out.startswith(model.labels[ours.argmax()])
