@@ -235,6 +235,19 @@ def test_the_report_shows_the_phone(phone, file, tmp_path, capsys):
     assert "| 1 | 33.21 | 33.10 / 33.90 |" in text and "| 32.6 / 32.6 | 0 / 0 |" in text
     assert "On phones" in (folder / "report.html").read_text(encoding="utf-8")
     assert main(["table", str(folder)]) == 0 and "| 33.10 / 33.90 |" in capsys.readouterr().out
+    # what the Android app shares (its CompareScreen.kt), put beside
+    row = {"path": "small/int8.tflite", "device": "Android 15 arm64-v8a, Fairphone 5, none known"}
+    row |= {"engine": "MediaPipe", "threads": None, "latency_ms_p50": 4.5, "latency_ms_p90": 5.25}
+    row |= {"thermal_before": "none", "thermal_after": "light"}
+    (folder / "phones" / "app.json").write_text(json.dumps([row]), encoding="utf-8")
+    main(["table", str(folder)])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "Fairphone" in line]
+    assert line.startswith(
+        "| small int8 | Android 15 arm64-v8a, Fairphone 5, none known | MediaPipe |"
+    )
+    assert "| 4.50 / 5.25 |" in line and line.endswith("| none / light | throttled |")
+    (folder / "phones" / "app.json").write_text("[1]", encoding="utf-8")
+    assert main(["table", str(folder)]) == 1 and "app.json: must hold" in capsys.readouterr().err
     shutil.rmtree(folder / "phones")
     assert main(["table", str(folder)]) == 0 and "Pixel" not in capsys.readouterr().out
 
