@@ -153,7 +153,7 @@ def _on_phone(paths, tool, abi, serial, runs, rows):
                 row |= {"sequence_length": runner.sequence_length, "before": before}
                 row["after"] = before = state(serial)
                 hot = [row[when]["thermal_status"] for when in ("before", "after")]
-                rows.append(row | {"throttled": None if None in hot else any(hot)})
+                rows.append(row | {"throttled": None if None in hot else max(hot) > 0})
     finally:
         _remove(serial, place)
 
@@ -223,9 +223,7 @@ def state(serial):
 
 
 def in_words(row):
-    """A row of `benchmark_on_phones` as a line, with `host_ms`, the time on this machine."""
-    if "failed" in row:
-        return f"failed: {row['failed']}"
+    """A row of figures of `benchmark_on_phones` as a line, with `host_ms`, the time on this machine."""
     form = "{path} on {device}, {threads} thread(s): {latency_ms_mean:.2f} ms on average"
     if row["latency_ms_p50"]:
         form += " (median {latency_ms_p50:.2f}, 95th percentile {latency_ms_p95:.2f})"

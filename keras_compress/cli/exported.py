@@ -109,9 +109,9 @@ def benchmark(
     here = {row["path"]: row["latency_ms_p50"] for row in rows}
     there = bridge.benchmark_on_phones(files, benchmark_model, phones, runs)
     there = [row | {"host_ms": here.get(row["path"])} for row in there]
+    lines += [bridge.in_words(row) for row in there if "failed" not in row]
     if out:
         lines.append(f"Report: {_into_report(out, there)}")
-    lines += map(bridge.in_words, there)
     return rows + there, lines, " ".join(row["failed"] for row in there if "failed" in row)
 
 
