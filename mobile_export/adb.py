@@ -27,7 +27,7 @@ WAYS_OUT = {  # pattern in what adb says: what helps
     "unauthorized": "Unlock the phone, and allow debugging in the dialog that it shows.",
     "no permissions": "Let your user reach USB devices (on Linux: udev rules, group plugdev).",
     "No space left": "Free some space on the phone.",
-    "Killed|Out of memory|status 137": "Android stopped it: close apps, or take a smaller file.",
+    "Killed|Out of memory": "Android stopped it: close apps, or take a smaller file.",
     "not executable|Exec format|CANNOT LINK|inaccessible|No such file": "Take the benchmark_model that is built for "
     "Android and the phone's ABI.",
     "Unconsumed cmdline flags|BENCHMARK RESULTS": "Take the interpreter's benchmark_model, which reads inputs from "
@@ -45,9 +45,8 @@ def adb(*command, serial=None, seconds=ANSWER_SECONDS):
     """(exit status, what adb and the phone printed). ValueError if adb is missing, or hangs."""
     words = ["adb", *(("-s", serial) if serial else ()), *map(str, command)]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    text = {"encoding": "utf-8", "errors": "replace"}
     try:
-        done = subprocess.run(words, timeout=seconds, **pipes, **text)
+        done = subprocess.run(words, timeout=seconds, **pipes)
     except FileNotFoundError as error:
         raise ValueError(
             "A phone is reached by Android's `adb`. Received: none on PATH. Install the platform tools "
@@ -58,7 +57,7 @@ def adb(*command, serial=None, seconds=ANSWER_SECONDS):
             f"adb must answer within {seconds:.0f} s. Received: nothing after `{shlex.join(words):.80}`. Plug the "
             "phone in again, or restart adb: adb kill-server."
         ) from error
-    return done.returncode, done.stdout
+    return done.returncode, done.stdout.decode("utf-8", "replace")
 
 
 def phones(serials=()):
@@ -97,10 +96,10 @@ def abi_of(tool):
 
 
 def benchmark_on_phones(paths, tool, serials, runs=50):
-    """Times files on phones with 1, 2 and 4 threads, on the inputs that `benchmark.benchmark` times here.
+    """Times .tflite files on phones with 1, 2 and 4 threads, on the inputs that `benchmark.benchmark` times here.
 
     Args:
-        paths: .tflite files. tool: path of `benchmark_model`. serials: what `phones` gives.
+        tool: path of `benchmark_model`. serials: what `phones` gives.
         runs: forward passes that count, at least: the tool goes on until a second is over.
     Returns:
         list of dicts, one per phone, file and number of threads: `path`, `serial`, `device`, `threads`,
@@ -146,14 +145,12 @@ def _on_phone(paths, tool, abi, serial, runs, rows):
             for threads in THREADS:
                 command = command_of(place, path, runner.sequence_length, threads, runs)
                 status, text = adb("shell", command, serial=serial, seconds=RUN_SECONDS)
-                row = figures(text) or {
-                    "failed": _failed(f"{path}, {threads} threads", status, text)
-                }
-                row |= {"path": str(path), "serial": serial, "device": device, "threads": threads}
+                row = {"path": str(path), "serial": serial, "device": device, "threads": threads}
                 row |= {"sequence_length": runner.sequence_length, "before": before}
                 row["after"] = before = state(serial)
                 hot = [row[when]["thermal_status"] for when in ("before", "after")]
-                rows.append(row | {"throttled": None if None in hot else max(hot) > 0})
+                row["throttled"] = None if None in hot else max(hot) > 0
+                rows.append(row | (figures(text) or {"failed": _failed(row, status, text)}))
     finally:
         _remove(serial, place)
 
@@ -163,7 +160,7 @@ def _push(serial, paths, to):
     full = [Path(path).resolve() for path in paths]  # none begins with "-"
     status, text = adb("push", *full, to, serial=serial, seconds=seconds)
     if status or "failed to copy" in text:
-        raise ValueError(f"The phone must take {paths[0]}. Received: {_last(text)}. {_help(text)}")
+        raise ValueError(f"A phone must take {paths[0]}. Received: {_last(text)}. {_help(text)}")
 
 
 def _remove(serial, place):
@@ -218,7 +215,7 @@ def state(serial):
     keys = ("level", "temperature", "Thermal Status")
     found = (re.search(rf"^\s*{key}: (-?\d+)", text, re.M) for key in keys)
     percent, tenths, status = (int(one[1]) if one else None for one in found)
-    celsius = None if tenths is None else tenths / 10
+    celsius = tenths and tenths / 10
     return {"battery_percent": percent, "battery_celsius": celsius, "thermal_status": status}
 
 
@@ -229,16 +226,17 @@ def in_words(row):
         form += " (median {latency_ms_p50:.2f}, 95th percentile {latency_ms_p95:.2f})"
     form += ", {times:.2f} x this machine; first {first_ms:.2f} ms, start {init_ms:.2f} ms"
     form += ", {memory_mb:.1f} MB" if row["memory_mb"] else ""
-    line = form.format(**row, times=row["latency_ms_mean"] / row["host_ms"])
-    for key, name in (("battery_celsius", "°C"), ("thermal_status", "thermal status")):
-        line += f"; {name} {row['before'][key]} to {row['after'][key]}"
-    line += f"; battery {row['after']['battery_percent']} %"
-    return line + "; THROTTLED: let it cool, and measure again" * bool(row["throttled"])
+    form += "; °C {before[battery_celsius]} to {after[battery_celsius]}; thermal status "
+    form += (
+        "{before[thermal_status]} to {after[thermal_status]}; battery {after[battery_percent]} %"
+    )
+    form += "; THROTTLED: let it cool, and measure again" if row["throttled"] else ""
+    return form.format(**row, times=row["latency_ms_mean"] / row["host_ms"])
 
 
-def _failed(what, status, text):
-    found = f"exit status {status}, {_last(text)}"
-    return f"{what}: benchmark_model must end with its timings. Received: {found}. {_help(found + text)}"
+def _failed(row, status, text):
+    rule = "{path}, {threads} threads: benchmark_model must end with its timings. ".format(**row)
+    return f"{rule}Received: exit status {status}, {_last(text)}. {_help(text)}"
 
 
 def _help(text):

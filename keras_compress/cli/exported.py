@@ -109,21 +109,22 @@ def benchmark(
     here = {row["path"]: row["latency_ms_p50"] for row in rows}
     there = bridge.benchmark_on_phones(files, benchmark_model, phones, runs)
     there = [row | {"host_ms": here.get(row["path"])} for row in there]
-    lines += [bridge.in_words(row) for row in there if "failed" not in row]
+    measured = [row for row in there if "failed" not in row]
+    lines += map(bridge.in_words, measured)
     if out:
-        lines.append(f"Report: {_into_report(out, there)}")
+        lines.append(f"Report: {_into_report(out, measured)}")
     return rows + there, lines, " ".join(row["failed"] for row in there if "failed" in row)
 
 
 def _phones(files, adb, benchmark_model, serial, out):
     """The serials of the phones to measure; what can be wrong is told before anything is timed."""
-    if not (adb and benchmark_model) and (adb or benchmark_model or serial or out):
+    if not (adb or benchmark_model or serial or out):
+        return []
+    if not (adb and benchmark_model):
         raise ValueError(
             "Phones are measured with `--adb` and `--benchmark-model`; `--serial` and `--out` belong to them. "
             "Received: one without the other. Pass both, or none."
         )
-    if not adb:
-        return []
     from mobile_export import adb as bridge
 
     if others := [file for file in files if not file.endswith(".tflite")]:
@@ -144,10 +145,9 @@ def _into_report(out, rows):
     from keras_compress.experiment.report import report_of, write_report
     from keras_compress.files import write_sealed
 
-    for serial in {row["serial"]: None for row in rows if "failed" not in row}:
-        name = re.sub(r"[^\w.-]", "_", serial)
-        own = [row for row in rows if row["serial"] == serial and "failed" not in row]
-        write_sealed(os.path.join(out, "phones", f"{name}.json"), {"rows": own})
+    for serial in {row["serial"] for row in rows}:
+        path = os.path.join(out, "phones", re.sub(r"[^\w.-]", "_", serial) + ".json")
+        write_sealed(path, {"rows": [row for row in rows if row["serial"] == serial]})
     return write_report(out, report_of(out))
 
 
