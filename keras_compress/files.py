@@ -130,8 +130,8 @@ def _is_gbk(content):
     return len("".join(others).encode("gb2312", "ignore")) > 1.8 * len(others)  # two bytes each
 
 
-def read_json(path, beside=False):
-    """The object in a JSON file, without its seal.
+def read_json(path, beside=False, listed=False):
+    """The object in a JSON file, without its seal; with `listed` also a list of objects, which has none.
 
     Raises ValueError, naming the file, if it holds anything else, or was changed since `write_sealed`; with `beside`
     also if a file was that it was sealed with.
@@ -144,6 +144,8 @@ def read_json(path, beside=False):
         raise ValueError(
             f"{path}: not valid JSON ({error}). Correct it, or copy it again."
         ) from error
+    if listed and isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        return value
     if not isinstance(value, dict):
         raise ValueError(f"{path}: must hold a JSON object. Received: {type(value).__name__}.")
     seal = value.get(SEAL)

@@ -37,7 +37,8 @@ def report_of(folder):
         `comparisons` (dicts with data, model, baseline, difference, low, high, n, verdict), `engines`
         (None, or model and rows of name, latency_ms_p50, latency_ms_p90), `curves` ({model: rows of
         stage, step, loss, ..}), `confusion` (None, or labels, matrix, model), `pooled` (rows of
-        `pool_cells`), `ship` (rows of `verdict.to_ship`) and `lines` (differences in words).
+        `pool_cells`), `ship` (rows of `verdict.to_ship`), `phones` (rows of phones/*.json: what `benchmark
+        --adb --out` wrote there, or what the Android app shares) and `lines` (differences in words).
     Raises:
         ValueError: if there are no cells.
     """
@@ -78,11 +79,25 @@ def report_of(folder):
         "confusion": next(map(_confusion, sorted(confusions, key=lambda e: bool(e["role"]))), None),
         "pooled": pooled,
         "ship": to_ship(models, run.get("allow_drift")) if alone else [],
+        "phones": [row for path in sorted(folder.glob("phones/*.json")) for row in _on_phone(path)],
         "lines": [
             f"{text}: {in_words(difference)}."
             for text, difference in compare.pooled_differences(entries, recipe.get("compare") or ())
         ],
     }
+
+
+def _on_phone(path):
+    """The rows of a phone, with `name` and `format` of each file, whose folder has the model's name, and `hot`."""
+    told = read_json(path, listed=True)
+    for row in told if isinstance(told, list) else told.get("rows", ()):
+        file, heat = Path(str(row.get("path"))), row.get("thermal_after", "unknown")
+        hot = row.get("throttled") or heat not in (
+            "none",
+            "unknown",
+        )  # the app's word, Android's names
+        name = {"name": file.parent.name, "format": file.stem}
+        yield {**row, **name, "hot": "throttled" if hot else None}
 
 
 def _model(entry, row):
@@ -208,6 +223,7 @@ def tables(report):
         [{**row, "time": row["latency_ms_p50"] / engines[0]["latency_ms_p50"]} for row in engines],
         _errors(**report["confusion"]) if report["confusion"] else [],
         report["ship"],
+        report["phones"],
     ]
     for about, rows in zip(WORDS["table"], every):
         columns = about["columns"].items()

@@ -25,7 +25,7 @@ DEFAULTS = {**ANEW, **FREE, **DATA, **MODEL}
 
 EVALUATIONS = 4  # on dev, where the best is kept
 PARTS = (  # what `overwrite` removes
-    "models checkpoints tensorboard cells pictures log.txt run.json report.html report.md report.json"
+    "models checkpoints tensorboard cells phones pictures log.txt run.json report.html report.md report.json"
 )
 NO_FILE = "name method family role data".split()  # keys of a step that name no file of weights
 READ = "*.json *.txt *.safetensors *.bin *.h5 *.index *.data-*".split()  # of a folder of weights

@@ -170,10 +170,50 @@ r"""
 应用里要用它自己的语言再写一遍 `normalise`。这一步程序包里有现成的 Python 版，考虑的字符更多：
 `mobile_export.metadata.mediapipe_compatible`；连它也补救不了的，写在那个文件的开头。
 
-这个客户端只管一条文本对一个标签。要做标注，要处理句对，或者词表区分大小写，就直接用 LiteRT，加上练习 1 的输入和自备的分词
-器；这时 `export` 不写元数据，并说明原因。
+这个客户端只管一条文本对一个标签。要做标注，要处理句对，或者词表区分大小写，就直接用 LiteRT，加上练习 1 的输入和一个照着模型来的分词
+器；这时不写 MediaPipe 的元数据，`export` 会说明原因。
 
-## 9. 如实解读结果
+## 9. 约定，和你自己的应用
+
+有了运行时和一个文件，还不算有了应用。练习 1 和练习 3 已经让你看到中间缺什么：每个词片是几号，大小写和重音符号怎么处理，哪个输
+入是哪个，文本最长多长，输出的那些数各叫什么。写应用的人若在其中任何一处靠猜，程序不会报错，只是在某些文本上答得差一些，而且没有人会知道。
+
+所以不论什么任务，`export` 都把这些写在文件旁边，作为模型和使用者之间的**约定**（contract）。
+
+| 文件 | 约定了什么 |
+|---|---|
+| `vocab.txt`、`labels.txt` | 每个词片的编号，每个输出的名字 |
+| `model.json` | 任务，输入的名字和长度，分词器对文本做什么；每个文件的 SHA-256，以及它与 Keras 相差多少 |
+| `parity.json` | 五十来条文本，其中有不整齐的，以及它们应当变成的输入和输出 |
+
+最后一个要另外要求才写（`export --vectors`），但有了它，前面那些才真正成为约定：**用别的语言写的分词器，不是信得过就行，而要一条一
+条文本地检验**。第 5 节拿同一个问题问过文件，这里问的是客户端。
+
+有了这些文件，现成就有一个应用：
+
+    python -m keras_compress export --from small --data my-data --out phone --android my-app
+    python -m keras_compress android my-app
+
+第一行把 `mobile_export/android/` 里的 Android 项目连同你的模型复制到 `my-app`，这个文件夹用 Android Studio 就能打开。第二行打印出把
+它装到手机上的命令。读的时候从里往外：
+
+- `library/` 是纯 Kotlin，不依赖 Android：分词器、输入、答案，还有对照 `parity.json` 的自检。这是你在本课遇到的第三个分词器，前两
+  个是 Python 的和 MediaPipe 的。它照着 `model.json` 做，所以 MediaPipe 做不到的它能做：标注、句对、大写、重音符号。
+- `app/` 是看得见的部分：边打字边分类、做标注、比较几个模型、给它们计时。
+
+这里有两种把握，最好分清。库怎样处理一条文本，是在电脑上**算出来**、和 Python 比过的；手机上的应用表现如何，却没有这样验证过，因为手边没
+有手机。项目自己的说明页逐项写明哪些运行过，哪些只过了编译器的检查。你若有手机，不用应用也能量它的用时：`benchmark --adb`。
+
+假设一个应用的第一版通过了 `parity.json` 的全部检验，却有用户来信说，它在她的文本上答错了。可能是哪里不同？你先查哪里？
+
+<details><summary>一种回答</summary>
+
+检验用的只有五十来条文本。她的文本里也许有它们都没有的字符，也许超过了文件的长度，结尾被截掉了。也可能应用没错，文件也没错，是**模型**
+在她的文本上答错了，那么用 Python 算也是同样的答案。应当先查这一点，因为只要一行代码。
+
+</details>
+
+## 10. 如实解读结果
 """
 
 # %% [markdown]
@@ -185,11 +225,12 @@ r"""
 - **时间的比值搬到手机上只是大体成立**；处理器有专门指令的，int8 得到的好处更多。
 - **只有一个种子，一个模型。** 4 位要付出什么代价，因模型而异。
 
-## 10. 接着读什么
+## 11. 接着读什么
 
 - `mobile_export/graph.py` 和 `parity.py`（图和各项检查），`metadata.py`（客户端读什么），`litert.py`（按名字送输入）；位数是怎么回事，见第 5
   课。
-- 命令行：`python -m keras_compress export --help`，还有 `benchmark --help`。
+- 命令行：`python -m keras_compress export --help`，还有 `benchmark --help`。约定的全文在 `mobile_export/README.md`；iOS、Flutter、
+  React Native 和树莓派见 `mobile_export/PLATFORMS.md`。
 - MediaPipe 的文本分类指南：<https://ai.google.dev/edge/mediapipe/solutions/text/text_classifier>。
 - 动手试试：把第 1 课的三层模型做成 `.tflite` 文件；长度取 128；自己写一句话，在词中间放一个表情符号。运行之前先写下你的预测。
 """
