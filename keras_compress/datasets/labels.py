@@ -283,10 +283,10 @@ def _numbers(path, names, used):
             "not as a line number from 0. If lines are meant, write the names as labels."
         )
         return inside
-    if any(by_name.get(label, index) != index for label, index in by_number.items()):
-        warn(
-            f"{path}: labels and the names in labels.txt are numbers; each label was read as a line number from 0."
-        )
+    numbered = {*used} <= by_number.keys() and "0" not in used  # from 1, perhaps
+    if numbered or any(by_name.get(x, index) != index for x, index in by_number.items()):
+        about = "each label was read as a line number from 0 of labels.txt"
+        warn(f"{path}: {about}, so that 1 stands for {names[1]!r}. If not, write names as labels.")
     return by_number
 
 

@@ -132,9 +132,11 @@ def read_recipe(name):
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
+        rule, keys = first["msg"], ", ".join(Recipe.model_fields)
+        if first["type"] == "extra_forbidden":
+            rule = "must be a key of a recipe; others belong to a [[step]] or an option"
         raise ValueError(
-            f"{path}: `{where}`: {first['msg']}. Received: {first['input']!r:.100}. See the keys in "
-            "experiment/recipe.py."
+            f"{path}: `{where}`: {rule}. Received: {first['input']!r:.100}. Keys are include, {keys}."
         ) from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -69,6 +69,14 @@ def test_numbers_that_could_also_be_names_are_line_numbers_and_said_so(tmp_path)
     assert data.train.labels == [0, 1]
 
 
+def test_numbers_that_may_count_from_1_are_said(tmp_path):
+    """AG News and Yelp count classes from 1; where the highest does not occur, all would be one off."""
+    rows = {f"{split}_tsv": "label\ttext\n1\ta\n2\tb\n" for split in ("train", "dev", "test")}
+    with pytest.warns(UserWarning, match="number from 0 of labels.txt, so that 1 stands for 'so'"):
+        data = read_folder(folder(tmp_path, **rows, labels_txt="bad\nso\ngood\n"))
+    assert data.train.labels == [1, 2]
+
+
 STARS = "1 star\n2 stars\n3 stars\n"
 
 

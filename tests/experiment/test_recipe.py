@@ -90,7 +90,7 @@ def test_include_adds_keys_steps_and_changes_steps_of_the_same_name(tmp_path):
         ("", "`step`: Field required"),
         ("step = []", "`step`: .*at least 1 item"),
         ("step = 3", "`step`: .*Received: 3"),
-        ("colour = 1\n" + FIRST, "`colour`: .*not permitted"),
+        ("colour = 1\n" + FIRST, "`colour`: must be a key of a recipe; .* Keys are include, about"),
         ("formats = 'int8'\n" + FIRST, "`formats`: .*valid list. Received: 'int8'"),
         ("sequence_length = '9'\n" + FIRST, "`sequence_length`: .*valid integer"),
         ("seeds = [0]\n" + FIRST, "a study has `datasets` and `seeds`"),

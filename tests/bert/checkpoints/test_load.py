@@ -778,7 +778,10 @@ def test_sentence_transformers(tmp_path, caplog, place, pooling, expected):
         model = weights.load(folder, **TASK)
     assert model.config.pooling == expected and "pooler/kernel" not in model.weights()
     assert f"a new classifier reads {expected}, as " in caplog.text
-    assert "does not use Normalize" in caplog.text
+    assert "does not use Normalize" in caplog.text and "SetFit" not in caplog.text
+    (folder / "model_head.pkl").write_bytes(b"")
+    weights.load(folder, **TASK)
+    assert "SetFit's classifier, model_head.pkl, could run code and is not read" in caplog.text
     assert weights.load(folder, **TASK, pooling="pooler").config.pooling == "pooler"
     assert weights.read_tokenizer_of(folder).vocab == model.tokenizer.vocab
 
