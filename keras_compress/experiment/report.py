@@ -143,7 +143,9 @@ def _notes(run, cells, sets):
         notes += [fill(words[key], fact) for fact in (*cells, *files) if fact.get(key)]
     content = run.get("content", {})
     if "last" in content:
-        notes.append(fill(words["own_data"], {"last": ", ".join(content["last"]) or "none"}))
+        notes.append(words["own_data"])
+        if content["last"]:
+            notes.append(fill(words["own_data_last"], {"last": ", ".join(content["last"])}))
     applies = {
         "parity": run,
         "quick": run.get("quick"),
