@@ -17,6 +17,7 @@ from keras_compress.training.distill import distill
 from tests.support import (
     TRAINING,
     data,
+    inputs_of,
     masked_lm,
     shared_still,
     stages_of,
@@ -138,7 +139,7 @@ def test_the_phase_gate_and_the_rates_of_layers(monkeypatch):
 
 
 def test_queries_and_keys_move_although_clipping_leaves_them_little(monkeypatch):
-    """AdamW's first update is the rate itself, but less where a gradient is not far above epsilon."""
+    """AdamW's first update is the rate times g / (|g| + epsilon): far below epsilon, a hundredth of it moves 100 times."""
     middle = {}
     for epsilon in (mobilebert.EPSILON, 1e-6):
         monkeypatch.setattr(mobilebert, "EPSILON", epsilon)
@@ -148,7 +149,7 @@ def test_queries_and_keys_move_although_clipping_leaves_them_little(monkeypatch)
         names = ("layer_0_query/kernel", "layer_0_key/kernel")
         moved = np.concatenate([np.abs(after[name] - before[name]).ravel() for name in names])
         middle[epsilon] = np.median(moved) / TRAINING.learning_rate
-    assert middle[1e-8] > 0.9 and middle[1e-6] < 0.5, middle
+    assert middle[1e-8] > 50 * middle[1e-6] > 0.0
 
 
 def test_frozen_earlier_layers_stay_to_the_last_bit(monkeypatch):
@@ -299,7 +300,7 @@ def test_in_the_last_stage_all_trains_and_nothing_drops_out():
     small = mobilebert.compress(still(), data(), training=STEPS, num_layers=1)
     assert small.history[-1]["phase_length"] == 4  # a third of 12 updates
     assert (small.config.dropout, small.config.attention_dropout) == (0.0, 0.0)
-    settings = {"training": STEPS.replace(epochs=1), "num_layers": 1, "steps_per_layer": 0}
-    again = mobilebert.compress(still(), data(), student=small, **settings)
-    for name, weight in again.weights().items():
-        assert np.any(weight != small.weights()[name]) or name.endswith("key/bias"), name
+    start = mobilebert.new_student(still(), 1, {}, seed=0).weights()
+    for name, weight in small.weights().items():
+        assert np.any(weight != start[name]) or name.endswith("key/bias"), name
+    assert small.model(inputs_of(small)).shape == (4, 3)
