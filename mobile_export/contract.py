@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from keras_compress.bert.tasks import TASKS, encoding
-from keras_compress.bert.tokenizer import clean
+from keras_compress.bert.tokenizer import Tokenizer, clean, read_vocab
 from keras_compress.bert.tokenizer_kinds import BERT_PIECES, SPECIAL_PIECES
 from keras_compress.files import atomic_write, read_json, sha256_of, write_sealed
-from mobile_export.litert import INPUT_NAMES, OUTPUT_NAME, SIGNATURE
+from mobile_export.litert import INPUT_NAMES, OUTPUT_NAME, signature_of
 from mobile_export.ort import open_model
 
 log = logging.getLogger(__name__)
@@ -115,8 +115,11 @@ def add_file(task_model, facts):
     """
     contents, path = _beside(task_model), Path(facts["path"])
     folder = path.parent
-    signature = {"name": SIGNATURE, "length": facts["sequence_length"]}
-    signatures = [signature | {key: facts[key] for key in PARITY}]
+    longest = facts["sequence_length"]
+    signatures = [
+        {"name": signature_of(x, longest), "length": x, **{key: figures[key] for key in PARITY}}
+        for x, figures in facts.get("lengths", {longest: facts}).items()
+    ]
     same = all(
         (folder / n).is_file() and (folder / n).read_bytes() == x for n, x in contents.items()
     )
@@ -167,6 +170,31 @@ def read_model(folder):
             f"{path}: `{KIND}` must be {VERSION}. Received: {value.get(KIND)!r}. Move it away, or choose another folder."
         )
     return value
+
+
+def read_file(path):
+    """(what model.json tells of an exported file, its labels, its `Tokenizer`).
+
+    Raises ValueError if model.json does not stand beside it, or tells of another file.
+    """
+    path, about = Path(path), read_model(Path(path).parent)
+    known = {row["path"]: row["sha256"] for row in about["files"]}
+    if known.get(path.name) != sha256_of(path):
+        raise ValueError(
+            f"{path}: the {MODEL} beside it must tell of this file. Received: {', '.join(known)}, or other bytes. "
+            "Copy the whole folder again, or export the model again."
+        )
+    cases, keys = about["tokenizer"], ("strip_accents", "split_chinese", "truncation_side")
+    kinds = ("content", "single_word", "normalized")
+    whole = cases["never_split"]
+    tokenizer = Tokenizer(
+        read_vocab(path.with_name(VOCABULARY), keep=True),
+        cases["lowercase"],
+        added=[{kind: word[kind] for kind in kinds} for word in whole if not word["special"]],
+        special_in_text=any(word["special"] for word in whole),
+        **{key: cases[key] for key in keys},
+    )
+    return about, tuple(path.with_name(LABELS).read_text("utf-8").split("\n")[:-1]), tokenizer
 
 
 def write_vectors(folder, task_model, dev=None):
