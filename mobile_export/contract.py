@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import numpy as np
 
 from keras_compress.bert.tasks import TASKS, encoding
-from keras_compress.bert.tokenizer import Tokenizer, clean, read_vocab
 from keras_compress.bert.tokenizer_kinds import BERT_PIECES, SPECIAL_PIECES
 from keras_compress.files import atomic_write, read_json, sha256_of, write_sealed
 from mobile_export.litert import INPUT_NAMES, OUTPUT_NAME, signature_of
@@ -172,31 +171,6 @@ def read_model(folder):
     return value
 
 
-def read_file(path):
-    """(what model.json tells of an exported file, its labels, its `Tokenizer`).
-
-    Raises ValueError if model.json does not stand beside it, or tells of another file.
-    """
-    path, about = Path(path), read_model(Path(path).parent)
-    known = {row["path"]: row["sha256"] for row in about["files"]}
-    if known.get(path.name) != sha256_of(path):
-        raise ValueError(
-            f"{path}: the {MODEL} beside it must tell of this file. Received: {', '.join(known)}, or other bytes. "
-            "Copy the whole folder again, or export the model again."
-        )
-    cases, keys = about["tokenizer"], ("strip_accents", "split_chinese", "truncation_side")
-    kinds = ("content", "single_word", "normalized")
-    whole = cases["never_split"]
-    tokenizer = Tokenizer(
-        read_vocab(path.with_name(VOCABULARY), keep=True),
-        cases["lowercase"],
-        added=[{kind: word[kind] for kind in kinds} for word in whole if not word["special"]],
-        special_in_text=any(word["special"] for word in whole),
-        **{key: cases[key] for key in keys},
-    )
-    return about, tuple(path.with_name(LABELS).read_text("utf-8").split("\n")[:-1]), tokenizer
-
-
 def write_vectors(folder, task_model, dev=None):
     """Writes parity.json: texts, the inputs that they become, and the outputs of all files of model.json.
 
@@ -236,6 +210,10 @@ def _row(encoding):
 
 def _texts(task_model, dev):
     """The tricky texts, or pairs of them, and as many more as make NUM_VECTORS."""
+    from keras_compress.bert.tokenizer import (
+        clean,
+    )  # a machine that only reads them may lack `tokenizers`
+
     number, texts = NUM_VECTORS - len(TRICKY), dev.texts[: NUM_VECTORS - len(TRICKY)] if dev else ()
     if not dev:
         random = np.random.default_rng(0)

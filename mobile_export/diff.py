@@ -11,12 +11,43 @@ import numpy as np
 from keras_compress.bert.answers import decided, in_words, logits_of
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tasks import TASKS, encoding
+from keras_compress.bert.tokenizer import Tokenizer, read_vocab
+from keras_compress.files import sha256_of
 from keras_compress.measure.accuracy import agreement, paired_difference, score_predictions
+from mobile_export import contract
 from mobile_export.benchmark import device, interleave
-from mobile_export.contract import read_file
 from mobile_export.ort import open_model
 
 NUM_TIMED = 200  # texts
+
+
+def read_file(path):
+    """(what model.json tells of an exported file, its labels, its `Tokenizer`).
+
+    Raises ValueError if model.json does not stand beside it, or tells of another file.
+    """
+    path, about = Path(path), contract.read_model(Path(path).parent)
+    known = {row["path"]: row["sha256"] for row in about["files"]}
+    if known.get(path.name) != sha256_of(path):
+        raise ValueError(
+            f"{path}: the {contract.MODEL} beside it must tell of this file. Received: {', '.join(known)}, or other bytes. "
+            "Copy the whole folder again, or export the model again."
+        )
+    cases, keys = about["tokenizer"], ("strip_accents", "split_chinese", "truncation_side")
+    kinds = ("content", "single_word", "normalized")
+    whole = cases["never_split"]
+    tokenizer = Tokenizer(
+        read_vocab(path.with_name(contract.VOCABULARY), keep=True),
+        cases["lowercase"],
+        added=[{kind: word[kind] for kind in kinds} for word in whole if not word["special"]],
+        special_in_text=any(word["special"] for word in whole),
+        **{key: cases[key] for key in keys},
+    )
+    return (
+        about,
+        tuple(path.with_name(contract.LABELS).read_text("utf-8").split("\n")[:-1]),
+        tokenizer,
+    )
 
 
 def opened(path):

@@ -130,8 +130,7 @@ def diff(old, new, *, texts: Texts, split: Literal["train", "dev", "test"] = "te
     new: the same, of the same task and labels
     split: train, dev or test; of unlabelled texts train
     """
-    from mobile_export.contract import read_file
-    from mobile_export.diff import compare_files
+    from mobile_export.diff import compare_files, read_file
 
     (about, labels, _), dataset = read_file(old), texts.load()
     unlabelled = dataset.task == "unlabelled"
