@@ -23,6 +23,7 @@ VERSION = 1
 MODEL, VECTORS, VOCABULARY, LABELS = "model.json", "parity.json", "vocab.txt", "labels.txt"
 KIND = "keras_compress_model"  # the first key of model.json, and of the JSON in a .tflite file
 MAX_CHARACTERS = 100  # of a word, beyond which it is unknown
+SWITCHES = ("lowercase", "strip_accents", "split_chinese", "truncation_side")
 PARITY = (
     "compared_on num_examples agreement max_dp mean_dp max_dlogit metric accuracy accuracy_keras drift"
 ).split()
@@ -69,10 +70,8 @@ def describe(task_model):
         "inputs": dict(zip(("ids", "mask", "type_ids"), INPUT_NAMES)),
         "output": OUTPUT_NAME,
         "tokenizer": {
-            "lowercase": tokenizer.lowercase,
+            **{key: getattr(tokenizer, key) for key in SWITCHES},
             "strip_accents": tokenizer.lowercase if accents is None else accents,
-            "split_chinese": tokenizer.split_chinese,
-            "truncation_side": tokenizer.truncation_side,
             "max_characters": MAX_CHARACTERS,
             "num_pieces": len(tokenizer.own),
             "special": {

@@ -158,21 +158,17 @@ def export(
         if TASKS[task_model.task].answer == "sigmoid":
             facts["threshold"] = task_model.threshold
         try:
-            *others, content = (FORMATS[name].write(graph, fuse) for graph in graphs.values())
+            write, tolerance, _ = FORMATS[name]
+            *others, content = (write(graph, fuse) for graph in graphs.values())
             if others:
                 content = with_signatures(content, dict(zip(map(signature_of, lengths), others)))
             facts["seconds"] = round(time.perf_counter() - start, 1)
             log.info("%s: %s s; comparing with Keras", name, facts["seconds"])
-            compared = {
-                length: compare(texts[length], content, name, FORMATS[name].tolerance)
-                for length in lengths
-            }
+            compared = {n: compare(texts[n], content, name, tolerance) for n in lengths}
             facts |= compared[lengths[-1]]
-            if len(lengths) > 1:
-                facts |= {
-                    "lengths": compared,
-                    "mean_time": mean_time(content, dev and texts[lengths[-1]].encodings),
-                }
+            if others:
+                encodings = dev and texts[lengths[-1]].encodings
+                facts |= {"lengths": compared, "mean_time": mean_time(content, encodings)}
             drifts = [each["drift"] for each in compared.values() if each["drift"]]
             if drifts and not allow_drift:
                 raise ExportError(f"{drifts[0]}. Pass `allow_drift` to write it anyway.")
@@ -234,20 +230,15 @@ def check_export(task_model, path, formats, sequence_length):
         ort.require(*ort.PACKAGES)
 
 
-def formats_for(task_model):
+def formats_for(task_model, several_lengths=False):
     """All formats that a model and the packages that are installed allow; the log tells of the others."""
-    names = (
-        [x for x in FORMATS if x.startswith("int8")]
-        if task_model.config.quantization
-        else [*FORMATS]
-    )
-    without = not all(map(find_spec, ort.PACKAGES)) or task_model.config.architecture == "bilstm"
-    names = [name for name in names if not (without and name in ONNX_FORMATS)]
-    log.info(
-        "all formats: %s; not: %s",
-        ", ".join(names),
-        ", ".join(sorted({*FORMATS} - {*names})) or "none",
-    )
+    config = task_model.config
+    names = [name for name in FORMATS if name.startswith("int8") or not config.quantization]
+    packages = all(map(find_spec, ort.PACKAGES))
+    if several_lengths or config.architecture == "bilstm" or not packages:
+        names = [name for name in names if name not in ONNX_FORMATS]
+    others = ", ".join(name for name in FORMATS if name not in names)
+    log.info("all formats: %s; not: %s", ", ".join(names), others or "none")
     return names
 
 

@@ -16,7 +16,7 @@ from keras_compress.bert.tokenizer import BERT_PIECES, Tokenizer
 from keras_compress.files import read_json
 from mobile_export import contract
 from mobile_export.convert import export
-from mobile_export.diff import read_file
+from mobile_export.diff import opened
 from tests import arm64
 from tests.mobile_export.conftest import LENGTH, WORDS, split_of, tiny
 
@@ -119,8 +119,9 @@ def test_vectors_are_what_the_model_says_and_what_arm64_reads(exported):
 
 def test_a_file_is_read_back_by_what_stands_beside_it(exported):
     model, folder, _ = exported
-    about, labels, tokenizer = read_file(folder / "float32.tflite")
-    assert labels == model.labels and tokenizer.switches() == model.tokenizer.switches()
+    read = opened(folder / "float32.tflite")
+    tokenizer = read.tokenizer
+    assert read.labels == model.labels and tokenizer.switches() == model.tokenizer.switches()
     given = read_json(folder / "parity.json")["texts"]
     given = [tuple(x) if isinstance(x, list) else x for x in given]
     both = [encoding(model.task, each)(given, LENGTH) for each in (tokenizer, model.tokenizer)]
@@ -171,12 +172,12 @@ def test_what_was_changed_is_refused_by_name(facts, folder, tmp_path, task_model
     with pytest.raises(
         ValueError, match="int8.tflite: the model.json beside it must tell of this file"
     ):
-        read_file(file)
+        opened(file)
     (tmp_path / "labels.txt").write_text("green\nred\nblue\n")
     with pytest.raises(ValueError, match="labels.txt: must be as it was written"):
-        read_file(tmp_path / "float32.tflite")
+        opened(tmp_path / "float32.tflite")
     (tmp_path / "model.json").unlink()
     with pytest.raises(
         ValueError, match="must stand beside its model.json. .* Copy the whole folder"
     ):
-        read_file(tmp_path / "float32.tflite")
+        opened(tmp_path / "float32.tflite")
