@@ -162,7 +162,6 @@ PRINTED_BY = {
     "keras_compress/method.py": LOADS,
     "mobile_export/": {"export", "run"},
     "mobile_export/benchmark.py": {"benchmark", "run"},
-    "mobile_export/contract.py": {"export"},
     "mobile_export/diff.py": {"diff"},
     "mobile_export/serve.py": {"serve"},
     **dict.fromkeys([f"keras_compress/{room}/" for room in boundary.ROOMS], TRAINS | {"run"}),
