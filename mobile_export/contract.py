@@ -5,6 +5,7 @@ All of it but the list is in each .tflite file, too (metadata.py). parity.json h
 an app must come to. README.md, "The contract", tells what each key means. Both are sealed (`files.write_sealed`).
 """
 
+import copy
 import logging
 import tempfile
 import warnings
@@ -166,7 +167,7 @@ def write_vectors(folder, task_model, dev=None):
         the path of parity.json.
     """
     folder, texts = Path(folder), _texts(task_model, dev)
-    encode = encoding(task_model.task, task_model.tokenizer)
+    encode = encoding(task_model.task, copy.copy(task_model.tokenizer))  # which warns once
     inputs, files = {}, {}
     for row in read_model(folder)["files"]:
         runner = open_model(folder / row["path"])
