@@ -366,7 +366,7 @@ def test_an_export_that_fails_keeps_what_passes(call, monkeypatch, tmp_path):
         and "of 3 random inputs" in out
     )
     assert "int8: mean |dp| must be at most -1. Received: 0." in err.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir()] == ["float32.tflite"]
+    assert [path.name for path in tmp_path.glob("*.tflite")] == ["float32.tflite"]
     status, out, _ = call(*command, "--formats", "int8", "--json")
     (row,) = json.loads(out)
     assert status == 1 and row["format"] == "int8" and row["failed"].startswith("int8: mean |dp|")

@@ -80,7 +80,7 @@ def export(
         path = write_vectors(Path(rows[0]["path"]).parent, model, dev)
         lines.append(f"{path}: texts with inputs and outputs, for tests")
     reasons = convert.reasons_without_metadata(rows)
-    lines += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
+    lines += [f"The .tflite files hold no metadata for MediaPipe: {reason}." for reason in reasons]
     rows += [{"format": name, "failed": why} for name, why in failures.items()]
     return rows, lines, " ".join(failures.values())
 
