@@ -113,7 +113,7 @@ def export(
             What is there is replaced.
         formats: names of `FORMATS`.
         sequence_length: fixed length of the inputs, in pieces; longer texts must be cut. Several: a .tflite file has a
-            signature for each, on the same weights; the longest is its first graph, which MediaPipe takes.
+            signature for each, on the same weights. MediaPipe takes no such file.
         dev: `Split` to compare on, with labels. None: random ids of varied lengths, no accuracy.
         cls_only: compute the last layer for [CLS] alone (exact). None: where task and pooling allow.
         fuse: let the converter fold LayerNorm's gamma into the next weights, which then leave the
@@ -151,10 +151,12 @@ def export(
         facts = {
             "format": name,
             "path": str(path if path.suffix in ENDINGS else path / file_name(name)),
-            "no_metadata": "ONNX has none" if name in ONNX_FORMATS else no_metadata(task_model),
+            "no_metadata": no_metadata(task_model, len(lengths)),
             "sequence_length": lengths[-1],
             "cls_only": graphs[lengths[-1]].cls_only,
         }
+        if name in ONNX_FORMATS:
+            facts["no_metadata"] = "ONNX has none"
         if TASKS[task_model.task].answer == "sigmoid":
             facts["threshold"] = task_model.threshold
         try:
@@ -178,6 +180,7 @@ def export(
             continue
         if name not in ONNX_FORMATS:
             description = f"{name}, {lengths[-1]} pieces; {in_words(facts)}"
+            description = None if facts["no_metadata"] else description
             content = with_metadata(content, task_model, description)
         with atomic_write(facts["path"], "wb") as file:
             file.write(content)

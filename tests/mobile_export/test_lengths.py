@@ -1,5 +1,6 @@
 """One file, a signature for each length, on one copy of the weights."""
 
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,10 +29,11 @@ def several(task_model, tmp_path_factory):
 def test_each_signature_is_the_file_of_its_length(several, task_model, name):
     row = several[name]
     assert [*row["lengths"]] == [SHORT, LENGTH] and row["partitions"] == 1
+    assert "takes a single graph" in row["no_metadata"] and not zipfile.is_zipfile(row["path"])
     assert row["lengths"][LENGTH]["max_dp"] == row["max_dp"] and row["sequence_length"] == LENGTH
     interpreter = Interpreter(row["path"])
     assert {*interpreter.get_signature_list()} == {f"length_{SHORT}", "serving_default"}
-    first = interpreter.get_input_details()[0]  # of the first graph, which MediaPipe takes
+    first = interpreter.get_input_details()[0]  # of the first graph, which runtimes take unasked
     assert first["shape"].tolist() == [1, LENGTH]
     runner, one = Runner(row["path"]), Runner(converted(task_model, name, length=SHORT))
     assert runner.lengths == [SHORT, LENGTH] and one.num_partitions == 1
