@@ -18,7 +18,8 @@ def edited(content, edit):
     _share_scales(model)
     builder = flatbuffers.Builder(len(content) + 2**20)  # what is too small doubles
     builder.Finish(model.Pack(builder), b"TFL3")
-    return stamped(bytes(memoryview(builder.Bytes)[builder.Head() :]))
+    del model, builder.Bytes[: builder.Head()]  # one copy less of the weights
+    return stamped(builder.Bytes)
 
 
 def _unpacked(content):
