@@ -92,4 +92,11 @@ def _share_scales(model):
             parts = [np.asarray(x).tobytes() for x in (about.scale, about.zeroPoint)]
             tensor.quantization = known.setdefault((*parts, about.quantizedDimension), about)
     for about in known.values():
-        about.Pack = functools.cache(about.Pack)  # an offset in the one builder of `edited`
+        about.Pack = functools.partial(_once, about.Pack, [])
+
+
+def _once(pack, places, builder):
+    """What `pack` gives for the one builder of `edited`, which is not kept: it is as large as the file."""
+    if not places:
+        places.append(pack(builder))
+    return places[0]
