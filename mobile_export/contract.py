@@ -51,10 +51,8 @@ TRICKY = (
 def describe(task_model):
     """How a text becomes inputs and an output an answer, as a dict: model.json without the list of files."""
     task, tokenizer = TASKS[task_model.task], task_model.tokenizer
-    whole = [{"content": x, "normalized": False, "special": True} for x in BERT_PIECES]
-    whole = [
-        word for word in whole if tokenizer.special_in_text and word["content"] in tokenizer.ids
-    ]
+    special = [x for x in BERT_PIECES if tokenizer.special_in_text and x in tokenizer.ids]
+    whole = [{"content": x, "normalized": False, "special": True} for x in special]
     usual = {"single_word": False, "normalized": True, "special": False}
     by_character = any(entry.get("words") == "characters" for entry in task_model.history)
     words = "characters" if by_character else "blanks"  # as `words_of` reads the history
