@@ -36,6 +36,7 @@ VERBS = [
     "export",
     "evaluate",
     "benchmark",
+    "diff",
     "serve",
     "predict",
     "data",
