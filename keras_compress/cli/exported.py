@@ -4,12 +4,15 @@ import contextlib
 import logging
 import os
 import re
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from keras_compress.cli.options import AnySource, Source, Texts
+from keras_compress.cli.options import COMMAS, AnySource, Source, Texts
 from keras_compress.method import Count
+
+SHOWN = 20  # changed answers
 
 
 def export(
@@ -21,22 +24,33 @@ def export(
     formats="float32,int8",
     onnx=False,
     length: int = 64,
+    lengths: Annotated[list[int], COMMAS] | None = None,
+    vectors=False,
     allow_drift=False,
     parity_texts: Count | None = None,
 ):
     """Write .tflite files, each checked against Keras. One that fails does not keep the others back.
 
-    formats: of float32, float16, int8, int8_per_tensor, int4, int2, onnx_float32, onnx_int8
+    formats: of float32, float16, int8, int8_per_tensor, int4, int2, onnx_float32, onnx_int8; or all, that the model and
+        the installed packages allow
     onnx: float32.onnx and int8.onnx for ONNX Runtime, too
     length: fixed sequence length in pieces
+    lengths: several instead of one, such as 16,32,64: a .tflite file has a signature for each, on the same weights
+    vectors: write parity.json, too: about 50 texts with the inputs and outputs that an app must come to
     parity_texts: how many dev texts to compare a file on (default: 200 for floats, all for others, fewer
         where a pass is slow)
     """
     from mobile_export import convert
+    from mobile_export.contract import write_vectors
     from mobile_export.parity import in_words
 
+    if lengths and length != 64:
+        raise ValueError(
+            f"Either `--length` or `--lengths` can be given. Received: {length} and {lengths}. Leave one out."
+        )
     names = [*map(str.strip, formats.split(",")), *(convert.ONNX_FORMATS if onnx else ())]
-    paths = [f"{out}/{convert.file_name(name)}" for name in names if name in convert.FORMATS]
+    asked = convert.FORMATS if "all" in names else names
+    paths = [f"{out}/{convert.file_name(name)}" for name in asked if name in convert.FORMATS]
     there = [path for path in (out, *paths) if os.path.isfile(path)]
     if there and not overwrite:
         raise ValueError(
@@ -45,10 +59,13 @@ def export(
         )
     model, dataset = source.load(texts.given(), texts.task)
     dev = dataset and dataset.dev
-    settings = {"sequence_length": length, "allow_drift": allow_drift, "parity_texts": parity_texts}
+    if "all" in names:
+        place, several = names.index("all"), bool(lengths)
+        names[place : place + 1] = convert.formats_for(model, several)
+    settings = {"sequence_length": lengths or length, "parity_texts": parity_texts}
     failures = {}
     try:
-        rows = convert.export(model, out, names, dev=dev, **settings)
+        rows = convert.export(model, out, names, dev=dev, allow_drift=allow_drift, **settings)
     except convert.ExportError as error:
         rows, failures = error.files, error.failures
     form = "{path}: {bytes:,} bytes ({gzip_bytes:,} after gzip), {parts}"
@@ -56,8 +73,15 @@ def export(
     for row in rows:
         parts = f"{row['partitions']} XNNPACK part(s), " if row["partitions"] else ""
         lines.append(form.format(**row, parts=parts) + in_words(row))
+        lines += [f"  {n} pieces: {in_words(each)}" for n, each in row.get("lengths", {}).items()]
+        if row.get("mean_time"):
+            form = "  dev texts take {mean_time:.2f} of the time that all take at {sequence_length} pieces"
+            lines.append(form.format(**row))
+    if vectors and rows:
+        path = write_vectors(Path(rows[0]["path"]).parent, model, dev)
+        lines.append(f"{path}: texts with inputs and outputs, for tests")
     reasons = convert.reasons_without_metadata(rows)
-    lines += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
+    lines += [f"The .tflite files hold no metadata for MediaPipe: {reason}." for reason in reasons]
     rows += [{"format": name, "failed": why} for name, why in failures.items()]
     return rows, lines, " ".join(failures.values())
 
@@ -149,6 +173,49 @@ def _into_report(out, rows):
         path = os.path.join(out, "phones", re.sub(r"[^\w.-]", "_", serial) + ".json")
         write_sealed(path, {"rows": [row for row in rows if row["serial"] == serial]})
     return write_report(out, report_of(out))
+
+
+def diff(old, new, *, texts: Texts, split: Literal["train", "dev", "test"] = "test"):
+    """Compare two exported files, old and new, before the new one goes out: which answers change, and what it gains.
+
+    old: exported file, .tflite or .onnx, in the folder that `export` wrote
+    new: the same, of the same task and labels
+    split: train, dev or test; of unlabelled texts train
+    """
+    from mobile_export.diff import compare_files, opened
+
+    (before, after), dataset = map(opened, (old, new)), texts.load()
+    labelled = dataset.task != "unlabelled"
+    if labelled:
+        dataset.check_splits(split)
+        if dataset.task != before.task:
+            raise ValueError(
+                f"The data must be for the files' task, {before.task}. Received: {dataset.task}. Choose other data "
+                "with `--data`, or say with `--task` how they are read."
+            )
+        dataset = dataset.with_labels(before.labels)
+    split = split if labelled else "train"
+    chosen = getattr(dataset, split)
+    found = compare_files(before, after, chosen.texts, chosen.labels if labelled else None)
+    changed, same = found["changed"], found["agreement"]
+    lines = [f"{len(changed)} of {found['num_examples']} answers change"]
+    lines[0] += "" if same is None else f"; the files agree on {same:.2%}"
+    if labelled:
+        form = "{metric} {old_value:.2%} -> {new_value:.2%}, difference {difference:+.2%} [{low:+.2%}, {high:+.2%}]"
+        lines.append(form.format(**found))
+    form = "{old_bytes:,} -> {new_bytes:,} bytes; {time:.2f} x the time of the old file, one process, {device}"
+    lines.append(form.format(**found))
+    lines += [_change(row) for row in changed[:SHOWN]]
+    if len(changed) > SHOWN:
+        lines.append(f"... and {len(changed) - SHOWN} more (`--json` has all)")
+    return {"old": old, "new": new, "split": split, **found}, lines
+
+
+def _change(row):
+    """A changed answer as a line."""
+    told = [" ".join(x) if isinstance(x, list) else str(x) for x in row.values()]
+    right = f" (right: {told[3]})" if "right" in row else ""
+    return f"  {told[1]} -> {told[2]}{right}: {told[0]}"
 
 
 def serve(folder, *, port: int = 8000):
