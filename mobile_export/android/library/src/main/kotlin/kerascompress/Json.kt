@@ -1,120 +1,89 @@
 package kerascompress
 
-/** Values of JSON as Kotlin's own: Map, List, String, Double, Boolean, null. Android has a parser; the JVM that runs the tests has none. */
-object Json {
-    private const val DEEPEST = 64
+/**
+ * A value of JSON as Kotlin's own: Map, List, String, Double, Boolean, null.
+ *
+ * Android has a parser of its own; the JVM, where the tests run, has none.
+ *
+ * @throws ModelError if the text is not JSON.
+ */
+fun parseJson(text: String): Any? = JsonParser(text).run { value(0).also { if (next() != null) fail() } }
 
-    /** @throws ModelError if the text is not JSON. */
-    fun parse(text: String): Any? {
-        val parser = Parser(text)
-        val value = parser.value(0)
-        parser.space()
-        if (parser.at < text.length) parser.fail()
-        return value
+private class JsonParser(val text: String) {
+    private var at = 0
+
+    fun fail(): Nothing = throw ModelError(Problem.NOT_JSON, text.substring(minOf(at, text.length)).take(20))
+
+    /** The next character that is no white space; null at the end. */
+    fun next(): Char? {
+        while (at < text.length && text[at] in " \t\r\n") at++
+        return text.getOrNull(at)
     }
 
-    fun write(value: Any?): String = when (value) {
-        null -> "null"
-        is Map<*, *> -> value.entries.joinToString(", ", "{", "}") { (key, item) -> "${quoted("$key")}: ${write(item)}" }
-        is Iterable<*> -> value.joinToString(", ", "[", "]", transform = ::write)
-        is Float -> if (value.isNaN() || value.isInfinite()) "null" else "$value"
-        is Double -> if (value.isNaN() || value.isInfinite()) "null" else "$value"
-        is Number, is Boolean -> "$value"
-        else -> quoted("$value")
-    }
+    private fun skip(c: Char) = (next() == c).also { if (it) at++ }
 
-    private fun quoted(text: String) = buildString {
-        append('"')
-        for (c in text) {
-            when {
-                c == '"' || c == '\\' -> append('\\').append(c)
-                c < ' ' || c.isSurrogate() -> append("\\u").append(c.code.toString(16).padStart(4, '0'))
-                else -> append(c)
-            }
-        }
-        append('"')
-    }
+    private fun need(c: Char) = skip(c) || fail()
 
-    private class Parser(val text: String) {
-        var at = 0
-
-        fun fail(): Nothing = throw ModelError(Problem.NOT_JSON, text.substring(minOf(at, text.length)).take(20))
-
-        fun space() {
-            while (at < text.length && text[at] in " \t\r\n") at++
-        }
-
-        private fun skip(c: Char): Boolean {
-            space()
-            return (at < text.length && text[at] == c).also { if (it) at++ }
-        }
-
-        fun value(depth: Int): Any? {
-            space()
-            if (depth > DEEPEST || at >= text.length) fail()
-            val constant = CONSTANTS.keys.firstOrNull { text.startsWith(it, at) }
-            return when {
-                text[at] == '{' -> members(depth)
-                text[at] == '[' -> items(depth)
-                text[at] == '"' -> string()
-                constant != null -> CONSTANTS[constant].also { at += constant.length }
-                else -> number()
-            }
-        }
-
-        private fun members(depth: Int): Map<String, Any?> {
-            val found = LinkedHashMap<String, Any?>()
-            at++
-            if (skip('}')) return found
-            do {
-                space()
-                if (at >= text.length || text[at] != '"') fail()
-                val key = string()
-                if (!skip(':')) fail()
-                found[key] = value(depth + 1)
-            } while (skip(','))
-            if (!skip('}')) fail()
-            return found
-        }
-
-        private fun items(depth: Int): List<Any?> {
-            val found = ArrayList<Any?>()
-            at++
-            if (skip(']')) return found
-            do found.add(value(depth + 1)) while (skip(','))
-            if (!skip(']')) fail()
-            return found
-        }
-
-        private fun string(): String {
-            val out = StringBuilder()
-            at++
-            while (true) {
-                val c = text.getOrNull(at++) ?: fail()
-                if (c == '"') return out.toString()
-                if (c != '\\') {
-                    out.append(c)
-                    continue
-                }
-                val escape = text.getOrNull(at++) ?: fail()
-                val plain = "\"\\/bfnrt".indexOf(escape)
-                if (plain >= 0) {
-                    out.append("\"\\/\b\u000c\n\r\t"[plain])
-                } else {
-                    val digits = text.substring(at, minOf(at + 4, text.length))
-                    if (escape != 'u' || digits.length < 4) fail()
-                    out.append((digits.toIntOrNull(16) ?: fail()).toChar())
-                    at += 4
-                }
-            }
-        }
-
-        private fun number(): Double {
-            val start = at
-            while (at < text.length && text[at] in "+-.0123456789eE") at++
-            return text.substring(start, at).toDoubleOrNull() ?: fail()
+    fun value(depth: Int): Any? {
+        if (depth > 64) fail() // before the stack ends
+        return when (next()) {
+            '{' -> members(depth)
+            '[' -> items(depth)
+            '"' -> string()
+            else -> scalar()
         }
     }
 
-    private val CONSTANTS = mapOf("true" to true, "false" to false, "null" to null)
+    private fun members(depth: Int): Map<String, Any?> {
+        val found = LinkedHashMap<String, Any?>()
+        need('{')
+        if (skip('}')) return found
+        do {
+            if (next() != '"') fail()
+            val key = string()
+            need(':')
+            found[key] = value(depth + 1)
+        } while (skip(','))
+        need('}')
+        return found
+    }
+
+    private fun items(depth: Int): List<Any?> {
+        val found = ArrayList<Any?>()
+        need('[')
+        if (skip(']')) return found
+        do found.add(value(depth + 1)) while (skip(','))
+        need(']')
+        return found
+    }
+
+    private fun string(): String {
+        val out = StringBuilder()
+        at++
+        while (true) {
+            val c = text.getOrNull(at++) ?: fail()
+            if (c == '"') return out.toString()
+            out.append(if (c == '\\') escaped() else c)
+        }
+    }
+
+    private fun escaped(): Char {
+        val c = text.getOrNull(at++) ?: fail()
+        val place = "\"\\/bfnrt".indexOf(c)
+        if (place >= 0) return "\"\\/\b\u000c\n\r\t"[place]
+        val digits = text.substring(minOf(at, text.length), minOf(at + 4, text.length))
+        at += 4
+        return digits.toIntOrNull(16)?.takeIf { c == 'u' && digits.length == 4 && it >= 0 }?.toChar() ?: fail()
+    }
+
+    private fun scalar(): Any? {
+        val start = at
+        while (at < text.length && (text[at].isLetterOrDigit() || text[at] in "+-.")) at++
+        return when (val word = text.substring(start, at)) {
+            "true" -> true
+            "false" -> false
+            "null" -> null
+            else -> word.takeIf { it.isNotEmpty() && it[0] in "-0123456789" }?.toDoubleOrNull() ?: fail()
+        }
+    }
 }

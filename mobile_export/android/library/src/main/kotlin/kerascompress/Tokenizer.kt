@@ -8,15 +8,10 @@ import java.text.Normalizer
  * @property wordStarts of words: position of each word's first piece, -1 if it has none.
  * @property truncated whether an end was cut off.
  */
-class Encoding(
-    val ids: IntArray,
-    val typeIds: IntArray,
-    val wordStarts: IntArray,
-    val truncated: Boolean,
-)
+class Encoding(val ids: IntArray, val typeIds: IntArray, val wordStarts: IntArray, val truncated: Boolean)
 
-/** A word that is looked for before a text is cut into pieces; the fields are those of Hugging Face's `AddedToken`. */
-class AddedWord(val content: String, val singleWord: Boolean, val normalized: Boolean)
+/** A word that is looked for before a text is cut into pieces: one of `never_split` in model.json. */
+class WholeWord(val text: String, val id: Int, val alone: Boolean = false, val normalized: Boolean = false)
 
 /**
  * Texts to ids as `keras_compress/bert/tokenizer.py` gives them: clean, split Chinese characters, lower-case, word pieces.
@@ -25,107 +20,87 @@ class AddedWord(val content: String, val singleWord: Boolean, val normalized: Bo
  * that are newer than one side's differ.
  *
  * @param vocabulary pieces; an id is a position.
- * @param outside how many of the last pieces are added words alone, which no word is cut into.
- * @param specialInText whether "[SEP]" in a text is the special piece, or five characters.
  * @param truncationLeft which end of a long text is cut off.
  */
 class Tokenizer(
     vocabulary: List<String>,
     private val lowercase: Boolean = true,
     private val stripAccents: Boolean = lowercase,
-    added: List<AddedWord> = emptyList(),
-    outside: Int = 0,
     private val splitChinese: Boolean = true,
-    specialInText: Boolean = false,
     private val truncationLeft: Boolean = false,
+    neverSplit: List<WholeWord> = emptyList(),
 ) {
-    private class Word(val text: String, val id: Int, val alone: Boolean)
-
     private val pieces = HashMap<String, Int>(2 * vocabulary.size)
-    private val longest: Int
-    private val ends: Map<String, Int>
-    private val rawWords: Map<Char, List<Word>> // looked for in the text as it is
-    private val words: Map<Char, List<Word>> // looked for in the normalised text
+    private val restPieces = HashMap<String, Int>(vocabulary.size) // without their ##
+    private val longest = vocabulary.maxOfOrNull { it.length } ?: 0
+    private val rawWords: Map<Char, List<WholeWord>> // looked for in the text as it is
+    private val words: Map<Char, List<WholeWord>> // looked for in the normalised text
 
     init {
-        vocabulary.forEachIndexed { id, piece -> pieces[piece] = id }
-        if (pieces.size != vocabulary.size || SPECIAL.any { it !in pieces }) {
-            throw ModelError(Problem.VOCABULARY, "${vocabulary.size}")
+        vocabulary.forEachIndexed { id, piece ->
+            pieces[piece] = id
+            if (piece.startsWith("##")) restPieces[piece.substring(2)] = id
         }
-        val special = if (specialInText) (SPECIAL + "[MASK]").filter { it in pieces } else emptyList()
-        val all = special.map { AddedWord(it, singleWord = false, normalized = false) } + added
-        fun of(normalized: Boolean) = all
-            .filter { it.normalized == normalized && it.content in pieces }
-            .map { Word(if (normalized) normalize(it.content) else it.content, pieces.getValue(it.content), it.singleWord) }
-            .filter { it.text.isNotEmpty() }
-            .sortedByDescending { it.text.length }
-            .groupBy { it.text[0] }
-        rawWords = of(false)
-        words = of(true)
-        ends = SPECIAL.associateWith { pieces.getValue(it) }
-        vocabulary.takeLast(outside).forEach { pieces.remove(it) }
-        longest = pieces.keys.maxOf { it.length }
+        val missing = listOf("[UNK]", "[CLS]", "[SEP]").filter { it !in pieces }
+        if (missing.isNotEmpty()) throw ModelError(Problem.VOCABULARY, missing.joinToString())
+        fun byFirst(all: List<WholeWord>) =
+            all.filter { it.text != "" }.sortedByDescending { it.text.length }.groupBy { it.text[0] }
+        val (after, before) = neverSplit.partition { it.normalized }
+        rawWords = byFirst(before)
+        words = byFirst(after.map { WholeWord(normalize(it.text), it.id, it.alone) })
     }
 
+    private val unknown = pieces.getValue("[UNK]")
+    private val cls = pieces.getValue("[CLS]")
+    private val sep = pieces.getValue("[SEP]")
+
     /** Encodes a text, or a pair as [CLS] a [SEP] b [SEP]; the longer text is cut first. */
-    fun encode(text: String, second: String? = null, maxLength: Int): Encoding {
+    fun encode(text: String, second: String?, maxLength: Int): Encoding {
         val a = idsOf(text)
-        val b = second?.let(::idsOf) ?: return joined(a, null, maxLength, IntArray(0))
-        return joined(a, b, maxLength, IntArray(0))
+        val b = second?.let(::idsOf)
+        val room = maxLength - if (b == null) 2 else 3
+        val sizeB = b?.size ?: 0
+        if (b == null || a.size + sizeB <= room) return joined(cut(a, room), b, a.size > room)
+        val short = minOf(a.size, sizeB)
+        val long = maxOf(short, room - short)
+        val (less, more) = if (short + long > room) room / 2 to room - room / 2 else short to long
+        val ofA = if (a.size > sizeB) more else less
+        return joined(cut(a, ofA), cut(b, less + more - ofA), true)
     }
 
     /** Encodes words, each on its own, with the position of its first piece. */
     fun encodeWords(words: List<String>, maxLength: Int): Encoding {
-        val ids = ArrayList<Int>()
-        val starts = IntArray(words.size + 1)
-        words.forEachIndexed { index, word ->
-            ids.addAll(idsOf(word))
-            starts[index + 1] = ids.size
+        val parts = words.map(::idsOf)
+        val all = parts.flatten()
+        val kept = cut(all, maxLength - 2)
+        val from = if (truncationLeft) all.size - kept.size else 0
+        var end = 0 // of the word's pieces, among all
+        val starts = parts.map { part ->
+            val start = maxOf(end, from)
+            end += part.size
+            if (start < minOf(end, from + kept.size)) start - from + 1 else -1
         }
-        return joined(ids, null, maxLength, starts)
+        return joined(kept, null, kept.size < all.size, starts.toIntArray())
     }
 
-    /** [bounds]: where the ids of each word begin and end. */
-    private fun joined(a: List<Int>, b: List<Int>?, maxLength: Int, bounds: IntArray): Encoding {
-        val room = maxLength - if (b == null) 2 else 3
-        var keepA = a.size
-        var keepB = b?.size ?: 0
-        if (keepA + keepB > room) {
-            if (b == null) {
-                keepA = room
-            } else {
-                val short = minOf(keepA, keepB)
-                val long = maxOf(short, room - short)
-                val (less, more) = if (short + long > room) room / 2 to room - room / 2 else short to long
-                if (keepA > keepB) { keepA = more; keepB = less } else { keepA = less; keepB = more }
-            }
-        }
-        val from = if (truncationLeft) a.size - keepA else 0
-        val first = a.subList(from, from + keepA)
-        val sep = ends.getValue("[SEP]")
-        var ids = listOf(ends.getValue("[CLS]")) + first + sep
-        val lengthA = ids.size
-        if (b != null) {
-            ids = ids + (if (truncationLeft) b.takeLast(keepB) else b.take(keepB)) + sep
-        }
-        val starts = IntArray(maxOf(bounds.size - 1, 0)) { index ->
-            val start = maxOf(bounds[index], from)
-            if (start < minOf(bounds[index + 1], from + keepA)) start - from + 1 else -1
-        }
-        val typeIds = IntArray(ids.size) { if (it < lengthA) 0 else 1 }
-        return Encoding(ids.toIntArray(), typeIds, starts, keepA < a.size || keepB < (b?.size ?: 0))
+    private fun cut(ids: List<Int>, size: Int) = if (truncationLeft) ids.takeLast(size) else ids.take(size)
+
+    private fun joined(a: List<Int>, b: List<Int>?, truncated: Boolean, starts: IntArray = IntArray(0)): Encoding {
+        val first = listOf(cls) + a + sep
+        val ids = if (b == null) first else first + b + sep
+        return Encoding(ids.toIntArray(), IntArray(ids.size) { if (it < first.size) 0 else 1 }, starts, truncated)
     }
 
     private fun idsOf(text: String): List<Int> {
         val ids = ArrayList<Int>()
-        cut(withoutLoneSurrogates(text), rawWords, ids::add) { raw ->
-            cut(normalize(raw), words, ids::add) { part -> forEachWord(part) { addPieces(it, ids) } }
+        findWords(withoutLoneSurrogates(text), rawWords, ids) { raw ->
+            findWords(normalize(raw), words, ids) { part -> forEachWord(part) { addPieces(it, ids) } }
         }
         return ids
     }
 
-    /** Cuts a text at added words: the leftmost, and of several there the longest. */
-    private inline fun cut(text: String, words: Map<Char, List<Word>>, onWord: (Int) -> Unit, onText: (String) -> Unit) {
+    /** Adds the ids of whole words in a text: of the leftmost, and of several there the longest; the rest is for [onText]. */
+    private fun findWords(text: String, words: Map<Char, List<WholeWord>>, ids: MutableList<Int>, onText: (String) -> Unit) {
         var start = 0
         var at = 0
         while (words.isNotEmpty() && at < text.length) {
@@ -135,7 +110,7 @@ class Tokenizer(
                 (at > 0 && isWordPart(text.codePointBefore(at)) || end < text.length && isWordPart(text.codePointAt(end)))
             if (word != null && !inWord) {
                 if (start < at) onText(text.substring(start, at))
-                onWord(word.id)
+                ids.add(word.id)
                 start = end
             }
             at = end
@@ -149,17 +124,16 @@ class Tokenizer(
         forEachCodePoint(text) { c ->
             when {
                 isSpace(c) -> clean.append(' ')
-                isDropped(c) -> {}
+                c == 0xfffd || isOf(c, DROPPED) -> {}
                 splitChinese && isChinese(c) -> clean.append(' ').appendCodePoint(c).append(' ')
                 else -> clean.appendCodePoint(c)
             }
         }
-        if (!stripAccents && !lowercase) return clean.toString()
         val plain = if (stripAccents) Normalizer.normalize(clean, Normalizer.Form.NFD) else clean.toString()
         val out = StringBuilder(plain.length)
         forEachCodePoint(plain) { c ->
             when {
-                stripAccents && c > 0x7f && Character.getType(c) == MARK -> {}
+                stripAccents && isOf(c, ACCENTS) -> {}
                 !lowercase -> out.appendCodePoint(c)
                 c == 0x130 -> out.append("i\u0307") // the one capital of two small characters
                 else -> out.appendCodePoint(Character.toLowerCase(c))
@@ -186,58 +160,55 @@ class Tokenizer(
         if (start < text.length) onWord(text.substring(start))
     }
 
-    /** Adds the longest pieces from the left; a word that cannot be cut so, or has over 100 characters, is [UNK]. */
+    /** Adds the longest pieces from the left; a word that cannot be cut so, or is too long, is [UNK]. */
     private fun addPieces(word: String, ids: MutableList<Int>) {
-        val before = ids.size
-        var start = if (word.length > 100 && word.codePointCount(0, word.length) > 100) -1 else 0
-        while (start in word.indices) {
+        val found = ArrayList<Int>()
+        var start = 0
+        while (start < word.length) {
+            val known = if (start == 0) pieces else restPieces
             var end = minOf(word.length, start + longest)
             var id: Int? = null
             while (end > start) {
-                val part = word.substring(start, end)
-                id = pieces[if (start == 0) part else "##$part"]
+                id = known[word.substring(start, end)]
                 if (id != null) break
                 end--
             }
-            if (id != null) ids.add(id)
-            start = if (id == null) -1 else end
+            if (id == null || word.length > MAX_CHARACTERS && word.codePointCount(0, word.length) > MAX_CHARACTERS) {
+                ids.add(unknown)
+                return
+            }
+            found.add(id)
+            start = end
         }
-        if (start < 0) {
-            while (ids.size > before) ids.removeAt(ids.size - 1)
-            ids.add(ends.getValue("[UNK]"))
-        }
-    }
-
-    companion object {
-        private val SPECIAL = listOf("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-        private const val MARK = Character.NON_SPACING_MARK.toInt()
+        ids.addAll(found)
     }
 }
 
-/** The words of a text that is to be tagged: what stands between blanks, or the characters of Chinese. */
+const val MAX_CHARACTERS = 100 // of a word, beyond which it is unknown
+
+/** The words of a text that is to be tagged: what stands between blanks, or the characters of Chinese (`words.py`). */
 fun wordsOf(text: String, byCharacter: Boolean = false, splitChinese: Boolean = true): List<String> {
     val words = text.split(" ")
     var run = 0 // of Chinese characters
-    var longest = 0
-    text.forEach { c ->
-        run = if (isChineseWord(c.code)) run + 1 else 0
-        longest = maxOf(longest, run)
-    }
+    val longest = text.maxOfOrNull { c -> run = if (isChineseWord(c.code)) run + 1 else 0; run } ?: 0
     val sentence = longest >= 2 && (byCharacter || words.size == 1 || longest >= 5) // no word is so long
     if (!splitChinese || !sentence) return words
     val found = ArrayList<String>()
     var open = false // whether the last word may go on
     forEachCodePoint(text) { c ->
-        val letter = Character.isLetter(c) || isNumber(c)
-        val goesOn = letter && !isChineseWord(c)
+        val goesOn = isOf(c, ALPHANUMERIC) && !isChineseWord(c)
         val part = String(Character.toChars(c))
-        if (goesOn && open) found[found.size - 1] += part else if (!isPythonSpace(c)) found.add(part)
+        if (goesOn && open) {
+            found[found.size - 1] += part
+        } else if (!isSpace(c) && c !in 0x0b..0x0c && c !in 0x1c..0x1f && c != 0x85) {
+            found.add(part)
+        }
         open = goesOn
     }
     return found
 }
 
-internal inline fun forEachCodePoint(text: String, action: (Int) -> Unit) {
+private inline fun forEachCodePoint(text: String, action: (Int) -> Unit) {
     var at = 0
     while (at < text.length) {
         val c = text.codePointAt(at)
@@ -253,49 +224,28 @@ private fun withoutLoneSurrogates(text: String): String {
     return out.toString()
 }
 
-/** Unicode's White_Space, without the control characters among it but the usual three. */
-private fun isSpace(c: Int) = c == 0x20 || c == 9 || c == 10 || c == 13 || c > 0x7f &&
-    when (Character.getType(c).toByte()) {
-        Character.SPACE_SEPARATOR, Character.LINE_SEPARATOR, Character.PARAGRAPH_SEPARATOR -> true
-        else -> false
-    }
+// Unicode's categories as bits.
+private fun categories(vararg types: Byte) = types.fold(0) { bits, type -> bits or (1 shl type.toInt()) }
+private fun isOf(c: Int, categories: Int) = categories shr Character.getType(c) and 1 == 1
+private val DROPPED = categories(Character.CONTROL, Character.FORMAT, Character.PRIVATE_USE)
+private val ACCENTS = categories(Character.NON_SPACING_MARK)
+private val SPACES = categories(Character.SPACE_SEPARATOR, Character.LINE_SEPARATOR, Character.PARAGRAPH_SEPARATOR)
+private val PUNCTUATION = categories(
+    Character.CONNECTOR_PUNCTUATION, Character.DASH_PUNCTUATION, Character.START_PUNCTUATION, Character.END_PUNCTUATION,
+    Character.INITIAL_QUOTE_PUNCTUATION, Character.FINAL_QUOTE_PUNCTUATION, Character.OTHER_PUNCTUATION,
+)
+private val WORD_PART = categories(
+    Character.NON_SPACING_MARK, Character.ENCLOSING_MARK, Character.COMBINING_SPACING_MARK,
+    Character.DECIMAL_DIGIT_NUMBER, Character.CONNECTOR_PUNCTUATION,
+)
+private val ALPHANUMERIC = categories(
+    Character.UPPERCASE_LETTER, Character.LOWERCASE_LETTER, Character.TITLECASE_LETTER, Character.MODIFIER_LETTER,
+    Character.OTHER_LETTER, Character.DECIMAL_DIGIT_NUMBER, Character.LETTER_NUMBER, Character.OTHER_NUMBER,
+)
 
-private fun isDropped(c: Int) = c == 0xfffd || when (Character.getType(c).toByte()) {
-    Character.CONTROL, Character.FORMAT, Character.PRIVATE_USE -> true
-    else -> false
-}
-
-private fun isChinese(c: Int) = c >= 0x3400 && (
-    c in 0x4e00..0x9fff || c in 0x3400..0x4dbf || c in 0x20000..0x2a6df || c in 0x2a700..0x2b73f ||
-        c in 0x2b740..0x2b81f || c in 0x2b920..0x2ceaf || c in 0xf900..0xfaff || c in 0x2f800..0x2fa1f
-    )
-
-private fun isPunctuation(c: Int) = if (c < 0x80) {
-    c in 33..47 || c in 58..64 || c in 91..96 || c in 123..126
-} else {
-    when (Character.getType(c).toByte()) {
-        Character.CONNECTOR_PUNCTUATION, Character.DASH_PUNCTUATION, Character.START_PUNCTUATION,
-        Character.END_PUNCTUATION, Character.INITIAL_QUOTE_PUNCTUATION, Character.FINAL_QUOTE_PUNCTUATION,
-        Character.OTHER_PUNCTUATION,
-        -> true
-        else -> false
-    }
-}
-
-/** What regular expressions call a word's character. */
-private fun isWordPart(c: Int) = Character.isAlphabetic(c) || c == 0x200c || c == 0x200d ||
-    when (Character.getType(c).toByte()) {
-        Character.NON_SPACING_MARK, Character.ENCLOSING_MARK, Character.COMBINING_SPACING_MARK,
-        Character.DECIMAL_DIGIT_NUMBER, Character.CONNECTOR_PUNCTUATION,
-        -> true
-        else -> false
-    }
-
+private fun isSpace(c: Int) = c == 9 || c == 10 || c == 13 || isOf(c, SPACES)
+private fun isWordPart(c: Int) = Character.isAlphabetic(c) || c == 0x200c || c == 0x200d || isOf(c, WORD_PART)
+private fun isPunctuation(c: Int) = c in 33..47 || c in 58..64 || c in 91..96 || c in 123..126 || isOf(c, PUNCTUATION)
 private fun isChineseWord(c: Int) = c in 0x3400..0x4dbf || c in 0x4e00..0x9fff || c in 0xf900..0xfaff
-
-private fun isNumber(c: Int) = when (Character.getType(c).toByte()) {
-    Character.DECIMAL_DIGIT_NUMBER, Character.LETTER_NUMBER, Character.OTHER_NUMBER -> true
-    else -> false
-}
-
-private fun isPythonSpace(c: Int) = isSpace(c) || c in 0x0b..0x0d || c in 0x1c..0x1f || c == 0x85
+private fun isChinese(c: Int) = isChineseWord(c) || c in 0x20000..0x2a6df || c in 0x2a700..0x2b73f ||
+    c in 0x2b740..0x2b81f || c in 0x2b920..0x2ceaf || c in 0x2f800..0x2fa1f
