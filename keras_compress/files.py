@@ -78,18 +78,17 @@ def atomic_write(path, mode="w"):
         os.replace(temp, path)
 
 
-def write_json(path, value):
+def write_json(path, value, indent=1):
     """Writes JSON by `atomic_write`."""
     with atomic_write(path) as file:
-        file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        file.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
-def write_sealed(path, value, beside=()):
+def write_sealed(path, value, beside=(), indent=1):
     """Writes JSON that tells `read_json` whether it, or a file of the paths `beside`, was changed since."""
     path, value = Path(path), json.loads(json.dumps(value))
-    write_json(
-        path, {**value, SEAL: {OWN: sha256_of(value), **{p.name: sha256_of(p) for p in beside}}}
-    )
+    seal = {OWN: sha256_of(value), **{p.name: sha256_of(p) for p in beside}}
+    write_json(path, {**value, SEAL: seal}, indent)
 
 
 def sha256_of(what):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from keras_compress.backend import tf
 from keras_compress.bert.tasks import TASKS
 from keras_compress.files import atomic_write
-from mobile_export import ort
+from mobile_export import contract, ort
 from mobile_export.flatbuffer import add_stamp, edited
 from mobile_export.graph import ExportError, exported_graph
 from mobile_export.low_bits import low_bits
@@ -131,6 +131,7 @@ def export(
     """
     path = Path(path)
     check_export(task_model, path, formats, sequence_length)
+    contract.check_folder(path.parent if path.suffix in ENDINGS else path, task_model)
     if exits := task_model.config.exits:
         log.info("exits after layers %s are left out: the files compute all layers", exits)
     graph = exported_graph(task_model, sequence_length, cls_only)
@@ -159,12 +160,13 @@ def export(
             failures[name] = f"{name}: {str(error).removeprefix(f'{name}: ')}"
             log.info("%s: failed, not written", name)
             continue
-        if facts["no_metadata"] is None:
+        if name not in ONNX_FORMATS:
             description = f"{name}, {sequence_length} pieces; {in_words(facts)}"
             content = with_metadata(content, task_model, description)
         with atomic_write(facts["path"], "wb") as file:
             file.write(content)
         facts |= {"bytes": len(content), "gzip_bytes": len(gzip.compress(content))}
+        contract.add_file(task_model, facts)
         files.append(facts)
         log.info("%s: %s", name, facts["path"])
     if failures:
