@@ -16,8 +16,8 @@ class ModelFile(val name: String, val format: String, val bytes: Long, val sha25
 }
 
 /** What a file reads, padded with zeros; [encoding] is what stands in it. */
-class Inputs(val signature: Signature, val encoding: Encoding, padId: Int) {
-    val ids = IntArray(signature.length) { encoding.ids.getOrElse(it) { padId } }
+class Inputs(val signature: Signature, val encoding: Encoding) {
+    val ids = IntArray(signature.length) { encoding.ids.getOrElse(it) { 0 } }
     val mask = IntArray(signature.length) { if (it < encoding.ids.size) 1 else 0 }
     val typeIds = IntArray(signature.length) { encoding.typeIds.getOrElse(it) { 0 } }
 }
@@ -37,9 +37,9 @@ class Model private constructor(about: Map<*, *>, vocabulary: List<String>, val 
     private val byCharacter = about["words"] == "characters"
     private val switches = about.member("tokenizer")
     private val splitChinese = switches["split_chinese"] == true
-    private val padId = switches.member("special").member("pad").number("id").toInt()
-    val files = about.list("files").map { row ->
-        row as Map<*, *>
+    val inputNames = listOf("ids", "mask", "type_ids").map { about.member("inputs").text(it) }
+    val outputName = about.text("output")
+    val files = about.list("files").map { it as Map<*, *> }.filter { it.text("path").endsWith(".tflite") }.map { row ->
         val signatures = row.list("signatures").map { Signature((it as Map<*, *>).text("name"), it.number("length").toInt()) }
         if (signatures.isEmpty()) throw ModelError(Problem.NO_METADATA, "signatures")
         ModelFile(row.text("path"), row.text("format"), row.number("bytes").toLong(), row.text("sha256"), signatures)
@@ -71,7 +71,7 @@ class Model private constructor(about: Map<*, *>, vocabulary: List<String>, val 
         return inputs(file, encoding)
     }
 
-    fun inputs(file: ModelFile, encoding: Encoding) = Inputs(file.signatureFor(encoding.ids.size), encoding, padId)
+    fun inputs(file: ModelFile, encoding: Encoding) = Inputs(file.signatureFor(encoding.ids.size), encoding)
 
     companion object {
         val TASKS = setOf("classification", "matching", "multilabel", "regression", "tagging")
@@ -116,6 +116,7 @@ fun tokenizerOf(switches: Map<*, *>, vocabulary: List<String>) = Tokenizer(
     stripAccents = switches["strip_accents"] == true,
     splitChinese = switches["split_chinese"] == true,
     truncationLeft = switches["truncation_side"] == "left",
+    maxCharacters = switches.number("max_characters").toInt(),
     neverSplit = switches.list("never_split").map { word ->
         word as Map<*, *>
         WholeWord(word.text("content"), word.number("id").toInt(), word["single_word"] == true, word["normalized"] == true)

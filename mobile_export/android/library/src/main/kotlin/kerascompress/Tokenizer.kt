@@ -21,6 +21,7 @@ class WholeWord(val text: String, val id: Int, val alone: Boolean = false, val n
  *
  * @param vocabulary pieces; an id is a position.
  * @param truncationLeft which end of a long text is cut off.
+ * @param maxCharacters of a word, beyond which it is unknown.
  */
 class Tokenizer(
     vocabulary: List<String>,
@@ -28,6 +29,7 @@ class Tokenizer(
     private val stripAccents: Boolean = lowercase,
     private val splitChinese: Boolean = true,
     private val truncationLeft: Boolean = false,
+    private val maxCharacters: Int = 100,
     neverSplit: List<WholeWord> = emptyList(),
 ) {
     private val pieces = HashMap<String, Int>(2 * vocabulary.size)
@@ -173,7 +175,7 @@ class Tokenizer(
                 if (id != null) break
                 end--
             }
-            if (id == null || word.length > MAX_CHARACTERS && word.codePointCount(0, word.length) > MAX_CHARACTERS) {
+            if (id == null || word.length > maxCharacters && word.codePointCount(0, word.length) > maxCharacters) {
                 ids.add(unknown)
                 return
             }
@@ -183,8 +185,6 @@ class Tokenizer(
         ids.addAll(found)
     }
 }
-
-const val MAX_CHARACTERS = 100 // of a word, beyond which it is unknown
 
 /** The words of a text that is to be tagged: what stands between blanks, or the characters of Chinese (`words.py`). */
 fun wordsOf(text: String, byCharacter: Boolean = false, splitChinese: Boolean = true): List<String> {
