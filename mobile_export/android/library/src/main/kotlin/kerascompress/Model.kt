@@ -123,10 +123,10 @@ fun tokenizerOf(switches: Map<*, *>, vocabulary: List<String>) = Tokenizer(
     },
 )
 
-/** SHA-256 of all of a buffer, which stays as it is, in digits. */
+/** SHA-256 of what a buffer has left, which stays as it is, in digits. */
 fun sha256(content: ByteBuffer): String {
     val digest = MessageDigest.getInstance("SHA-256")
-    digest.update(content.duplicate().apply { rewind() })
+    digest.update(content.duplicate())
     return digest.digest().joinToString("") { "%02x".format(it) }
 }
 

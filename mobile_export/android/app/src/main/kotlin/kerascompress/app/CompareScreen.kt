@@ -18,17 +18,17 @@ import org.json.JSONObject
 
 /** Two models on one text, the self-test on the exporting machine's texts, and the benchmark. */
 class CompareScreen(private val activity: MainActivity, private val worker: Worker) : Screen {
-    private val text = activity.findViewById(R.id.compare_text) as EditText
-    private val result = activity.findViewById(R.id.result) as TextView
-    private val share = activity.findViewById(R.id.share) as Button
-    private val views = listOf(R.id.first_scores, R.id.second_scores).map { activity.findViewById(it) as TextView }
+    private val text = activity.view<EditText>(R.id.compare_text)
+    private val result = activity.view<TextView>(R.id.result)
+    private val share = activity.view<Button>(R.id.share)
+    private val views = listOf(R.id.first_scores, R.id.second_scores).map { activity.view<TextView>(it) }
     private val readers = listOf(R.id.first_model, R.id.second_model).map { Reader(activity, worker, it) { true } }
     private var json = ""
 
     init {
         text.onChange(::read)
-        (activity.findViewById(R.id.self_test) as Button).setOnClickListener { test() }
-        (activity.findViewById(R.id.benchmark) as Button).setOnClickListener { measure() }
+        activity.view<Button>(R.id.self_test).setOnClickListener { test() }
+        activity.view<Button>(R.id.benchmark).setOnClickListener { measure() }
         share.setOnClickListener {
             val send = Intent(Intent.ACTION_SEND).setType("text/plain").putExtra(Intent.EXTRA_TEXT, json)
             activity.startActivity(Intent.createChooser(send, activity.getString(R.string.share)))
@@ -77,11 +77,10 @@ class CompareScreen(private val activity: MainActivity, private val worker: Work
     /** Rows with the keys of `keras_compress benchmark --json`, and more; MediaPipe's time holds its tokenizer's. */
     private fun measured(choices: List<Choice>, sample: String): List<Map<String, Any?>> {
         val before = heat()
-        val engines = choices.flatMap { choice -> THREADS.map { choice to it } }.map { (choice, threads) ->
-            Triple(choice, threads, choice.open(activity, threads))
-        }.filter { (_, threads, engine) -> engine is LiteRt || threads == 1 || false.also { engine.close() } }
+        val engines = ArrayList<Engine>()
         try {
-            val timed = engines.map { (choice, threads, engine) ->
+            val timed = choices.flatMap { choice -> choice.threads.map { choice to it } }.map { (choice, threads) ->
+                val engine = choice.open(activity, threads).also(engines::add)
                 val inputs = choice.place.model.inputs(choice.file, sample)
                 val facts = mapOf(
                     "path" to choice.path, "device" to device(), "threads" to threads,
@@ -98,13 +97,13 @@ class CompareScreen(private val activity: MainActivity, private val worker: Work
                 )
             }
         } finally {
-            engines.forEach { it.third.close() }
+            engines.forEach(Engine::close)
         }
     }
 
     private fun inWords(rows: List<Map<String, Any?>>): String {
         val lines = rows.map {
-            activity.getString(R.string.row, it["path"], it["engine"], it["threads"], it["latency_ms_p50"], it["latency_ms_p90"])
+            activity.getString(R.string.row, it["path"], it["engine"], it["threads"] ?: "–", it["latency_ms_p50"], it["latency_ms_p90"])
         }
         val row = rows.firstOrNull() ?: return activity.getString(R.string.no_model)
         val power = activity.getString(if (row["charging"] == true) R.string.charging else R.string.not_charging)
@@ -127,8 +126,4 @@ class CompareScreen(private val activity: MainActivity, private val worker: Work
     }
 
     override fun close() = readers.forEach(Reader::close)
-
-    private companion object {
-        val THREADS = listOf(1, 2, 4)
-    }
 }

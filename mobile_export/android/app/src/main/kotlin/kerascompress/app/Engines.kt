@@ -63,12 +63,15 @@ class MediaPipe(context: Context, content: ByteBuffer, private val model: Model)
 
 /** A file with the engine that is to run it, as a list shows it. */
 class Choice(val place: Place, val file: ModelFile, private val inMediaPipe: Boolean) {
-    fun open(context: Context, threads: Int = 1): Engine {
+    fun open(context: Context, threads: Int? = null): Engine {
         val content = place.content(file)
-        return if (inMediaPipe) MediaPipe(context, content, place.model) else LiteRt(content, place.model, file, threads)
+        return if (inMediaPipe) MediaPipe(context, content, place.model) else LiteRt(content, place.model, file, threads ?: 1)
     }
 
     val path = "${place.name}/${file.name}"
+
+    /** Numbers of threads to time; MediaPipe chooses its own. */
+    val threads = if (inMediaPipe) listOf(null) else listOf(1, 2, 4)
 
     override fun toString() = if (inMediaPipe) "$path · MediaPipe" else path
 }

@@ -20,16 +20,16 @@ class MainActivity : Activity() {
         super.onCreate(savedInstanceState)
         setContentView(R.layout.main)
         screens = listOf(ClassifyScreen(this, worker), TagScreen(this, worker), CompareScreen(this, worker))
-        val tabs = findViewById(R.id.screens) as RadioGroup
+        val tabs = view<RadioGroup>(R.id.screens)
         tabs.setOnCheckedChangeListener { _, checked -> show(checked) }
         tabs.check(savedInstanceState?.getInt(SCREEN) ?: R.id.to_classify)
-        (findViewById(R.id.pick) as Button).setOnClickListener { pick() }
+        view<Button>(R.id.pick).setOnClickListener { pick() }
         load()
     }
 
     override fun onSaveInstanceState(outState: Bundle) {
         super.onSaveInstanceState(outState)
-        outState.putInt(SCREEN, (findViewById(R.id.screens) as RadioGroup).checkedRadioButtonId)
+        outState.putInt(SCREEN, view<RadioGroup>(R.id.screens).checkedRadioButtonId)
     }
 
     override fun onDestroy() {
@@ -39,7 +39,7 @@ class MainActivity : Activity() {
 
     private fun show(tab: Int) {
         val shown = mapOf(R.id.to_classify to R.id.classify, R.id.to_tag to R.id.tag, R.id.to_compare to R.id.compare)
-        shown.forEach { (key, view) -> findViewById(view).visibility = if (key == tab) View.VISIBLE else View.GONE }
+        shown.forEach { (key, screen) -> view<View>(screen).visibility = if (key == tab) View.VISIBLE else View.GONE }
     }
 
     /** Reads all models again. */
@@ -66,7 +66,7 @@ class MainActivity : Activity() {
 
     /** Shows what went wrong, in the user's language; null: nothing did. */
     fun tell(error: Throwable?) {
-        val view = findViewById(R.id.message) as TextView
+        val view = view<TextView>(R.id.message)
         view.visibility = if (error == null) View.GONE else View.VISIBLE
         if (error is ModelError) {
             view.text = getString(sentence(error.problem), error.received)
@@ -91,4 +91,11 @@ class MainActivity : Activity() {
         const val PICK = 1
         const val SCREEN = "screen"
     }
+}
+
+/** A view of the layout, by its id. */
+fun <T : View> Activity.view(id: Int): T {
+    val found: View = findViewById(id)
+    @Suppress("UNCHECKED_CAST")
+    return found as T
 }

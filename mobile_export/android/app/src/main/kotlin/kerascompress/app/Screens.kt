@@ -26,7 +26,7 @@ interface Screen {
 
 /** A list of models, the engine of the one that is chosen, and a text that it reads anew after each change. */
 class Reader(private val activity: MainActivity, private val worker: Worker, list: Int, private val suits: (Model) -> Boolean) {
-    private val spinner = activity.findViewById(list) as Spinner
+    private val spinner = activity.view<Spinner>(list)
     private var offered = emptyList<Choice>()
     private var opened: Choice? = null
     private var engine: Engine? = null // of the worker's thread
@@ -101,10 +101,10 @@ fun EditText.onChange(action: () -> Unit) = addTextChangedListener(object : Text
 
 /** Scores while one types. */
 class ClassifyScreen(activity: MainActivity, worker: Worker) : Screen {
-    private val text = activity.findViewById(R.id.classify_text) as EditText
-    private val second = activity.findViewById(R.id.classify_second) as EditText
-    private val facts = activity.findViewById(R.id.classify_facts) as TextView
-    private val scores = activity.findViewById(R.id.classify_scores) as TextView
+    private val text = activity.view<EditText>(R.id.classify_text)
+    private val second = activity.view<EditText>(R.id.classify_second)
+    private val facts = activity.view<TextView>(R.id.classify_facts)
+    private val scores = activity.view<TextView>(R.id.classify_scores)
     private val reader = Reader(activity, worker, R.id.classify_model) { !it.perToken }
 
     init {
@@ -129,9 +129,9 @@ class ClassifyScreen(activity: MainActivity, worker: Worker) : Screen {
 
 /** A label for each word while one types. */
 class TagScreen(activity: MainActivity, worker: Worker) : Screen {
-    private val text = activity.findViewById(R.id.tag_text) as EditText
-    private val facts = activity.findViewById(R.id.tag_facts) as TextView
-    private val words = activity.findViewById(R.id.tag_words) as TextView
+    private val text = activity.view<EditText>(R.id.tag_text)
+    private val facts = activity.view<TextView>(R.id.tag_facts)
+    private val words = activity.view<TextView>(R.id.tag_words)
     private val reader = Reader(activity, worker, R.id.tag_model) { it.perToken }
 
     init {
