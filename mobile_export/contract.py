@@ -5,7 +5,6 @@ All of it but the list is in each .tflite file, too (metadata.py). parity.json h
 an app must come to. README.md, "The contract", tells what each key means. Both are sealed (`files.write_sealed`).
 """
 
-import json
 import logging
 import tempfile
 from pathlib import Path
@@ -14,25 +13,20 @@ from types import SimpleNamespace
 import numpy as np
 
 from keras_compress.bert.tasks import TASKS, encoding
-from keras_compress.bert.tokenizer import clean
 from keras_compress.bert.tokenizer_kinds import BERT_PIECES, SPECIAL_PIECES
 from keras_compress.files import atomic_write, read_json, sha256_of, write_sealed
-from mobile_export.litert import INPUT_NAMES, OUTPUT_NAME, SIGNATURE
+from mobile_export.litert import INPUT_NAMES, OUTPUT_NAME, signature_of
 from mobile_export.ort import open_model
 
 log = logging.getLogger(__name__)
 VERSION = 1
 MODEL, VECTORS, VOCABULARY, LABELS = "model.json", "parity.json", "vocab.txt", "labels.txt"
-KIND, VECTORS_KIND = (
-    "keras_compress_model",
-    "keras_compress_vectors",
-)  # the first key of model.json, and of the JSON in a .tflite file
+KIND = "keras_compress_model"  # the first key of model.json, and of the JSON in a .tflite file
 MAX_CHARACTERS = 100  # of a word, beyond which it is unknown
 PARITY = (
     "compared_on num_examples agreement max_dp mean_dp max_dlogit metric accuracy accuracy_keras drift"
 ).split()
 NUM_VECTORS = 50
-FLOATS = ("float32", "float16")
 # Where tokenizers differ: case, accents, white space, control characters, scripts, length.
 TRICKY = (
     "",
@@ -55,13 +49,13 @@ TRICKY = (
 def describe(task_model):
     """How a text becomes inputs and an output an answer, as a dict: model.json without the list of files."""
     task, tokenizer = TASKS[task_model.task], task_model.tokenizer
-    special = [x for x in BERT_PIECES if tokenizer.special_in_text and x in tokenizer.ids]
+    whole = [{"content": x, "normalized": False, "special": True} for x in BERT_PIECES]
     whole = [
-        {"content": x, "single_word": False, "normalized": False, "special": True} for x in special
+        word for word in whole if tokenizer.special_in_text and word["content"] in tokenizer.ids
     ]
-    whole += [
-        {"single_word": False, "normalized": True, **x, "special": False} for x in tokenizer.added
-    ]
+    usual = {"single_word": False, "normalized": True, "special": False}
+    by_character = any(entry.get("words") == "characters" for entry in task_model.history)
+    words = "characters" if by_character else "blanks"  # as `words_of` reads the history
     accents, threshold = tokenizer.strip_accents, task_model.threshold
     return {
         KIND: VERSION,
@@ -71,7 +65,7 @@ def describe(task_model):
         "per_token": task.per_token,
         "num_labels": len(task_model.labels),
         "threshold": threshold if task.answer == "sigmoid" else None,
-        "words": _words(task_model) if task.texts == "words" else None,
+        "words": words if task.texts == "words" else None,
         "inputs": dict(zip(("ids", "mask", "type_ids"), INPUT_NAMES)),
         "output": OUTPUT_NAME,
         "tokenizer": {
@@ -85,22 +79,20 @@ def describe(task_model):
                 name: {"piece": piece, "id": tokenizer.ids[piece]}
                 for name, piece in zip(("pad", "unknown", "cls", "sep"), SPECIAL_PIECES)
             },
-            "never_split": [{**word, "id": tokenizer.ids[word["content"]]} for word in whole],
+            "never_split": [
+                {**usual, **word, "id": tokenizer.ids[word["content"]]}
+                for word in (*whole, *tokenizer.added)
+            ],
         },
     }
-
-
-def _words(task_model):
-    by_character = any(entry.get("words") == "characters" for entry in task_model.history)
-    return "characters" if by_character else "blanks"  # as words.py reads the history
 
 
 def check_folder(folder, task_model):
     """Raises ValueError if what stands in a folder keeps the files of this model's contract from being written there."""
     told = read_model(folder) if (folder / MODEL).is_file() else None
     for name, content in _beside(task_model).items():
-        differs = (folder / name).is_file() and (folder / name).read_bytes() != content
-        if differs and (not told or (folder / "config.json").is_file()):
+        others = (folder / name).is_file() and _differs(folder / name, content)
+        if others and (not told or (folder / "config.json").is_file()):
             raise ValueError(
                 f"Exported files come with a {name} of their model. Received: {folder}, whose {name} is another one's. "
                 "Choose another folder."
@@ -113,36 +105,32 @@ def add_file(task_model, facts):
     Args:
         facts: of `convert.export`.
     """
-    contents, path = _beside(task_model), Path(facts["path"])
-    folder = path.parent
-    signature = {"name": SIGNATURE, "length": facts["sequence_length"]}
-    signatures = [signature | {key: facts[key] for key in PARITY}]
-    same = all(
-        (folder / n).is_file() and (folder / n).read_bytes() == x for n, x in contents.items()
-    )
+    path, longest, about = Path(facts["path"]), facts["sequence_length"], describe(task_model)
+    folder, contents = path.parent, _beside(task_model)
     told = read_model(folder) if (folder / MODEL).is_file() else {}
-    rows, about = told.pop("files", []), json.loads(json.dumps(describe(task_model)))
-    others = [row for row in rows if row["path"] != path.name and (folder / row["path"]).is_file()]
-    if others and not (same and told == about):
-        names = ", ".join(row["path"] for row in others)
-        log.warning(
-            "warning: %s: no longer tells about %s, of another model", folder / MODEL, names
-        )
-        others = []
-    for name, content in contents.items() if not same else ():
+    names = {each.name for each in folder.iterdir()} - {path.name}
+    rows = [row for row in told.pop("files", ()) if row["path"] in names]
+    changed = [name for name in contents if _differs(folder / name, contents[name])]
+    if changed or told != about:
+        for row in rows:
+            form = "warning: %s: no longer tells about %s, of another model"
+            log.warning(form, folder / MODEL, row["path"])
+        rows = []
+    for name in changed:
         with atomic_write(folder / name, "wb") as file:
-            file.write(content)
-    row = {
-        "path": path.name,
-        "format": facts["format"],
-        "bytes": facts["bytes"],
-        "sha256": sha256_of(path),
-        "partitions": facts["partitions"],
-        "cls_only": facts["cls_only"],
-        "signatures": signatures,
-    }
-    rows = sorted([*others, row], key=lambda row: row["path"])
+            file.write(contents[name])
+    row = {"path": path.name, "sha256": sha256_of(path)}
+    row |= {key: facts[key] for key in ("format", "bytes", "partitions", "cls_only")}
+    row["signatures"] = [
+        {"name": signature_of(x, longest), "length": x, **{key: figures[key] for key in PARITY}}
+        for x, figures in facts.get("lengths", {longest: facts}).items()
+    ]
+    rows = sorted([*rows, row], key=lambda row: row["path"])
     write_sealed(folder / MODEL, {**about, "files": rows}, [folder / name for name in contents])
+
+
+def _differs(path, content):
+    return not path.is_file() or path.read_bytes() != content
 
 
 def _beside(task_model):
@@ -191,10 +179,10 @@ def write_vectors(folder, task_model, dev=None):
         files[row["path"]] = {
             "sha256": row["sha256"],
             "max_length": length,
-            "tolerance": (1e-5 if row["format"].endswith(FLOATS) else 2e-2) * float(largest),
+            "tolerance": (1e-5 if "float" in row["format"] else 2e-2) * float(largest),
             "outputs": [np.round(each.astype(float), 7).tolist() for each in outputs],
         }
-    value = {VECTORS_KIND: VERSION, "texts": texts, "inputs": inputs, "files": files}
+    value = {"keras_compress_vectors": VERSION, "texts": texts, "inputs": inputs, "files": files}
     write_sealed(folder / VECTORS, value, indent=None)
     return folder / VECTORS
 
@@ -208,19 +196,18 @@ def _row(encoding):
 
 def _texts(task_model, dev):
     """The tricky texts, or pairs of them, and as many more as make NUM_VECTORS."""
-    number, texts = NUM_VECTORS - len(TRICKY), dev.texts[: NUM_VECTORS - len(TRICKY)] if dev else ()
+    from keras_compress.bert.tokenizer import clean  # who only reads may lack `tokenizers`
+
+    first, more = TRICKY, dev.texts[: NUM_VECTORS - len(TRICKY)] if dev else ()
+    in_pairs = TASKS[task_model.task].texts == "pair" or (dev and not isinstance(more[0], str))
     if not dev:
         random = np.random.default_rng(0)
-        words = [x for x in task_model.tokenizer.vocab if x[:1] not in "#["]
-        counts = random.integers(1, 16, 2 * number)
-        texts = [" ".join(random.choice(words, count)) for count in counts]
-    kind = TASKS[task_model.task].texts
-    if kind == "pair" and not dev:
-        texts = [*zip(texts[::2], texts[1::2])]
-    in_pairs = kind == "pair" or bool(dev) and not isinstance(texts[0], str)
-    tricky = [*zip(TRICKY, (*TRICKY[1:], TRICKY[0]))] if in_pairs else TRICKY
-    texts = [*tricky, *texts[:number]]
-    return [[*map(clean, text)] if in_pairs else clean(text) for text in texts]
+        words = [piece for piece in task_model.tokenizer.vocab if piece[:1] not in "#["]
+        counts = random.integers(1, 16, NUM_VECTORS - len(TRICKY))
+        first += tuple(" ".join(random.choice(words, count)) for count in counts)
+    if in_pairs:
+        return [[*map(clean, pair)] for pair in (*zip(first, (*first[1:], first[0])), *more)]
+    return [*map(clean, (*first, *more))]
 
 
 def vectors_of(path):
@@ -233,7 +220,7 @@ def vectors_of(path):
         return None
     told = read_json(path.parent / VECTORS)
     row = told.get("files", {}).get(path.name, {})
-    if told.get(VECTORS_KIND) != VERSION or row.get("sha256") != sha256_of(path):
+    if row.get("sha256") != sha256_of(path):
         raise ValueError(
             f"{path.parent / VECTORS}: must hold the outputs of {path.name} as it is. Received: those of other files. "
             "Export them again with `--vectors`, or move it away."

@@ -5,15 +5,20 @@ import logging
 import re
 import time
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from keras_compress.backend import tf
 from keras_compress.bert.tasks import TASKS
 from keras_compress.files import atomic_write
 from mobile_export import contract, ort
-from mobile_export.flatbuffer import add_stamp, edited
+from mobile_export.benchmark import mean_time
+from mobile_export.flatbuffer import add_stamp, edited, with_signatures
 from mobile_export.graph import ExportError, exported_graph
+from mobile_export.litert import signature_of
 from mobile_export.low_bits import low_bits
 from mobile_export.metadata import no_metadata, with_metadata
 from mobile_export.parity import Reference, compare, exported_model, in_words  # noqa: F401
@@ -107,7 +112,8 @@ def export(
         path: a folder, for `file_name(format)`; for one format also a file's name with its ending.
             What is there is replaced.
         formats: names of `FORMATS`.
-        sequence_length: fixed length of the inputs, in pieces; longer texts must be cut.
+        sequence_length: fixed length of the inputs, in pieces; longer texts must be cut. Several: a .tflite file has a
+            signature for each, on the same weights; the longest is its first graph, which MediaPipe takes.
         dev: `Split` to compare on, with labels. None: random ids of varied lengths, no accuracy.
         cls_only: compute the last layer for [CLS] alone (exact). None: where task and pooling allow.
         fuse: let the converter fold LayerNorm's gamma into the next weights, which then leave the
@@ -123,6 +129,7 @@ def export(
         `agreement` (0-1; tagging: of tokens; multilabel: of names; regression: None), `max_dp`, `mean_dp` (over
         texts or tokens, of the largest probability difference; regression: as a share of the largest number), `max_dlogit` (floats only), `metric`, `accuracy`,
         `accuracy_keras` (others with dev only), `drift` (None, or what is out of bounds); for multilabel `threshold`.
+        With several lengths `lengths`, {length: these figures}, and `mean_time` of `benchmark.mean_time` on dev.
     Raises:
         ValueError: on wrong arguments. ImportError: if packages for ONNX are missing.
         ExportError: at the end, if formats failed: on an operator that is not built in, a non-finite
@@ -134,8 +141,9 @@ def export(
     contract.check_folder(path.parent if path.suffix in ENDINGS else path, task_model)
     if exits := task_model.config.exits:
         log.info("exits after layers %s are left out: the files compute all layers", exits)
-    graph = exported_graph(task_model, sequence_length, cls_only)
-    reference = Reference(task_model, sequence_length, dev, parity_texts)
+    lengths = np.unique(sequence_length).tolist()
+    graphs = {length: exported_graph(task_model, length, cls_only) for length in lengths}
+    texts = {length: Reference(task_model, length, dev, parity_texts) for length in lengths}
     files, failures = [], {}
     for name in dict.fromkeys(formats):
         log.info("%s: converting", name)
@@ -144,24 +152,36 @@ def export(
             "format": name,
             "path": str(path if path.suffix in ENDINGS else path / file_name(name)),
             "no_metadata": "ONNX has none" if name in ONNX_FORMATS else no_metadata(task_model),
-            "sequence_length": sequence_length,
-            "cls_only": graph.cls_only,
+            "sequence_length": lengths[-1],
+            "cls_only": graphs[lengths[-1]].cls_only,
         }
         if TASKS[task_model.task].answer == "sigmoid":
             facts["threshold"] = task_model.threshold
         try:
-            content = FORMATS[name].write(graph, fuse)
+            *others, content = (FORMATS[name].write(graph, fuse) for graph in graphs.values())
+            if others:
+                content = with_signatures(content, dict(zip(map(signature_of, lengths), others)))
             facts["seconds"] = round(time.perf_counter() - start, 1)
             log.info("%s: %s s; comparing with Keras", name, facts["seconds"])
-            facts |= compare(reference, content, name, FORMATS[name].tolerance)
-            if facts["drift"] and not allow_drift:
-                raise ExportError(f"{facts['drift']}. Pass `allow_drift` to write it anyway.")
+            compared = {
+                length: compare(texts[length], content, name, FORMATS[name].tolerance)
+                for length in lengths
+            }
+            facts |= compared[lengths[-1]]
+            if len(lengths) > 1:
+                facts |= {
+                    "lengths": compared,
+                    "mean_time": mean_time(content, dev and texts[lengths[-1]].encodings),
+                }
+            drifts = [each["drift"] for each in compared.values() if each["drift"]]
+            if drifts and not allow_drift:
+                raise ExportError(f"{drifts[0]}. Pass `allow_drift` to write it anyway.")
         except ExportError as error:
             failures[name] = f"{name}: {str(error).removeprefix(f'{name}: ')}"
             log.info("%s: failed, not written", name)
             continue
         if name not in ONNX_FORMATS:
-            description = f"{name}, {sequence_length} pieces; {in_words(facts)}"
+            description = f"{name}, {lengths[-1]} pieces; {in_words(facts)}"
             content = with_metadata(content, task_model, description)
         with atomic_write(facts["path"], "wb") as file:
             file.write(content)
@@ -198,13 +218,37 @@ def check_export(task_model, path, formats, sequence_length):
             "A model that quantises its activations can be exported as int8 and int8_per_tensor alone. "
             f"Received: {', '.join(formats)}. Export the model that it was trained from."
         )
-    if not 4 <= sequence_length <= config.max_position_embeddings:
+    lengths = np.unique(sequence_length).tolist()
+    if not lengths or not 4 <= lengths[0] <= lengths[-1] <= config.max_position_embeddings:
         raise ValueError(
             f"`sequence_length` must be 4 to {config.max_position_embeddings}, the positions that the "
             f"model has. Received: {sequence_length}."
         )
+    whole = config.architecture == "bilstm" or {*formats} & {*ONNX_FORMATS}
+    if len(lengths) > 1 and whole:
+        raise ValueError(
+            "Files of several lengths must be .tflite files of a BERT: ONNX has one graph a file, and a BiLSTM loops. "
+            f"Received: {', '.join(formats)} of a {config.architecture}. Export one length (`--length`)."
+        )
     if {*formats} & {*ONNX_FORMATS}:
         ort.require(*ort.PACKAGES)
+
+
+def formats_for(task_model):
+    """All formats that a model and the packages that are installed allow; the log tells of the others."""
+    names = (
+        [x for x in FORMATS if x.startswith("int8")]
+        if task_model.config.quantization
+        else [*FORMATS]
+    )
+    without = not all(map(find_spec, ort.PACKAGES)) or task_model.config.architecture == "bilstm"
+    names = [name for name in names if not (without and name in ONNX_FORMATS)]
+    log.info(
+        "all formats: %s; not: %s",
+        ", ".join(names),
+        ", ".join(sorted({*FORMATS} - {*names})) or "none",
+    )
+    return names
 
 
 def reasons_without_metadata(files):

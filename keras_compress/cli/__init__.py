@@ -122,7 +122,7 @@ def _look(options):
         from keras_compress import datasets
 
         datasets.find(given("data"))
-    for path in (*given("files", ()), *filter(None, [given("tflite")])):
+    for path in (*given("files", ()), *filter(None, map(given, ("tflite", "old", "new")))):
         os.stat(path)
     source = given("source")
     there = source and (os.path.exists(source) or os.path.exists(f"{source}.index"))

@@ -3,12 +3,15 @@
 import contextlib
 import logging
 import os
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from keras_compress.cli.options import AnySource, Source, Texts
+from keras_compress.cli.options import COMMAS, AnySource, Source, Texts
 from keras_compress.method import Count
+
+SHOWN = 20  # changed answers
 
 
 def export(
@@ -20,22 +23,34 @@ def export(
     formats="float32,int8",
     onnx=False,
     length: int = 64,
+    lengths: Annotated[list[int], COMMAS] | None = None,
+    vectors=False,
     allow_drift=False,
     parity_texts: Count | None = None,
 ):
     """Write .tflite files, each checked against Keras. One that fails does not keep the others back.
 
-    formats: of float32, float16, int8, int8_per_tensor, int4, int2, onnx_float32, onnx_int8
+    formats: of float32, float16, int8, int8_per_tensor, int4, int2, onnx_float32, onnx_int8; or all, that the model and
+        the installed packages allow
     onnx: float32.onnx and int8.onnx for ONNX Runtime, too
     length: fixed sequence length in pieces
+    lengths: several instead of one, such as 16,32,64: a .tflite file has a signature for each, on the same weights
+    vectors: write parity.json, too: about 50 texts with the inputs and outputs that an app must come to
     parity_texts: how many dev texts to compare a file on (default: 200 for floats, all for others, fewer
         where a pass is slow)
     """
     from mobile_export import convert
+    from mobile_export.contract import write_vectors
     from mobile_export.parity import in_words
 
+    if lengths and length != 64:
+        raise ValueError(
+            f"Either `--length` or `--lengths` can be given. Received: {length} and {lengths}. Leave one out."
+        )
     names = [*formats.split(","), *(convert.ONNX_FORMATS if onnx else ())]
-    paths = [f"{out}/{convert.file_name(name)}" for name in names if name in convert.FORMATS]
+    every = "all" in names
+    known = convert.FORMATS if every else [name for name in names if name in convert.FORMATS]
+    paths = [f"{out}/{convert.file_name(name)}" for name in known]
     there = [path for path in (out, *paths) if os.path.isfile(path)]
     if there and not overwrite:
         raise ValueError(
@@ -44,7 +59,12 @@ def export(
         )
     model, dataset = source.load(texts.given(), texts.task)
     dev = dataset and dataset.dev
-    settings = {"sequence_length": length, "allow_drift": allow_drift, "parity_texts": parity_texts}
+    names = convert.formats_for(model) if every else names
+    settings = {
+        "sequence_length": lengths or length,
+        "allow_drift": allow_drift,
+        "parity_texts": parity_texts,
+    }
     failures = {}
     try:
         rows = convert.export(model, out, names, dev=dev, **settings)
@@ -55,6 +75,14 @@ def export(
     for row in rows:
         parts = f"{row['partitions']} XNNPACK part(s), " if row["partitions"] else ""
         lines.append(form.format(**row, parts=parts) + in_words(row))
+        lines += [f"  {n} pieces: {in_words(each)}" for n, each in row.get("lengths", {}).items()]
+        if row.get("mean_time"):
+            lines.append(
+                f"  dev texts take {row['mean_time']:.2f} of the time at {row['sequence_length']} pieces"
+            )
+    if vectors and rows:
+        path = write_vectors(Path(rows[0]["path"]).parent, model, dev)
+        lines.append(f"{path}: texts with inputs and outputs, for tests")
     reasons = convert.reasons_without_metadata(rows)
     lines += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
     rows += [{"format": name, "failed": why} for name, why in failures.items()]
@@ -93,6 +121,48 @@ def benchmark(
     lengths = ", ".join(map(str, sorted({row["sequence_length"] for row in rows})))
     lines.append(f"{rows[0]['device']}, {threads} thread(s), sequence length {lengths}")
     return rows, lines
+
+
+def diff(old, new, *, texts: Texts, split: Literal["train", "dev", "test"] = "test"):
+    """Compare two exported files, old and new, before the new one goes out: which answers change, and what it gains.
+
+    old: exported file, .tflite or .onnx, in the folder that `export` wrote
+    new: the same, of the same task and labels
+    split: train, dev or test; of unlabelled texts train
+    """
+    from mobile_export.diff import compare_files, read_file
+
+    (about, labels, _), dataset = read_file(old), texts.load()
+    unlabelled = dataset.task == "unlabelled"
+    if not unlabelled:
+        dataset.check_splits(split)
+        if dataset.task != about["task"]:
+            raise ValueError(
+                f"The data must be for the files' task, {about['task']}. Received: {dataset.task}. Choose other data "
+                "with `--data`, or say with `--task` how they are read."
+            )
+        dataset = dataset.with_labels(labels)
+    chosen = dataset.train if unlabelled else getattr(dataset, split)
+    found = compare_files(old, new, chosen.texts, None if unlabelled else chosen.labels)
+    changed, same = found["changed"], found["agreement"]
+    lines = [f"{len(changed)} of {found['num_examples']} answers change"]
+    lines[0] += "" if same is None else f"; the files agree on {same:.2%}"
+    if not unlabelled:
+        form = "{metric} {old_value:.2%} -> {new_value:.2%}, difference {difference:+.2%} [{low:+.2%}, {high:+.2%}]"
+        lines.append(form.format(**found))
+    form = "{old_bytes:,} -> {new_bytes:,} bytes; {time:.2f} x the time of the old file, one process, {device}"
+    lines.append(form.format(**found))
+    lines += [_change(row) for row in changed[:SHOWN]]
+    if len(changed) > SHOWN:
+        lines.append(f"... and {len(changed) - SHOWN} more (`--json` has all)")
+    return {"old": old, "new": new, "split": split, **found}, lines
+
+
+def _change(row):
+    """A changed answer as a line."""
+    told = [" ".join(x) if isinstance(x, list) else str(x) for x in row.values()]
+    right = f" (right: {told[3]})" if "right" in row else ""
+    return f"  {told[1]} -> {told[2]}{right}: {told[0]}"
 
 
 def serve(folder, *, port: int = 8000):

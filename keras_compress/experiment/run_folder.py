@@ -13,6 +13,7 @@ from pathlib import Path
 from keras_compress.experiment.recipe import READING, read_recipe, steps_of
 from keras_compress.files import DATA_FOLDER, new_folder, read_json, sha256_of, write_sealed
 from keras_compress.method import method
+from mobile_export import contract
 
 log = logging.getLogger(__name__)
 # What a run may be asked for, with what stands for "not asked".
@@ -55,7 +56,9 @@ def sources_of(recipe):
                 }
             elif path.is_file() or path.with_name(f"{path.name}.index").is_file():
                 found |= {*path.parent.glob(f"{escape(path.name)}*"), *map(path.with_name, BESIDE)}
-    return {str(file): sha256_of(file) for file in sorted(found) if file.is_file()}
+    exported = (contract.MODEL, contract.VECTORS)  # what `export` may have added since
+    found = {file for file in found if file.is_file() and file.name not in exported}
+    return {str(file): sha256_of(file) for file in sorted(found)}
 
 
 def check_same(settings, sets):
