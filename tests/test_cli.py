@@ -34,6 +34,7 @@ VERBS = [
     "train",
     "compress",
     "export",
+    "android",
     "evaluate",
     "benchmark",
     "serve",
@@ -163,6 +164,7 @@ PRINTED_BY = {
     "mobile_export/": {"export", "run"},
     "mobile_export/benchmark.py": {"benchmark", "run"},
     "mobile_export/serve.py": {"serve"},
+    "mobile_export/android_app.py": {"export"},
     **dict.fromkeys([f"keras_compress/{room}/" for room in boundary.ROOMS], TRAINS | {"run"}),
 }
 

@@ -1,3 +1,4 @@
+// The app of keras_compress
 pluginManagement {
     repositories {
         google()
