@@ -17,7 +17,7 @@ from keras_compress.datasets import assistant
 from keras_compress.files import minilm_folder
 from mobile_export.contract import describe, write_vectors
 from mobile_export.convert import export
-from mobile_export.litert import Runner
+from mobile_export.litert import INPUT_NAMES, Runner
 from tests.bert import tiny
 from tests.mobile_export.kotlin_jvm import ALPHABETS, Library, is_old, mixed_texts, plain
 
@@ -76,7 +76,13 @@ def lines(encodings):
 
 
 def test_ids_of_50000_texts(library, english):
-    chinese = [*SPECIAL_PIECES, "[MASK]", *ALPHABETS[0], *ALPHABETS[1], *(f"##{c}" for c in "abcde")]
+    chinese = [
+        *SPECIAL_PIECES,
+        "[MASK]",
+        *ALPHABETS[0],
+        *ALPHABETS[1],
+        *(f"##{c}" for c in "abcde"),
+    ]
     words = [x for x in english if x.isalpha() and len(x) > 2]
     words += [word.capitalize() for word in words[::3]]
     tokenizers = {
@@ -197,20 +203,23 @@ def test_scores_and_answers(library, folders, task):
     ask = {"do": "model", "folder": str(folder), "file": "float32.tflite", "texts": texts}
     runner, outputs = Runner(folder / "float32.tflite"), []
     for line in library.ask(ask)[0]:
-        name, *arrays = line.split("|")
-        arrays = [np.array([x.split()], np.int32) for x in arrays]
-        names = ("input_word_ids", "input_mask", "input_type_ids")
-        run = runner._interpreter.get_signature_runner(name)
-        outputs.append(run(**dict(zip(names, arrays)))["probabilities"][0])
+        arrays = [np.array([x.split()], np.int32) for x in line.split("|")[1:]]
+        outputs.append(runner.run(dict(zip(INPUT_NAMES, arrays)))[0])
     if task == "classification":  # short texts take the short signature
-        assert {line.split("|")[0] for line in library.ask(ask)[0]} == {"length_8", "serving_default"}
+        assert {line.split("|")[0] for line in library.ask(ask)[0]} == {
+            "length_8",
+            "serving_default",
+        }
     predicted = model.predict(texts, max_length=16)
     answers = library.ask({**ask, "outputs": [x.ravel().tolist() for x in outputs]})[0]
     if task == "tagging":
         assert [line.split("\1") for line in answers] == [tags for _, tags in predicted]
         return
     np.testing.assert_allclose(
-        np.squeeze(outputs), np.squeeze(predicted), atol=1e-5, rtol=1e-4 if task == "regression" else 0
+        np.squeeze(outputs),
+        np.squeeze(predicted),
+        atol=1e-5,
+        rtol=1e-4 if task == "regression" else 0,
     )
     rows, _ = told(model, texts, predicted)
     for row, line in zip(rows, answers, strict=True):
@@ -225,7 +234,9 @@ def test_scores_and_answers(library, folders, task):
 def test_self_test(library, folders):
     for task, (_, folder) in folders.items():
         ask = {"do": "model", "folder": str(folder), "file": "float32.tflite", "texts": []}
-        right, wrong = (line.split(" ") for line in library.ask({**ask, "parity": "parity.json"})[0])
+        right, wrong = (
+            line.split(" ") for line in library.ask({**ask, "parity": "parity.json"})[0]
+        )
         assert right[0] == right[1] == wrong[0] and right[3] == "true", task
         assert float(right[2]) < 1e-6 and wrong[3] == "false" and 0.09 < float(wrong[2]) < 0.11
 
@@ -274,7 +285,15 @@ def test_bad_folders_and_texts_are_problems_not_crashes(library, folders, tmp_pa
         (edited(files=[3]), "NO_METADATA"),
     ):
         assert asked(change) == problem, (problem, asked(change))
-    odd = ["", "x" * 100_000, "a " * 50_000, "😀👩‍👩‍👧", "\ud800 lone \udfff", "שלום مرحبا\u202e", "\0"]
+    odd = [
+        "",
+        "x" * 100_000,
+        "a " * 50_000,
+        "😀👩‍👩‍👧",
+        "\ud800 lone \udfff",
+        "שלום مرحبا\u202e",
+        "\0",
+    ]
     assert asked(lambda place: None, odd).startswith(("length_8", "serving_default"))
     for wrong in ([0.5], [0.1] * 4):
         assert asked(lambda place: None, ["a"], [wrong]) == "OUTPUT"
@@ -283,12 +302,26 @@ def test_bad_folders_and_texts_are_problems_not_crashes(library, folders, tmp_pa
 def test_json_is_read_as_python_reads_it(library):
     good = {
         '{"a": [1, -2.5e3, true, false, null, "x\\"\\u00e9\\n"], "b": {}}': (
-            '{a=[1.0, -2500.0, true, false, null, x"é', '], b={}}'
+            '{a=[1.0, -2500.0, true, false, null, x"é',
+            "], b={}}",
         ),
         " [ ] ": ("[]",),
         '"\\ud83d\\ude00"': ("😀",),
     }
-    bad = ["", "{", '{"a"}', "[1,]", "[1 2]", '"a', '"\\x"', '"\\u12"', "nul", "01x", "{1: 2}", "[]]"]
+    bad = [
+        "",
+        "{",
+        '{"a"}',
+        "[1,]",
+        "[1 2]",
+        '"a',
+        '"\\x"',
+        '"\\u12"',
+        "nul",
+        "01x",
+        "{1: 2}",
+        "[]]",
+    ]
     (found,) = library.ask({"do": "json", "texts": [*good, *bad]})
     wanted = [line for lines in good.values() for line in "\n".join(lines).split("\n")]
     assert found[: len(wanted)] == wanted
