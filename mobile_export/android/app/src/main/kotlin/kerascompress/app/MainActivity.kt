@@ -15,6 +15,7 @@ import kerascompress.Problem
 class MainActivity : Activity() {
     private val worker = Worker()
     private lateinit var screens: List<Screen>
+    private var unread: Throwable? = null // why a model cannot be read
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
@@ -44,7 +45,8 @@ class MainActivity : Activity() {
 
     /** Reads all models again. */
     private fun load() = worker.run(this, { places(this) }) { result ->
-        tell(result.exceptionOrNull() ?: result.getOrThrow().second.firstOrNull())
+        unread = result.exceptionOrNull() ?: result.getOrThrow().second.firstOrNull()
+        tell(null)
         screens.forEach { it.offer(choices(result.getOrNull()?.first.orEmpty())) }
     }
 
@@ -64,8 +66,9 @@ class MainActivity : Activity() {
         worker.run(PICK, { keep(this, uris) }) { result -> if (result.isSuccess) load() else tell(result.exceptionOrNull()) }
     }
 
-    /** Shows what went wrong, in the user's language; null: nothing did. */
-    fun tell(error: Throwable?) {
+    /** Shows what went wrong, in the user's language; null: nothing did, unless a model cannot be read. */
+    fun tell(now: Throwable?) {
+        val error = now ?: unread
         val view = view<TextView>(R.id.message)
         view.visibility = if (error == null) View.GONE else View.VISIBLE
         if (error is ModelError) {

@@ -4,10 +4,9 @@ import android.os.Handler
 import android.os.HandlerThread
 import android.os.Looper
 import android.os.SystemClock
-import java.io.Closeable
 
 /** Runs models off the screen's thread, one after the other. */
-class Worker : Closeable {
+class Worker {
     private val thread = HandlerThread("models").apply { start() }
     private val there = Handler(thread.looper)
     private val here = Handler(Looper.getMainLooper())
@@ -29,6 +28,4 @@ class Worker : Closeable {
         there.post { runCatching(last) }
         thread.quitSafely()
     }
-
-    override fun close() = close {}
 }
