@@ -5,10 +5,11 @@ All of it but the list is in each .tflite file, too (metadata.py). parity.json h
 an app must come to. README.md, "The contract", tells what each key means. Both are sealed (`files.write_sealed`).
 """
 
+import copy
 import logging
 import tempfile
+import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -23,6 +24,7 @@ VERSION = 1
 MODEL, VECTORS, VOCABULARY, LABELS = "model.json", "parity.json", "vocab.txt", "labels.txt"
 KIND = "keras_compress_model"  # the first key of model.json, and of the JSON in a .tflite file
 MAX_CHARACTERS = 100  # of a word, beyond which it is unknown
+SWITCHES = ("lowercase", "strip_accents", "split_chinese", "truncation_side")
 PARITY = (
     "compared_on num_examples agreement max_dp mean_dp max_dlogit metric accuracy accuracy_keras drift"
 ).split()
@@ -49,10 +51,8 @@ TRICKY = (
 def describe(task_model):
     """How a text becomes inputs and an output an answer, as a dict: model.json without the list of files."""
     task, tokenizer = TASKS[task_model.task], task_model.tokenizer
-    whole = [{"content": x, "normalized": False, "special": True} for x in BERT_PIECES]
-    whole = [
-        word for word in whole if tokenizer.special_in_text and word["content"] in tokenizer.ids
-    ]
+    special = [x for x in BERT_PIECES if tokenizer.special_in_text and x in tokenizer.ids]
+    whole = [{"content": x, "normalized": False, "special": True} for x in special]
     usual = {"single_word": False, "normalized": True, "special": False}
     by_character = any(entry.get("words") == "characters" for entry in task_model.history)
     words = "characters" if by_character else "blanks"  # as `words_of` reads the history
@@ -69,10 +69,8 @@ def describe(task_model):
         "inputs": dict(zip(("ids", "mask", "type_ids"), INPUT_NAMES)),
         "output": OUTPUT_NAME,
         "tokenizer": {
-            "lowercase": tokenizer.lowercase,
+            **{key: getattr(tokenizer, key) for key in SWITCHES},
             "strip_accents": tokenizer.lowercase if accents is None else accents,
-            "split_chinese": tokenizer.split_chinese,
-            "truncation_side": tokenizer.truncation_side,
             "max_characters": MAX_CHARACTERS,
             "num_pieces": len(tokenizer.own),
             "special": {
@@ -167,12 +165,13 @@ def write_vectors(folder, task_model, dev=None):
         the path of parity.json.
     """
     folder, texts = Path(folder), _texts(task_model, dev)
-    encode = encoding(task_model.task, task_model.tokenizer)
+    encode = encoding(task_model.task, copy.copy(task_model.tokenizer))  # which warns once
     inputs, files = {}, {}
     for row in read_model(folder)["files"]:
         runner = open_model(folder / row["path"])
         length = runner.sequence_length
-        encodings = encode(texts, length)
+        with warnings.catch_warnings(action="ignore"):  # tricky texts have unknown words
+            encodings = encode(texts, length)
         inputs.setdefault(length, [*map(_row, encodings)])
         outputs = runner.forward(encodings)
         largest = max(1.0, *(np.abs(each).max() for each in outputs))  # numbers may be large
@@ -208,22 +207,3 @@ def _texts(task_model, dev):
     if in_pairs:
         return [[*map(clean, pair)] for pair in (*zip(first, (*first[1:], first[0])), *more)]
     return [*map(clean, (*first, *more))]
-
-
-def vectors_of(path):
-    """(encodings, outputs, tolerance) of an exported file, as parity.json beside it has them; None without one.
-
-    Raises ValueError if they are those of another file.
-    """
-    path = Path(path)
-    if not (path.parent / VECTORS).is_file():
-        return None
-    told = read_json(path.parent / VECTORS)
-    row = told.get("files", {}).get(path.name, {})
-    if row.get("sha256") != sha256_of(path):
-        raise ValueError(
-            f"{path.parent / VECTORS}: must hold the outputs of {path.name} as it is. Received: those of other files. "
-            "Export them again with `--vectors`, or move it away."
-        )
-    encodings = [SimpleNamespace(**each) for each in told["inputs"][str(row["max_length"])]]
-    return encodings, [*map(np.float32, row["outputs"])], row["tolerance"]

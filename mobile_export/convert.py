@@ -113,7 +113,7 @@ def export(
             What is there is replaced.
         formats: names of `FORMATS`.
         sequence_length: fixed length of the inputs, in pieces; longer texts must be cut. Several: a .tflite file has a
-            signature for each, on the same weights; the longest is its first graph, which MediaPipe takes.
+            signature for each, on the same weights. MediaPipe takes no such file.
         dev: `Split` to compare on, with labels. None: random ids of varied lengths, no accuracy.
         cls_only: compute the last layer for [CLS] alone (exact). None: where task and pooling allow.
         fuse: let the converter fold LayerNorm's gamma into the next weights, which then leave the
@@ -151,28 +151,26 @@ def export(
         facts = {
             "format": name,
             "path": str(path if path.suffix in ENDINGS else path / file_name(name)),
-            "no_metadata": "ONNX has none" if name in ONNX_FORMATS else no_metadata(task_model),
+            "no_metadata": no_metadata(task_model, len(lengths)),
             "sequence_length": lengths[-1],
             "cls_only": graphs[lengths[-1]].cls_only,
         }
+        if name in ONNX_FORMATS:
+            facts["no_metadata"] = "ONNX has none"
         if TASKS[task_model.task].answer == "sigmoid":
             facts["threshold"] = task_model.threshold
         try:
-            *others, content = (FORMATS[name].write(graph, fuse) for graph in graphs.values())
+            write, tolerance, _ = FORMATS[name]
+            *others, content = (write(graph, fuse) for graph in graphs.values())
             if others:
                 content = with_signatures(content, dict(zip(map(signature_of, lengths), others)))
             facts["seconds"] = round(time.perf_counter() - start, 1)
             log.info("%s: %s s; comparing with Keras", name, facts["seconds"])
-            compared = {
-                length: compare(texts[length], content, name, FORMATS[name].tolerance)
-                for length in lengths
-            }
+            compared = {n: compare(texts[n], content, name, tolerance) for n in lengths}
             facts |= compared[lengths[-1]]
-            if len(lengths) > 1:
-                facts |= {
-                    "lengths": compared,
-                    "mean_time": mean_time(content, dev and texts[lengths[-1]].encodings),
-                }
+            if others:
+                encodings = dev and texts[lengths[-1]].encodings
+                facts |= {"lengths": compared, "mean_time": mean_time(content, encodings)}
             drifts = [each["drift"] for each in compared.values() if each["drift"]]
             if drifts and not allow_drift:
                 raise ExportError(f"{drifts[0]}. Pass `allow_drift` to write it anyway.")
@@ -182,6 +180,7 @@ def export(
             continue
         if name not in ONNX_FORMATS:
             description = f"{name}, {lengths[-1]} pieces; {in_words(facts)}"
+            description = None if facts["no_metadata"] else description
             content = with_metadata(content, task_model, description)
         with atomic_write(facts["path"], "wb") as file:
             file.write(content)
@@ -234,20 +233,15 @@ def check_export(task_model, path, formats, sequence_length):
         ort.require(*ort.PACKAGES)
 
 
-def formats_for(task_model):
+def formats_for(task_model, several_lengths=False):
     """All formats that a model and the packages that are installed allow; the log tells of the others."""
-    names = (
-        [x for x in FORMATS if x.startswith("int8")]
-        if task_model.config.quantization
-        else [*FORMATS]
-    )
-    without = not all(map(find_spec, ort.PACKAGES)) or task_model.config.architecture == "bilstm"
-    names = [name for name in names if not (without and name in ONNX_FORMATS)]
-    log.info(
-        "all formats: %s; not: %s",
-        ", ".join(names),
-        ", ".join(sorted({*FORMATS} - {*names})) or "none",
-    )
+    config = task_model.config
+    names = [name for name in FORMATS if name.startswith("int8") or not config.quantization]
+    packages = all(map(find_spec, ort.PACKAGES))
+    if several_lengths or config.architecture == "bilstm" or not packages:
+        names = [name for name in names if name not in ONNX_FORMATS]
+    others = ", ".join(name for name in FORMATS if name not in names)
+    log.info("all formats: %s; not: %s", ", ".join(names), others or "none")
     return names
 
 

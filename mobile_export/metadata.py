@@ -42,13 +42,15 @@ LABELS, VOCABULARY = 2, 5  # AssociatedFileType
 BERT_TOKENIZER = 4  # ProcessUnitOptions
 
 
-def no_metadata(task_model):
-    """Why no metadata can be written for a model; None if they can."""
+def no_metadata(task_model, num_lengths=1):
+    """Why no metadata for MediaPipe can be written for a model; None if they can."""
     client = "MediaPipe's TextClassifier"
     if task_model.task != "classification":
         return f"{client} gives one text one label, which {task_model.task} is not"
     if task_model.config.architecture == "bilstm":
         return f"{client} takes a single graph, and a {task_model.config.architecture} has loops"
+    if num_lengths > 1:
+        return f"{client} takes a single graph, and there is one for each of the lengths"
     tokenizer = task_model.tokenizer
     if not tokenizer.lowercase:
         return f"{client} lower-cases every text, which the model's vocabulary does not expect"
@@ -78,17 +80,16 @@ def mediapipe_compatible(text):
     return BertNormalizer(lowercase=True).normalize_str(clean(text))
 
 
-def with_metadata(content, task_model, description):
-    """An exported file with `contract.describe` as JSON and, where `no_metadata` is None, the metadata of MediaPipe's
+def with_metadata(content, task_model, description=None):
+    """An exported file with `contract.describe` as JSON and, with a description, the metadata of MediaPipe's
     TextClassifier; the model in it stays as it is.
 
     Args:
         content: bytes of a .tflite file that was exported from `task_model`.
-        description: str, for whoever opens the file.
+        description: str, for whoever opens the file; `no_metadata` must be None.
     Returns:
         bytes, longer by the vocabulary's size.
     """
-    for_mediapipe = no_metadata(task_model) is None
 
     def add(model):
         runs = (
@@ -97,7 +98,7 @@ def with_metadata(content, task_model, description):
         lengths = sorted(int(graph.tensors[place].shape[-1]) for graph, place in runs)
         about = {**describe(task_model), "lengths": lengths}
         add_metadata(model, KIND.encode(), f"{json.dumps(about)}\n".encode())
-        if not for_mediapipe:
+        if description is None:
             return
         names = {t.tensorIndex: MEDIAPIPE_NAMES[t.name] for t in model.signatureDefs[0].inputs}
         inputs = [(names[i], None, None, FEATURE) for i in model.subgraphs[0].inputs]
@@ -112,7 +113,7 @@ def with_metadata(content, task_model, description):
         add_metadata(model, b"TFLITE_METADATA", builder.Output())
 
     content = edited(content, add)
-    if not for_mediapipe:
+    if description is None:
         return content
     # Clients skip empty lines, and the ids after them would move. No word is empty or holds white
     # space: such a piece never matches, and a stand-in keeps its line.

@@ -26,7 +26,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from mobile_export.contract import vectors_of
+from keras_compress.files import read_json, sha256_of
+from mobile_export.contract import VECTORS
 from mobile_export.litert import Runner
 
 SOURCE = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n"
@@ -121,6 +122,22 @@ def exported(folder):
             allow_drift=True,
         )
     ]
+
+
+def vectors_of(path):
+    """(encodings, outputs, tolerance) of a file, as parity.json beside it has them; None without one."""
+    path = Path(path)
+    if not (path.parent / VECTORS).is_file():
+        return None
+    told = read_json(path.parent / VECTORS)
+    row = told["files"].get(path.name, {})
+    if row.get("sha256") != sha256_of(path):
+        raise ValueError(
+            f"{path.parent / VECTORS}: must hold the outputs of {path.name} as it is. Received: those of other files. "
+            "Export them again with `--vectors`, or move it away."
+        )
+    encodings = [SimpleNamespace(**each) for each in told["inputs"][str(row["max_length"])]]
+    return encodings, [*map(np.float32, row["outputs"])], row["tolerance"]
 
 
 def probabilities(path):

@@ -163,6 +163,7 @@ PRINTED_BY = {
     "keras_compress/method.py": LOADS,
     "mobile_export/": {"export", "run"},
     "mobile_export/benchmark.py": {"benchmark", "run"},
+    "mobile_export/diff.py": {"diff"},
     "mobile_export/serve.py": {"serve"},
     "mobile_export/android_app.py": {"export"},
     **dict.fromkeys([f"keras_compress/{room}/" for room in boundary.ROOMS], TRAINS | {"run"}),
@@ -367,7 +368,7 @@ def test_an_export_that_fails_keeps_what_passes(call, monkeypatch, tmp_path):
         and "of 3 random inputs" in out
     )
     assert "int8: mean |dp| must be at most -1. Received: 0." in err.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir()] == ["float32.tflite"]
+    assert [path.name for path in tmp_path.glob("*.tflite")] == ["float32.tflite"]
     status, out, _ = call(*command, "--formats", "int8", "--json")
     (row,) = json.loads(out)
     assert status == 1 and row["format"] == "int8" and row["failed"].startswith("int8: mean |dp|")

@@ -51,9 +51,8 @@ def export(
             f"Either `--length` or `--lengths` can be given. Received: {length} and {lengths}. Leave one out."
         )
     names = [*formats.split(","), *(convert.ONNX_FORMATS if onnx else ())]
-    every = "all" in names
-    known = convert.FORMATS if every else [name for name in names if name in convert.FORMATS]
-    paths = [f"{out}/{convert.file_name(name)}" for name in known]
+    asked = convert.FORMATS if "all" in names else names
+    paths = [f"{out}/{convert.file_name(name)}" for name in asked if name in convert.FORMATS]
     there = [path for path in (out, *paths) if os.path.isfile(path)]
     if there and not overwrite:
         raise ValueError(
@@ -65,15 +64,13 @@ def export(
         android_app.check_app(android, written, overwrite)
     model, dataset = source.load(texts.given(), texts.task)
     dev = dataset and dataset.dev
-    names = convert.formats_for(model) if every else names
-    settings = {
-        "sequence_length": lengths or length,
-        "allow_drift": allow_drift,
-        "parity_texts": parity_texts,
-    }
+    if "all" in names:
+        place, several = names.index("all"), bool(lengths)
+        names[place : place + 1] = convert.formats_for(model, several)
+    settings = {"sequence_length": lengths or length, "parity_texts": parity_texts}
     failures = {}
     try:
-        rows = convert.export(model, out, names, dev=dev, **settings)
+        rows = convert.export(model, out, names, dev=dev, allow_drift=allow_drift, **settings)
     except convert.ExportError as error:
         rows, failures = error.files, error.failures
     form = "{path}: {bytes:,} bytes ({gzip_bytes:,} after gzip), {parts}"
@@ -83,9 +80,8 @@ def export(
         lines.append(form.format(**row, parts=parts) + in_words(row))
         lines += [f"  {n} pieces: {in_words(each)}" for n, each in row.get("lengths", {}).items()]
         if row.get("mean_time"):
-            lines.append(
-                f"  dev texts take {row['mean_time']:.2f} of the time at {row['sequence_length']} pieces"
-            )
+            form = "  dev texts take {mean_time:.2f} of the time that all take at {sequence_length} pieces"
+            lines.append(form.format(**row))
     if (vectors or android) and rows:
         path = write_vectors(written, model, dev)
         lines.append(f"{path}: texts with inputs and outputs, for tests")
@@ -95,7 +91,7 @@ def export(
             f"{place}: the model in the app. Next: python -m keras_compress android {android}"
         )
     reasons = convert.reasons_without_metadata(rows)
-    lines += [f"The .tflite files hold no metadata: {reason}." for reason in reasons]
+    lines += [f"The .tflite files hold no metadata for MediaPipe: {reason}." for reason in reasons]
     rows += [{"format": name, "failed": why} for name, why in failures.items()]
     return rows, lines, " ".join(failures.values())
 
@@ -152,24 +148,24 @@ def diff(old, new, *, texts: Texts, split: Literal["train", "dev", "test"] = "te
     new: the same, of the same task and labels
     split: train, dev or test; of unlabelled texts train
     """
-    from mobile_export.diff import compare_files, read_file
+    from mobile_export.diff import compare_files, opened
 
-    (about, labels, _), dataset = read_file(old), texts.load()
-    unlabelled = dataset.task == "unlabelled"
-    if not unlabelled:
+    (before, after), dataset = map(opened, (old, new)), texts.load()
+    labelled = dataset.task != "unlabelled"
+    if labelled:
         dataset.check_splits(split)
-        if dataset.task != about["task"]:
+        if dataset.task != before.task:
             raise ValueError(
-                f"The data must be for the files' task, {about['task']}. Received: {dataset.task}. Choose other data "
+                f"The data must be for the files' task, {before.task}. Received: {dataset.task}. Choose other data "
                 "with `--data`, or say with `--task` how they are read."
             )
-        dataset = dataset.with_labels(labels)
-    chosen = dataset.train if unlabelled else getattr(dataset, split)
-    found = compare_files(old, new, chosen.texts, None if unlabelled else chosen.labels)
+        dataset = dataset.with_labels(before.labels)
+    chosen = getattr(dataset, split) if labelled else dataset.train
+    found = compare_files(before, after, chosen.texts, chosen.labels if labelled else None)
     changed, same = found["changed"], found["agreement"]
     lines = [f"{len(changed)} of {found['num_examples']} answers change"]
     lines[0] += "" if same is None else f"; the files agree on {same:.2%}"
-    if not unlabelled:
+    if labelled:
         form = "{metric} {old_value:.2%} -> {new_value:.2%}, difference {difference:+.2%} [{low:+.2%}, {high:+.2%}]"
         lines.append(form.format(**found))
     form = "{old_bytes:,} -> {new_bytes:,} bytes; {time:.2f} x the time of the old file, one process, {device}"

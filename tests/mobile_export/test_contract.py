@@ -16,7 +16,8 @@ from keras_compress.bert.tokenizer import BERT_PIECES, Tokenizer
 from keras_compress.files import read_json
 from mobile_export import contract
 from mobile_export.convert import export
-from mobile_export.diff import read_file
+from mobile_export.diff import opened
+from mobile_export.litert import unpadded
 from tests import arm64
 from tests.mobile_export.conftest import LENGTH, WORDS, split_of, tiny
 
@@ -108,8 +109,8 @@ def test_vectors_are_what_the_model_says_and_what_arm64_reads(exported):
             [1] * len(each.ids),
         )
         assert row.get("word_starts") == each.word_starts
-    encodings, outputs, tolerance = contract.vectors_of(folder / "float32.tflite")
-    from_keras = model.forward(expected)
+    encodings, outputs, tolerance = arm64.vectors_of(folder / "float32.tflite")
+    from_keras = unpadded(model.forward(expected), expected)
     answers = answers_of(model.task, np.vstack(from_keras))
     np.testing.assert_allclose(np.vstack(outputs), answers, atol=2e-6)
     found = arm64.probabilities(folder / "float32.tflite")
@@ -119,8 +120,9 @@ def test_vectors_are_what_the_model_says_and_what_arm64_reads(exported):
 
 def test_a_file_is_read_back_by_what_stands_beside_it(exported):
     model, folder, _ = exported
-    about, labels, tokenizer = read_file(folder / "float32.tflite")
-    assert labels == model.labels and tokenizer.switches() == model.tokenizer.switches()
+    read = opened(folder / "float32.tflite")
+    tokenizer = read.tokenizer
+    assert read.labels == model.labels and tokenizer.switches() == model.tokenizer.switches()
     given = read_json(folder / "parity.json")["texts"]
     given = [tuple(x) if isinstance(x, list) else x for x in given]
     both = [encoding(model.task, each)(given, LENGTH) for each in (tokenizer, model.tokenizer)]
@@ -161,22 +163,22 @@ def test_what_was_changed_is_refused_by_name(facts, folder, tmp_path, task_model
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     contract.write_vectors(tmp_path, task_model, split_of(task_model))
     file = tmp_path / "int8.tflite"
-    assert len(contract.vectors_of(file)[0]) == len(contract.TRICKY) + 24
-    assert contract.vectors_of(folder / "int8.tflite") is None
+    assert len(arm64.vectors_of(file)[0]) == len(contract.TRICKY) + 24
+    assert arm64.vectors_of(folder / "int8.tflite") is None
     shutil.copy(folder / "float32.tflite", file)
     with pytest.raises(
         ValueError, match="parity.json: must hold the outputs of int8.tflite as it is"
     ):
-        contract.vectors_of(file)
+        arm64.vectors_of(file)
     with pytest.raises(
         ValueError, match="int8.tflite: the model.json beside it must tell of this file"
     ):
-        read_file(file)
+        opened(file)
     (tmp_path / "labels.txt").write_text("green\nred\nblue\n")
     with pytest.raises(ValueError, match="labels.txt: must be as it was written"):
-        read_file(tmp_path / "float32.tflite")
+        opened(tmp_path / "float32.tflite")
     (tmp_path / "model.json").unlink()
     with pytest.raises(
         ValueError, match="must stand beside its model.json. .* Copy the whole folder"
     ):
-        read_file(tmp_path / "float32.tflite")
+        opened(tmp_path / "float32.tflite")

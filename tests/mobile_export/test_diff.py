@@ -22,8 +22,7 @@ def versions(tmp_path_factory):
             folder = tmp_path_factory.mktemp(f"{task}-{version}")
             (row,) = export(model, folder, ("float32",), sequence_length=LENGTH, parity_texts=2)
             paths.append(row["path"])
-            weights = model.weights()["classifier/bias"]
-            weights[0] += 1.5
+            weights = model.weights()["classifier/bias"] + [1.5, 0, 0]
             model.set_weights({"classifier/bias": weights}, only=["classifier/bias"])
         made[task] = (*paths, split)
     return made
@@ -31,7 +30,7 @@ def versions(tmp_path_factory):
 
 def test_changed_answers_have_their_texts(versions):
     old, new, split = versions["classification"]
-    found = diff.compare_files(old, new, split.texts, split.labels)
+    found = diff.compare_files(*map(diff.opened, (old, new)), *split)
     changed, n = found["changed"], len(split.texts)
     assert 0 < len(changed) < n and found["agreement"] == 1 - len(changed) / n
     assert all(row["old"] == row["right"] != row["new"] == "red" for row in changed)
@@ -44,14 +43,14 @@ def test_changed_answers_have_their_texts(versions):
         [-share, -share - half, -share + half]
     )
     assert 0.2 < found["time"] < 5 and abs(found["old_bytes"] - found["new_bytes"]) < 64
-    same = diff.compare_files(old, old, split.texts)
+    same = diff.compare_files(*map(diff.opened, (old, old)), split.texts)
     assert same["agreement"] == 1.0 and not same["changed"] and "metric" not in same
     json.dumps([found, same])
 
 
 def test_tagged_words(versions):
     old, new, split = versions["tagging"]
-    found = diff.compare_files(old, new, split.texts, split.labels)
+    found = diff.compare_files(*map(diff.opened, (old, new)), *split)
     assert found["metric"] == "entity_f1" and found["changed"]
     for row in found["changed"]:
         words = row["text"].split(" ")
@@ -67,21 +66,19 @@ def test_names_and_numbers_in_words(task, monkeypatch):
     }[task]
     labels = {"multilabel": ("a", "b"), "regression": ("score",)}[task]
 
-    def opened(path):
-        rows = answers[path == "new"]
-        return diff.SimpleNamespace(
-            task=task, labels=labels, threshold=0.5, predict=lambda texts: rows
+    old, new = (
+        diff.SimpleNamespace(
+            task=task,
+            labels=labels,
+            threshold=0.5,
+            num_bytes=1,
+            predict=lambda texts, rows=rows: rows,
         )
-
-    monkeypatch.setattr(diff, "opened", opened)
-    monkeypatch.setattr(diff, "_time", lambda *_: 1.0)
-    monkeypatch.setattr(
-        diff,
-        "Path",
-        lambda path: diff.SimpleNamespace(stat=lambda: diff.SimpleNamespace(st_size=1)),
+        for rows in answers
     )
+    monkeypatch.setattr(diff, "_time", lambda *_: 1.0)
     gold = {"multilabel": [[0], [0, 1]], "regression": [1.0, 3.0]}[task]
-    found = diff.compare_files("old", "new", ["x", "y"], gold)
+    found = diff.compare_files(old, new, ["x", "y"], gold)
     if task == "multilabel":
         assert found["changed"] == [{"text": "x", "old": ["a"], "new": ["a", "b"], "right": ["a"]}]
         assert found["agreement"] == 0.75

@@ -69,21 +69,24 @@ fun selfTest(model: Model, file: ModelFile, parity: Map<*, *>, run: (Inputs) -> 
     val row = parity.member("files").member(file.name)
     if (row.text("sha256") != file.sha256) throw ModelError(Problem.NOT_OF_THIS_MODEL, "parity.json")
     val length = row.number("max_length").toInt()
-    val wanted = parity.member("inputs").list("$length")
-    val outputs = row.list("outputs")
+    val texts = parity.list("texts")
+    val ids = parity.member("inputs").rows("$length").map { it.list("ids") }
+    val outputs = row.list("outputs").map(::numbers)
+    if (ids.size != texts.size || outputs.size != texts.size) throw ModelError(Problem.NO_METADATA, "parity.json")
     var same = 0
     var largest = 0.0
-    parity.list("texts").forEachIndexed { index, text ->
+    texts.forEachIndexed { index, text ->
+        val parts = if (text is List<*>) text.map { "$it" } else listOf("$text")
         val encoding = when {
-            text is List<*> -> model.tokenizer.encode(text[0] as String, text[1] as String, length)
-            model.texts == "words" -> model.tokenizer.encodeWords((text as String).split(" "), length)
-            else -> model.tokenizer.encode(text as String, null, length)
+            model.texts == "words" -> model.tokenizer.encodeWords(parts[0].split(" "), length)
+            else -> model.tokenizer.encode(parts[0], parts.getOrNull(1), length)
         }
-        if (encoding.ids.map(Int::toDouble) == (wanted[index] as Map<*, *>).list("ids")) same++
+        if (encoding.ids.map(Int::toDouble) == ids[index]) same++
         val output = run(model.inputs(file, encoding))
-        numbers(outputs[index]).forEachIndexed { k, value -> largest = maxOf(largest, abs(value - output.getOrElse(k) { Float.NaN })) }
+        outputs[index].forEachIndexed { k, value -> largest = maxOf(largest, abs(value - output.getOrElse(k) { Float.NaN })) }
     }
-    return SelfTest(parity.list("texts").size, same, largest, row.number("tolerance"))
+    return SelfTest(texts.size, same, largest, row.number("tolerance"))
 }
 
-private fun numbers(value: Any?): List<Double> = if (value is List<*>) value.flatMap(::numbers) else listOf(value as Double)
+private fun numbers(value: Any?): List<Double> =
+    if (value is List<*>) value.flatMap(::numbers) else listOf(value as? Double ?: Double.NaN)

@@ -39,8 +39,8 @@ class Model private constructor(about: Map<*, *>, vocabulary: List<String>, val 
     private val splitChinese = switches["split_chinese"] == true
     val inputNames = listOf("ids", "mask", "type_ids").map { about.member("inputs").text(it) }
     val outputName = about.text("output")
-    val files = about.list("files").map { it as Map<*, *> }.filter { it.text("path").endsWith(".tflite") }.map { row ->
-        val signatures = row.list("signatures").map { Signature((it as Map<*, *>).text("name"), it.number("length").toInt()) }
+    val files = about.rows("files").filter { it.text("path").endsWith(".tflite") }.map { row ->
+        val signatures = row.rows("signatures").map { Signature(it.text("name"), it.number("length").toInt()) }
         if (signatures.isEmpty()) throw ModelError(Problem.NO_METADATA, "signatures")
         ModelFile(row.text("path"), row.text("format"), row.number("bytes").toLong(), row.text("sha256"), signatures)
     }
@@ -117,8 +117,7 @@ fun tokenizerOf(switches: Map<*, *>, vocabulary: List<String>) = Tokenizer(
     splitChinese = switches["split_chinese"] == true,
     truncationLeft = switches["truncation_side"] == "left",
     maxCharacters = switches.number("max_characters").toInt(),
-    neverSplit = switches.list("never_split").map { word ->
-        word as Map<*, *>
+    neverSplit = switches.rows("never_split").map { word ->
         WholeWord(word.text("content"), word.number("id").toInt(), word["single_word"] == true, word["normalized"] == true)
     },
 )
@@ -134,3 +133,4 @@ internal fun Map<*, *>.text(key: String) = this[key] as? String ?: throw ModelEr
 internal fun Map<*, *>.number(key: String) = this[key] as? Double ?: throw ModelError(Problem.NO_METADATA, key)
 internal fun Map<*, *>.list(key: String) = this[key] as? List<*> ?: throw ModelError(Problem.NO_METADATA, key)
 internal fun Map<*, *>.member(key: String) = this[key] as? Map<*, *> ?: throw ModelError(Problem.NO_METADATA, key)
+internal fun Map<*, *>.rows(key: String) = list(key).map { it as? Map<*, *> ?: throw ModelError(Problem.NO_METADATA, key) }

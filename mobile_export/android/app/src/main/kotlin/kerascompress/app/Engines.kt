@@ -76,10 +76,10 @@ class Choice(val place: Place, val file: ModelFile, private val inMediaPipe: Boo
     override fun toString() = if (inMediaPipe) "$path · MediaPipe" else path
 }
 
-/** What can be run: each file in LiteRT, classifiers in MediaPipe, too, which needs Android 7. */
+/** What can be run: each file in LiteRT, classifiers of one length in MediaPipe, too, which needs Android 7. */
 fun choices(places: List<Place>) = places.flatMap { place ->
     place.model.files.filter { place.has(it) }.flatMap { file ->
-        val engines = if (place.model.runsInMediaPipe && Build.VERSION.SDK_INT >= 24) listOf(false, true) else listOf(false)
-        engines.map { Choice(place, file, it) }
+        val inMediaPipe = place.model.runsInMediaPipe && file.signatures.size == 1 && Build.VERSION.SDK_INT >= 24
+        (if (inMediaPipe) listOf(false, true) else listOf(false)).map { Choice(place, file, it) }
     }
 }
