@@ -80,8 +80,8 @@ def export(
         lines.append(form.format(**row, parts=parts) + in_words(row))
         lines += [f"  {n} pieces: {in_words(each)}" for n, each in row.get("lengths", {}).items()]
         if row.get("mean_time"):
-            form = "  dev texts take {mean_time:.2f} of the time that all take at {sequence_length} pieces"
-            lines.append(form.format(**row))
+            gain = "  dev texts take {mean_time:.2f} of the time that all take at {sequence_length} pieces"
+            lines.append(gain.format(**row))
     if (vectors or android) and rows:
         path = write_vectors(written, model, dev)
         lines.append(f"{path}: texts with inputs and outputs, for tests")
