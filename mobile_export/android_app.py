@@ -67,7 +67,8 @@ def write_app(folder, exported, overwrite=False):
             f"An app runs .tflite files. Received: {exported}, which has none. Add `int8` to `--formats`."
         )
     if not is_app(folder):
-        name = re.sub(r"[^\w .()+-]+", " ", folder.resolve().name).strip(" .") or "keras_compress"
+        plain = re.sub(r"[^\w.()+-]+", " ", folder.resolve().name)  # as XML and Kotlin take it
+        name = plain.strip(" .") or "keras_compress"
         with atomic_folder(folder) as new:
             shutil.copytree(PROJECT, new, ignore=LEFT_OUT, dirs_exist_ok=True)
             _replace(new / STRINGS, ">keras_compress<", f">{name}<")

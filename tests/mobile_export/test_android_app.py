@@ -224,5 +224,7 @@ def test_the_command_line_makes_an_app(tmp_path, capsys):
     assert [line.split(" ")[0].rpartition("/")[2] for line in commands[::2]] == ["gradle", "adb"]
     assert f"'{app}/gradlew' -p '{app}' installDebug" == commands[1]
     # Refused before the export starts.
+    command[4] = str(tmp_path / "other")
     assert main([*command[:-1], str(model)]) == 1 and main(["android", str(model)]) == 1
+    assert not (tmp_path / "other").exists()
     assert "An app needs a new folder" in capsys.readouterr().err
