@@ -37,6 +37,7 @@ VERBS = [
     "android",
     "evaluate",
     "benchmark",
+    "diff",
     "serve",
     "predict",
     "data",
@@ -289,14 +290,11 @@ def test_train_compress_export_evaluate_predict_benchmark(call, tmp_path):
     compressed = TaskModel.load(small)
     assert compressed.config.num_layers == 1 and compressed.history[-1]["gate"] == "anneal"
     assert compressed.metrics["value"] == result["value"]
-    status, out, _ = call(
-        "export", "--from", small, "--out", files, "--formats", "float32", "--length", "12"
-    )
-    assert (
-        status == 0
-        and "agrees with Keras on 100.0 %" in out
-        and (files / "float32.tflite").is_file()
-    )
+    exported = ["export", "--from", small, *data, "--out", files, "--formats", "float32"]
+    status, out, _ = call(*exported, "--lengths", "6,12", "--vectors")
+    assert status == 0 and "\n  6 pieces: agrees with Keras on 100.0 %" in out
+    assert re.search(r"\n  dev texts take \d\.\d\d of the time that all take at 12 pieces\n", out)
+    assert f"{files / 'parity.json'}: texts" in out and (files / "float32.tflite").is_file()
     status, out, err = call("export", "--from", small, "--out", files, "--formats", "float32")
     assert status == 1 and "not replaced without `--overwrite`" in err and out == ""
     status, out, _ = call(
@@ -953,6 +951,14 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
             "must be some of float32, .* Received: pdf",
         ),
         (("export", "--from", "{}/bert-tagging", "--length", "99"), "must be 4 to 16"),
+        (
+            ("export", "--from", "{}/bert-tagging", "--length", "9", "--lengths", "6,9"),
+            "Either `--length` or `--lengths` .* Received: 9 and .6, 9.. Leave",
+        ),
+        (
+            ("export", "--from", "{}/bert-tagging", "--formats", "onnx_int8", "--lengths", "6,9"),
+            "must be .tflite files of a BERT",
+        ),
         (
             ("export", "--from", "{}/bert-tagging", "--length", "12", "--onnx"),
             "ONNX needs packages .*: pip install onnx",

@@ -160,7 +160,8 @@ def diff(old, new, *, texts: Texts, split: Literal["train", "dev", "test"] = "te
                 "with `--data`, or say with `--task` how they are read."
             )
         dataset = dataset.with_labels(before.labels)
-    chosen = getattr(dataset, split) if labelled else dataset.train
+    split = split if labelled else "train"
+    chosen = getattr(dataset, split)
     found = compare_files(before, after, chosen.texts, chosen.labels if labelled else None)
     changed, same = found["changed"], found["agreement"]
     lines = [f"{len(changed)} of {found['num_examples']} answers change"]
