@@ -228,3 +228,12 @@ def test_the_command_line_makes_an_app(tmp_path, capsys):
     assert main([*command[:-1], str(model)]) == 1 and main(["android", str(model)]) == 1
     assert not (tmp_path / "other").exists()
     assert "An app needs a new folder" in capsys.readouterr().err
+
+
+def test_both_pages_say_the_same():
+    pages = [(ANDROID / f"README{end}").read_text("utf-8") for end in (".md", ".zh.md")]
+    for what in (r"^#+ ", r"^\|", r"^- ", r"^\d\. ", r"\*\*"):
+        assert len({len(re.findall(what, page, re.M)) for page in pages}) == 1, what
+    for what in (r"python -m .*", r"\d[\d,]{2,}", r"`(?:gradle|adb|my-app/gradlew) [^`]*`"):
+        first, second = (re.findall(what, page) for page in pages)
+        assert first == second, what
