@@ -235,5 +235,5 @@ def test_both_pages_say_the_same():
     for what in (r"^#+ ", r"^\|", r"^- ", r"^\d\. ", r"\*\*"):
         assert len({len(re.findall(what, page, re.M)) for page in pages}) == 1, what
     for what in (r"python -m .*", r"\d[\d,]{2,}", r"`(?:gradle|adb|my-app/gradlew) [^`]*`"):
-        first, second = (re.findall(what, page) for page in pages)
+        first, second = ({*re.findall(what, page)} for page in pages)
         assert first == second, what
