@@ -283,7 +283,10 @@ def test_bad_folders_and_texts_are_problems_not_crashes(library, folders, tmp_pa
         (telling(files=[3]), "NO_METADATA"),
         (holding("parity.json", b"{}"), "NO_METADATA"),
         (telling("parity.json", texts=[]), "NO_METADATA"),
-        (telling("parity.json", files={"float32.tflite": {"sha256": "0"}}), "NOT_OF_THIS_MODEL"),
+        (
+            telling("parity.json", files={"float32.tflite": {"sha256": "0", "outputs": []}}),
+            "NOT_OF_THIS_MODEL",
+        ),
     ]
     odd = [
         "x" * 100_000,
