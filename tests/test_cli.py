@@ -34,6 +34,7 @@ VERBS = [
     "train",
     "compress",
     "export",
+    "android",
     "evaluate",
     "benchmark",
     "diff",
@@ -167,6 +168,7 @@ PRINTED_BY = {
     "mobile_export/benchmark.py": {"benchmark", "run"},
     "mobile_export/diff.py": {"diff"},
     "mobile_export/serve.py": {"serve"},
+    "mobile_export/android_app.py": {"export"},
     **dict.fromkeys([f"keras_compress/{room}/" for room in boundary.ROOMS], TRAINS | {"run"}),
 }
 

@@ -26,6 +26,7 @@ def export(
     length: int = 64,
     lengths: Annotated[list[int], COMMAS] | None = None,
     vectors=False,
+    android=None,
     allow_drift=False,
     parity_texts: Count | None = None,
 ):
@@ -37,10 +38,12 @@ def export(
     length: fixed sequence length in pieces
     lengths: several instead of one, such as 16,32,64: a .tflite file has a signature for each, on the same weights
     vectors: write parity.json, too: about 50 texts with the inputs and outputs that an app must come to
+    android: folder of an Android project to make, an app with these files; or one that was made so, for the app to offer
+        this model, too
     parity_texts: how many dev texts to compare a file on (default: 200 for floats, all for others, fewer
         where a pass is slow)
     """
-    from mobile_export import convert
+    from mobile_export import android_app, convert
     from mobile_export.contract import write_vectors
     from mobile_export.parity import in_words
 
@@ -57,6 +60,9 @@ def export(
             f"Exported files are not replaced without `--overwrite`. Received: {', '.join(there)}. "
             "Choose another folder, or pass `--overwrite`."
         )
+    written = Path(out).parent if Path(out).suffix in convert.ENDINGS else Path(out)
+    if android:
+        android_app.check_app(android, written, overwrite)
     model, dataset = source.load(texts.given(), texts.task)
     dev = dataset and dataset.dev
     if "all" in names:
@@ -75,15 +81,31 @@ def export(
         lines.append(form.format(**row, parts=parts) + in_words(row))
         lines += [f"  {n} pieces: {in_words(each)}" for n, each in row.get("lengths", {}).items()]
         if row.get("mean_time"):
-            form = "  dev texts take {mean_time:.2f} of the time that all take at {sequence_length} pieces"
-            lines.append(form.format(**row))
-    if vectors and rows:
-        path = write_vectors(Path(rows[0]["path"]).parent, model, dev)
+            gain = "  dev texts take {mean_time:.2f} of the time that all take at {sequence_length} pieces"
+            lines.append(gain.format(**row))
+    if (vectors or android) and rows:
+        path = write_vectors(written, model, dev)
         lines.append(f"{path}: texts with inputs and outputs, for tests")
+    if android and rows:
+        place = android_app.write_app(android, written, overwrite)
+        lines.append(
+            f"{place}: the model in the app. Next: python -m keras_compress android {android}"
+        )
     reasons = convert.reasons_without_metadata(rows)
     lines += [f"The .tflite files hold no metadata for MediaPipe: {reason}." for reason in reasons]
     rows += [{"format": name, "failed": why} for name, why in failures.items()]
     return rows, lines, " ".join(failures.values())
+
+
+def android(folder):
+    """Print the three commands that bring an app, which `export --android` wrote, to a phone.
+
+    folder: folder of the project
+    """
+    from mobile_export.android_app import next_commands
+
+    commands = next_commands(folder)
+    return {"commands": commands}, commands
 
 
 def benchmark(

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from keras_compress import method as boundary
 from keras_compress.bert.stored import FILES
 from keras_compress.bert.tasks import TASKS
-from keras_compress.cli.exported import benchmark, diff, export, serve
+from keras_compress.cli.exported import android, benchmark, diff, export, serve
 from keras_compress.cli.options import COMMAS, AnySource, Source, Texts
 from keras_compress.experiment.recipe import hash_of, recipes
 from keras_compress.files import new_folder
@@ -267,7 +267,7 @@ def methods(method=None):
     return {"methods": rows, "recipes": known}, lines
 
 
-VERBS = (run, table, train, compress, export, evaluate, benchmark, diff, serve)
+VERBS = (run, table, train, compress, export, android, evaluate, benchmark, diff, serve)
 VERBS += (predict, data, methods)
 
 
