@@ -156,7 +156,7 @@ def benchmark(
     there = bridge.benchmark_on_phones(files, benchmark_model, phones, runs)
     there = [row | {"host_ms": here.get(row["path"])} for row in there]
     measured = [row for row in there if "failed" not in row]
-    lines += map(bridge.in_words, measured)
+    lines += bridge.in_words(measured)
     if out:
         lines.append(f"Report: {_into_report(out, measured)}")
     return rows + there, lines, " ".join(row["failed"] for row in there if "failed" in row)
