@@ -95,9 +95,7 @@ def test_gradients_pass_unchanged_and_ternary_ones_end_at_the_clip(kind):
 @pytest.mark.parametrize("kind", few_values.QUANTIZERS)
 def test_while_training_values_are_exact(kind):
     """So is their sum, in any order: TensorFlow adds more than two numbers in another order in each run."""
-    w = tf.constant(
-        LATENT["skewed"], tf.float32
-    )  # w + (w^ - w) misses 32 of these, and 173 of two values
+    w = tf.constant(LATENT["skewed"], tf.float32)  # w + (w^ - w) misses 173 binary ones
     values = tf.function(few_values.latent)(w, kind)
     np.testing.assert_array_equal(values, few_values.few_values(w, kind))
 
