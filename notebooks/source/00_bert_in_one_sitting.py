@@ -374,6 +374,8 @@ axes.set_yticks(range(2), [f"{name}\n{total / 1e6:.1f} million" for name, total 
 axes.set(xlabel="share of the parameters, %", xlim=(0, 100), ylim=(1.6, -.6))
 figure.legend(frameon=False, fontsize=9, ncol=5, loc="outside upper center", columnspacing=1)
 axes.grid(False)
+
+# %%
 half = config.of_layers([0, 1, 2])                            # three of the six layers
 print(f"three of six layers: {cost.parameters(half, 3) / totals[0]:.0%} of the parameters, "
       f"{cost.flops(half, len(ids), 3) / cost.flops(config, len(ids), 3):.0%} of the multiplications")
@@ -561,19 +563,24 @@ def paired(a, b):
     return accuracy.paired_difference("accuracy", a, b)
 
 
+def significant(pair):
+    return pair["low"] > 0 or pair["high"] < 0
+
+
+# %%
 pairs = list(zip(answers(first, TRUTH, 20), answers(first, TRUTH, 20)))
 figure, all_axes = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True, sharex=True)
 for axes, compare in zip(all_axes, (unpaired, paired)):
-    found = [{key: 100 * value for key, value in compare(a, b).items() if value is not None} for a, b in pairs]
+    found = [compare(a, b) for a, b in pairs]
     for place, pair in enumerate(found):
-        colour = RED if pair["low"] > 0 or pair["high"] < 0 else INK
-        axes.plot([pair["low"], pair["high"]], [place, place], color=colour, linewidth=1.2)
-        axes.plot(pair["difference"], place, "o", color=colour, markersize=4)
+        colour = RED if significant(pair) else INK
+        axes.plot([100 * pair["low"], 100 * pair["high"]], [place, place], color=colour, linewidth=1.2)
+        axes.plot(100 * pair["difference"], place, "o", color=colour, markersize=4)
     axes.axvline(0, color=ACCENT, linestyle="--")
     axes.set(title=compare.__name__, xlabel="difference, points (95 % intervals)")
-    width, large = np.mean([p["high"] - p["low"] for p in found]) / 2, sum(abs(p["difference"]) >= 1 for p in found)
-    red = sum(p["low"] > 0 or p["high"] < 0 for p in found)
-    print(f"{compare.__name__}: ± {width:.1f} points; {large} of 20 differ by a point or more, {red} without 0 inside")
+    half, large = np.mean([p["high"] - p["low"] for p in found]) / 2, sum(abs(p["difference"]) > .0099 for p in found)
+    print(f"{compare.__name__}: ± {100 * half:.1f} points; {large} of 20 differ by a point or more, "
+          f"{sum(map(significant, found))} without 0 inside")
 all_axes[0].set(ylabel="pair of seeds", yticks=range(0, 20, 5));
 
 # %% [markdown]
@@ -654,10 +661,6 @@ points, in five ways:
 """
 
 # %%
-def significant(pair):
-    return pair["low"] > 0 or pair["high"] < 0
-
-
 def seeds_agree(a, b):
     """Whether the seeds' differences of two methods, bool (seeds, n) each, have a t interval without 0."""
     by_seed = a.mean(1) - b.mean(1)
