@@ -41,7 +41,7 @@ from IPython.display import Markdown, display
 SEED = 0
 FAST = os.environ.get("KERAS_COMPRESS_FAST") == "1"
 RED = "#d1432b"
-plt.rcParams.update({**STYLE, "figure.dpi": 130, "figure.constrained_layout.use": True})
+plt.rcParams.update({**STYLE, "figure.dpi": 100, "figure.constrained_layout.use": True})
 labels = ("lights", "music", "other")
 minilm = weights.load("minilm", task="classification", labels=labels, seed=SEED)
 config, tokenizer = minilm.config, minilm.tokenizer
@@ -452,7 +452,7 @@ asks how large that uncertainty is. We need to know the truth for that. So we **
 an ease, every seed of a method its luck, and an answer is right if ease, luck and chance together are large enough.
 
 Ease is common to all models: what is hard for one is hard for the others. The numbers are set so that two seeds behave
-as those of a real method: `spread-3`, three layers of MiniLM, fine-tuned (study `distillation-study`, 1,500 test texts of
+about as those of a real method: `spread-3`, three layers of MiniLM, fine-tuned (study `distillation-study`, 1,500 test texts of
 `assistant`, three seeds: 75.7, 77.0 and 75.2 %). There two seeds answer 9.1 % of the texts differently, and the standard
 deviation (标准差) of the seeds is 0.9 points.
 """
