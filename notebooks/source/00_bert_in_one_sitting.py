@@ -240,8 +240,8 @@ show(("padded to", "cosine of [CLS], mask", "cosine, no mask", "p(lights), mask"
 # %% [markdown]
 r"""
 With the mask the answer is the same to four digits, whatever the length. Without it, **the answer depends on the longest
-text in the batch**. No error is raised, and training hides the mistake, since the model learns to live with it. On a
-phone, where each text is padded to a fixed length, it shows.
+text in the batch**. No error is raised, and training can hide the mistake: the model learns to live with the padding of
+its batches. On a phone each text is padded to another, fixed length, and the answers change.
 
 <details><summary>What came out here</summary>
 
