@@ -289,11 +289,11 @@ random_ = np.random.default_rng(SEED)
 lengths_ = random_.integers(2, 7, 4)
 many_ = tf.constant(random_.normal(scale=2.0, size=(4, 3, 7, 7)), tf.float32)
 mask_ = tf.constant((np.arange(7) < lengths_[:, None]).astype(np.int32))
-#: 1 point: as if the padding were cut off
+#: 1.5 points: as if the padding were cut off
 for row_, length_ in enumerate(lengths_):
     cut_ = tf.nn.softmax(many_[row_, :, :, :length_])
     np.testing.assert_allclose(masked_softmax(many_, mask_)[row_, :, :, :length_], cut_, atol=1e-6)
-#: 1 point: scores of padding do not matter
+#: 0.5 points: scores of padding do not matter
 loud_ = tf.where(tf.cast(mask_, tf.bool)[:, None, None, :], many_, 90.0)
 np.testing.assert_allclose(masked_softmax(loud_, mask_), masked_softmax(many_, mask_), atol=1e-6)
 #: 0.5 points: without padding it is the softmax
