@@ -43,7 +43,7 @@ def handed_in(place):
             continue
         inside = sorted(entry.rglob("*.tflite")) if entry.is_dir() else [entry]
         if not inside:
-            found[entry.name] = "a folder without .tflite files"
+            found[f"{entry.name}/"] = "a folder without .tflite files"
         for path in inside:
             is_model = path.suffix == ".tflite" and path.is_file()
             name = path.relative_to(place).as_posix()
@@ -76,9 +76,7 @@ def examined(found, dataset, seconds):
     def task(path, send):
         try:
             send({"right": right_answers(path, dataset.test, dataset.labels).tolist()})
-        except (
-            Exception
-        ) as error:  # a file may be anything, and whatever happens belongs into its line
+        except Exception as error:  # a file may be anything: all that happens belongs into its line
             told = sandbox.summary(error).replace(f"{path}: ", "")
             send({"error": told.removeprefix("ValueError: ")})
 
@@ -119,9 +117,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python -m notebooks.leaderboard", description="Ranks handed-in .tflite files."
     )
-    parser.add_argument(
-        "models", metavar="MODELS", type=Path, help="a folder of what was handed in"
-    )
+    parser.add_argument("models", metavar="MODELS", type=Path, help="what was handed in")
     parser.add_argument("--salt", required=True, help="a secret text that makes the test texts")
     parser.add_argument("--language", choices=("en", "zh"), default="en", help="(default: en)")
     parser.add_argument("--seconds", type=float, default=600, help="for a file (default: 600)")

@@ -67,7 +67,7 @@ def test_every_file_gets_its_line_and_the_accuracy_is_that_of_keras(tmp_path):
         "damaged": "it was damaged",
         "sleeps": "stopped after 8 seconds",
         "essay.txt": "not a .tflite file",
-        "nothing": "a folder without .tflite files",
+        "nothing/": "a folder without .tflite files",
     }.items():
         assert said in rows[name]["note"] and not rows[name]["rank"], rows[name]
     assert len(rows) == 10
