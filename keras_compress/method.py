@@ -29,13 +29,14 @@ ROOMS = ("training", "pretraining", *FAMILIES)
 
 # Kinds and ranges of settings. Literal["a", "b"] declares a choice, TaskModel | str | None a model.
 Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+Whole = Annotated[int, Field(ge=0, le=10**9)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+_tree = functools.cache(ast.parse)  # recipes look up a method a step
 _entry = contextvars.ContextVar("history entry of the method at work", default=None)
 
 
@@ -253,8 +254,7 @@ def untrained(task_model):
 
 def check_trained(task_model):
     """Raises ValueError if the model's head is new."""
-    new = untrained(task_model)
-    if new:
+    if new := untrained(task_model):
         raise ValueError(
             f"The model's head must be trained. Received: a model whose {', '.join(new)} is new. Train it first "
             "with `train`: on the data of its task; for a masked-LM model that is unlabelled text."
@@ -286,7 +286,7 @@ def _listed():
     for room in ROOMS:
         for folder in importlib.import_module(f"keras_compress.{room}").__path__:
             for path in sorted(Path(folder).glob("*.py")):
-                tree = ast.parse(path.read_text(encoding="utf-8"))
+                tree = _tree(path.read_text(encoding="utf-8"))
                 for node in filter(_is_method, tree.body):
                     main = node.name == "compress"
                     about = ast.get_docstring(tree if main else node).partition("\n")[0]
