@@ -4,6 +4,7 @@ import gzip
 import logging
 import re
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,7 +106,7 @@ def export(
         task_model: `TaskModel` of a task with labels. With static quantisation (q8bert.py) it gives
             "int8" and "int8_per_tensor" alone.
         path: a folder, for `file_name(format)`; for one format also a file's name with its ending.
-            What is there is replaced.
+            What is there is replaced, by all new files together.
         formats: names of `FORMATS`.
         sequence_length: fixed length of the inputs, in pieces; longer texts must be cut.
         dev: `Split` to compare on, with labels. None: random ids of varied lengths, no accuracy.
@@ -136,37 +137,40 @@ def export(
     graph = exported_graph(task_model, sequence_length, cls_only)
     reference = Reference(task_model, sequence_length, dev, parity_texts)
     files, failures = [], {}
-    for name in dict.fromkeys(formats):
-        log.info("%s: converting", name)
-        start = time.perf_counter()
-        facts = {
-            "format": name,
-            "path": str(path if path.suffix in ENDINGS else path / file_name(name)),
-            "no_metadata": "ONNX has none" if name in ONNX_FORMATS else no_metadata(task_model),
-            "sequence_length": sequence_length,
-            "cls_only": graph.cls_only,
-        }
-        if TASKS[task_model.task].answer == "sigmoid":
-            facts["threshold"] = task_model.threshold
-        try:
-            content = FORMATS[name].write(graph, fuse)
-            facts["seconds"] = round(time.perf_counter() - start, 1)
-            log.info("%s: %s s; comparing with Keras", name, facts["seconds"])
-            facts |= compare(reference, content, name, FORMATS[name].tolerance)
-            if facts["drift"] and not allow_drift:
-                raise ExportError(f"{facts['drift']}. Pass `allow_drift` to write it anyway.")
-        except ExportError as error:
-            failures[name] = f"{name}: {str(error).removeprefix(f'{name}: ')}"
-            log.info("%s: failed, not written", name)
-            continue
-        if facts["no_metadata"] is None:
-            description = f"{name}, {sequence_length} pieces; {in_words(facts)}"
-            content = with_metadata(content, task_model, description)
-        with atomic_write(facts["path"], "wb") as file:
+    with ExitStack() as together:  # all files take their places at the end, or none does
+        for name in dict.fromkeys(formats):
+            log.info("%s: converting", name)
+            start = time.perf_counter()
+            facts = {
+                "format": name,
+                "path": str(path if path.suffix in ENDINGS else path / file_name(name)),
+                "no_metadata": "ONNX has none" if name in ONNX_FORMATS else no_metadata(task_model),
+                "sequence_length": sequence_length,
+                "cls_only": graph.cls_only,
+            }
+            if TASKS[task_model.task].answer == "sigmoid":
+                facts["threshold"] = task_model.threshold
+            try:
+                content = FORMATS[name].write(graph, fuse)
+                facts["seconds"] = round(time.perf_counter() - start, 1)
+                log.info("%s: %s s; comparing with Keras", name, facts["seconds"])
+                facts |= compare(reference, content, name, FORMATS[name].tolerance)
+                if facts["drift"] and not allow_drift:
+                    raise ExportError(f"{facts['drift']}. Pass `allow_drift` to write it anyway.")
+            except ExportError as error:
+                failures[name] = f"{name}: {str(error).removeprefix(f'{name}: ')}"
+                log.info("%s: failed, not written", name)
+                continue
+            if facts["no_metadata"] is None:
+                description = f"{name}, {sequence_length} pieces; {in_words(facts)}"
+                content = with_metadata(content, task_model, description)
+            file = together.enter_context(atomic_write(facts["path"], "wb"))
             file.write(content)
-        facts |= {"bytes": len(content), "gzip_bytes": len(gzip.compress(content))}
-        files.append(facts)
-        log.info("%s: %s", name, facts["path"])
+            facts |= {"bytes": len(content), "gzip_bytes": len(gzip.compress(content))}
+            files.append(facts)
+            log.info("%s: %s", name, facts["path"])
+        for facts in files:  # so that a kill leaves no old file beside a new one
+            Path(facts["path"]).unlink(missing_ok=True)
     if failures:
         beside = f" Written: {', '.join(row['path'] for row in files)}." if files else ""
         raise ExportError(" ".join(failures.values()) + beside, files, failures)

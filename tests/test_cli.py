@@ -152,7 +152,11 @@ PRINTED_BY = {
     "keras_compress/cli/options.py::Source": LOADS,
     "keras_compress/cli/options.py::Texts": with_option("--data"),
     "keras_compress/cli/__init__.py::_look": LOADS,
-    **{f"keras_compress/cli/{file}.py::{v}": {v} for file in ("verbs", "exported") for v in VERBS},
+    **{
+        f"keras_compress/cli/{file}.py::{v}": {v}
+        for file in ("verbs", "answers", "exported")
+        for v in VERBS
+    },
     "keras_compress/datasets/": with_option("--data"),
     "keras_compress/datasets/dataset.py::Dataset": TRAINS,  # in `run` it names the recipe's key, too
     "keras_compress/experiment/": {"run"},
