@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import os
 import re
 import time
 from contextlib import ExitStack
@@ -166,6 +167,8 @@ def export(
                 content = with_metadata(content, task_model, description)
             file = together.enter_context(atomic_write(facts["path"], "wb"))
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk is told while the old files are there
             facts |= {"bytes": len(content), "gzip_bytes": len(gzip.compress(content))}
             files.append(facts)
             log.info("%s: %s", name, facts["path"])

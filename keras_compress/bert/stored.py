@@ -17,6 +17,14 @@ class Stored:
     threshold: Share
 
 
+def saved_tokenizer(folder, stored):
+    """The tokenizer of a folder that `save` wrote; `stored`: what its config.json holds."""
+    from keras_compress.bert.tokenizer import Tokenizer, read_vocab  # verbs read FILES without it
+
+    vocab = read_vocab(folder / "vocab.txt", keep=True)
+    return Tokenizer(vocab, stored["lowercase"], **stored.get("tokenizer", {}))
+
+
 def write_curve(path, curve):
     """Writes what was measured during training, a list of dicts, as CSV."""
     with open(path, "w", encoding="utf-8", newline="") as file:

@@ -16,9 +16,8 @@ from keras_compress.bert.answers import answers_of
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
 from keras_compress.bert.labels import HeadError
-from keras_compress.bert.stored import FILES, Stored, read_curve, write_curve
+from keras_compress.bert.stored import FILES, Stored, read_curve, saved_tokenizer, write_curve
 from keras_compress.bert.tasks import TASKS, THRESHOLD, check_labels, encoding
-from keras_compress.bert.tokenizer import saved_tokenizer
 from keras_compress.bert.words import words_of
 from keras_compress.method import check
 
