@@ -242,7 +242,7 @@ class Dataset:
             )
 
         def ragged(numbers):
-            return tf.RaggedTensor.from_row_lengths(np.array(numbers, np.int32), lengths)
+            return tf.RaggedTensor.from_row_lengths(np.asarray(numbers, np.int32), lengths)
 
         by_text = None if by_words else targets(self.task, labels, len(self.labels))
         labels = ragged(marks) if by_words else tf.constant(by_text)
