@@ -17,6 +17,15 @@ class Stored:
     threshold: Share
 
 
+def check_layers(config, tensors):
+    """Raises ValueError, before layers are built, if a config has more of them than there are weights."""
+    if config.sharing == "none" and config.num_layers > len(tensors):
+        raise ValueError(
+            f"Each layer must have weights. Received: {config.num_layers} layers in config.json and {len(tensors)} "
+            "weights in model.safetensors. Restore the file that was changed."
+        )
+
+
 def saved_tokenizer(folder, stored):
     """The tokenizer of a folder that `save` wrote; `stored`: what its config.json holds."""
     from keras_compress.bert.tokenizer import Tokenizer, read_vocab  # verbs read FILES without it

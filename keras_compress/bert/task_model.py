@@ -16,7 +16,14 @@ from keras_compress.bert.answers import answers_of
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
 from keras_compress.bert.labels import HeadError
-from keras_compress.bert.stored import FILES, Stored, read_curve, saved_tokenizer, write_curve
+from keras_compress.bert.stored import (
+    FILES,
+    Stored,
+    check_layers,
+    read_curve,
+    saved_tokenizer,
+    write_curve,
+)
 from keras_compress.bert.tasks import TASKS, THRESHOLD, check_labels, encoding
 from keras_compress.bert.words import words_of
 from keras_compress.method import check
@@ -269,6 +276,7 @@ class TaskModel:
             names = files.read_text(folder / "labels.txt").replace("\r\n", "\n")
             labels = list(filter(None, names.split("\n")))
             tensors = files.read_safetensors(folder / "model.safetensors")
+            check_layers(config, tensors)
             model = cls(config, tokenizer, stored["task"], labels, loaded=tensors)
             model.set_weights(tensors)
             other = sorted(tensors.keys() - _variables(model.whole).keys())
