@@ -526,9 +526,22 @@ def test_a_stopped_command_goes_on_and_is_not_mixed_with_another(call, tmp_path,
             assert status == 1 and "resumed" not in err and len(left()) == len(before) + 1
     others = left() - mine
     command[-1] = slash[:-1]
-    status, _, err = call(*command)
-    assert status == 0 and f"{mine.pop()}/finetune/ckpt-2" in err
+    with monkeypatch.context() as patch:  # killed before it saves, then while it cleans up
+        patch.setattr(TaskModel, "save", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            call(*command)
+        ended = {f"{name}.ended" for name in mine}
+        assert left() == {*ended, *others}
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda path, **_: None)
+        status, _, err = call(*command)
+        assert status == 0 and f"{mine.pop()}/finetune/ckpt-2" in err
+    assert left() == {"small", *ended, *others}
+    status, out, _ = call(*command, "--json")
+    assert status == 0 and json.loads(out)["folder"] == slash[:-1] and "value" in json.loads(out)
     assert left() == {"small", *others}
+    status, _, err = call(*command)
+    assert status == 1 and "must be new or empty" in err
 
 
 READING = "--new-head --labels a,b --pooling mean --cased --ignore-weights x.* --ignore-weights y"
@@ -632,6 +645,24 @@ def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
     assert status == 0 and "1 text(s) hold U+FFFD" in err
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert json.loads(call("predict", "--from", "{}/bert-classification", "--json")[1]) == []
+
+
+def test_predict_prints_as_it_reads(call, monkeypatch):
+    texts, predict = (
+        ["the cat", "a \x1b[31mdog", "我", "x"],
+        ["predict", "--from", "{}/bert-matching"],
+    )
+    monkeypatch.setattr("keras_compress.cli.answers.CHUNK", 2)
+    whole = json.loads(call("predict", *texts, "--from", "{}/bert-classification", "--json")[1])
+    out = call("predict", *texts, "--from", "{}/bert-classification", "--jsonl")[1]
+    assert [json.loads(line) for line in out.splitlines()] == whole and len(whole) == 4
+    out = call("predict", *texts, "--from", "{}/bert-classification")[1]
+    assert "\x1b" not in out and "a \\u001b[31mdog" in out
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a\tb\nx\ty\nno tab\n"))
+    status, out, err = call(*predict)
+    assert status == 1 and len(out.splitlines()) == 2 and "Received: 'no tab'" in err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("a\tb\n".encode("utf-16-le"))))
+    assert "1 text(s) hold U+FFFD or NUL" in call(*predict)[2]
 
 
 def test_speed_skips_layers_of_a_model_with_exits(call, place, tmp_path):

@@ -148,6 +148,23 @@ def test_one_that_fails_does_not_keep_the_others_back(tmp_path, caplog):
     )
 
 
+def test_a_stopped_export_leaves_the_old_files_alone(tmp_path, monkeypatch):
+    def stop(reference, content, name, tolerance, original=convert.compare):
+        if name == "int8":
+            raise KeyboardInterrupt
+        return original(reference, content, name, tolerance)
+
+    old = {f"{name}.tflite": b"old" for name in ("float32", "int8")}
+    for name, content in old.items():
+        (tmp_path / name).write_bytes(content)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(convert, "compare", stop)
+        export(tiny(), tmp_path, ("float32", "int8"), sequence_length=LENGTH)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+    export(tiny(), tmp_path, ("float32", "int8"), sequence_length=LENGTH, allow_drift=True)
+    assert all((tmp_path / name).read_bytes() != b"old" for name in old)
+
+
 def test_keras_is_computed_once_and_each_file_once(tmp_path, monkeypatch):
     task_model, passes = tiny(), []
     dev, of_keras, of_file = split_of(task_model), TaskModel.forward, Runner.outputs
