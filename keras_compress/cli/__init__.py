@@ -154,13 +154,25 @@ class _Shown(logging.Formatter):
         return shown(super().format(record))
 
 
+@contextlib.contextmanager
+def _as_ctrl_c():
+    """Within it SIGTERM is an interrupt, so that a process that was started ends, too."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not in the main thread
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments=None):
     """Runs one command; returns the exit status. Expected errors become one line on stderr."""
     options = vars(parser().parse_args(arguments))
     logging.basicConfig(force=True)
     logging.getLogger().handlers[0].setFormatter(_Shown("%(message)s"))
-    with contextlib.suppress(ValueError):  # in a thread
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # children end with it
     for room in ("keras_compress", "mobile_export"):
         logging.getLogger(room).setLevel(logging.INFO)
     for stream in (sys.stdin, sys.stdout):
@@ -168,7 +180,7 @@ def main(arguments=None):
             stream.reconfigure(encoding="utf-8", errors="replace")
     warn = logging.getLogger("py.warnings").warning
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _as_ctrl_c():
             warnings.showwarning = lambda message, *rest: warn("warning: %s", message)
             status = 0
             for text, failed in _answer(options["function"], options):

@@ -148,14 +148,16 @@ def read_toml(path, inside=()):
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid TOML ({error}).") from error
-    steps, training = content.setdefault("step", []), content.get("training", {})
+    steps, training = content.get("step", []), content.get("training", {})
     named = isinstance(steps, list) and all(
         isinstance(step, dict) and isinstance(step.get("name", ""), str) for step in steps
     )
     if not named or not isinstance(training, dict):
+        key, rule = (
+            ("training", "a table") if named else ("step", "[[step]] tables whose `name` is text")
+        )
         raise ValueError(
-            f"{path}: `step` must be tables, [[step]], with text as `name`, and `training` be a table, [training]. "
-            f"Received: {steps if not named else training!r:.100}. See the keys in experiment/recipe.py."
+            f"{path}: `{key}`: must be {rule}. Received: {content[key]!r:.100}. See the keys in experiment/recipe.py."
         )
     for step in steps:
         if "family" in step:
@@ -171,12 +173,12 @@ def read_toml(path, inside=()):
             f"not include this one. Received: {name!r}."
         )
     base = read_toml(other, (path, *inside))
-    known = {step.get("name"): step for step in base["step"]}
+    known = {step.get("name"): step for step in base.get("step", [])}
     new = [step for step in steps if step.get("name") not in known]
     for step in steps:
         known.get(step.get("name"), {}).update(step)
     training = base.get("training", {}) | training
-    return {**base, **content, "training": training, "step": [*base["step"], *new]}
+    return {**base, **content, "training": training, "step": [*base.get("step", []), *new]}
 
 
 def compared(pair):

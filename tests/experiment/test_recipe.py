@@ -47,9 +47,9 @@ def test_the_parts_of_a_method_are_the_same_models_in_two_studies():
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("step = 5", "`step` must be tables"),
-        ("[[step]]\nname = [1]", "`step` must be tables"),
-        ("training = 5\n" + FIRST, "`training` be a table"),
+        ("step = 5", "`step`: must be"),
+        ("[[step]]\nname = [1]", "`step`: must be"),
+        ("training = 5\n" + FIRST, "`training`: must be a table"),
         ('include = "../_base"\n' + FIRST, "`include` must name another recipe"),
         ("data = 5\n" + FIRST, "`data`: Input should be a valid string. Received: 5"),
         ("sequence_length = -1\n" + FIRST, "greater than or equal to 4"),
