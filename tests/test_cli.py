@@ -3,10 +3,12 @@
 import ast
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from itertools import chain
 
 import h5py
@@ -788,6 +790,29 @@ def test_interrupts_bugs_and_memory(call, monkeypatch):
     fail(ZeroDivisionError())  # a bug keeps its traceback
     with pytest.raises(ZeroDivisionError):
         call("methods")
+
+
+def test_sigterm_ends_the_process_that_was_started_too(tmp_path):
+    code = """
+import subprocess, sys
+from keras_compress import cli
+def methods():
+    \"\"\"Wait.\"\"\"
+    wait = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    subprocess.check_output([sys.executable, "-c", wait, sys.argv[1]])
+cli.VERBS = (methods,)
+sys.exit(cli.main(["methods"]))
+"""
+    note = tmp_path / "pid"
+    command = [sys.executable, "-c", code, str(note)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (note.is_file() and note.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert "stopped. `run --resume` goes on" in process.communicate(timeout=20)[1]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
 
 
 def test_duplicates_across_splits_are_counted_on_stderr(call, place, tmp_path):

@@ -171,8 +171,8 @@ def exported_files(place):
     return attempt
 
 
-def requests(place):
-    """Bytes that a client sends to `serve`, which then says no more."""
+def served(place):
+    """A server of a folder with one file and one symbolic link out of it, and the list of what failed in it."""
     (place / "web" / serve.PACKAGE).mkdir(parents=True)
     (place / "web" / "index.html").write_text("page")
     (place / "shown").mkdir()
@@ -185,6 +185,12 @@ def requests(place):
     serve.WEB = kept
     web.handle_error = lambda *_: failed.append(sys.exc_info()[1])
     threading.Thread(target=web.serve_forever, daemon=True).start()
+    return web, failed
+
+
+def requests(place):
+    """Bytes that a client sends to `serve`, which then says no more."""
+    web, failed = served(place)
     paths = (
         "/",
         "/models.json",
@@ -238,3 +244,12 @@ def test_fuzzing(target, tmp_path):
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)
 def test_fuzzing_at_length(target, tmp_path):
     fuzz(target, tmp_path, TARGETS[target][1])
+
+
+def test_a_client_that_stops_in_the_middle_is_not_waited_for(tmp_path):
+    web, _ = served(tmp_path)
+    assert web.RequestHandlerClass.timeout == 30
+    web.RequestHandlerClass.timeout = 0.2
+    with socket.create_connection(web.server_address, timeout=SECONDS) as client:
+        client.sendall(b"GET / HT")
+        assert client.recv(99) == b""
