@@ -144,7 +144,10 @@ class Tokenizer:
         encodings = []
         split = (text.split(" ") if isinstance(text, str) else text for text in texts)
         texts = [[clean(word) for word in words] for words in split]
-        for words, e in zip(texts, self._encode(texts, max_length, is_pretokenized=True)):
+        encoded = self._encode(texts, max_length, is_pretokenized=True)
+        for e, words in zip(
+            encoded, texts
+        ):  # in this order, or what stands at its end would not run
             starts = [(e.word_to_tokens(k) or [-1])[0] for k in range(len(words))]
             encodings.append(Encoding(e.ids, e.type_ids, bool(e.overflowing), starts))
         return encodings
