@@ -144,10 +144,7 @@ class Tokenizer:
         encodings = []
         split = (text.split(" ") if isinstance(text, str) else text for text in texts)
         texts = [[clean(word) for word in words] for words in split]
-        encoded = self._encode(texts, max_length, is_pretokenized=True)
-        for e, words in zip(
-            encoded, texts
-        ):  # in this order, or what stands at its end would not run
+        for e, words in zip(self._encode(texts, max_length, is_pretokenized=True), texts):
             starts = [(e.word_to_tokens(k) or [-1])[0] for k in range(len(words))]
             encodings.append(Encoding(e.ids, e.type_ids, bool(e.overflowing), starts))
         return encodings
@@ -158,7 +155,7 @@ class Tokenizer:
         return [word for word, _ in self._engine.pre_tokenizer.pre_tokenize_str(text)]
 
     def _encode(self, texts, max_length, **settings):
-        """Yields what the engine gives: objects, hundreds of times as large as their ids."""
+        """Yields what the engine gives, objects hundreds of times as large as their ids; at its end it may warn."""
         if max_length < 4:
             raise ValueError(
                 f"`max_length` must leave room for text between [CLS] and [SEP], at least 4. Received: {max_length}."
