@@ -149,9 +149,9 @@ def shown(text):
     return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-class _Shown(logging.Formatter):
-    def format(self, record):
-        return shown(super().format(record))
+def _show(record):
+    record.msg, record.args = shown(record.getMessage()), ()
+    return True
 
 
 @contextlib.contextmanager
@@ -171,8 +171,8 @@ def _as_ctrl_c():
 def main(arguments=None):
     """Runs one command; returns the exit status. Expected errors become one line on stderr."""
     options = vars(parser().parse_args(arguments))
-    logging.basicConfig(force=True)
-    logging.getLogger().handlers[0].setFormatter(_Shown("%(message)s"))
+    logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger().handlers[0].addFilter(_show)
     for room in ("keras_compress", "mobile_export"):
         logging.getLogger(room).setLevel(logging.INFO)
     for stream in (sys.stdin, sys.stdout):

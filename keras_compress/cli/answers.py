@@ -73,11 +73,14 @@ def _predicted(model, given, speed, jsonl, total):
                     "warning: %d text(s) hold U+FFFD or NUL, which stand for what is not UTF-8",
                     damaged,
                 )
-            tabs = [text.count("\t") for text in chunk]
             if pairs is None:
-                pairs = texts == "pair" or (texts == "either" and any(tabs))
-            if pairs or texts == "either":
-                _check_tabs(chunk, tabs, int(pairs))
+                pairs = texts == "pair" or (texts == "either" and "\t" in "".join(chunk))
+            for text in chunk if pairs or texts == "either" else ():
+                if text.count("\t") != pairs:
+                    raise ValueError(
+                        "A pair must be two texts separated by one tab, in all lines or in none. "
+                        f"Received: {text!r:.80}."
+                    )
             predicted = model.predict(
                 [tuple(x.split("\t")) for x in chunk] if pairs else chunk, speed=speed
             )
@@ -88,15 +91,6 @@ def _predicted(model, given, speed, jsonl, total):
                 lines = [f"layer {row['layer']}\t{line}" for row, line in zip(rows, lines)]
             yield rows, [json.dumps(row, ensure_ascii=False) for row in rows] if jsonl else lines
             bar.update(len(chunk))
-
-
-def _check_tabs(texts, tabs, wanted):
-    for text, number in zip(texts, tabs):
-        if number != wanted:
-            raise ValueError(
-                "A pair must be two texts separated by one tab, in all lines or in none. "
-                f"Received: {text!r:.80}."
-            )
 
 
 def evaluated(model, dataset, split, speed=None):
