@@ -166,14 +166,16 @@ class Dataset:
 
     def summary(self):
         """Counts and a hash of the content, for reports: two runs with one hash saw the same data."""
-        splits = self.splits()
-        content = json.dumps([self.task, self.labels, splits], ensure_ascii=False).encode()
+        splits, content = self.splits(), hashlib.sha256()
+        json_of = json.JSONEncoder(ensure_ascii=False)
+        for part in json_of.iterencode([self.task, self.labels, splits]):  # the whole may be large
+            content.update(part.encode())
         return {
             "name": self.name,
             "task": self.task,
             "num_labels": len(self.labels),
             **{name: len(split.texts) if split else 0 for name, split in splits.items()},
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": content.hexdigest(),
         }
 
     def check_splits(self, *wanted):
