@@ -78,8 +78,8 @@ def _predicted(model, given, speed, jsonl, total):
             for text in chunk if pairs or texts == "either" else ():
                 if text.count("\t") != pairs:
                     raise ValueError(
-                        "A pair must be two texts separated by one tab, in all lines or in none. "
-                        f"Received: {text!r:.80}."
+                        f"A pair must be two texts separated by one tab. Received: {text!r:.80}. Write all lines "
+                        "so, or none."
                     )
             predicted = model.predict(
                 [tuple(x.split("\t")) for x in chunk] if pairs else chunk, speed=speed
