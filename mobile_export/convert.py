@@ -110,7 +110,7 @@ def export(
         task_model: `TaskModel` of a task with labels. With static quantisation (q8bert.py) it gives
             "int8" and "int8_per_tensor" alone.
         path: a folder, for `file_name(format)`; for one format also a file's name with its ending.
-            What is there is replaced.
+            What is there is replaced: before the first new file takes its place, the old ones of all `formats` go.
         formats: names of `FORMATS`.
         sequence_length: fixed length of the inputs, in pieces; longer texts must be cut. Several: a .tflite file has a
             signature for each, on the same weights. MediaPipe takes no such file.
@@ -188,6 +188,10 @@ def export(
             content = with_metadata(content, task_model, description)
         with atomic_write(facts["path"], "wb") as file:
             file.write(content)
+            file.flush()  # a full disk is told while the old files are there
+            if not files:  # a kill must not leave an old file beside a new one
+                for other in set(formats) - {name}:
+                    (path / file_name(other)).unlink(missing_ok=True)
         facts |= {"bytes": len(content), "gzip_bytes": len(gzip.compress(content))}
         contract.add_file(task_model, facts)
         files.append(facts)

@@ -8,7 +8,7 @@ import json
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from mobile_export.stamp import check_stamp
 
@@ -76,7 +76,7 @@ def server(folder, port=8000):
         timeout = 30  # seconds; a connection that says nothing ends
 
         def do_GET(self):
-            path = unquote(urlsplit(self.path).path)
+            path = unquote(self.path.partition("?")[0])
             file = files.get(path)
             if self.headers.get("Host", "").partition(":")[0] not in OWN_NAMES:
                 return self.send_error(403)  # another site's name that leads to this machine

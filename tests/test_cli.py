@@ -3,11 +3,14 @@
 import ast
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from itertools import chain
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -155,7 +158,11 @@ PRINTED_BY = {
     "keras_compress/cli/options.py::Texts": with_option("--data"),
     "keras_compress/cli/exported.py::_phones": {"benchmark"},
     "keras_compress/cli/__init__.py::_look": LOADS,
-    **{f"keras_compress/cli/{file}.py::{v}": {v} for file in ("verbs", "exported") for v in VERBS},
+    **{
+        f"keras_compress/cli/{file}.py::{v}": {v}
+        for file in ("verbs", "answers", "exported")
+        for v in VERBS
+    },
     "keras_compress/datasets/": with_option("--data"),
     "keras_compress/datasets/dataset.py::Dataset": TRAINS,  # in `run` it names the recipe's key, too
     "keras_compress/experiment/": {"run"},
@@ -525,9 +532,23 @@ def test_a_stopped_command_goes_on_and_is_not_mixed_with_another(call, tmp_path,
             assert status == 1 and "resumed" not in err and len(left()) == len(before) + 1
     others = left() - mine
     command[-1] = slash[:-1]
-    status, _, err = call(*command)
-    assert status == 0 and f"{mine.pop()}/finetune/ckpt-2" in err
+    with monkeypatch.context() as patch:  # killed before it saves, then while it cleans up
+        patch.setattr(TaskModel, "save", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            call(*command)
+        ended = {f"{name}.ended" for name in mine}
+        assert left() == {*ended, *others}
+    with monkeypatch.context() as patch:
+        kept = SimpleNamespace(rmtree=lambda path, **_: None)
+        patch.setattr("keras_compress.cli.verbs.shutil", kept)
+        status, _, err = call(*command)
+        assert status == 0 and f"{mine.pop()}/finetune/ckpt-2" in err
+    assert left() == {"small", *ended, *others}
+    status, out, _ = call(*command, "--json")
+    assert status == 0 and json.loads(out)["folder"] == slash[:-1] and "value" in json.loads(out)
     assert left() == {"small", *others}
+    status, _, err = call(*command)
+    assert status == 1 and "must be new or empty" in err
 
 
 READING = "--new-head --labels a,b --pooling mean --cased --ignore-weights x.* --ignore-weights y"
@@ -631,6 +652,24 @@ def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
     assert status == 0 and "1 text(s) hold U+FFFD" in err
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert json.loads(call("predict", "--from", "{}/bert-classification", "--json")[1]) == []
+
+
+def test_predict_prints_as_it_reads(call, monkeypatch):
+    texts, predict = (
+        ["the cat", "a \x1b[31mdog", "我", "x"],
+        ["predict", "--from", "{}/bert-matching"],
+    )
+    monkeypatch.setattr("keras_compress.cli.answers.CHUNK", 2)
+    whole = json.loads(call("predict", *texts, "--from", "{}/bert-classification", "--json")[1])
+    out = call("predict", *texts, "--from", "{}/bert-classification", "--jsonl")[1]
+    assert [json.loads(line) for line in out.splitlines()] == whole and len(whole) == 4
+    out = call("predict", *texts, "--from", "{}/bert-classification")[1]
+    assert "\x1b" not in out and "a \\u001b[31mdog" in out
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a\tb\nx\ty\nno tab\n"))
+    status, out, err = call(*predict)
+    assert status == 1 and len(out.splitlines()) == 2 and "Received: 'no tab'" in err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("a\tb\n".encode("utf-16-le"))))
+    assert "text(s) hold U+FFFD or NUL" in call(*predict)[2]
 
 
 def test_speed_skips_layers_of_a_model_with_exits(call, place, tmp_path):
@@ -756,6 +795,29 @@ def test_interrupts_bugs_and_memory(call, monkeypatch):
     fail(ZeroDivisionError())  # a bug keeps its traceback
     with pytest.raises(ZeroDivisionError):
         call("methods")
+
+
+def test_sigterm_ends_the_process_that_was_started_too(tmp_path):
+    code = """
+import subprocess, sys
+from keras_compress import cli
+def methods():
+    \"\"\"Wait.\"\"\"
+    wait = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    subprocess.check_output([sys.executable, "-c", wait, sys.argv[1]])
+cli.VERBS = (methods,)
+sys.exit(cli.main(["methods"]))
+"""
+    note = tmp_path / "pid"
+    command = [sys.executable, "-c", code, str(note)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (note.is_file() and note.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert "stopped. `run --resume` goes on" in process.communicate(timeout=20)[1]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
 
 
 def test_duplicates_across_splits_are_counted_on_stderr(call, place, tmp_path):

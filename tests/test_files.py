@@ -8,6 +8,7 @@ import pytest
 
 from keras_compress import files
 from keras_compress.files import atomic_folder, atomic_write, new_folder, read_json
+from keras_compress.lock import alone
 from tests.support import in_new_process
 
 
@@ -183,3 +184,22 @@ def test_overwrite_keeps_what_others_wrote(tmp_path):
     with atomic_folder(tmp_path / "model", True, "config.json", own) as folder:
         (folder / "labels.txt").write_text("new")
     assert names(tmp_path / "model") == ["labels.txt"]
+
+
+def test_one_process_at_a_time(tmp_path):
+    refused = pytest.raises(ValueError, match="run, where another one is at work")
+    with alone(tmp_path / "run"):
+        for shared in (False, True):
+            with refused, alone(tmp_path / "run", shared):
+                pass
+    with alone(tmp_path / "run", shared=True):
+        with alone(tmp_path / "run", shared=True):
+            pass
+        with refused, alone(tmp_path / "run"):
+            pass
+    assert names(tmp_path) == []
+    code = "import os, sys; from keras_compress.lock import alone\nwith alone(sys.argv[1]):\n    os.kill(os.getpid(), 9)"
+    assert in_new_process(code, tmp_path / "run").returncode == -9
+    with alone(tmp_path / "run"):  # what a dead process left is no lock
+        pass
+    assert names(tmp_path) == []

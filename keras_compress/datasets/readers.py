@@ -14,7 +14,8 @@ import re
 from pathlib import Path
 
 from keras_compress.datasets.dataset import SPLITS, Dataset, Split
-from keras_compress.datasets.labels import Row, check_names, has_no_label, read_labels
+from keras_compress.datasets.kinds import has_no_label
+from keras_compress.datasets.labels import Row, check_names, read_labels
 from keras_compress.datasets.tables import ENDINGS, read_records, short, warn
 from keras_compress.files import read_text as _text
 

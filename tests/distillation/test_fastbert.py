@@ -301,3 +301,8 @@ def test_what_cannot_have_exits(model):
         method("soft_targets")(foreign(labels=CLASSES), data(), student=model, training=TRAINING)
     with pytest.raises(ValueError, match="`exits` must be 1 different ones among 1 to 1, rising"):
         fastbert.compress(shared_still(), data(), exits=[2], training=TRAINING)
+
+
+def test_a_way_that_is_none_is_told(model):
+    with pytest.raises(ValueError, match="must be segments or graph. Received: 'layers'"):
+        model.predict(LENGTHS, speed=0.5, skipping="layers")

@@ -149,6 +149,25 @@ def test_one_that_fails_does_not_keep_the_others_back(tmp_path, caplog):
     )
 
 
+def test_a_stopped_export_leaves_no_old_file_beside_a_new_one(tmp_path, monkeypatch):
+    def stopped_at(stop):
+        def compare(reference, content, name, tolerance, original=convert.compare):
+            if name == stop:
+                raise KeyboardInterrupt
+            return original(reference, content, name, tolerance)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(convert, "compare", compare)
+            export(tiny(), tmp_path, ("float32", "int8"), sequence_length=LENGTH)
+        paths = sorted(tmp_path.glob("*.tflite"))
+        return {path.name: path.read_bytes() == b"old" for path in paths}
+
+    for name in ("float32", "int8"):
+        (tmp_path / f"{name}.tflite").write_bytes(b"old")
+    assert stopped_at("float32") == {"float32.tflite": True, "int8.tflite": True}
+    assert stopped_at("int8") == {"float32.tflite": False}
+
+
 def test_keras_is_computed_once_and_each_file_once(tmp_path, monkeypatch):
     task_model, passes = tiny(), []
     dev, of_keras, of_file = split_of(task_model), TaskModel.forward, Runner.outputs
