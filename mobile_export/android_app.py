@@ -34,10 +34,11 @@ def check_app(folder, exported, overwrite=False):
         the folder of the model's files, in the project.
     """
     folder = Path(folder)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not is_app(folder)):
+    full = folder.is_dir() and any(folder.iterdir()) and not is_app(folder)
+    if full or folder.is_file() or folder.resolve() == Path(exported).resolve():
         raise ValueError(
             f"An app needs a new folder, or one that `export --android` wrote. Received: {folder}, which holds "
-            "something else. Choose another folder."
+            "something else, or is to hold the exported files. Choose another folder."
         )
     # Android's packager leaves out names that begin with a dot or an underscore.
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(exported).resolve().name).strip(".-")
@@ -45,7 +46,7 @@ def check_app(folder, exported, overwrite=False):
     if place.exists() and not overwrite:
         raise ValueError(
             f"A model in an app is not replaced without `--overwrite`. Received: {place}. Export to a folder of "
-            "another name, which the app then offers beside it, or pass `--overwrite`."
+            "another name (of A to Z and digits), which the app then offers beside it, or pass `--overwrite`."
         )
     return place
 

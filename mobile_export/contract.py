@@ -97,6 +97,26 @@ def check_folder(folder, task_model):
             )
 
 
+def check_same(folder, task_model, vectors=False):
+    """Raises ValueError if writing a model's files would take from others in a folder what stands beside them.
+
+    Args:
+        vectors: whether parity.json is to be written, too.
+    """
+    folder = Path(folder)
+    told = read_model(folder) if (folder / MODEL).is_file() else {}
+    lost = [row["path"] for row in told.pop("files", ()) if (folder / row["path"]).is_file()]
+    changed = any(_differs(folder / name, x) for name, x in _beside(task_model).items())
+    lost = lost if changed or told != describe(task_model) else []
+    if vectors and (path := folder / VECTORS).is_file():
+        lost += [] if path.read_bytes().startswith(b'{"keras_compress_vectors"') else [VECTORS]
+    if lost:
+        raise ValueError(
+            f"A folder of exported files is one model's. Received: {folder}, whose {', '.join(lost)} would be lost or "
+            "no longer told about. Choose another folder, or pass `--overwrite`."
+        )
+
+
 def add_file(task_model, facts):
     """Writes vocab.txt and labels.txt beside a file, and its row into model.json, where those of the same model stay.
 

@@ -173,6 +173,7 @@ PRINTED_BY = {
     "mobile_export/": {"export", "run"},
     "mobile_export/adb.py": {"benchmark"},
     "mobile_export/benchmark.py": {"benchmark", "run"},
+    "mobile_export/contract.py::check_same": {"export"},
     "mobile_export/diff.py": {"diff"},
     "mobile_export/serve.py": {"serve"},
     "mobile_export/android_app.py": {"export"},

@@ -44,7 +44,7 @@ def export(
         where a pass is slow)
     """
     from mobile_export import android_app, convert
-    from mobile_export.contract import write_vectors
+    from mobile_export.contract import check_same, write_vectors
     from mobile_export.parity import in_words
 
     if lengths and length != 64:
@@ -63,8 +63,14 @@ def export(
     written = Path(out).parent if Path(out).suffix in convert.ENDINGS else Path(out)
     if android:
         android_app.check_app(android, written, overwrite)
+        if {*names} <= {*convert.ONNX_FORMATS}:
+            raise ValueError(
+                f"An app runs .tflite files. Received: {formats}. Add `int8` to `--formats`."
+            )
     model, dataset = source.load(texts.given(), texts.task)
     dev = dataset and dataset.dev
+    if not overwrite:
+        check_same(written, model, vectors or android)
     if "all" in names:
         place, several = names.index("all"), bool(lengths)
         names[place : place + 1] = convert.formats_for(model, several)
@@ -235,7 +241,8 @@ def diff(old, new, *, texts: Texts, split: Literal["train", "dev", "test"] = "te
 
 def _change(row):
     """A changed answer as a line."""
-    told = [" ".join(x) if isinstance(x, list) else str(x) for x in row.values()]
+    kinds = {list: " ".join, tuple: " | ".join, float: "{:.4g}".format}  # tags, a pair, a number
+    told = [kinds.get(type(x), str)(x) for x in row.values()]
     right = f" (right: {told[3]})" if "right" in row else ""
     return f"  {told[1]} -> {told[2]}{right}: {told[0]}"
 

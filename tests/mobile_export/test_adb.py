@@ -212,6 +212,10 @@ def test_a_tool_for_another_processor(phone, file, tmp_path, capsys, content, wo
         (["a.onnx", "--adb", "--benchmark-model", "tool"], "Received: a.onnx"),
         (["a.tflite", "--adb", "--benchmark-model", "tool", "--out", "."], "holds no run.json"),
         (["a.tflite", "--adb", "--benchmark-model", "none"], "A file must exist. Received: none"),
+        (
+            ["a.tflite", "--adb", "--benchmark-model", "."],
+            "program for Android. Received: ., which is none",
+        ),
     ],
 )
 def test_wrong_options(phone, tmp_path, monkeypatch, capsys, arguments, words):

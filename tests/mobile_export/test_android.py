@@ -301,6 +301,8 @@ def test_bad_folders_and_texts_are_problems_not_crashes(library, folders, tmp_pa
     asked = [ask]
     for wrong in ([0.5], [0.1] * 4):
         asked.append({**ask, "texts": ["a"], "outputs": [wrong]})
+    tagger = str(folders["tagging"][1])  # 1e39 is infinite as a float
+    asked.append({**ask, "folder": tagger, "texts": ["a"], "outputs": [[1e39] * 48]})
     for number, (change, _) in enumerate(cases):
         place = tmp_path / str(number)
         shutil.copytree(folder, place)
@@ -310,7 +312,7 @@ def test_bad_folders_and_texts_are_problems_not_crashes(library, folders, tmp_pa
     assert [line.split("|")[0] for line in made] == [
         "length_8" if text != odd[1] else "serving_default" for text in odd
     ]
-    wanted = ["OUTPUT", "OUTPUT", *(problem for _, problem in cases)]
+    wanted = ["OUTPUT", "OUTPUT", "OUTPUT", *(problem for _, problem in cases)]
     assert [answers[0].split(" ")[0] for answers in found] == wanted
 
 

@@ -82,6 +82,17 @@ def test_what_can_be_touched_is_named_and_large_enough():
             assert view.get(NAMESPACE + name, "").startswith("@string/"), (path.name, view.attrib)
 
 
+def test_texts_that_android_saves_stay_below_its_bound():
+    style = next(
+        s
+        for s in ET.parse(RESOURCES / "values/styles.xml").iter("style")
+        if s.get("name") == "Input"
+    )
+    (most,) = [x.text for x in style if x.get("name") == "android:maxLength"]
+    inputs = sum(path.read_text().count("<EditText") for path in RESOURCES.glob("layout/*.xml"))
+    assert 2 * int(most) * inputs < 500_000  # bytes in UTF-16; beyond 1 MB the app is ended
+
+
 def merged_manifest():
     """The manifest as the merger leaves it, without what other packages bring."""
     text = re.sub(r'<uses-permission [^>]*tools:node="remove" />', "", MANIFEST.read_text())
@@ -226,8 +237,17 @@ def test_the_command_line_makes_an_app(tmp_path, capsys):
     # Refused before the export starts.
     command[4] = str(tmp_path / "other")
     assert main([*command[:-1], str(model)]) == 1 and main(["android", str(model)]) == 1
+    assert main([*command[:-1], command[4]]) == 1
+    assert capsys.readouterr().err.count("An app needs a new folder") == 2
+    assert main([*command, "--formats", "onnx_float32"]) == 1
+    assert "runs .tflite files. Received: onnx_float32" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
-    assert "An app needs a new folder" in capsys.readouterr().err
+    # Another model's files keep what stands beside them.
+    tiny.model("matching").save(tmp_path / "second")
+    before = files(tmp_path / "phone")
+    command[2:5] = [str(tmp_path / "second"), "--out", str(tmp_path / "phone")]
+    assert main([*command[:-2], "--formats", "int8"]) == 1
+    assert "one model's" in capsys.readouterr().err and files(tmp_path / "phone") == before
 
 
 def test_both_pages_say_the_same():

@@ -159,6 +159,26 @@ def test_files_of_others_are_not_replaced(task_model, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
 
 
+def test_files_of_another_model_stay_told_about(facts, folder, task_model, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    other = tiny()
+    other.labels = ("a", "b", "c")
+    contract.check_same(tmp_path, task_model)
+    with pytest.raises(
+        ValueError, match="one model's. Received: .* whose float16.tflite, .* be lost"
+    ):
+        contract.check_same(tmp_path, other)
+    for path in tmp_path.glob("*.tflite"):
+        path.unlink()
+    contract.check_same(tmp_path, other)
+    (tmp_path / "parity.json").write_text('{"mine": 1}')
+    contract.check_same(tmp_path, task_model)
+    with pytest.raises(ValueError, match="whose parity.json would be lost"):
+        contract.check_same(tmp_path, task_model, vectors=True)
+    contract.write_vectors(shutil.copytree(folder, tmp_path / "new"), task_model)
+    contract.check_same(tmp_path / "new", task_model, vectors=True)
+
+
 def test_what_was_changed_is_refused_by_name(facts, folder, tmp_path, task_model):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     contract.write_vectors(tmp_path, task_model, split_of(task_model))

@@ -1,11 +1,13 @@
 """Two versions of a file side by side: which answers change, and what that costs or gains."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_compress.cli import main
+from keras_compress.cli.exported import _change
 from mobile_export import diff
 from mobile_export.convert import export
 from tests.mobile_export.conftest import LENGTH, split_of, texts, tiny
@@ -89,6 +91,12 @@ def test_names_and_numbers_in_words(task, monkeypatch):
         assert found["agreement"] is None
 
 
+def test_a_changed_answer_is_a_line():
+    row = {"text": ("a b", "c"), "old": -0.5174692273139954, "new": 2.0, "right": 1.5}
+    assert _change(row) == "  -0.5175 -> 2 (right: 1.5): a b | c"
+    assert _change({"text": "x", "old": ["O", "B-a"], "new": ["O", "O"]}) == "  O B-a -> O O: x"
+
+
 def test_the_verb_and_what_it_refuses(versions, tmp_path, capsys):
     old, new, split = versions["classification"]
     data = tmp_path / "data"
@@ -125,6 +133,7 @@ def test_the_verb_and_what_it_refuses(versions, tmp_path, capsys):
             "The data must be for the files' task, tagging. Received: classification.",
         ),
         ((old, tmp_path / "none.tflite"), "A file must exist. Received: "),
+        ((old, Path(new).parent), "A file must be named, not its folder. Received: "),
         ((alone, new), "must stand beside its model.json. Received: "),
         ((data / "test.tsv", new), "must stand beside its model.json. Received: "),
     ):

@@ -9,8 +9,7 @@ class Score(val label: String, val value: Float, val holds: Boolean)
 
 /** What a file's output (classes) says, the best first. */
 fun scores(model: Model, output: FloatArray): List<Score> {
-    if (output.size != model.labels.size) throw ModelError(Problem.OUTPUT, "${output.size}; ${model.labels.size}")
-    if (output.any { it.isNaN() || it.isInfinite() }) throw ModelError(Problem.OUTPUT, "NaN")
+    checkOutput(output, model.labels.size)
     val best = output.indices.maxByOrNull { output[it] }
     return model.labels.indices
         .map { k -> Score(model.labels[k], output[k], if (model.answer == "sigmoid") output[k] >= model.threshold else k == best) }
@@ -20,11 +19,16 @@ fun scores(model: Model, output: FloatArray): List<Score> {
 /** The label of each word from an output (length x labels); beyond what the file reads "O" or, where that is no label, null. */
 fun tags(model: Model, inputs: Inputs, output: FloatArray): List<String?> {
     val n = model.labels.size
-    if (output.size != n * inputs.signature.length) throw ModelError(Problem.OUTPUT, "${output.size}; $n")
+    checkOutput(output, n * inputs.signature.length)
     val outside = "O".takeIf { it in model.labels }
     return inputs.encoding.wordStarts.map { start ->
         if (start < 0) outside else model.labels[(0 until n).maxByOrNull { output[start * n + it] }!!]
     }
+}
+
+private fun checkOutput(output: FloatArray, size: Int) {
+    if (output.size != size) throw ModelError(Problem.OUTPUT, "${output.size}; $size")
+    if (output.any { it.isNaN() || it.isInfinite() }) throw ModelError(Problem.OUTPUT, "NaN")
 }
 
 fun softmax(logits: FloatArray): FloatArray {

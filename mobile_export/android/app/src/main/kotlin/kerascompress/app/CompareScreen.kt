@@ -65,7 +65,7 @@ class CompareScreen(private val activity: MainActivity, private val worker: Work
         val sample = text.text.toString()
         result.setText(R.string.running)
         activity.window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
-        worker.run(this, { measured(choices, sample) }) {
+        worker.run(share, { measured(choices, sample) }) { // no other task takes its place: the flag must go again
             activity.window.clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
             activity.tell(it.exceptionOrNull())
             json = JSONArray(it.getOrNull().orEmpty().map { row -> JSONObject(row) }).toString(1)

@@ -71,11 +71,12 @@ class MainActivity : Activity() {
         val error = now ?: unread
         val view = view<TextView>(R.id.message)
         view.visibility = if (error == null) View.GONE else View.VISIBLE
-        if (error is ModelError) {
-            view.text = getString(sentence(error.problem), error.received)
-        } else if (error != null) {
-            view.text = getString(R.string.problem_other, "${error.javaClass.simpleName} ${error.message.orEmpty().take(200)}")
-        }
+        view.text = error?.let(::inWords)
+    }
+
+    fun inWords(error: Throwable): String = when (error) {
+        is ModelError -> getString(sentence(error.problem), error.received)
+        else -> getString(R.string.problem_other, "${error.javaClass.simpleName} ${error.message.orEmpty().take(200)}")
     }
 
     private fun sentence(problem: Problem) = when (problem) {

@@ -60,12 +60,13 @@ fun places(context: Context): Pair<List<Place>, List<Throwable>> {
 }
 
 /**
- * Copies files that the user picked into a folder of the app's own, if they are a model.
+ * Copies files that the user picked into a folder of the app's own, if they are a model, and only as a whole.
  *
  * @throws ModelError if they are not; then nothing is kept.
  */
-fun keep(context: Context, uris: List<Uri>): Place {
-    val folder = File(context.filesDir, "$FOLDER/picked-${System.currentTimeMillis()}")
+fun keep(context: Context, uris: List<Uri>) {
+    val folder = File(context.cacheDir, FOLDER)
+    folder.deleteRecursively() // of a copy that was broken off
     try {
         folder.mkdirs()
         for (uri in uris) {
@@ -78,10 +79,11 @@ fun keep(context: Context, uris: List<Uri>): Place {
         val there = place.model.files.filter(place::has)
         if (there.isEmpty()) throw ModelError(Problem.MISSING, place.model.files.joinToString { it.name })
         there.forEach(place::content)
-        return place
-    } catch (error: Exception) {
+        val kept = File(context.filesDir, "$FOLDER/picked-${System.currentTimeMillis()}")
+        kept.parentFile?.mkdirs()
+        if (!folder.renameTo(kept)) throw IOException(kept.path)
+    } finally {
         folder.deleteRecursively()
-        throw error
     }
 }
 

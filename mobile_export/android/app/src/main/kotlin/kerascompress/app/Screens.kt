@@ -54,7 +54,8 @@ class Reader(private val activity: MainActivity, private val worker: Worker, lis
             facts(milliseconds, inputs) to inWords(choice.place.model, output, inputs, text)
         }) { result ->
             activity.tell(result.exceptionOrNull())
-            result.getOrNull().let { show(it?.first.orEmpty(), it?.second.orEmpty()) }
+            val (facts, answer) = result.getOrElse { activity.inWords(it) to "" } // beside another model's answer, too
+            show(facts, answer)
         }
     }
 
