@@ -84,10 +84,7 @@ def phones(serials=()):
 
 def abi_of(tool):
     """The ABI of a `benchmark_model`, by its ELF header. ValueError if it is no program of Android's kinds."""
-    start = b""
-    if not os.path.isdir(tool):
-        with open(tool, "rb") as file:
-            start = file.read(20)
+    start = b"" if os.path.isdir(tool) else Path(tool).read_bytes()[:20]
     abi = MACHINES.get(int.from_bytes(start[18:], "little"))
     if start[:4] != b"\x7fELF" or not abi:
         raise ValueError(

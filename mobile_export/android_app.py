@@ -63,10 +63,6 @@ def write_app(folder, exported, overwrite=False):
     folder, exported = Path(folder), Path(exported)
     place, about = check_app(folder, exported, overwrite), read_model(exported)
     names = [row["path"] for row in about["files"] if row["path"].endswith(".tflite")]
-    if not names:
-        raise ValueError(
-            f"An app runs .tflite files. Received: {exported}, which has none. Add `int8` to `--formats`."
-        )
     if not is_app(folder):
         plain = re.sub(r"[^\w.()+-]+", " ", folder.resolve().name)  # as XML and Kotlin take it
         name = plain.strip(" .") or "keras_compress"

@@ -97,19 +97,18 @@ def check_folder(folder, task_model):
             )
 
 
-def check_same(folder, task_model, vectors=False):
-    """Raises ValueError if writing a model's files would take from others in a folder what stands beside them.
-
-    Args:
-        vectors: whether parity.json is to be written, too.
-    """
+def check_same(folder, task_model):
+    """Raises ValueError if a model's files would take from what is in a folder: another model's, or its parity.json."""
     folder = Path(folder)
     told = read_model(folder) if (folder / MODEL).is_file() else {}
-    lost = [row["path"] for row in told.pop("files", ()) if (folder / row["path"]).is_file()]
-    changed = any(_differs(folder / name, x) for name, x in _beside(task_model).items())
-    lost = lost if changed or told != describe(task_model) else []
-    if vectors and (path := folder / VECTORS).is_file():
-        lost += [] if path.read_bytes().startswith(b'{"keras_compress_vectors"') else [VECTORS]
+    rows, contents = told.pop("files", ()), _beside(task_model)
+    same = told == describe(task_model) and not any(
+        _differs(folder / x, contents[x]) for x in contents
+    )
+    lost = [] if same else [row["path"] for row in rows]
+    vectors = folder / VECTORS
+    if vectors.is_file() and not vectors.read_bytes().startswith(b'{"keras_compress_vectors"'):
+        lost += [VECTORS]
     if lost:
         raise ValueError(
             f"A folder of exported files is one model's. Received: {folder}, whose {', '.join(lost)} would be lost or "
@@ -164,8 +163,8 @@ def read_model(folder):
     path = Path(folder) / MODEL
     if not path.is_file():
         raise ValueError(
-            f"An exported file must stand beside its {MODEL}. Received: {folder}, which has none. Copy the "
-            "whole folder, or export the model again."
+            f"An exported file must stand beside its {MODEL}. Received: {folder}, which has none. Name a file, not "
+            "its folder. Copy the whole folder, or export the model again."
         )
     value = read_json(path, beside=True)
     if value.get(KIND) != VERSION:

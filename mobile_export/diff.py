@@ -25,12 +25,7 @@ def opened(path):
 
     Raises ValueError if no model.json stands beside it, or one that does not tell of this file.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(
-            f"A file must be named, not its folder. Received: {path}. Name one in it: {path / 'int8.tflite'}."
-        )
-    about = contract.read_model(path.parent)
+    path, about = Path(path), contract.read_model(Path(path).parent)
     known = {row["path"]: row["sha256"] for row in about["files"]}
     if known.get(path.name) != sha256_of(path):
         raise ValueError(

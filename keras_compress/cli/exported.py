@@ -70,7 +70,7 @@ def export(
     model, dataset = source.load(texts.given(), texts.task)
     dev = dataset and dataset.dev
     if not overwrite:
-        check_same(written, model, vectors or android)
+        check_same(written, model)
     if "all" in names:
         place, several = names.index("all"), bool(lengths)
         names[place : place + 1] = convert.formats_for(model, several)
@@ -92,7 +92,7 @@ def export(
     if (vectors or android) and rows:
         path = write_vectors(written, model, dev)
         lines.append(f"{path}: texts with inputs and outputs, for tests")
-    if android and rows:
+    if android and any(row["path"].endswith(".tflite") for row in rows):
         place = android_app.write_app(android, written, overwrite)
         lines.append(
             f"{place}: the model in the app. Next: python -m keras_compress android {android}"

@@ -133,7 +133,7 @@ def test_the_verb_and_what_it_refuses(versions, tmp_path, capsys):
             "The data must be for the files' task, tagging. Received: classification.",
         ),
         ((old, tmp_path / "none.tflite"), "A file must exist. Received: "),
-        ((old, Path(new).parent), "A file must be named, not its folder. Received: "),
+        ((old, Path(new).parent), "Name a file, not its folder."),
         ((alone, new), "must stand beside its model.json. Received: "),
         ((data / "test.tsv", new), "must stand beside its model.json. Received: "),
     ):
