@@ -229,7 +229,7 @@ def check_export(task_model, path, formats, sequence_length):
     if not lengths or not 4 <= lengths[0] <= lengths[-1] <= config.max_position_embeddings:
         raise ValueError(
             f"`sequence_length` must be 4 to {config.max_position_embeddings}, the positions that the "
-            f"model has. Received: {sequence_length}."
+            f"model has. Received: {sequence_length}. Choose a length in between."
         )
     whole = config.architecture == "bilstm" or {*formats} & {*ONNX_FORMATS}
     if len(lengths) > 1 and whole:
