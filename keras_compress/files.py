@@ -204,6 +204,8 @@ def new_folder(path, overwrite=False, sign=None, own=None):
         raise ValueError(
             f"The output must be a folder. Received: `{path}`, which is a file. Choose another name."
         )
+    if path.parent.is_dir():  # a folder that a killed writer moved away comes back
+        _clear(path.parent, escape(path.name))
     if path.is_dir():
         _clear(path)
     holds = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []

@@ -30,7 +30,8 @@ EVALUATIONS = 4  # on dev, where the best is kept
 PARTS = (  # what `overwrite` removes
     "models checkpoints tensorboard cells phones pictures log.txt run.json report.html report.md report.json"
 )
-OWN = [f"models/*/{name}" for name in (*FILES, "*.tflite", "*.onnx")]
+BESIDE_FILES = (contract.MODEL, contract.VECTORS)  # what `export` writes beside exported files
+OWN = [f"models/*/{name}" for name in (*FILES, *BESIDE_FILES, "*.tflite", "*.onnx")]
 OWN += "checkpoints/* tensorboard/* cells/*.json pictures/*.png".split()
 MAY_CHANGE = {"steps", "training", "compare", "about"}  # of a recipe, when a run goes on
 NO_FILE = "name method family role data".split()  # keys of a step that name no file of weights
@@ -61,8 +62,7 @@ def sources_of(recipe):
                 }
             elif path.is_file() or path.with_name(f"{path.name}.index").is_file():
                 found |= {*path.parent.glob(f"{escape(path.name)}*"), *map(path.with_name, BESIDE)}
-    exported = (contract.MODEL, contract.VECTORS)  # what `export` may have added since
-    found = {file for file in found if file.is_file() and file.name not in exported}
+    found = {file for file in found if file.is_file() and file.name not in BESIDE_FILES}
     return {str(file): sha256_of(file) for file in sorted(found)}
 
 

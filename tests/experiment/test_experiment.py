@@ -623,6 +623,14 @@ def test_a_stopped_run_goes_on_with_a_corrected_recipe(place, tmp_path, caplog):
             run_folder.open_run(folder, {"resume": True})
 
 
+def test_overwrite_knows_all_files_of_a_run(tmp_path):
+    (tmp_path / "models" / "plain-1").mkdir(parents=True)
+    for name in "config.json vocab.txt int8.tflite int8.onnx model.json parity.json".split():
+        (tmp_path / "models" / "plain-1" / name).touch()
+    (tmp_path / "run.json").write_text("{}")
+    run_folder.new_run({**run_folder.DEFAULTS, "overwrite": True}, tmp_path, grows=False)
+
+
 def test_overwrite_refuses_parts_with_files_of_others(finished, asked, tmp_path):
     shutil.copytree(finished[0], tmp_path / "out")
     (tmp_path / "out" / "models" / "plain-1" / "notes.md").write_text("mine")
