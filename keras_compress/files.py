@@ -152,7 +152,7 @@ def read_json(path, beside=False, listed=False):
         return value
     del value[SEAL]
     for name, digest in seal.items() if beside else [(OWN, seal[OWN])]:
-        file = path if name == OWN else one_of(path.parent, name)
+        file = path if name == OWN else one_of(path.parent, Path(name).name)
         if digest != sha256_of(value if name == OWN else file):
             raise ValueError(
                 f"{file}: must be as it was written. Received: another content, so it was damaged, or edited. "

@@ -9,7 +9,7 @@ import pytest
 
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
-from keras_compress.files import read_json, write_json, write_sealed
+from keras_compress.files import read_json, sha256_of, write_json, write_sealed
 from keras_compress.training.finetune import finetune
 from mobile_export.ort import open_model
 from tests import attack, samples
@@ -42,6 +42,11 @@ def test_sealed_json_tells_what_was_edited_and_how_to_keep_the_edit(tmp_path):
     write_json(path, edited)
     with pytest.raises(ValueError, match="config.json: .*edited.*delete `sha256` from config.json"):
         read_json(path)
+    elsewhere = {"content": sha256_of({"rate": 0.2}), "../other.txt": "0" * 64}
+    write_json(path, {"rate": 0.2, "sha256": elsewhere})
+    (tmp_path.parent / "other.txt").write_text("foreign")
+    with pytest.raises(ValueError, match="must come with other.txt. It is missing"):
+        read_json(path, beside=True)  # a seal leads to nothing outside of the folder
     del edited["sha256"]
     write_json(path, edited)
     assert read_json(path, beside=True)["rate"] == 0.2
