@@ -80,6 +80,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
         np.testing.assert_equal(run(), whole)
     assert "ckpt-6 is damaged and left out" in caplog.text
     assert "resumed from" in caplog.text and "ckpt-4" in caplog.text
+    (folder / "ckpt-6 (copy).json").write_text("{}")
     for path in folder.glob("ckpt-*.index"):
         path.unlink()
     with pytest.raises(ValueError, match="2 damaged.*index.*delete .*finetune to have this stage"):
