@@ -30,9 +30,9 @@ EVALUATIONS = 4  # on dev, where the best is kept
 PARTS = (  # what `overwrite` removes
     "models checkpoints tensorboard cells phones pictures log.txt run.json report.html report.md report.json"
 )
-BESIDE_FILES = (contract.MODEL, contract.VECTORS)  # what `export` writes beside exported files
-OWN = [f"models/*/{name}" for name in (*FILES, *BESIDE_FILES, "*.tflite", "*.onnx")]
-OWN += "checkpoints/* tensorboard/* cells/*.json pictures/*.png".split()
+EXPORTED = (contract.MODEL, contract.VECTORS)  # beside the files of `export`
+OWN = [f"models/*/{name}" for name in (*FILES, *EXPORTED, "*.tflite", "*.onnx")]
+OWN += "checkpoints/* tensorboard/* cells/*.json phones/*.json pictures/*.png".split()
 MAY_CHANGE = {"steps", "training", "compare", "about"}  # of a recipe, when a run goes on
 NO_FILE = "name method family role data".split()  # keys of a step that name no file of weights
 READ = "*.json *.txt *.safetensors *.bin *.h5 *.index *.data-*".split()  # of a folder of weights
@@ -62,7 +62,8 @@ def sources_of(recipe):
                 }
             elif path.is_file() or path.with_name(f"{path.name}.index").is_file():
                 found |= {*path.parent.glob(f"{escape(path.name)}*"), *map(path.with_name, BESIDE)}
-    found = {file for file in found if file.is_file() and file.name not in BESIDE_FILES}
+    # `export` may have added its own since
+    found = {file for file in found if file.is_file() and file.name not in EXPORTED}
     return {str(file): sha256_of(file) for file in sorted(found)}
 
 
