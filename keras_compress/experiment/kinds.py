@@ -1,10 +1,6 @@
 """Kinds of what a report reads of a cell."""
 
-from typing import Annotated
-
-from pydantic import Field
-
-from keras_compress.method import check
+from keras_compress.method import NotNegative, check
 
 
 class Cell:
@@ -25,7 +21,7 @@ class Cell:
 
 class File:
     format: str
-    bytes: Annotated[int, Field(ge=0, lt=2**63)] | None
+    bytes: NotNegative | None
     correct: str
 
 
