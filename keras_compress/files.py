@@ -152,7 +152,7 @@ def read_json(path, beside=False, listed=False):
         return value
     del value[SEAL]
     for name, digest in seal.items() if beside else [(OWN, seal[OWN])]:
-        file = path if name == OWN else one_of(path.parent, name)
+        file = path if name == OWN else one_of(path.parent, Path(name).name)
         if digest != sha256_of(value if name == OWN else file):
             raise ValueError(
                 f"{file}: must be as it was written. Received: another content, so it was damaged, or edited. "
@@ -204,6 +204,8 @@ def new_folder(path, overwrite=False, sign=None, own=None):
         raise ValueError(
             f"The output must be a folder. Received: `{path}`, which is a file. Choose another name."
         )
+    if path.parent.is_dir():  # a folder that a killed writer moved away comes back
+        _clear(path.parent, escape(path.name))
     if path.is_dir():
         _clear(path)
     holds = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []

@@ -23,7 +23,8 @@ def alone(path, shared=False):
     with open(lock, "w") as file:
         try:
             flock(file, how | LOCK_NB)
-            os.stat(lock)  # or it was the lock of one that ended just now
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                raise BlockingIOError  # it was the lock of one that ended just now; another one has begun
         except (BlockingIOError, FileNotFoundError):
             raise ValueError(
                 f"One process at a time must write a folder. Received: {path}, where another one is at work. "

@@ -133,6 +133,8 @@ def add_file(task_model, facts):
             form = "warning: %s: no longer tells about %s, of another model"
             log.warning(form, folder / MODEL, row["path"])
         rows = []
+    if changed:  # a kill in between must not leave a seal that keeps the next call away
+        write_sealed(folder / MODEL, {**about, "files": []})
     for name in changed:
         with atomic_write(folder / name, "wb") as file:
             file.write(contents[name])

@@ -190,8 +190,10 @@ def export(
             file.write(content)
             file.flush()  # a full disk is told while the old files are there
             if not files:  # a kill must not leave an old file beside a new one
-                for other in set(formats) - {name}:
-                    (path / file_name(other)).unlink(missing_ok=True)
+                for old in (path / file_name(other) for other in set(formats) - {name}):
+                    if old.is_file():
+                        log.info("%s: removed, of the model before", old)
+                        old.unlink()
         facts |= {"bytes": len(content), "gzip_bytes": len(gzip.compress(content))}
         contract.add_file(task_model, facts)
         files.append(facts)

@@ -56,6 +56,10 @@ class Runner:
             inputs = [run.get_input_details()["input_word_ids"] for run in runs]
             self._runs = {int(each["shape"][-1]): run for each, run in zip(inputs, runs)}
             self.lengths = sorted(self._runs)
+            if not self.lengths:
+                raise ValueError(
+                    "it has no signature: TensorFlow leaves it out where the disk of temporary files is full"
+                )
             self.sequence_length = self.lengths[-1]
             longest = interpreter.get_signature_runner(SIGNATURE)
             probabilities = longest.get_output_details()[OUTPUT_NAME]

@@ -40,8 +40,8 @@ def server(folder, port=8000):
     folder = Path(folder).resolve()
     # Metadata end in a zip archive.
     models = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*.tflite"))
+        path.relative_to(folder).as_posix(): path.resolve()
+        for path in filter(Path.is_file, sorted(folder.rglob("*.tflite")))
         if folder in path.resolve().parents and zipfile.is_zipfile(path)
     }
     if not models:
@@ -82,7 +82,9 @@ def server(folder, port=8000):
                 return self.send_error(403)  # another site's name that leads to this machine
             if path == "/models.json":
                 content, kind = json.dumps(listed).encode(), TYPES[".json"]
-            elif file and file.is_file():
+            elif (
+                file and file.is_file() and (file.resolve() == file or file not in models.values())
+            ):
                 content, kind = file.read_bytes(), TYPES[file.suffix]
             else:
                 return self.send_error(404)

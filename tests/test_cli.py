@@ -24,6 +24,7 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.cli import main
 from keras_compress.experiment.run_folder import DEFAULTS
 from keras_compress.files import read_json, write_json
+from keras_compress.lock import alone
 from keras_compress.training.checkpoints import Saver
 from tests import samples
 from tests.bert import tiny
@@ -382,6 +383,14 @@ def test_an_export_that_fails_keeps_what_passes(call, monkeypatch, tmp_path):
     assert status == 1 and row["format"] == "int8" and row["failed"].startswith("int8: mean |dp|")
 
 
+def test_two_exports_into_one_folder_are_refused(call, tmp_path):
+    command = ["export", "--from", "{}/bert-matching", "--out", tmp_path / "files"]
+    with alone(tmp_path / "files"):
+        status, _, err = call(*command, "--length", "12")
+    assert status == 1 and "where another one is at work" in err
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_onnx_files_are_written_beside_the_others(call, tmp_path):
     pytest.importorskip("tf2onnx")
     command = [
@@ -652,8 +661,9 @@ def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
     )  # shown, not fatal
     status, _, err = call("predict", "--from", "{}/bert-classification")
     assert status == 0 and "1 text(s) hold U+FFFD" in err
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    assert json.loads(call("predict", "--from", "{}/bert-classification", "--json")[1]) == []
+    for nothing in (io.StringIO(""), None):  # None: closed, as of some services
+        monkeypatch.setattr(sys, "stdin", nothing)
+        assert json.loads(call("predict", "--from", "{}/bert-classification", "--json")[1]) == []
 
 
 def test_predict_prints_as_it_reads(call, monkeypatch):

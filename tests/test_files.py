@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from keras_compress import files
+from keras_compress import files, lock
 from keras_compress.files import atomic_folder, atomic_write, new_folder, read_json
 from keras_compress.lock import alone
 from tests.support import in_new_process
@@ -166,6 +166,8 @@ def test_the_next_call_clears_what_a_kill_left_and_restores_what_had_no_successo
     other.mkdir()
     assert in_new_process(KILLED, tmp_path, when).returncode == -9
     assert len(names(tmp_path)) == 3 and ("model" in names(tmp_path)) == (when != "replaced")
+    with pytest.raises(ValueError, match="model`, which holds files"):  # not replaced unasked
+        new_folder(tmp_path / "model")
     new_folder(tmp_path, overwrite=True)
     assert names(tmp_path) == [other.name, "model"]
     assert (tmp_path / "model" / "config.json").read_text() == "old"
@@ -203,3 +205,18 @@ def test_one_process_at_a_time(tmp_path):
     with alone(tmp_path / "run"):  # what a dead process left is no lock
         pass
     assert names(tmp_path) == []
+
+
+def test_the_lock_of_one_that_ended_is_no_lock(tmp_path, monkeypatch):
+    path, flock = tmp_path / ".run.lock", lock.flock
+
+    def late(
+        file, how
+    ):  # meanwhile the one before removed its lock, and a third process made another
+        flock(file, how)
+        path.unlink()
+        path.touch()
+
+    monkeypatch.setattr(lock, "flock", late)
+    with pytest.raises(ValueError, match="another one is at work"), alone(tmp_path / "run"):
+        pass

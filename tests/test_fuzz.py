@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import sys
@@ -10,6 +11,8 @@ import time
 import warnings
 import zipfile
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -180,6 +183,8 @@ def served(place):
         file.writestr("labels.txt", "no")
     (place / "secret.tflite").write_text("SECRET")
     (place / "shown" / "link.tflite").symlink_to(place / "secret.tflite")
+    (place / "shown" / "loop.tflite").symlink_to("loop.tflite")
+    os.mkfifo(place / "shown" / "pipe.tflite")  # whose reader waits for ever
     kept, serve.WEB, failed = serve.WEB, place / "web", []
     web = serve.server(place / "shown", 0)
     serve.WEB = kept
@@ -254,3 +259,13 @@ def test_a_client_that_stops_in_the_middle_is_not_waited_for(tmp_path):
     with socket.create_connection(web.server_address, timeout=SECONDS) as client:
         client.sendall(b"GET / HT")
         assert client.recv(99) == b""
+
+
+def test_a_link_that_took_the_place_of_a_served_file_is_not_followed(tmp_path):
+    web, _ = served(tmp_path)
+    address = f"http://127.0.0.1:{web.server_address[1]}/files/x.tflite"
+    assert urlopen(address).status == 200
+    (tmp_path / "shown" / "x.tflite").unlink()
+    (tmp_path / "shown" / "x.tflite").symlink_to(tmp_path / "secret.tflite")
+    with pytest.raises(HTTPError, match="404"):
+        urlopen(address)

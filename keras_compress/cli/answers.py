@@ -55,7 +55,7 @@ def predict(
     jsonl: print an object of JSON a line, for many texts; --json prints one list at the end
     """
     model, _ = source.load(data.given(), data.task)
-    given = iter(texts or (line.rstrip("\r\n") for line in sys.stdin))
+    given = iter(texts or (line.rstrip("\r\n") for line in sys.stdin or ()))
     return _predicted(model, given, speed, jsonl, len(texts) or None)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from keras_compress.cli.options import COMMAS, AnySource, Source, Texts
+from keras_compress.lock import alone
 from keras_compress.method import Count
 
 SHOWN = 20  # changed answers
@@ -43,6 +44,29 @@ def export(
     parity_texts: how many dev texts to compare a file on (default: 200 for floats, all for others, fewer
         where a pass is slow)
     """
+    options = locals()
+    from mobile_export.convert import ENDINGS
+
+    written = Path(out).parent if Path(out).suffix in ENDINGS else Path(out)
+    with alone(written):
+        return _exported(**options, written=written)
+
+
+def _exported(
+    source,
+    texts,
+    out,
+    written,
+    overwrite,
+    formats,
+    onnx,
+    length,
+    lengths,
+    vectors,
+    android,
+    allow_drift,
+    parity_texts,
+):
     from mobile_export import android_app, convert
     from mobile_export.contract import check_same, write_vectors
     from mobile_export.parity import in_words
@@ -60,7 +84,6 @@ def export(
             f"Exported files are not replaced without `--overwrite`. Received: {', '.join(there)}. "
             "Choose another folder, or pass `--overwrite`."
         )
-    written = Path(out).parent if Path(out).suffix in convert.ENDINGS else Path(out)
     if android:
         android_app.check_app(android, written, overwrite)
         if {*names} <= {*convert.ONNX_FORMATS}:

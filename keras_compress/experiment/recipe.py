@@ -58,7 +58,7 @@ class Step(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, extra="allow")
-    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]{0,59}$")]  # of files, too
     method: str
     source: str = Field(alias="from")
     role: Literal["predecessor", "baseline", "control", "helper"] | None = None
@@ -148,6 +148,7 @@ def read_toml(path, inside=()):
     """The content of a TOML file and of what it includes; a step of the same name adds to it."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+        repr(content)  # for messages; a key of many dots is as deep as many brackets
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid TOML ({error}).") from error
     steps, training = content.get("step", []), content.get("training", {})
@@ -167,12 +168,13 @@ def read_toml(path, inside=()):
     name = content.pop("include", None)
     if name is None:
         return content
-    other = path.parent / f"{name}.toml"
+    is_name = re.fullmatch(r"[\w.-]{1,60}", str(name))
+    other = path.parent / f"{name if is_name else ''}.toml"
     other = other if other.is_file() else FOLDER / other.name
-    if not re.fullmatch(r"[\w.-]+", str(name)) or not other.is_file() or other in (path, *inside):
+    if not is_name or not other.is_file() or other in (path, *inside):
         raise ValueError(
             f"{path}: `include` must name another recipe, beside this one or of the package, that does "
-            f"not include this one. Received: {name!r}."
+            f"not include this one. Received: {name!r:.100}."
         )
     base = read_toml(other, (path, *inside))
     known = {step.get("name"): step for step in base.get("step", [])}

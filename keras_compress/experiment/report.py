@@ -90,7 +90,12 @@ def report_of(folder):
 def _on_phone(path):
     """The rows of a phone, with `name` and `format` of each file, whose folder has the model's name, and `hot`."""
     told = read_json(path, listed=True)
-    for row in told if isinstance(told, list) else told.get("rows", ()):
+    rows = told if isinstance(told, list) else told.get("rows", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(
+            f"{path}: `rows` must be a list of objects. Received: {rows!r:.100}. Measure again, or move it away."
+        )
+    for row in rows:
         file, heat = Path(str(row.get("path"))), row.get("thermal_after", "unknown")
         hot = row.get("throttled") or heat not in (
             "none",

@@ -55,6 +55,9 @@ def test_the_parts_of_a_method_are_the_same_models_in_two_studies():
         ("sequence_length = -1\n" + FIRST, "greater than or equal to 4"),
         (FIRST + "learning_rates = [-1.0]", "greater than 0"),
         (STUDY.replace("0", "9" * 20) + FIRST, "less than or equal to 1000000000"),
+        ("a" + ".a" * 2000 + " = 1\n" + FIRST, "not valid TOML"),
+        (f'include = "{"x" * 300}"\n' + FIRST, "`include` must name another recipe"),
+        (FIRST.replace("name = ", f'name = "{"x" * 61}" # '), "should match pattern"),
     ],
 )
 def test_what_is_misshapen_names_the_file(tmp_path, text, message):

@@ -144,6 +144,28 @@ def test_a_folder_tells_of_all_its_files_of_one_model(facts, folder, tmp_path, c
     assert (tmp_path / "labels.txt").read_text() == "a\nb\nc\n"
 
 
+def test_a_kill_between_what_stands_beside_keeps_no_later_call_away(
+    facts, folder, tmp_path, monkeypatch
+):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    other, sealed = tiny(), contract.write_sealed
+    other.labels, row = ("a", "b", "c"), {**facts["int8"], "path": str(tmp_path / "int8.tflite")}
+
+    def killed(path, value, *beside):  # after labels.txt, before the seal that tells of it
+        sealed(path, value, *beside) if not value["files"] else 1 / 0
+
+    monkeypatch.setattr(contract, "write_sealed", killed)
+    with pytest.raises(ZeroDivisionError):
+        contract.add_file(other, row)
+    monkeypatch.undo()
+    assert (tmp_path / "labels.txt").read_text() == "a\nb\nc\n"
+    with pytest.raises(ValueError, match="model.json beside it must tell of this file"):
+        opened(tmp_path / "int8.tflite")
+    contract.check_folder(tmp_path, other)
+    contract.add_file(other, row)
+    assert [row["path"] for row in contract.read_model(tmp_path)["files"]] == ["int8.tflite"]
+
+
 def test_files_of_others_are_not_replaced(task_model, tmp_path):
     (tmp_path / "vocab.txt").write_text("mine")
     with pytest.raises(

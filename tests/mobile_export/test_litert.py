@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_compress.bert.tokenizer import Encoding
+from mobile_export.flatbuffer import edited
 from mobile_export.litert import Runner
 from mobile_export.stamp import STAMP
 from tests import arm64
@@ -55,6 +57,13 @@ def test_missing_or_damaged_file(facts, tmp_path):
             Runner(path)
     with pytest.raises(FileNotFoundError, match="none.tflite"):
         Runner(tmp_path / "none.tflite")
+
+
+def test_a_file_without_a_signature_is_refused(facts):
+    content = Path(facts["float32"]["path"]).read_bytes()
+    bare = edited(content, lambda model: setattr(model, "signatureDefs", []))
+    with pytest.raises(ValueError, match="it has no signature: .* temporary files is full"):
+        Runner(bare)
 
 
 def test_damage_that_only_running_shows_is_found_when_loading(facts):
