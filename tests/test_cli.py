@@ -158,6 +158,7 @@ PRINTED_BY = {
     "keras_compress/cli/options.py::Source": LOADS,
     "keras_compress/cli/options.py::Texts": with_option("--data"),
     "keras_compress/cli/exported.py::_phones": {"benchmark"},
+    "keras_compress/cli/exported.py::_exported": {"export"},
     "keras_compress/cli/__init__.py::_look": LOADS,
     **{
         f"keras_compress/cli/{file}.py::{v}": {v}
