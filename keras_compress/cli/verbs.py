@@ -118,9 +118,9 @@ def compress(
     settings: KEY=VALUE, a setting of the method, e.g. num_layers=3 (see `methods METHOD`); may be repeated
     """
     out = Path(out).resolve()
-    if not [*out.parent.glob(f"{escape(out.name)}.checkpoints-*{ENDED}")]:
-        new_folder(out, overwrite, "history.csv", FILES)
     with alone(out):
+        if not [*out.parent.glob(f"{escape(out.name)}.checkpoints-*{ENDED}")]:
+            new_folder(out, overwrite, "history.csv", FILES)
         return _compressed(method, settings, source, seed, out, overwrite, texts, training)
 
 
