@@ -214,8 +214,8 @@ neighbours tend to be off in the same direction.)
 
 <details><summary>What came out here</summary>
 
-The largest distance from the rate is 1.4 standard errors, so the coins are fair. At the rates 0.5 and 0.7 all three
-modules lie below the rate: their draws share random numbers.
+The largest distance from the rate is 1.4 standard errors, so the coins are fair. Modules 0 and 1 lie below the rate
+in all three rows: the rows share their random numbers.
 
 </details>
 """

@@ -518,6 +518,13 @@ first layer; three groups, or the feed-forward network alone, keep a little; att
 not measured here; one guess is that heads and hidden units stand in no common order from layer to layer. Where a row is
 near guessing, the training that follows is more a new beginning than a recovery. ALBERT shares from the start.
 
+<details><summary>What came out here</summary>
+
+One layer for six: 5.6 % from the mean, 5.0 % from the first layer, where guessing has 5 %. The feed-forward network
+alone keeps 26.2 %, three groups 22.7 %, attention alone 6.4 %. The predecessor has 87.2 %.
+
+</details>
+
 ### 3.2 The gradient of a shared weight
 
 Shared weights are one variable with $L$ uses, and its gradient is the sum over them. We compare with a copy of the
@@ -638,6 +645,12 @@ r"""
 
 They fall apart into smaller pieces, whose rows mean something else. `assistant` is built to show this: its dev and test
 texts have words that no training text has. We split dev by whether all pieces of a text stayed.
+
+<details><summary>What came out here</summary>
+
+First the bits from above: of 10,000 logits 100.0 % are equal, with 11,809,556 in place of 22,573,076 parameters.
+
+</details>
 """
 
 # %%

@@ -223,7 +223,10 @@ def test_an_exercise_has_hints_and_the_head_says_what_is_needed(name):
         assert [t.split()[-1] for t in titles if t.startswith(HINT)] == ["1", "2", "3"]
     assert len(exercises) == 3
     first = r"minutes?\b.*10\s+points.*Memory.* GB", r"分钟.*10 分.*内存.* GB"
-    needs = r"\*\*You need\*\* .*Lesson|No other lesson", r"\*\*预备知识\*\*.*第 \d 课|不需要先学"
+    needs = (
+        r"\*\*You need\*\* .*Lesson|No other lesson",
+        r"\*\*预备知识\*\*.*第 \d 课|不以其他课为基础",
+    )
     for pattern in (first, needs):
         assert re.search(pattern[name.endswith(".zh")], cells[0].source, re.DOTALL)
 
