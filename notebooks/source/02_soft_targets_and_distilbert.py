@@ -6,12 +6,12 @@ r"""
 to a gradient; write the three losses of DistilBERT and start its student; distil a fine-tuned BERT into a smaller one,
 or into a model of another kind; and judge whether the teacher was worth its cost.
 
-**You need** Lesson 1 (and 0), or the same ground: Python and NumPy, the Transformer layer, softmax and cross-entropy, what
-fine-tuning is.
+**You need** Lesson 1 (and 0), or the same ground: Python and NumPy, the Transformer layer, softmax and
+cross-entropy, what fine-tuning is.
 
 **Time** about 12 minutes of computing on a laptop CPU with two cores, an hour with the exercises (10 points).
-**Memory** 5 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a
-minute, whose numbers mean nothing.
+**Memory** 5 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a
+dry run in under a minute, whose numbers mean nothing.
 """
 
 # %%
@@ -1064,7 +1064,7 @@ the students differ?
 
 - **a** All of it: `truncated-3` had no teacher.
 - **b** None: the interval against `labels-3` contains 0.
-- **c** At most the 1.3 points over `labels-3`, and even these are not certain.
+- **c** Rather the 1.3 points over `labels-3`, and even these are not certain.
 
 <details><summary>Answers, and why</summary>
 

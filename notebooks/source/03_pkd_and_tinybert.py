@@ -11,7 +11,8 @@ the tables can be laid side by side, and the soft targets of Lesson 2.
 
 **Time** about 20 minutes of computing on a laptop CPU with two cores, an hour and a half with the exercises (10
 points); for a first reading leave out Section 4, but run its cells. **Seed** 0, everywhere. Start Jupyter with the
-environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a minute, whose numbers mean nothing. **Memory** 5 GB.
+environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a minute, whose numbers mean nothing. **Memory**
+5 GB.
 """
 
 # %%

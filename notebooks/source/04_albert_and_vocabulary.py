@@ -10,8 +10,8 @@ compare all of this with a model that did nothing but train one epoch more.
 **You need** Lesson 1 (and 0): the data and the large model are the same. Further what a singular value is.
 
 **Time** about 20 minutes of computing on a laptop CPU with two cores, an hour with the exercises (10 points).
-**Memory** 5 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a
-minute, whose numbers mean nothing.
+**Memory** 6 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a
+dry run in under a minute, whose numbers mean nothing.
 """
 
 # %%

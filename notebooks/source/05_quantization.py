@@ -10,8 +10,8 @@ what zeros in a model are good for, and what not.
 **You need** Lesson 1 (and 0): data, sizes and large model are the same. Further what a gradient is.
 
 **Time** about 15 minutes of computing on a laptop CPU with two cores, an hour and a half with the exercises (10
-points). **Memory** 5 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in
-under a minute, whose numbers mean nothing.
+points). **Memory** 5 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable
+`KERAS_COMPRESS_FAST=1` for a dry run in under a minute, whose numbers mean nothing.
 """
 
 # %%

@@ -9,8 +9,8 @@ bits by their sizes, times and answers; and find out what a real client does to 
 **You need** Lesson 1 (and 0): data, sizes and model are the same. Lesson 5 helps: it explains what the 8 and 4 bits are.
 
 **Time** about 6 minutes of computing on a laptop CPU with two cores, an hour with the exercises (10 points).
-**Memory** 5 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a
-minute, whose numbers mean nothing.
+**Memory** 3 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a
+dry run in under a minute, whose numbers mean nothing.
 """
 
 # %%

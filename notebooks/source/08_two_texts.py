@@ -10,8 +10,8 @@ written down; and keep apart what is wrong, what holds, and what was not shown.
 theirs, so that the tables can be laid side by side.
 
 **Time** about 10 minutes of computing on a laptop CPU with two cores, an hour and a quarter with the exercises (10
-points). **Memory** 5 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in
-under a minute, whose numbers mean nothing.
+points). **Memory** 5 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable
+`KERAS_COMPRESS_FAST=1` for a dry run in under a minute, whose numbers mean nothing.
 """
 
 # %%
