@@ -10,9 +10,9 @@ judge all of that beside small models that had no teacher.
 the tables can be laid side by side, and the soft targets of Lesson 2.
 
 **Time** about 20 minutes of computing on a laptop CPU with two cores, an hour and a half with the exercises (10
-points); for a first reading leave out Section 4, but run its cells. **Seed** 0, everywhere. Start Jupyter with the
-environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a minute, whose numbers mean nothing. **Memory**
-5 GB.
+points); for a first reading leave out Section 4, but run its cells. **Memory** 6 GB. **Seed** 0, everywhere. Start
+Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a minute, whose numbers mean
+nothing.
 """
 
 # %%
