@@ -110,8 +110,8 @@ def _exported(
         lines.append(form.format(**row, parts=parts) + in_words(row))
         lines += [f"  {n} pieces: {in_words(each)}" for n, each in row.get("lengths", {}).items()]
         if row.get("mean_time"):
-            gain = "  dev texts take {mean_time:.2f} of the time that all take at {sequence_length} pieces"
-            lines.append(gain.format(**row))
+            gain = "  {texts} dev texts of {pieces:.1f} pieces take {mean_time:.2f} of the time that all take at {0} pieces"
+            lines.append(gain.format(row["sequence_length"], **row["timed"]))
     if (vectors or android) and rows:
         path = write_vectors(written, model, dev)
         lines.append(f"{path}: texts with inputs and outputs, for tests")
@@ -181,9 +181,9 @@ def benchmark(
         return rows, lines
     from mobile_export import adb as bridge
 
-    here = {row["path"]: row["latency_ms_p50"] for row in rows}
-    there = bridge.benchmark_on_phones(files, benchmark_model, phones, runs)
-    there = [row | {"host_ms": here.get(row["path"])} for row in there]
+    here = {row["path"]: (row["latency_ms_p50"], row["latency_ms_mean"]) for row in rows}
+    for row in (there := bridge.benchmark_on_phones(files, benchmark_model, phones, runs)):
+        row["host_ms"], row["host_ms_mean"] = here.get(row["path"], (None, None))
     measured = [row for row in there if "failed" not in row]
     lines += bridge.in_words(measured)
     if out:

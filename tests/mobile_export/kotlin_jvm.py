@@ -57,7 +57,10 @@ class Library:
     """The compiled library. `ask` gives a list of lines for each question, see kotlin/Check.kt."""
 
     def __init__(self, folder):
-        self.folder, classes = folder, compile_kotlin(folder / "classes", LIBRARY, HERE / "Check.kt")
+        self.folder, classes = (
+            folder,
+            compile_kotlin(folder / "classes", LIBRARY, HERE / "Check.kt"),
+        )
         classpath = f"{classes}:{JARS / 'kotlin-stdlib.jar'}"
         self.command = [java(), "-XX:+UseSerialGC", "-cp", classpath, "kerascompress.CheckKt"]
 

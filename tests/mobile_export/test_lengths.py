@@ -1,6 +1,8 @@
 """One file, a signature for each length, on one copy of the weights."""
 
+import shutil
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +10,14 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_compress.bert.tokenizer import Encoding
+from keras_compress.cli import main
+from keras_compress.experiment.report import report_of, write_report
+from keras_compress.files import read_json
 from mobile_export import benchmark
 from mobile_export.contract import read_model
 from mobile_export.convert import export, exported_model, formats_for
 from mobile_export.litert import Runner
+from tests.experiment.cells import cell, report
 from tests.mobile_export.conftest import LENGTH, TFLITE, converted, split_of, texts, tiny
 
 FORMATS, SHORT = ("float32", "int8", "int4"), 6
@@ -70,9 +76,30 @@ def test_mean_time_by_hand(several, monkeypatch):
     monkeypatch.setattr(benchmark, "interleave", lambda *_, **__: np.array([[1.0], [4.0]]))
     encodings = [Encoding([5] * number, [0] * number) for number in (2, 6, 7, 16)]
     path = several["int8"]["path"]
-    assert benchmark.mean_time(path, encodings) == 0.625
+    found = benchmark.mean_time(path, encodings)
+    assert (found["mean_time"], found["texts"], found["pieces"]) == (0.625, 4, 7.75)
     assert benchmark.mean_time(path, None) is None
     assert all(0 < row["mean_time"] < 2 for row in several.values())
+
+
+def test_the_report_of_a_run_shows_what_several_lengths_gain(several, tmp_path, capsys):
+    folder = tmp_path / "run"
+    report(folder, [cell("assistant-en", "small", 0, [1, 0, 1], task="classification")])
+    assert main(["table", str(folder)]) == 0 and "several lengths" not in capsys.readouterr().out
+    shutil.copytree(Path(several["int8"]["path"]).parent, folder / "phone")
+    assert main(["table", str(folder)]) == 0
+    (line,) = [
+        x for x in capsys.readouterr().out.splitlines() if x.startswith("| phone/int8.tflite")
+    ]
+    gain = several["int8"]["mean_time"]
+    pieces = several["int8"]["timed"]["pieces"]
+    assert f"| {SHORT}, {LENGTH} | 24 | {pieces:.1f} | {gain:.2f} | " in line
+    assert line.endswith(f" {benchmark.device()} |")
+    write_report(folder, report_of(folder))
+    for name in ("report.md", "report.html"):
+        assert "Files of several lengths" in (folder / name).read_text(encoding="utf-8")
+    rows = read_json(folder / "report.json")["lengths"]
+    assert {row["file"]: row["timed"]["mean_time"] for row in rows}["phone/int8.tflite"] == gain
 
 
 def test_what_cannot_have_several_lengths_is_refused(task_model):
