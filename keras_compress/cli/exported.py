@@ -271,9 +271,9 @@ def _change(row):
 
 
 def serve(folder, *, port: int = 8000):
-    """Show two exported models side by side on a web page, on this machine alone.
+    """Show two exported models side by side on a web page, on this machine alone, with their self-test.
 
-    folder: folder of a run, or of exported files
+    folder: folder of a run, or of exported files: .tflite beside what `export` writes (model.json and others)
     port: of http://127.0.0.1; 0: any that is free. For an Android phone at the USB cable: adb reverse tcp:PORT
         tcp:PORT, then the same address in its browser
     """

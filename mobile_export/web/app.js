@@ -52,7 +52,7 @@ class Panel {
     this.times = [];
     this.model = model;
     this.section.dataset.text = "";
-    this.find("button").hidden = !model.parity;
+    this.find("button").hidden = true;
     this.show([], "loading");
     later(async () => {
       before?.close();
