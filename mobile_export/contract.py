@@ -102,7 +102,8 @@ def weights_sha256(task_model):
     """SHA-256 of a model's weights, by their names: files of a model trained anew come from others."""
     digest = hashlib.sha256()
     for name, value in sorted(task_model.weights().items()):
-        digest.update(f"{name}{value.shape}".encode() + np.ascontiguousarray(value))
+        digest.update(f"{name} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value))
     return digest.hexdigest()
 
 
