@@ -175,6 +175,7 @@ PRINTED_BY = {
     "mobile_export/": {"export", "run"},
     "mobile_export/adb.py": {"benchmark"},
     "mobile_export/benchmark.py": {"benchmark", "run"},
+    "mobile_export/contract.py::add_file": {"export"},
     "mobile_export/contract.py::check_same": {"export"},
     "mobile_export/diff.py": {"diff"},
     "mobile_export/serve.py": {"serve"},
