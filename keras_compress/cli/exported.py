@@ -120,6 +120,9 @@ def _exported(
         lines.append(
             f"{place}: the model in the app. Next: python -m keras_compress android {android}"
         )
+    runs = (each for each in written.resolve().parents if (each / "run.json").is_file())
+    if lengths and rows and (run := next(runs, None)):  # what they gain stands in its report
+        lines.append(f"Report: {_report_anew(run)}")
     reasons = convert.reasons_without_metadata(rows)
     lines += [f"The .tflite files hold no metadata for MediaPipe: {reason}." for reason in reasons]
     rows += [{"format": name, "failed": why} for name, why in failures.items()]
@@ -217,13 +220,18 @@ def _phones(files, adb, benchmark_model, serial, out):
 
 def _into_report(out, rows):
     """Path of a run's report, written anew with the rows of phones, which replace those of earlier calls."""
-    from keras_compress.experiment.report import report_of, write_report
     from keras_compress.files import write_sealed
 
     for serial in {row["serial"] for row in rows}:
         path = os.path.join(out, "phones", re.sub(r"[^\w.-]", "_", serial) + ".json")
         write_sealed(path, {"rows": [row for row in rows if row["serial"] == serial]})
-    return write_report(out, report_of(out))
+    return _report_anew(out)
+
+
+def _report_anew(run):
+    from keras_compress.experiment.report import report_of, write_report
+
+    return write_report(run, report_of(run))
 
 
 def diff(old, new, *, texts: Texts, split: Literal["train", "dev", "test"] = "test"):

@@ -1,8 +1,6 @@
 """One file, a signature for each length, on one copy of the weights."""
 
-import shutil
 import zipfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,12 +9,12 @@ from ai_edge_litert.interpreter import Interpreter
 
 from keras_compress.bert.tokenizer import Encoding
 from keras_compress.cli import main
-from keras_compress.experiment.report import report_of, write_report
 from keras_compress.files import read_json
 from mobile_export import benchmark
 from mobile_export.contract import read_model
 from mobile_export.convert import export, exported_model, formats_for
 from mobile_export.litert import Runner
+from tests import samples
 from tests.experiment.cells import cell, report
 from tests.mobile_export.conftest import LENGTH, TFLITE, converted, split_of, texts, tiny
 
@@ -82,24 +80,37 @@ def test_mean_time_by_hand(several, monkeypatch):
     assert all(0 < row["mean_time"] < 2 for row in several.values())
 
 
-def test_the_report_of_a_run_shows_what_several_lengths_gain(several, tmp_path, capsys):
+def test_the_report_of_a_run_shows_what_several_lengths_gain(tmp_path, capsys):
     folder = tmp_path / "run"
     report(folder, [cell("assistant-en", "small", 0, [1, 0, 1], task="classification")])
-    assert main(["table", str(folder)]) == 0 and "several lengths" not in capsys.readouterr().out
-    shutil.copytree(Path(several["int8"]["path"]).parent, folder / "phone")
-    assert main(["table", str(folder)]) == 0
-    (line,) = [
-        x for x in capsys.readouterr().out.splitlines() if x.startswith("| phone/int8.tflite")
+    assert main(["table", str(folder)]) == 0 and "pieces a text" not in capsys.readouterr().out
+    data, model = (tmp_path / name for name in ("data", "bert"))
+    samples.data(data, "classification")
+    samples.model(model, "classification")
+    command = [
+        "export",
+        "--from",
+        model,
+        "--data",
+        data,
+        "--formats",
+        "float32",
+        "--lengths",
+        "8,16",
     ]
-    gain = several["int8"]["mean_time"]
-    pieces = several["int8"]["timed"]["pieces"]
-    assert f"| {SHORT}, {LENGTH} | 24 | {pieces:.1f} | {gain:.2f} | " in line
-    assert line.endswith(f" {benchmark.device()} |")
-    write_report(folder, report_of(folder))
+    assert main([*map(str, command), "--out", str(folder / "phone")]) == 0
+    out = capsys.readouterr().out
+    (row,) = read_model(folder / "phone")["files"]
+    told = {"pieces": f"{row['timed']['pieces']:.1f}", "time": f"{row['timed']['mean_time']:.2f}"}
+    assert "20 dev texts of {pieces} pieces take {time} of the time that all".format(**told) in out
+    assert f"Report: {folder / 'report.html'}" in out
     for name in ("report.md", "report.html"):
         assert "Files of several lengths" in (folder / name).read_text(encoding="utf-8")
-    rows = read_json(folder / "report.json")["lengths"]
-    assert {row["file"]: row["timed"]["mean_time"] for row in rows}["phone/int8.tflite"] == gain
+    assert read_json(folder / "report.json")["lengths"][0]["timed"] == row["timed"]
+    assert main(["table", str(folder)]) == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "phone/float32.tflite" in x]
+    start = "| phone/float32.tflite | 8, 16 | 20 | {pieces} | {time} | ".format(**told)
+    assert line.startswith(start) and line.endswith(f" {benchmark.device()} |")
 
 
 def test_what_cannot_have_several_lengths_is_refused(task_model):
