@@ -144,6 +144,29 @@ def test_a_folder_tells_of_all_its_files_of_one_model(facts, folder, tmp_path, c
     assert (tmp_path / "labels.txt").read_text() == "a\nb\nc\n"
 
 
+def test_files_of_a_model_that_was_trained_anew_are_no_longer_told_about(
+    facts, folder, tmp_path, caplog
+):
+    """The same vocabulary and labels, other weights: model.json must not tell of two models."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    same, anew = tiny(), tiny()
+    weights = anew.weights()
+    weights["layer_0_intermediate/kernel"][0, 0] += 0.5
+    anew.set_weights(weights)
+    row = {**facts["float32"], "path": str(tmp_path / "float32.tflite")}
+    contract.add_file(same, row)
+    assert len(contract.read_model(tmp_path)["files"]) == len(facts) and not caplog.records
+    with pytest.raises(
+        ValueError, match="whose float16.tflite, float32.tflite, int8.tflite, .* pass `--overwrite`"
+    ):
+        contract.check_same(tmp_path, anew)
+    contract.add_file(anew, row)
+    assert [x["path"] for x in contract.read_model(tmp_path)["files"]] == ["float32.tflite"]
+    told = "no longer tells about int8.tflite, of another model. Export it again (`--formats int8`), or remove it"
+    assert told in caplog.text and "float32.tflite, of another" not in caplog.text
+    contract.check_same(tmp_path, anew)
+
+
 def test_a_kill_between_what_stands_beside_keeps_no_later_call_away(
     facts, folder, tmp_path, monkeypatch
 ):
