@@ -138,8 +138,10 @@ def test_a_file_that_has_gone_is_not_found(get):
     assert get("/style.css")[0] == 404
 
 
-def test_only_this_machine_and_clear_refusals(get, models, tmp_path):
+def test_only_this_machine_and_clear_refusals(get, models, tmp_path, caplog):
     with serve.server(models[0], 0) as web:
+        assert "not on the page, as no model.json tells of it: " in caplog.text
+        assert "bare.tflite" in caplog.text and "int8.tflite" not in caplog.text
         host, port = web.server_address
         assert host == "127.0.0.1"
         with pytest.raises(ValueError, match=f"`port` must be free, .* Received: {port} .*--port"):
