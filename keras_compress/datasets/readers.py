@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 FILES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
 # In any case. Names of classes go before their numbers, pairs before single texts.
 LABEL = (
-    "label_desc label_des label_name label_text label labels gold_label quality is_duplicate score tags ner_tags pos_tags "
-    "class category intent sentiment stance polarity target"
+    "label_desc label_des label_name label_text label labels gold_label quality is_duplicate tags ner_tags pos_tags "
+    "class category intent sentiment stance polarity target score"
 ).split()
 _TEXTS = (
     "text_a|text_b, text1|text2, sentence1|sentence2, sentence_a|sentence_b, #1 string|#2 string, question1|question2, "
