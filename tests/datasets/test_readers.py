@@ -309,7 +309,7 @@ def test_errors_name_file_and_line(tmp_path, changes, message):
         ("[" * 100_000, "JSON object"),
         ('{"label": 0, "sentence": 5}', "a text must be a string"),
         ('{"label": 0, "sentence": "\\ud800"}', "valid characters"),
-        ('{"label": 0}', "columns must be"),
+        ('{"label": 0}', "every row of a file must have its texts, sentence"),
         (
             '{"label": 0, "sentence1": "a", "sentence2": "b"}',
             "every row of a file must have its texts, sentence1, sentence2",
