@@ -766,6 +766,10 @@ def test_unknown_sources_say_what_they_are(tmp_path, monkeypatch):
             written(tmp_path / "xenova" / "onnx" / "model.onnx").parents[1],
             "model.onnx, an exported",
         ),
+        (
+            written(tmp_path / "hub" / "config.json", b'{"module": "keras_hub.src.models"}').parent,
+            "config.json, a preset of KerasHub. Take the Hugging Face folder",
+        ),
         (written(tmp_path / "ov" / "openvino_model.xml").parent, "a model for OpenVINO"),
         (written(tmp_path / "llama" / "bert-q8.gguf").parent, "bert-q8.gguf, a file for llama.cpp"),
         (written(tmp_path / "flax" / "flax_model.msgpack").parent, "from_flax=True"),
