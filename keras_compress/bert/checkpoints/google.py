@@ -129,7 +129,7 @@ def _check_layout(prefix, names):
         raise ValueError(
             f"{prefix}: a checkpoint must be of Google's BERT, ALBERT or MobileBERT. Received: Google's ELECTRA. Take its "
             "Hugging Face folder (google/electra-small-discriminator and others), or convert it in `transformers`: "
-            "convert_electra_original_tf_checkpoint_to_pytorch.py with --discriminator_or_generator discriminator."
+            "convert_electra_original_tf_checkpoint_to_pytorch.py, for its discriminator."
         )
     if any("/layer_shared/" in name for name in names):
         raise ValueError(
