@@ -134,7 +134,9 @@ def _answer(path, values, task, count, activation):
             log.warning(about + pair, path, activation)
         return task, SCORE
     numbers = [str(k) for k in range(count)]
-    if {*numbers} != {*names} and not all(str(x).startswith("LABEL_") for x in names.values()):
+    default = all(str(x).startswith("LABEL_") for x in names.values())
+    no_name = any(x is None or isinstance(x, (list, dict)) for x in names.values())
+    if no_name or ({*numbers} != {*names} and not default):
         raise ValueError(
             f"{path}: `id2label` must name each output of the classifier, numbered from 0. Received: {count} outputs "
             f"and {names!s:.90}. Correct it, or delete it and pass `labels` (`--labels`) in the model's order."

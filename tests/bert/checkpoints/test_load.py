@@ -238,7 +238,7 @@ def test_labels_of_a_fine_tuned_folder(tmp_path, caplog):
     usual = {"0": "LABEL_0", "1": "LABEL_1"}  # of transformers, whatever the width
     listed = folder_of(tmp_path / "usual", id2label=usual, label2id=None)
     assert weights.load(listed).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
-    for place, names in enumerate(("abcd", "ab", {"1": "a", "2": "b", "3": "c"})):
+    for place, names in enumerate(("abcd", "ab", ["a", None, "c"], {"1": "a", "2": "b", "3": "c"})):
         names = [*names] if isinstance(names, str) else names
         other = folder_of(tmp_path / str(place), id2label=names)
         with pytest.raises(ValueError, match="`id2label` must name each .* 3 outputs and .*delete"):
