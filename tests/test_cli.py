@@ -1075,7 +1075,7 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
         (("run", "--resume", "--overwrite"), "Either `--resume` or `--overwrite`"),
         (
             ("serve", "{}/classification"),
-            "must hold classifiers as .tflite files with metadata. Received: .*/class",
+            "must hold .tflite files beside their model.json, or with MediaPipe.s metadata. Received: .*/class",
         ),
         (
             ("predict", "--from", "{}/bert-matching", "no tab"),
