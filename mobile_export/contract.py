@@ -117,8 +117,7 @@ def check_same(folder, task_model):
     )
     source = weights_sha256(task_model) if rows else None
     lost = [row["path"] for row in rows if not same or row.get("weights") != source]
-    vectors = folder / VECTORS
-    if vectors.is_file() and not vectors.read_bytes().startswith(b'{"keras_compress_vectors"'):
+    if (folder / VECTORS).is_file() and not has_vectors(folder):
         lost += [VECTORS]
     if lost:
         raise ValueError(
@@ -187,6 +186,12 @@ def read_model(folder):
             f"{path}: `{KIND}` must be {VERSION}. Received: {value.get(KIND)!r}. Move it away, or choose another folder."
         )
     return value
+
+
+def has_vectors(folder):
+    """Whether a folder holds a parity.json of `write_vectors`, which does not tell of files that are written later."""
+    path = Path(folder) / VECTORS
+    return path.is_file() and path.read_bytes().startswith(b'{"keras_compress_vectors"')
 
 
 def write_vectors(folder, task_model, dev=None):

@@ -68,7 +68,7 @@ def _exported(
     parity_texts,
 ):
     from mobile_export import android_app, convert
-    from mobile_export.contract import check_same, write_vectors
+    from mobile_export.contract import check_same, has_vectors, write_vectors
     from mobile_export.parity import in_words
 
     if lengths and length != 64:
@@ -112,7 +112,7 @@ def _exported(
         if row.get("mean_time"):
             gain = "  {texts} dev texts of {pieces:.1f} pieces take {mean_time:.2f} of the time that all take at {0} pieces"
             lines.append(gain.format(row["sequence_length"], **row["timed"]))
-    if (vectors or android) and rows:
+    if (vectors or android or has_vectors(written)) and rows:
         path = write_vectors(written, model, dev)
         lines.append(f"{path}: texts with inputs and outputs, for tests")
     if android and any(row["path"].endswith(".tflite") for row in rows):
