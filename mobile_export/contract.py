@@ -117,7 +117,7 @@ def check_same(folder, task_model):
     )
     source = weights_sha256(task_model) if rows else None
     lost = [row["path"] for row in rows if not same or row.get("weights") != source]
-    if (folder / VECTORS).is_file() and not has_vectors(folder):
+    if (folder / VECTORS).is_file() and not is_ours(folder / VECTORS):
         lost += [VECTORS]
     if lost:
         raise ValueError(
@@ -188,10 +188,12 @@ def read_model(folder):
     return value
 
 
-def has_vectors(folder):
-    """Whether a folder holds a parity.json of `write_vectors`, which does not tell of files that are written later."""
-    path = Path(folder) / VECTORS
-    return path.is_file() and path.read_bytes().startswith(b'{"keras_compress_vectors"')
+def is_ours(path):
+    """Whether a path leads to a model.json or parity.json that this file wrote: not another program's of the same name."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(99).lstrip(b"{ \n").startswith(b'"keras_compress_')
 
 
 def write_vectors(folder, task_model, dev=None):
