@@ -117,8 +117,7 @@ def check_same(folder, task_model):
     )
     source = weights_sha256(task_model) if rows else None
     lost = [row["path"] for row in rows if not same or row.get("weights") != source]
-    vectors = folder / VECTORS
-    if vectors.is_file() and not vectors.read_bytes().startswith(b'{"keras_compress_vectors"'):
+    if (folder / VECTORS).is_file() and not is_ours(folder / VECTORS):
         lost += [VECTORS]
     if lost:
         raise ValueError(
@@ -187,6 +186,14 @@ def read_model(folder):
             f"{path}: `{KIND}` must be {VERSION}. Received: {value.get(KIND)!r}. Move it away, or choose another folder."
         )
     return value
+
+
+def is_ours(path):
+    """Whether a path leads to a model.json or parity.json that this file wrote: not another program's of the same name."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(99).lstrip(b"{ \n").startswith(b'"keras_compress_')
 
 
 def write_vectors(folder, task_model, dev=None):

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,7 +69,7 @@ def _exported(
     parity_texts,
 ):
     from mobile_export import android_app, convert
-    from mobile_export.contract import check_same, write_vectors
+    from mobile_export.contract import VECTORS, check_same, is_ours, write_vectors
     from mobile_export.parity import in_words
 
     if lengths and length != 64:
@@ -112,13 +113,13 @@ def _exported(
         if row.get("mean_time"):
             gain = "  {texts} dev texts of {pieces:.1f} pieces take {mean_time:.2f} of the time that all take at {0} pieces"
             lines.append(gain.format(row["sequence_length"], **row["timed"]))
-    if (vectors or android) and rows:
+    if (vectors or android or is_ours(written / VECTORS)) and rows:  # which would be out of date
         path = write_vectors(written, model, dev)
         lines.append(f"{path}: texts with inputs and outputs, for tests")
     if android and any(row["path"].endswith(".tflite") for row in rows):
         place = android_app.write_app(android, written, overwrite)
         lines.append(
-            f"{place}: the model in the app. Next: python -m keras_compress android {android}"
+            f"{place}: the model in the app. Next: python -m keras_compress android {shlex.quote(android)}"
         )
     runs = (each for each in written.resolve().parents if (each / "run.json").is_file())
     if lengths and rows and (run := next(runs, None)):  # what they gain stands in its report

@@ -14,7 +14,7 @@ from keras_compress.experiment.recipe import FOLDER, read_toml
 from keras_compress.experiment.verdict import headline, in_words, to_ship
 from keras_compress.experiment.words import NONE, WORDS, fill, markdown
 from keras_compress.files import DATA_FOLDER, atomic_write, read_json, write_json
-from mobile_export.contract import MODEL
+from mobile_export.contract import MODEL, is_ours
 
 HERE = Path(__file__).parent
 BLOCKS = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
@@ -109,10 +109,12 @@ def _on_phone(path):
 
 
 def _of_several_lengths(folder):
-    """The rows of model.json, in a run's folder or below, about files that were timed in several lengths."""
-    for path in sorted(folder.rglob(MODEL)):
-        for row in read_json(path).get("files", ()):
-            if timed := row.get("timed"):
+    """The rows of model.json, in a run's folder or below, about files that were timed in several lengths; of copies one."""
+    seen = set()
+    for path in sorted(filter(is_ours, folder.rglob(MODEL)), key=lambda x: (len(x.parts), x)):
+        for row in read_json(path)["files"]:
+            if (timed := row.get("timed")) and row["sha256"] not in seen:
+                seen.add(row["sha256"])
                 name = (path.parent / row["path"]).relative_to(folder).as_posix()
                 lengths = ", ".join(str(each["length"]) for each in row["signatures"])
                 yield {"file": name, "lengths": lengths, "bytes": row["bytes"], "timed": timed}

@@ -14,7 +14,9 @@ class LiteRt {
     const engine = new LiteRt();
     engine.model = new Model(about, await lines("vocab.txt"), await lines("labels.txt"), name);
     engine.texts = about.texts;
-    engine.parity = async () => (await beside("parity.json")).json();
+    engine.parity = async () => (await beside("parity.json")).json().catch(() => {
+      throw new Error("parity.json: damaged");
+    });
     await (started ??= loadLiteRt("node_modules/@litertjs/core/wasm/"));
     engine.compiled = await loadAndCompile(path, { accelerator: "wasm" });
     return engine;

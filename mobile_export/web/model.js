@@ -155,15 +155,22 @@ const argmax = (values) => values.indexOf(Math.max(...values));
 
 // How a file does on the texts of parity.json, which the exporting machine wrote. run: inputs -> outputs, async.
 export async function selfTest(model, parity, run) {
-  const row = parity.files[model.file.path], found = { texts: parity.texts.length, sameIds: 0, largest: 0 };
+  const row = parity?.files?.[model.file.path], all = parity?.texts, wanted = parity?.inputs?.[row?.max_length];
   if (row?.sha256 !== model.file.sha256) throw new Error("parity.json: not of this file");
+  if (![all, wanted, row.outputs].every((each) => Array.isArray(each) && each.length && each.length === all.length)) {
+    throw new Error("parity.json: damaged");           // without texts nothing would have been tested
+  }
+  const found = { texts: all.length, sameIds: 0, largest: 0 };
   let same = 0, rows = 0;
-  for (const [number, given] of parity.texts.entries()) {
-    const wanted = parity.inputs[row.max_length][number], [text, second] = [given].flat(), { tokenizer } = model;
+  for (const [number, given] of all.entries()) {
+    const [text, second] = [given].flat(), { tokenizer } = model;
     const encoding = model.about.texts === "words" ? tokenizer.encodeWords(text.split(" "), row.max_length)
       : tokenizer.encode(text, second, row.max_length);
-    found.sameIds += String(encoding.ids) === String(wanted.ids);
+    found.sameIds += String(encoding.ids) === String(wanted[number]?.ids);
     const output = await run(model.inputs(encoding)), expected = [row.outputs[number]].flat();
+    if (expected.flat().length !== model.labels.length * (model.about.per_token ? wanted[number]?.ids?.length : 1)) {
+      throw new Error("parity.json: damaged");
+    }
     for (const [place, values] of (model.about.per_token ? expected : [expected]).entries()) {
       const ours = output.subarray(place * values.length, (place + 1) * values.length);
       values.forEach((value, k) => {                   // what is no number is a failure, too

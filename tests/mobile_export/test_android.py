@@ -251,13 +251,45 @@ def test_scores_and_answers(library, folders, task):
             assert sorted(holding) == sorted(row.get("labels", [row.get("label")]))
 
 
-def test_self_test(library, folders):
+def test_self_test(side, folders):
     ask = {"do": "model", "file": "float32.tflite", "texts": [], "parity": "parity.json"}
-    found = library.ask(*({**ask, "folder": str(folder)} for _, folder in folders.values()))
+    found = side.ask(*({**ask, "folder": str(folder)} for _, folder in folders.values()))
     for task, answers in zip(folders, found, strict=True):
         right, wrong = (line.split(" ") for line in answers)
         assert right[0] == right[1] == wrong[0] and right[3] == "true", task
         assert float(right[2]) < 1e-6 and wrong[3] == "false" and 0.09 < float(wrong[2]) < 0.11
+
+
+def test_a_self_test_that_could_test_nothing_does_not_pass(side, folders, tmp_path):
+    changes = [
+        dict.clear,
+        lambda told: told["texts"].clear(),
+        lambda told: told["files"].clear(),
+        lambda told: told["inputs"].clear(),
+        lambda told: told["inputs"]["16"].pop(),
+        lambda told: told["files"]["float32.tflite"].update(outputs=[]),
+        lambda told: told["files"]["float32.tflite"]["outputs"].pop(),
+        lambda told: told["files"]["float32.tflite"]["outputs"][3].clear(),
+        lambda told: told["files"]["float32.tflite"]["outputs"][3].pop(),
+        lambda told: told.update(
+            texts=[],
+            inputs={"16": []},
+            files={"float32.tflite": {**told["files"]["float32.tflite"], "outputs": []}},
+        ),
+    ]
+    asked = []
+    for task in ("classification", "tagging"):
+        for number, change in enumerate(changes):
+            place = tmp_path / f"{task}{number}"
+            shutil.copytree(folders[task][1], place)
+            told = json.loads((place / "parity.json").read_text(encoding="utf-8"))
+            change(told)
+            (place / "parity.json").write_text(json.dumps(told), encoding="utf-8")
+            asked.append({"do": "model", "file": "float32.tflite", "folder": str(place)})
+    asked = [{**ask, "texts": [], "parity": "parity.json"} for ask in asked]
+    for ask, answers in zip(asked, side.ask(*asked), strict=True):
+        kinds = ("NO_METADATA ", "NOT_OF_THIS_MODEL ", "parity.json: ")
+        assert len(answers) == 1 and answers[0].startswith(kinds), (ask["folder"], answers)
 
 
 def test_bad_folders_and_texts_are_problems_not_crashes(library, folders, tmp_path):

@@ -13,12 +13,13 @@ from keras_compress.bert.config import BertConfig
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tasks import encoding
 from keras_compress.bert.tokenizer import BERT_PIECES, Tokenizer
+from keras_compress.cli import main
 from keras_compress.files import read_json
 from mobile_export import contract
 from mobile_export.convert import export
 from mobile_export.diff import opened
 from mobile_export.litert import unpadded
-from tests import arm64
+from tests import arm64, samples
 from tests.mobile_export.conftest import LENGTH, WORDS, split_of, tiny
 
 LETTERS = [*"Wé，我wab"]
@@ -243,3 +244,20 @@ def test_what_was_changed_is_refused_by_name(facts, folder, tmp_path, task_model
         ValueError, match="must stand beside its model.json. .* Copy the whole folder"
     ):
         opened(tmp_path / "float32.tflite")
+
+
+def test_a_parity_json_tells_of_what_is_exported_later(tmp_path):
+    first, second = (samples.model(tmp_path / str(seed), seed=seed) for seed in (1, 2))
+    common = ["--length", "8", "--allow-drift", "--parity-texts", "2", "--out", tmp_path / "phone"]
+    for source, more in (
+        (first, ["--formats", "float32", "--vectors"]),
+        (first, ["--formats", "int8"]),
+        (second, ["--formats", "float32", "--overwrite"]),
+    ):
+        assert main([*map(str, ["export", "--from", source, *more, *common])]) == 0
+        rows = {row["path"]: row for row in contract.read_model(tmp_path / "phone")["files"]}
+        told = read_json(tmp_path / "phone" / "parity.json")["files"]
+        assert {name: row["sha256"] for name, row in told.items()} == {
+            name: row["sha256"] for name, row in rows.items()
+        }
+    assert [*told] == ["float32.tflite"]  # int8 is of the old weights

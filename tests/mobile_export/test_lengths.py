@@ -1,5 +1,6 @@
 """One file, a signature for each length, on one copy of the weights."""
 
+import shlex
 import zipfile
 from types import SimpleNamespace
 
@@ -94,22 +95,28 @@ def test_the_report_of_a_run_shows_what_several_lengths_gain(tmp_path, capsys):
         "--data",
         data,
         "--formats",
-        "float32",
+        "int8",
         "--lengths",
-        "8,16",
+        "4,16",
     ]
-    assert main([*map(str, command), "--out", str(folder / "phone")]) == 0
-    out = capsys.readouterr().out
+    app, other = folder / "app of 'mine'", folder / "other" / "model.json"
+    other.parent.mkdir()
+    other.write_text('[{"of": "another program"}]', encoding="utf-8")
+    command += ["--android", app, "--out", folder / "phone"]
+    assert main([*map(str, command)]) == 0
+    out, err = capsys.readouterr()
+    assert f"keras_compress android {shlex.quote(str(app))}" in out and "cut off" not in err
     (row,) = read_model(folder / "phone")["files"]
     told = {"pieces": f"{row['timed']['pieces']:.1f}", "time": f"{row['timed']['mean_time']:.2f}"}
     assert "20 dev texts of {pieces} pieces take {time} of the time that all".format(**told) in out
     assert f"Report: {folder / 'report.html'}" in out
     for name in ("report.md", "report.html"):
         assert "Files of several lengths" in (folder / name).read_text(encoding="utf-8")
-    assert read_json(folder / "report.json")["lengths"][0]["timed"] == row["timed"]
+    (gain,) = read_json(folder / "report.json")["lengths"]  # the app's copy is no second file
+    assert gain["timed"] == row["timed"] and gain["file"] == "phone/int8.tflite"
     assert main(["table", str(folder)]) == 0
-    (line,) = [x for x in capsys.readouterr().out.splitlines() if "phone/float32.tflite" in x]
-    start = "| phone/float32.tflite | 8, 16 | 20 | {pieces} | {time} | ".format(**told)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "phone/int8.tflite" in x]
+    start = "| phone/int8.tflite | 4, 16 | 20 | {pieces} | {time} | ".format(**told)
     assert line.startswith(start) and line.endswith(f" {benchmark.device()} |")
 
 

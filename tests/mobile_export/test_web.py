@@ -255,12 +255,18 @@ def test_the_page_shows_what_python_gives(models, engine):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """A folder with a tagger in two lengths and a model for pairs, which MediaPipe does not take; {task: model}."""
+    """A folder with models of the tasks that MediaPipe does not take, two of them in two lengths; {task: model}."""
     folder, found = tmp_path_factory.mktemp("others"), {}
-    for task, length in (("tagging", (6, LENGTH)), ("matching", LENGTH)):
-        found[task] = TaskModel(tiny().config, tiny().tokenizer, task, LABELS, seed=3)
+    for task, length, form in (
+        ("tagging", (6, LENGTH), "float32"),
+        ("matching", LENGTH, "float32"),
+        ("multilabel", (6, LENGTH), "int4"),
+        ("regression", LENGTH, "int8"),
+    ):
+        labels = ("score",) if task == "regression" else LABELS
+        found[task] = TaskModel(tiny().config, tiny().tokenizer, task, labels, seed=3)
         settings = {"sequence_length": length, "allow_drift": True, "parity_texts": 2}
-        export(found[task], folder / task, ("float32",), **settings)
+        export(found[task], folder / task, (form,), **settings)
         write_vectors(folder / task, found[task])
     return folder, found
 
@@ -286,6 +292,29 @@ def test_taggers_pairs_and_several_lengths_on_the_page(others):
     assert all(told.startswith("自检通过。id 相同的文本：50 / 50；") for told in page["tested"][2:])
 
 
+def test_int4_names_and_numbers_on_the_page(others):
+    folder, found = others
+    texts, files = ["wa wb wc", "wa wb wc wd we wf wg"], ["multilabel/int4", "regression/int8"]
+    _, page = browse(folder, texts, choose=files, test=True)
+    assert page["errors"] == page["blocked"] == []
+    expected = [
+        exported_model(folder / f"{file}.tflite", found[file.partition("/")[0]]).predict(texts)
+        for file in files
+    ]
+    for number, (shown, length) in enumerate(zip(page["shown"], ["6", "16"])):
+        names, numbers = shown["models"]
+        assert names["length"] == length and numbers["length"] == "16"
+        scores = {label: value for label, value, _ in names["scores"]}
+        given = [scores[label] for label in LABELS]
+        np.testing.assert_allclose(given, expected[0][number], atol=2e-2)
+        ((label, _, told),) = numbers["scores"]
+        assert label == "score"
+        np.testing.assert_allclose(float(told), np.ravel(expected[1])[number], atol=5e-2)
+    for told in page["tested"][:2]:
+        assert told.startswith("Self-test passed. Texts with the same ids: 50 / 50; largest")
+        assert "same answer" not in told
+
+
 def test_a_self_test_that_fails_is_seen_on_the_page(others, tmp_path):
     shutil.copytree(others[0], tmp_path, dirs_exist_ok=True)
     path = tmp_path / "tagging" / "parity.json"
@@ -294,18 +323,14 @@ def test_a_self_test_that_fails_is_seen_on_the_page(others, tmp_path):
     told["inputs"][str(LENGTH)][2]["ids"][1] = 7
     path.write_text(json.dumps(told), encoding="utf-8")
     path = tmp_path / "matching" / "parity.json"
-    told = json.loads(path.read_text(encoding="utf-8"))
-    told["files"]["float32.tflite"]["sha256"] = "0"
-    path.write_text(json.dumps(told), encoding="utf-8")
+    path.write_bytes(path.read_bytes()[:500])
     _, page = browse(tmp_path, [], choose=["tagging/float32", "matching/float32"], test=True)
     first, second, *chinese = page["tested"]
     assert first.startswith(
         "Self-test FAILED: do not use this file here. Texts with the same ids: 49"
     )
     assert "largest difference of an output: 2.5e-1" in first
-    assert second.startswith("Self-test FAILED") and second.endswith(
-        "parity.json: not of this file"
-    )
+    assert second.startswith("Self-test FAILED") and second.endswith("parity.json: damaged")
     assert all(told.startswith("自检未通过：") for told in chinese)
 
 
