@@ -30,6 +30,10 @@ FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 @contextlib.contextmanager
 def _whole(path):
     """Yields a free path near `path`, removes afterwards what is still there, and explains a full disk."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(
+            f"Only files and folders are replaced. Received: `{path}`, a device or pipe. Choose another name."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear(path.parent, escape(path.name))
@@ -209,7 +213,7 @@ def new_folder(path, overwrite=False, sign=None, own=None):
     that will go as a whole if it holds more than `own`, names of files.
     """
     path = Path(path).resolve()
-    if path.is_file():
+    if path.exists() and not path.is_dir():  # a device is no file, and would be moved away
         raise ValueError(
             f"The output must be a folder. Received: `{path}`, which is a file. Choose another name."
         )

@@ -219,17 +219,17 @@ def state(serial):
 
 
 def in_words(rows):
-    """Lines about the figures of `benchmark_on_phones`, with `host_ms`, the time on this machine; then one on each phone."""
+    """Lines about the figures of `benchmark_on_phones`, with `host_ms_mean`, this machine's mean; then one on each phone."""
     for serial in dict.fromkeys(row["serial"] for row in rows):
         measured = [row for row in rows if row["serial"] == serial]
         for row in measured:
             form = "{path} on {serial}, {threads} thread(s): {latency_ms_mean:.2f} ms on average"
             if row["latency_ms_p50"]:
                 form += " (median {latency_ms_p50:.2f}, 95th percentile {latency_ms_p95:.2f})"
-            form += ", {times:.2f} x this machine; first {first_ms:.2f} ms, start {init_ms:.2f} ms"
+            form += ", {times:.2f} x this machine's mean; first {first_ms:.2f} ms, start {init_ms:.2f} ms"
             form += ", {memory_mb:.1f} MB" if row["memory_mb"] else ""
             form += "; THROTTLED: let it cool, and measure again" if row["throttled"] else ""
-            yield form.format(**row, times=row["latency_ms_mean"] / row["host_ms"])
+            yield form.format(**row, times=row["latency_ms_mean"] / row["host_ms_mean"])
         form = "{serial}: {0}; °C {1[battery_celsius]} to {2[battery_celsius]}, thermal status "
         form += "{1[thermal_status]} to {2[thermal_status]}, battery {2[battery_percent]} %"
         before, after = measured[0]["before"], measured[-1]["after"]

@@ -30,7 +30,7 @@ def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
         runs, warmup: forward passes of each, counted and not. The inputs are full-length random ids
             of the vocabulary (the graph is static: neither ids nor length change the work).
     Returns:
-        list of dicts, one per file: `path`, `latency_ms_p50`, `latency_ms_p90`, `runs`, `device`,
+        list of dicts, one per file: `path`, `latency_ms_mean`, `latency_ms_p50`, `latency_ms_p90`, `runs`, `device`,
         `threads`, `sequence_length`; with `task_model` three more, whose `path` is "tf.function",
         "Keras call", "Keras predict".
     Raises:
@@ -47,6 +47,7 @@ def benchmark(*paths, task_model=None, num_threads=1, runs=50, warmup=10):
     return [
         {
             "path": str(path),
+            "latency_ms_mean": float(ms.mean()),
             "latency_ms_p50": float(np.percentile(ms, 50)),
             "latency_ms_p90": float(np.percentile(ms, 90)),
             "runs": runs,
@@ -96,16 +97,21 @@ def interleave(functions, runs, warmup=0):
 
 
 def mean_time(content, encodings):
-    """What encoded texts take on average, each in the shortest signature that it fits, as a share of what they take in the
-    longest (0-1), measured in turns. None without texts.
+    """What encoded texts take on average, each in the shortest signature that it fits, measured in turns.
+
+    Returns:
+        dict: `mean_time`, the share of what they take in the longest (0-1), `texts`, their number, `pieces`, their mean
+        length as it is read, `device`; None without texts.
     """
     if not encodings:
         return None
     runner = open_model(content)
     calls = [partial(runner.run, random_inputs(runner, length)) for length in runner.lengths]
     ms = interleave(calls, runs=30, warmup=5).min(axis=1)  # what other programs take does not count
-    taken = np.searchsorted(runner.lengths, [len(each.ids) for each in encodings])
-    return float(ms[taken].mean() / ms[-1])
+    lengths = [len(each.ids) for each in encodings]
+    share = ms[np.searchsorted(runner.lengths, lengths)].mean() / ms[-1]
+    about = {"texts": len(lengths), "pieces": float(np.mean(lengths)), "device": device()}
+    return {"mean_time": float(share), **about}
 
 
 def random_inputs(runner, length=None):

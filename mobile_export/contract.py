@@ -6,6 +6,7 @@ an app must come to. README.md, "The contract", tells what each key means. Both 
 """
 
 import copy
+import hashlib
 import logging
 import tempfile
 import warnings
@@ -104,6 +105,15 @@ def check_folder(folder, task_model):
             )
 
 
+def weights_sha256(task_model):
+    """SHA-256 of a model's weights, by their names: files of a model trained anew come from others."""
+    digest = hashlib.sha256()
+    for name, value in sorted(task_model.weights().items()):
+        digest.update(f"{name} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value))
+    return digest.hexdigest()
+
+
 def check_same(folder, task_model, overwrite=False):
     """Raises ValueError if a model's files would take from what is in a folder: another program's parity.json, or, unless
     `overwrite`, another model's files.
@@ -111,13 +121,11 @@ def check_same(folder, task_model, overwrite=False):
     folder = Path(folder)
     told = _told(folder) or {}
     rows, contents = told.pop("files", ()), _beside(task_model)
-    same = told == describe(task_model) and not any(
-        _differs(folder / x, contents[x]) for x in contents
-    )
-    lost = [] if same or overwrite else [row["path"] for row in rows]
+    source, others = weights_sha256(task_model), _others(folder, told, task_model, contents)
+    rows = [row["path"] for row in rows if others or row.get("weights") != source]
+    lost = [] if overwrite else rows
     way = "pass `--overwrite`" if lost else "move that away"
-    vectors = folder / VECTORS
-    if vectors.is_file() and not vectors.read_bytes().startswith(b'{"keras_compress_vectors"'):
+    if (folder / VECTORS).is_file() and not is_ours(folder / VECTORS):
         lost += [VECTORS]
     if lost:
         raise ValueError(
@@ -127,7 +135,7 @@ def check_same(folder, task_model, overwrite=False):
 
 
 def add_file(task_model, facts):
-    """Writes vocab.txt and labels.txt beside a file, and its row into model.json, where those of the same model stay.
+    """Writes vocab.txt and labels.txt beside a file, and its row into model.json, where those of the same weights stay.
 
     Args:
         facts: of `convert.export`.
@@ -138,24 +146,33 @@ def add_file(task_model, facts):
     names = {each.name for each in folder.iterdir()} - {path.name}
     rows = [row for row in told.pop("files", ()) if row["path"] in names]
     changed = [name for name in contents if _differs(folder / name, contents[name])]
-    if changed or told != about:
-        for row in rows:
-            form = "warning: %s: no longer tells about %s, of another model"
-            log.warning(form, folder / MODEL, row["path"])
-        rows = []
+    source, others = weights_sha256(task_model), _others(folder, told, task_model, contents)
+    for row in [row for row in rows if others or row.get("weights") != source]:
+        form = "warning: %s: no longer tells about %s, of another model. Export it again (`--formats %s`), or remove it"
+        log.warning(form, folder / MODEL, row["path"], row["format"])
+        rows.remove(row)
     if changed:  # a kill in between must not leave a seal that keeps the next call away
         write_sealed(folder / MODEL, {**about, "files": []})
     for name in changed:
         with atomic_write(folder / name, "wb") as file:
             file.write(contents[name])
-    row = {"path": path.name, "sha256": sha256_of(path)}
+    row = {"path": path.name, "sha256": sha256_of(path), "weights": source}
     row |= {key: facts[key] for key in ("format", "bytes", "partitions", "cls_only")}
     row["signatures"] = [
         {"name": signature_of(x, longest), "length": x, **{key: figures[key] for key in PARITY}}
         for x, figures in facts.get("lengths", {longest: facts}).items()
     ]
+    if facts.get("timed"):
+        row["timed"] = facts["timed"]
     rows = sorted([*rows, row], key=lambda row: row["path"])
     write_sealed(folder / MODEL, {**about, "files": rows}, [folder / name for name in contents])
+
+
+def _others(folder, told, task_model, contents):
+    """Whether model.json tells of a model with another description, vocabulary or labels."""
+    seal = sealed_beside(folder / MODEL) if told else {}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return told != describe(task_model) or any(seal.get(name) != digests[name] for name in digests)
 
 
 def _differs(path, content):
@@ -189,6 +206,14 @@ def read_model(folder, beside=True):
             f"{path}: `{KIND}` must be {VERSION}. Received: {value.get(KIND)!r}. Move it away, or choose another folder."
         )
     return value
+
+
+def is_ours(path):
+    """Whether a path leads to a model.json or parity.json that this file wrote: not another program's of the same name."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(99).lstrip(b"{ \n").startswith(b'"keras_compress_')
 
 
 def write_vectors(folder, task_model, dev=None):

@@ -129,7 +129,7 @@ def export(
         `agreement` (0-1; tagging: of tokens; multilabel: of names; regression: None), `max_dp`, `mean_dp` (over
         texts or tokens, of the largest probability difference; regression: as a share of the largest number), `max_dlogit` (floats only), `metric`, `accuracy`,
         `accuracy_keras` (others with dev only), `drift` (None, or what is out of bounds); for multilabel `threshold`.
-        With several lengths `lengths`, {length: these figures}, and `mean_time` of `benchmark.mean_time` on dev.
+        With several lengths `lengths`, {length: these figures}, `mean_time` and all of `benchmark.mean_time` on dev, `timed`.
     Raises:
         ValueError: on wrong arguments. ImportError: if packages for ONNX are missing.
         ExportError: at the end, if formats failed: on an operator that is not built in, a non-finite
@@ -174,7 +174,12 @@ def export(
             facts |= compared[lengths[-1]]
             if others:
                 encodings = dev and texts[lengths[-1]].encodings
-                facts |= {"lengths": compared, "mean_time": mean_time(content, encodings)}
+                timed = mean_time(content, encodings)
+                facts |= {
+                    "lengths": compared,
+                    "mean_time": timed and timed["mean_time"],
+                    "timed": timed,
+                }
             drifts = [each["drift"] for each in compared.values() if each["drift"]]
             if drifts and not allow_drift:
                 raise ExportError(f"{drifts[0]}. Pass `allow_drift` to write it anyway.")

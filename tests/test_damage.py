@@ -20,7 +20,7 @@ from tests.support import TRAINING, data
 @pytest.mark.parametrize("name", damage.TARGETS)
 def test_damage_is_told_or_changes_nothing(name):
     counts = damage.attack(damage.TARGETS[name][0], 24, seed=1)
-    assert counts["refused"] + counts["same"] == 24 and counts["refused"] > 12, counts
+    assert counts["refused"] + counts["same"] == 24 and counts["refused"] > 8, counts
 
 
 def test_sealed_json_tells_what_was_edited_and_how_to_keep_the_edit(tmp_path):

@@ -70,6 +70,17 @@ def test_a_folder_that_may_not_be_written(tmp_path):
         file.write("new")
 
 
+def test_a_device_is_not_replaced(tmp_path):
+    os.mkfifo(path := tmp_path / "pipe")
+    with pytest.raises(ValueError, match="must be a folder. Received: .*pipe"):
+        with atomic_folder(path, overwrite=True):
+            pass
+    with pytest.raises(ValueError, match="Only files and folders are replaced. Received: .*pipe"):
+        with atomic_write(path):
+            pass
+    assert path.is_fifo() and [*tmp_path.iterdir()] == [path]
+
+
 def test_json_of_other_encodings(tmp_path):
     path, value = tmp_path / "config.json", {"id2label": {"0": "负面", "1": "正面"}}
     text = json.dumps(value, ensure_ascii=False)

@@ -216,11 +216,8 @@ def build(config, task, num_labels, get, sequence_length=None, batch_size=None, 
             "`cls_only` needs a head that reads [CLS] alone. "
             f"Received: task {task!r}, pooling {config.pooling!r}, a {config.architecture}."
         )
-    if config.architecture != "bilstm" and (task, config.type_vocab_size) == ("matching", 1):
-        raise ValueError(
-            "A BERT that reads pairs must have two token types, or none. Received: `type_vocab_size` = 1. "
-            "Choose a BERT that was trained on pairs."
-        )
+    if task == "matching":
+        check_pairs(config)
     one_name = TASKS[task].answer == "softmax" and not TASKS[task].per_token
     if not one_name and (config.exits or config.classifier == "branch"):
         raise ValueError(
@@ -230,6 +227,15 @@ def build(config, task, num_labels, get, sequence_length=None, batch_size=None, 
     inputs = make_inputs(sequence_length, batch_size)
     outputs = BLOCKS[config.architecture](get, task, num_labels, inputs, cls_only)
     return inputs, {name: output for name, output in outputs.items() if output is not None}
+
+
+def check_pairs(config):
+    """Raises ValueError if a model cannot tell the two texts of a pair apart."""
+    if config.architecture != "bilstm" and config.type_vocab_size == 1:
+        raise ValueError(
+            "A BERT that reads pairs must have two token types, or none. Received: `type_vocab_size` = 1. "
+            "Choose a BERT that was trained on pairs."
+        )
 
 
 def can_be_cls_only(config, task):

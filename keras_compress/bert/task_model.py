@@ -108,15 +108,13 @@ class TaskModel:
             only: names that must be found; None = every weight of the model. ValueError names the one that is
                 missing, has another shape or is quantised.
         """
-        variables = _variables(self.whole)
+        variables, way = _variables(self.whole), " Take a config and weights that came together."
         for name in variables if only is None else only:
             if name not in tensors:
-                raise ValueError(
-                    f"The weights must hold `{name}`. It is missing; the file may be incomplete."
-                )
+                raise ValueError(f"The weights must hold `{name}`. It is missing.{way}")
             array, shape = np.asarray(tensors[name]), tuple(variables[name].shape)
             if array.shape != shape:
-                raise ValueError(f"`{name}` must have shape {shape}. Received: {array.shape}.")
+                raise ValueError(f"`{name}` must have shape {shape}. Received: {array.shape}.{way}")
             if not tf.as_dtype(array.dtype).is_floating:
                 raise ValueError(
                     f"`{name}` must hold floating point numbers, not be quantised. Received: {array.dtype}."

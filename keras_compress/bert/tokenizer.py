@@ -79,7 +79,7 @@ class Tokenizer:
         if missing or twice:
             raise ValueError(
                 f"A vocabulary must hold each piece once, {', '.join(SPECIAL_PIECES)} among them. "
-                f"Missing: {missing}; twice: {twice[:3]}. Call what stands twice [unused998], [unused999]."
+                f"Missing: {missing}; twice: {twice[:3]}. Call what stands twice [unused998], [unused999], but for its last line, which others read."
             )
         self.pad_id, self._warned, self._lock = ids["[PAD]"], False, Lock()
         ends = ("[PAD]", "[CLS]", "[SEP]")
@@ -212,7 +212,7 @@ def read_tokenizer(folder, special_in_text=False):
     `special_in_text` as in `Tokenizer`. Raises ValueError, naming the file, if it is not BERT's tokenizer.
     """
     albert = sorted(file.name for file in folder.glob("albert_config*.json"))
-    names = ["tokenizer_config.json", "config.json", "bert_config.json", *albert]
+    names = ["tokenizer_config.json", "config.json", "bert_config.json", *albert, kinds.SPECIAL_MAP]
     stored = {name: read_json(folder / name) for name in names if (folder / name).is_file()}
     for name, values in stored.items():
         kinds.check_config(folder / name, values)

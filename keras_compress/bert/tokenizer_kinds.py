@@ -3,13 +3,14 @@
 import logging
 import re
 
-from keras_compress.files import read_text
+from keras_compress.files import read_json, read_text
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+SPECIAL_MAP = "special_tokens_map.json"
 BERT_PIECES = (*SPECIAL_PIECES, "[MASK]")
 # What tokenizer_config.json or config.json may say; null is as usual, "Fast" makes no difference.
 _USUAL = {
-    "tokenizer_class": ["BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"],
+    "tokenizer_class": [f"{x}Tokenizer" for x in ("Bert", "DistilBert", "Electra", "MobileBert")],
     "word_tokenizer_type": ["basic"],
     "subword_tokenizer_type": ["wordpiece"],
     "do_basic_tokenize": [True],
@@ -58,6 +59,9 @@ def check_config(path, values):
         known = value.removesuffix("Fast") if isinstance(value, str) else value
         if value is not None and known not in usual + in_json:
             raise _not_berts(path, f"`{key}` = {value!r}")
+    if values.get("padding_side") == "left":
+        about = "%s: padding stands behind a text here, not before it, where it moved all positions of shorter texts"
+        log.warning(about, path)
     if "AutoTokenizer" in (values.get("auto_map") or {}):
         raise _not_berts(path, f"`auto_map` = {values['auto_map']}")
 
@@ -66,6 +70,16 @@ def tells_nothing(values, vocab_path):
     """Whether a tokenizer_config.json is of a class that follows tokenizer.json alone."""
     kind = str(values.get("tokenizer_class")).removesuffix("Fast")
     return vocab_path.name == "tokenizer.json" and kind in _ALL_IN_JSON
+
+
+def gives_token_types(folder):
+    """Whether the tokenizer of a Hugging Face folder tells a pair's texts apart by token types, as a BertTokenizer does."""
+    path = folder / "tokenizer_config.json"
+    values = read_json(path) if path.is_file() else {}
+    without = str(values.get("tokenizer_class")).startswith(("DistilBert", "TokenizersBackend"))
+    return "token_type_ids" in values.get(
+        "model_input_names", () if without else ["token_type_ids"]
+    )
 
 
 def check_json(path, stored):

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,7 +69,7 @@ def _exported(
     parity_texts,
 ):
     from mobile_export import android_app, convert
-    from mobile_export.contract import check_same, write_vectors
+    from mobile_export.contract import VECTORS, check_same, is_ours, write_vectors
     from mobile_export.parity import in_words
 
     if lengths and length != 64:
@@ -110,16 +111,19 @@ def _exported(
         lines.append(form.format(**row, parts=parts) + in_words(row))
         lines += [f"  {n} pieces: {in_words(each)}" for n, each in row.get("lengths", {}).items()]
         if row.get("mean_time"):
-            gain = "  dev texts take {mean_time:.2f} of the time that all take at {sequence_length} pieces"
-            lines.append(gain.format(**row))
-    if (vectors or android) and rows:
+            gain = "  {texts} dev texts of {pieces:.1f} pieces take {mean_time:.2f} of the time that all take at {0} pieces"
+            lines.append(gain.format(row["sequence_length"], **row["timed"]))
+    if (vectors or android or is_ours(written / VECTORS)) and rows:  # which would be out of date
         path = write_vectors(written, model, dev)
         lines.append(f"{path}: texts with inputs and outputs, for tests")
     if android and any(row["path"].endswith(".tflite") for row in rows):
         place = android_app.write_app(android, written, overwrite)
         lines.append(
-            f"{place}: the model in the app. Next: python -m keras_compress android {android}"
+            f"{place}: the model in the app. Next: python -m keras_compress android {shlex.quote(android)}"
         )
+    runs = (each for each in written.resolve().parents if (each / "run.json").is_file())
+    if lengths and rows and (run := next(runs, None)):  # what they gain stands in its report
+        lines.append(f"Report: {_report_anew(run)}")
     reasons = convert.reasons_without_metadata(rows)
     lines += [f"The .tflite files hold no metadata for MediaPipe: {reason}." for reason in reasons]
     rows += [{"format": name, "failed": why} for name, why in failures.items()]
@@ -181,9 +185,9 @@ def benchmark(
         return rows, lines
     from mobile_export import adb as bridge
 
-    here = {row["path"]: row["latency_ms_p50"] for row in rows}
-    there = bridge.benchmark_on_phones(files, benchmark_model, phones, runs)
-    there = [row | {"host_ms": here.get(row["path"])} for row in there]
+    here = {row["path"]: (row["latency_ms_p50"], row["latency_ms_mean"]) for row in rows}
+    for row in (there := bridge.benchmark_on_phones(files, benchmark_model, phones, runs)):
+        row["host_ms"], row["host_ms_mean"] = here.get(row["path"], (None, None))
     measured = [row for row in there if "failed" not in row]
     lines += bridge.in_words(measured)
     if out:
@@ -217,13 +221,18 @@ def _phones(files, adb, benchmark_model, serial, out):
 
 def _into_report(out, rows):
     """Path of a run's report, written anew with the rows of phones, which replace those of earlier calls."""
-    from keras_compress.experiment.report import report_of, write_report
     from keras_compress.files import write_sealed
 
     for serial in {row["serial"] for row in rows}:
         path = os.path.join(out, "phones", re.sub(r"[^\w.-]", "_", serial) + ".json")
         write_sealed(path, {"rows": [row for row in rows if row["serial"] == serial]})
-    return write_report(out, report_of(out))
+    return _report_anew(out)
+
+
+def _report_anew(run):
+    from keras_compress.experiment.report import report_of, write_report
+
+    return write_report(run, report_of(run))
 
 
 def diff(old, new, *, texts: Texts, split: Literal["train", "dev", "test"] = "test"):
@@ -271,9 +280,9 @@ def _change(row):
 
 
 def serve(folder, *, port: int = 8000):
-    """Show two exported models side by side on a web page, on this machine alone.
+    """Show two exported models side by side on a web page, on this machine alone, with their self-test.
 
-    folder: folder of a run, or of exported files
+    folder: folder of a run, or of exported files: .tflite beside what `export` writes (model.json and others)
     port: of http://127.0.0.1; 0: any that is free. For an Android phone at the USB cable: adb reverse tcp:PORT
         tcp:PORT, then the same address in its browser
     """

@@ -140,7 +140,8 @@ class Dataset:
             return self
         place = places(self.labels, names)
         pairs = ", ".join(f"{label} = {names[k]}" for label, k in zip(self.labels[:8], place))
-        log.info("%s: labels are numbered as in the model: %s", self.name, pairs)
+        about = "%s: labels are numbered as in the model: %s (where numbers mean others, write labels.txt)"
+        log.info(about, self.name, pairs)
 
         def renumbered(split):
             by_row = [

@@ -8,6 +8,7 @@ from keras_compress.bert.tasks import UNSHOWN
 from keras_compress.datasets.tables import BRACKETS, short
 
 TYPED_TAG = re.compile(r"O|[BIESMLU]-\S+")
+ALMOST_TAG = re.compile(r"[beslmiou]([-_]\S+)?|[^\W\d]+[-_][BIESLMU]|\d+")  # o, b-per, PER-B, 0
 NO_LABEL = ("", "-", "?", "-1", "-1.0", "-100", "-100.0", "nan", "null", "<na>")
 BETWEEN_NAMES = re.compile(r"\s*[,;|，；、#]\s*|\s+")
 COMMA = re.compile(r"[+-]?\d+(,\d+)?")

@@ -16,7 +16,7 @@ import re
 from typing import NamedTuple
 
 from keras_compress.bert.tasks import SCORE, UNSHOWN
-from keras_compress.datasets.kinds import TYPED_TAG, check_kind, is_nested
+from keras_compress.datasets.kinds import ALMOST_TAG, TYPED_TAG, check_kind, is_nested
 from keras_compress.datasets.sets import names_of, number, score, separator_of, separators
 from keras_compress.datasets.tables import short, warn
 
@@ -109,6 +109,13 @@ def read_labels(path, rows, names, asked=None):
             f"{path}: every label of train is a list of one name, read as several labels a text. If a text has always "
             "one, write the name without a list."
         )
+    almost = [name for name in names if ALMOST_TAG.fullmatch(name)]
+    typed = all(ALMOST_TAG.fullmatch(name) or TYPED_TAG.fullmatch(name) for name in names)
+    if kind == "tagging" and almost and typed:
+        warn(
+            f"{path}: tags such as {almost[0]!r} are taken to mark no entities: token accuracy is measured. For entity "
+            "F1 write O, B-PER, I-PER (or, where rows hold numbers, these into labels.txt)."
+        )
     if kind == "classification":
         ids = {split: [label for (label,) in part] for split, part in ids.items()}
     return kind, names, ids
@@ -130,9 +137,9 @@ def _doubts(names, num_rows, kind):
     """What lets one doubt that these are the names of classes, in sentences."""
     first, alike = {}, []
     for name in names:
-        if first.setdefault(name.strip().casefold(), name) != name:
-            alike.append(f"{first[name.strip().casefold()]!r} and {name!r}")
-    doubts = f" Alike but for case or spaces: {', '.join(alike)}." if alike else ""
+        if first.setdefault(name.casefold(), name) != name:
+            alike.append(f"{first[name.casefold()]!r} and {name!r}")
+    doubts = f" Alike but for case: {', '.join(alike)}." if alike else ""
     if 2 * len(names) > num_rows > 20:
         doubts += f" These are many for {num_rows} rows."
     if kind == "classification" and (marks := separators(names, None)):
@@ -146,9 +153,10 @@ def _are_tags(rows, names):
         return False
     tags = [_tags(row.label) for row in rows]
     every = [*itertools.chain(*tags)]
-    if all(map(TYPED_TAG.fullmatch, names or every or [""])):
-        return True
-    if names and all(str(row.label) in names for row in rows):
+    named = names and all(str(row.label) in names for row in rows)
+    if all(map(TYPED_TAG.fullmatch, names or every or [""])):  # S-Class is a name, too
+        return not named or all(" " not in row.text for row in rows)
+    if named:
         return False
     # One name of one token tells nothing. Characters without spaces count, too: the row is an error then, no class.
     telling = [
@@ -158,7 +166,8 @@ def _are_tags(rows, names):
     ]
     fitting = sum(num_tags in lengths for num_tags, lengths in telling)
     repeat = names or isinstance(rows[0].label, list) or 2 * len({*every}) <= len(every)
-    return bool(repeat and 2 * fitting > len(telling))
+    several = len(rows) > 1 and all(len(row_tags) > 1 for row_tags in tags)
+    return bool(repeat and 2 * fitting > len(telling) or several and fitting == len(telling))
 
 
 def _tags(label):
@@ -177,7 +186,7 @@ def _written(row, tagging):
         raise ValueError(
             f"{row.where}: a label must hold one tag for each token, both separated by exactly one space. "
             f"Received: {len(tokens)} tokens and {len(tags)} tags, in {short(row.text)}. "
-            "Correct the row (if names with a space are meant, write labels.txt)."
+            "Correct the row (if the label is one name, write labels.txt)."
         )
     return tags
 

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 FILES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
 # In any case. Names of classes go before their numbers, pairs before single texts.
 LABEL = (
-    "label_desc label_des label_name label_text label labels gold_label quality is_duplicate score tags ner_tags pos_tags "
-    "class category intent sentiment stance polarity target"
+    "label_desc label_des label_name label_text label labels gold_label quality is_duplicate tags ner_tags pos_tags "
+    "class category intent sentiment stance polarity target score"
 ).split()
 _TEXTS = (
     "text_a|text_b, text1|text2, sentence1|sentence2, sentence_a|sentence_b, #1 string|#2 string, question1|question2, "
@@ -55,19 +55,21 @@ def read_folder(path, task=None):
     """
     path, rows, columns, flags = Path(path), {}, None, []
     file = path / "labels.txt"
-    names = _text(file).replace("\r\n", "\n").rstrip("\n").split("\n") if file.is_file() else None
+    names = _text(file).rstrip("\r\n").split("\n") if file.is_file() else None
     if names:
+        names = [name.strip(" \t\r") for name in names]
         check_names(path, names)
     for split in SPLITS:
         records = _split(path, split)
         flags = _flags(path, records) if split == "train" else flags
         for _, record in records if flags else ():
             _name(record, flags)
-        if split == "test" and not any(_is_labelled(record, names) for _, record in records):
+        texts, label = _columns({name for _, record in records for name in record})
+        if split == "test" and not any(_is_labelled(x.get(label), names) for _, x in records):
             warn(f"{path}: no labelled test file; results can be taken on dev only.")
             continue
-        rows[split] = [_row(*record) for record in records]
-        (texts, label), before = _columns(records[0][1]), columns
+        rows[split] = [_row(*record, texts, label) for record in records]
+        before = columns
         others = [name for name in records[0][1] if name and name not in (*texts, label)]
         columns = texts, label, others
         if columns != before:
@@ -109,6 +111,11 @@ def _split(path, split):
     for other in files[1:]:
         warn(f"{other} is not read, since {files[0].name} is there.")
     records = [(x, _lower(record)) for x, record in read_records(files[0])] if files else []
+    if len(records) == 1 and _are_columns(records[0][1]):
+        raise ValueError(
+            f"{records[0][0]}: an object must be one example. Received: lists, one for each column. Write one object a "
+            "line (pandas: orient='records', lines=True)."
+        )
     if not records and (files or split != "test"):
         others = sorted(file.name for file in path.iterdir())
         others = [x for x in others if x.casefold().startswith(FILES[split])] or others
@@ -140,15 +147,15 @@ def read_text(path):
     return Dataset(path.stem, "unlabelled", (), train)
 
 
-def _columns(record):
-    """([names of a record's texts], name of its label); None for what it does not hold."""
-    texts = next((names for names in TEXTS if record.keys() >= {*names}), None)
-    return texts, next((name for name in LABEL if name in record), None)
+def _columns(held):
+    """([names of the texts], name of the label) of records that hold these names; None for what they do not hold."""
+    texts = next((names for names in TEXTS if held >= {*names}), None)
+    return texts, next((name for name in LABEL if name in held), None)
 
 
 def _flags(path, records):
     """The columns that hold 0 or 1 in all rows, for several labels a text; none where one column is the label."""
-    names = [] if _columns(records[0][1])[1] else filter(None, records[0][1])
+    names = [] if _columns({*records[0][1]})[1] else filter(None, records[0][1])
     flags = [name for name in names if all(str(x.get(name)) in ("0", "1") for _, x in records)]
     if len(flags) < 2:
         return []
@@ -164,26 +171,34 @@ def _name(record, flags):
     record["label"] = names if {*held.values()} <= {"0", "1"} else None
 
 
-def _label(record):
-    return record.get(_columns(record)[1])
-
-
 def _lower(record):
     """A record with the known names in lower case."""
     lower = {name: name.strip().casefold() for name in record}
     return {lower[x] if lower[x] in KNOWN else x.strip(): value for x, value in record.items()}
 
 
-def _is_labelled(record, names):
-    return not has_no_label(_label(record)) or str(_label(record)) in (names or ())
+def _are_columns(record):
+    """Whether an object holds a table's columns, and no sentence of words with their tags."""
+    lists = all(isinstance(value, list) for value in record.values())
+    return (
+        lists and len(set(map(len, record.values()))) == 1 and not {"tokens", "words"} & {*record}
+    )
 
 
-def _row(where, record):
-    columns, label = _columns(record)
+def _is_labelled(label, names):
+    return not has_no_label(label) or str(label) in (names or ())
+
+
+def _row(where, record, columns, label):
     if None in (columns, label):
         raise ValueError(
             f"{where}: columns must be `label` and `text`, or `label`, `text_a` and `text_b`. "
             f"Received: {short(', '.join(record), 200)}. Name the columns in the first line."
+        )
+    if not record.keys() >= {*columns}:
+        raise ValueError(
+            f"{where}: every row of a file must have its texts, {', '.join(columns)}. Received: "
+            f"{short(', '.join(record), 200)}. Write all rows with the same names."
         )
     texts = tuple(record[key] for key in columns)
     if isinstance(texts[0], list) and all(isinstance(token, str) for token in texts[0]):
@@ -194,4 +209,6 @@ def _row(where, record):
                 f"{where}: a text must be a string of valid characters and not empty. Received: "
                 f"{short(text)}. Remove the row or write its text."
             )
-    return Row(where, record[label], texts if len(texts) > 1 else texts[0])
+    label = record.get(label)
+    label = label.strip() if isinstance(label, str) else label
+    return Row(where, label, texts if len(texts) > 1 else texts[0])

@@ -87,7 +87,9 @@ def _rows(path, text):
         if not _is_quoted(path, text, header):
             yield from ((number, line.split("\t")) for number, line in _lines(text))
             return
-    reader, before = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), 0
+    blank = f"{separator} " in header  # after each separator, before a quote, too
+    form = {"delimiter": separator, "skipinitialspace": blank, "strict": True}
+    reader, before = csv.reader(io.StringIO(text, newline=""), **form), 0
     try:
         for fields in reader:
             if "".join(fields).strip():

@@ -45,6 +45,11 @@ def student_tokenizer(teacher, dataset, length, vocab_size, corpus, min_count):
         if corpus is not None:
             texts += datasets.load(corpus, task="unlabelled").train.texts
         tokenizer = words.learn_wordpiece(texts, vocab_size, teacher.tokenizer, min_count)
+    elif corpus is not None or min_count > 1:
+        raise ValueError(
+            "`corpus` and `min_count` are for a vocabulary that is learned. Received: "
+            f'{corpus!r} and {min_count} with `vocab_size = "teacher"`. Leave them out, or give a number of pieces.'
+        )
     lengths = (dataset.lengths(split, x, length) for x in (teacher.tokenizer, tokenizer))
     note(pieces_per_text=[float(each.mean()) for each in lengths])
     note(unknown=dataset.unknown_rate(tokenizer, split, length))
@@ -127,7 +132,7 @@ def compress(
     Args:
         task_model: the teacher, `TaskModel`.
         vocab_size: pieces, learned on the training texts and a `corpus` (a name or text file of `datasets.load`);
-            "teacher": the teacher's own. min_count: see `learn_wordpiece`.
+            "teacher": the teacher's own, so that no table 2 learns. min_count: see `learn_wordpiece`.
         num_layers, hidden_size, num_heads, intermediate_size: of the student; None: the teacher's.
         projection: which of L_down and L_up there are. projection_weight: their factor.
         compare_every: they are computed at each such update, times this number; 1 is the paper's, and slower.

@@ -14,6 +14,7 @@ from keras_compress.experiment.recipe import FOLDER, read_toml
 from keras_compress.experiment.verdict import headline, in_words, to_ship
 from keras_compress.experiment.words import NONE, WORDS, fill, markdown
 from keras_compress.files import DATA_FOLDER, atomic_write, read_json, write_json
+from mobile_export.contract import MODEL, is_ours
 
 HERE = Path(__file__).parent
 BLOCKS = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
@@ -38,7 +39,8 @@ def report_of(folder):
         (None, or model and rows of name, latency_ms_p50, latency_ms_p90), `curves` ({model: rows of
         stage, step, loss, ..}), `confusion` (None, or labels, matrix, model), `pooled` (rows of
         `pool_cells`), `ship` (rows of `verdict.to_ship`), `phones` (rows of phones/*.json: what `benchmark
-        --adb --out` wrote there, or what the Android app shares) and `lines` (differences in words).
+        --adb --out` wrote there, or what the Android app shares), `lengths` (rows of `export --lengths`) and `lines`
+        (differences in words).
     Raises:
         ValueError: if there are no cells.
     """
@@ -80,6 +82,7 @@ def report_of(folder):
         "pooled": pooled,
         "ship": to_ship(models, run.get("allow_drift")) if alone else [],
         "phones": [row for path in sorted(folder.glob("phones/*.json")) for row in _on_phone(path)],
+        "lengths": [*_of_several_lengths(folder)] if run else [],
         "lines": [
             f"{text}: {in_words(difference)}."
             for text, difference in compare.pooled_differences(entries, recipe.get("compare") or ())
@@ -103,6 +106,18 @@ def _on_phone(path):
         )  # the app's word, Android's names
         name = {"name": file.parent.name, "format": file.stem}
         yield {**row, **name, "hot": "throttled" if hot else None}
+
+
+def _of_several_lengths(folder):
+    """The rows of model.json, in a run's folder or below, about files that were timed in several lengths; of copies one."""
+    seen = set()
+    for path in sorted(filter(is_ours, folder.rglob(MODEL)), key=lambda x: (len(x.parts), x)):
+        for row in read_json(path)["files"]:
+            if (timed := row.get("timed")) and row["sha256"] not in seen:
+                seen.add(row["sha256"])
+                name = (path.parent / row["path"]).relative_to(folder).as_posix()
+                lengths = ", ".join(str(each["length"]) for each in row["signatures"])
+                yield {"file": name, "lengths": lengths, "bytes": row["bytes"], "timed": timed}
 
 
 def _model(entry, row):
@@ -231,6 +246,7 @@ def tables(report):
         _errors(**report["confusion"]) if report["confusion"] else [],
         report["ship"],
         report["phones"],
+        report["lengths"],
     ]
     for about, rows in zip(WORDS["table"], every):
         columns = about["columns"].items()

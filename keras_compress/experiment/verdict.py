@@ -84,6 +84,12 @@ def _ship(files):
         if file["role"] == "predecessor" and file["format"].startswith("int")
     ]
     more = fill(words["rounded"], {"best": rounded[0]}) if rounded else ""
+    unsure = [
+        x for x, (file, *_) in best.items() if file["vs_predecessor"]["difference"] < -MAX_FALL
+    ]
+    if unsure:
+        named = {"fall": MAX_FALL, "files": one_of([" ".join(names) for names in unsure])}
+        more = f"{more} {fill(words['unsure'], named)}".strip()
     return [(fill(words["ship"], {"fall": MAX_FALL, "files": "; ".join(lines)}), more)]
 
 

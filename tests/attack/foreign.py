@@ -1,6 +1,7 @@
 """A user's own files in folders that are written anew, or cleaned up: they stay, whether the command is refused or not."""
 
 import contextlib
+import io
 import shutil
 from collections import Counter
 
@@ -128,7 +129,7 @@ def _stays(path, act, here):
         path = path / "asked.json"
     path.write_bytes(mine)
     try:
-        with contextlib.redirect_stderr(None):
+        with contextlib.redirect_stderr(io.StringIO()):
             act()
     except ValueError as error:
         if path.name not in str(error) and path.parent.name not in str(error):

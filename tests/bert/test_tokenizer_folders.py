@@ -123,6 +123,7 @@ RULE = r": the tokenizer must be BERT's own, .* Received: "
         ("tokenizer_config", {"mecab_kwargs": {"mecab_dic": "ipadic"}}),
         ("tokenizer_config", {"cls_token": {"content": "<s>", "lstrip": False}}),
         ("tokenizer_config", {"tokenizer_class": "PreTrainedTokenizerFast"}),  # no tokenizer.json
+        ("special_tokens_map", {"cls_token": "[MASK]"}),
         ("tokenizer_config", {"auto_map": {"AutoTokenizer": ["tokenization_x.X", None]}}),
     ],
 )
@@ -143,6 +144,14 @@ def test_a_config_that_says_what_is_usual_is_read(tmp_path):
     }
     folder = folder_of(tmp_path, tokenizer_config=usual, config={"tokenizer_class": None})
     assert read_tokenizer(folder).switches() == {}
+    usual |= {"tokenizer_class": "MobileBertTokenizer"}  # as MobileBERTs are saved
+    folder = folder_of(tmp_path, tokenizer_config=usual, special_tokens_map={"cls_token": "[CLS]"})
+    assert read_tokenizer(folder).switches() == {}
+
+
+def test_padding_before_a_text_is_said(tmp_path, caplog):
+    read_tokenizer(folder_of(tmp_path, tokenizer_config={"padding_side": "left"}))
+    assert "tokenizer_config.json: padding stands behind a text here, not before it" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,26 @@ def test_tokens_and_tags_in_lists(tmp_path):
         read_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["o b-per o", "o b-per"],  # bertje, issue 19
+        ["O PER-B PER-I", "O PER-B"],
+        ["0 B-PER 0", "0 B-PER"],
+        ["0 1 0", "0 1"],
+    ],
+)
+def test_tags_that_only_look_like_entities_are_said(tmp_path, rows):
+    with pytest.warns(
+        UserWarning, match="token accuracy is measured. For entity F1 write O, B-PER"
+    ):
+        assert read_folder(write(tmp_path, rows)).task == "tagging"
+
+
+def test_two_rows_of_different_tags_are_tags(tmp_path):
+    assert read_folder(write(tmp_path, ["DET NOUN VERB", "PRON AUX"])).task == "tagging"
+
+
 @pytest.mark.parametrize("names", [None, ["ADV", "DET", "NOUN", "VERB"]])
 def test_one_row_of_tags_that_does_not_fit_is_an_error_and_makes_no_class(tmp_path, names):
     labels = TAGS["parts of speech"][:3] + ["DET NOUN VERB"]
@@ -229,7 +249,7 @@ def test_tags_of_a_text_without_spaces_make_no_class(tmp_path):
 @pytest.mark.parametrize(
     "labels, doubt",
     [
-        (["joy", "Joy", "love", "love "], "spaces: 'Joy' and 'joy', 'love' and 'love '"),
+        (["joy", "Joy", "love", "love "], "'Joy, joy, love'. Alike but for case: 'Joy' and 'joy'."),
         ([f"a sentence of its own, {k}" for k in range(21)], "These are many for 21 rows"),
         (["joy,love", "joy,love", "love"], "Some hold ,: if a text may .*--task multilabel"),
     ],
@@ -258,6 +278,7 @@ def test_a_tag_is_checked_as_a_label_is(tmp_path, tag, message):
             ["a b", "c d", "e f", "g h"],
             ["red shoe", "blue shoe"],
         ),
+        (["S-Class", "E-Class", "B-1", "B-1"], ["one", *TEXTS[:3]], ["S-Class", "E-Class", "B-1"]),
         (["1.2.3", "2.0-rc", "B", "O"], TEXTS, None),
         ([True, False, True, False], TEXTS, None),
     ],

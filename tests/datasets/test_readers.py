@@ -309,8 +309,11 @@ def test_errors_name_file_and_line(tmp_path, changes, message):
         ("[" * 100_000, "JSON object"),
         ('{"label": 0, "sentence": 5}', "a text must be a string"),
         ('{"label": 0, "sentence": "\\ud800"}', "valid characters"),
-        ('{"label": 0}', "columns must be"),
-        ('{"label": 0, "sentence1": "a", "sentence2": "b"}', "as many texts as the first"),
+        ('{"label": 0}', "every row of a file must have its texts, sentence"),
+        (
+            '{"label": 0, "sentence1": "a", "sentence2": "b"}',
+            "every row of a file must have its texts, sentence1, sentence2",
+        ),
     ],
 )
 def test_json_errors(tmp_path, line, message):
@@ -326,3 +329,29 @@ def test_plain_text(tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(ValueError, match=r"empty\.txt: a text file must hold text"):
         read_text(tmp_path / "empty.txt")
+
+
+@pytest.mark.filterwarnings("ignore:.*(no labels.txt|no labelled|also occur)")
+def test_every_row_of_a_file_is_read_from_the_same_columns(tmp_path):
+    """A row without `label_text` must not fall back to `label`."""
+    rows = [{"text": "a", "label": 0, "label_text": "bad"}, {"text": "b", "label": 1}]
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match=r"train\.jsonl:2: .*None, no label"):
+        read_folder(tmp_path)
+    table = {"text": ["a", "b"], "label": ["bad", "good"]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(table))
+    with pytest.raises(ValueError, match=r"train\.jsonl:1: .*lists, one for each column.*records"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*(no labels.txt|no labelled|also occur)")
+def test_blanks_around_separators_and_labels_are_no_part_of_a_label(tmp_path):
+    for split in ("train", "dev"):
+        text = 'text, score, sentiment\n"well, good", 0.9, pos\nbad, 0.7, "neg"\n'
+        (tmp_path / f"{split}.csv").write_text(text)
+    data = read_folder(tmp_path)  # names of classes go before numbers, such as a confidence
+    assert (data.task, data.labels) == ("classification", ("neg", "pos"))
+    assert data.train == Split(["well, good", "bad"], [1, 0])
+    (tmp_path / "labels.txt").write_text("pos \nneg \r\n")
+    assert read_folder(tmp_path).labels == ("pos", "neg")

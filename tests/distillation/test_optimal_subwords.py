@@ -365,6 +365,11 @@ def test_teacher_student_and_projections_learn_together(monkeypatch):
         ("classification", {"hidden_size": 16}, "as wide as its teacher or narrower.*16"),
         ("classification", {"vocab_size": 6}, "hold all their characters.*`vocab_size` 6"),
         ("classification", {"corpus": "no-such.txt"}, "no-such.txt"),
+        (
+            "classification",
+            {"vocab_size": "teacher", "min_count": 2},
+            "vocabulary that is learned.*None and 2",
+        ),
         ("classification", {"num_layers": 3}, "`num_layers` must be 1 to 2"),
     ],
 )

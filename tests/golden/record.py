@@ -654,6 +654,7 @@ train --from PLACE/nothing --out PLACE/none
 """
 REPLACED = {
     "seconds": "<time>",
+    "latency_ms_mean": "<time>",
     "latency_ms_p50": "<time>",
     "latency_ms_p90": "<time>",
     "steps_per_second": "<time>",

@@ -1,7 +1,7 @@
 // Drives the web page in headless Chromium for test_web.py: types texts, and prints as JSON what the page shows for
 // each and what it asked the network for. Its one argument, JSON: address, web (folder of node_modules), chromium
-// (path), texts, and optionally change (a file that the first panel is to show instead while its own, which comes
-// late, is on the way).
+// (path), texts (a pair: both in a list), and optionally change (a file that the first panel is to show instead while its
+// own, which comes late, is on the way), choose (a file for each panel) and test (press both buttons of the self-test).
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
@@ -29,17 +29,29 @@ await page.goto(asked.address);
 if (asked.change) await page.locator("select").first().selectOption(asked.change);
 await page.waitForFunction(() => [...document.querySelectorAll(".state")].every(
   (state) => /^Waiting|^This/.test(state.textContent)), null, { timeout: 120_000 });
+for (const [place, name] of (asked.choose ?? []).entries()) {
+  await page.locator("select").nth(place).selectOption(name);
+  await page.waitForFunction((place) => /^Waiting/.test(document.querySelectorAll(".state")[place].textContent), place);
+}
+const tested = [];
+for (const button of asked.test ? await page.locator(".model button").all() : []) await button.click();
+if (asked.test) {
+  await page.waitForFunction(() => [...document.querySelectorAll(".tested")].every((p) => /^Self-test/.test(p.textContent)));
+  tested.push(...await page.locator(".tested").allTextContents());
+}
 const shown = [];
-for (const text of asked.texts) {
+for (const given of asked.texts) {
+  const [text, second] = [given].flat();
+  if (second) await page.fill("#second", second);
   await page.fill("#text", text);
   await page.waitForFunction((text) => [...document.querySelectorAll(".model:not(.failed)")].every(
     (model) => model.dataset.text === text), text);
   shown.push({ verdict: await page.textContent("#verdict"), models: await page.$$eval(".model", (models) => models.map(
     (model) => ({
       name: model.querySelector("select").value, size: model.querySelector(".size").textContent,
-      median: model.querySelector(".median").textContent, state: model.querySelector(".state").textContent,
+      length: model.dataset.length, median: model.querySelector(".median").textContent, state: model.querySelector(".state").textContent,
       scores: [...model.querySelectorAll("li")].map((row) => [row.querySelector("span").textContent,
-        row.querySelector("meter").value]),
+        row.querySelector("meter")?.value, row.querySelector("b").textContent]),
     }))) });
 }
 const markup = await page.$$eval("main *", (all) => all.filter((element) => element.id === "evil").length);
@@ -47,6 +59,7 @@ await page.setViewportSize({ width: 390, height: 844 });
 const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
 await page.click("#language");
 const chinese = await page.textContent("h1");
+tested.push(...await page.locator(".tested").allTextContents());
 await page.waitForTimeout(1500);
 await browser.close();
-console.log(JSON.stringify({ shown, errors, requests, blocked, markup, overflow, chinese }));
+console.log(JSON.stringify({ shown, errors, requests, blocked, markup, overflow, chinese, tested }));

@@ -1,4 +1,5 @@
-"""The Kotlin library of mobile_export/android compiled and asked on the JVM; mixed texts to ask it about."""
+"""The Kotlin library of mobile_export/android compiled and asked on the JVM, the page's model.js asked the same in Node.js;
+mixed texts to ask them about."""
 
 import json
 import random
@@ -56,18 +57,29 @@ class Library:
     """The compiled library. `ask` gives a list of lines for each question, see kotlin/Check.kt."""
 
     def __init__(self, folder):
-        self.folder = folder
-        self.classes = compile_kotlin(folder / "classes", LIBRARY, HERE / "Check.kt")
+        self.folder, classes = (
+            folder,
+            compile_kotlin(folder / "classes", LIBRARY, HERE / "Check.kt"),
+        )
+        classpath = f"{classes}:{JARS / 'kotlin-stdlib.jar'}"
+        self.command = [java(), "-XX:+UseSerialGC", "-cp", classpath, "kerascompress.CheckKt"]
 
     def ask(self, *questions):
         questions_file, answers_file = self.folder / "questions.json", self.folder / "answers.txt"
         questions_file.write_text(json.dumps(questions))
-        classpath = f"{self.classes}:{JARS / 'kotlin-stdlib.jar'}"
-        command = [java(), "-XX:+UseSerialGC", "-cp", classpath, "kerascompress.CheckKt"]
-        done = subprocess.run([*command, questions_file, answers_file], capture_output=True)
+        done = subprocess.run([*self.command, questions_file, answers_file], capture_output=True)
         assert done.returncode == 0, done.stderr.decode()
         parts = answers_file.read_bytes().decode().split("\f\n")
         return [part.split("\n")[:-1] for part in parts[:-1]]
+
+
+class Page(Library):
+    """The same about the page's model.js, see ask_model.mjs."""
+
+    def __init__(self, folder):
+        node = shutil.which("node") or pytest.skip("needs Node.js (bash .ci/system installs it)")
+        self.folder = folder
+        self.command = [node, HERE.parent / "ask_model.mjs", ROOT / "mobile_export/web"]
 
 
 def mixed_texts(number, words, whole=(), seed=0):

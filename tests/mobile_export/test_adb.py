@@ -78,13 +78,16 @@ def test_a_phone_beside_this_machine(phone, file, tmp_path, capsys):
     assert (row["latency_ms_p95"], row["first_ms"], row["init_ms"]) == (33.9, 49.06, 5.579)
     assert (row["memory_mb"], row["sequence_length"]) == (12.8672, LENGTH)
     assert row["host_ms"] == here["latency_ms_p50"] and row["path"] == here["path"]
+    assert row["host_ms_mean"] == here["latency_ms_mean"]
     cool = {"battery_percent": 84, "battery_celsius": 32.6, "thermal_status": 0}
     assert row["before"] == row["after"] == cool and row["throttled"] is False
     serials = {words[1] for words in calls()[1:]}
     assert serials == {"38091FDJH00001"} and calls()[-1][2:4] == ["shell", calls()[-1][3]]
     assert shlex.split(calls()[-1][3])[:2] == ["rm", "-rf"]
     assert not any(str(file) in word for words in calls() if "shell" in words for word in words)
-    *lines, last = adb.in_words(there)
+    unlike = [{**one, "host_ms": 1.0, "host_ms_mean": 3.32094} for one in there]
+    *lines, last = adb.in_words(unlike)  # mean with mean: 33.2094 / 3.32094
+    assert ", 10.00 x this machine's mean; " in lines[0]
     assert "1 thread(s): 33.21 ms on average (median 33.10, 95th percentile 33.90), " in lines[0]
     assert len(lines) == 3 and "THROTTLED" not in "".join(lines)
     assert last.startswith("38091FDJH00001: Google Pixel 8, Android 14, arm64-v8a, asimddp")
@@ -237,6 +240,9 @@ def test_the_report_shows_the_phone(phone, file, tmp_path, capsys):
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert "## On phones" in text and "throttled |" not in text
     assert "| small float32 | Google Pixel 8, Android 14, arm64-v8a, asimddp" in text
+    row = read_json(folder / "phones" / "38091FDJH00001.json")["rows"][0]
+    assert "| here, ms mean | here, ms p50 |" in text
+    assert f"| {row['host_ms_mean']:,.2f} | {row['host_ms']:,.2f} |" in text
     assert "| 1 | 33.21 | 33.10 / 33.90 |" in text and "| 32.6 / 32.6 | 0 / 0 |" in text
     assert "On phones" in (folder / "report.html").read_text(encoding="utf-8")
     assert main(["table", str(folder)]) == 0 and "| 33.10 / 33.90 |" in capsys.readouterr().out

@@ -152,6 +152,18 @@ def test_resources_are_linked(tmp_path):
         assert f"kerascompress.app:{part}" in dumped("resources", package)
 
 
+def test_a_turned_phone_keeps_what_the_screen_shows(tmp_path):
+    package, _ = linked(tmp_path)
+    command = ["aapt", "dump", "xmltree", package, "AndroidManifest.xml"]
+    tree = subprocess.run(command, capture_output=True, text=True).stdout
+    kept = int(re.search(r"configChanges.*\)0x(\w+)", tree)[1], 16)
+    assert (
+        kept & 0x80 and kept & 0x400
+    )  # orientation, screen size: else Android makes the activity anew
+    # What is kept must not hang on a layout or strings of that orientation; night colours do, and are not kept.
+    assert not kept & 0x200 and not [*RESOURCES.glob("*-land*"), *RESOURCES.glob("*-sw*")]
+
+
 @pytest.mark.slow
 def test_types_of_library_and_app_on_android_23(tmp_path):
     """Library and app compile against Android 6 and stand-ins for LiteRT, MediaPipe and one newer class."""

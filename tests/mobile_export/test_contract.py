@@ -13,12 +13,13 @@ from keras_compress.bert.config import BertConfig
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tasks import encoding
 from keras_compress.bert.tokenizer import BERT_PIECES, Tokenizer
+from keras_compress.cli import main
 from keras_compress.files import read_json
 from mobile_export import contract
 from mobile_export.convert import export
 from mobile_export.diff import opened
 from mobile_export.litert import unpadded
-from tests import arm64
+from tests import arm64, samples
 from tests.mobile_export.conftest import LENGTH, WORDS, split_of, tiny
 
 LETTERS = [*"Wé，我wab"]
@@ -144,6 +145,29 @@ def test_a_folder_tells_of_all_its_files_of_one_model(facts, folder, tmp_path, c
     assert (tmp_path / "labels.txt").read_text() == "a\nb\nc\n"
 
 
+def test_files_of_a_model_that_was_trained_anew_are_no_longer_told_about(
+    facts, folder, tmp_path, caplog
+):
+    """The same vocabulary and labels, other weights: model.json must not tell of two models."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    same, anew = tiny(), tiny()
+    weights = anew.weights()
+    weights["layer_0_intermediate/kernel"][0, 0] += 0.5
+    anew.set_weights(weights)
+    row = {**facts["float32"], "path": str(tmp_path / "float32.tflite")}
+    contract.add_file(same, row)
+    assert len(contract.read_model(tmp_path)["files"]) == len(facts) and not caplog.records
+    with pytest.raises(
+        ValueError, match="whose float16.tflite, float32.tflite, int8.tflite, .* pass `--overwrite`"
+    ):
+        contract.check_same(tmp_path, anew)
+    contract.add_file(anew, row)
+    assert [x["path"] for x in contract.read_model(tmp_path)["files"]] == ["float32.tflite"]
+    told = "no longer tells about int8.tflite, of another model. Export it again (`--formats int8`), or remove it"
+    assert told in caplog.text and "float32.tflite, of another" not in caplog.text
+    contract.check_same(tmp_path, anew)
+
+
 def test_a_kill_between_what_stands_beside_keeps_no_later_call_away(
     facts, folder, tmp_path, monkeypatch
 ):
@@ -169,7 +193,7 @@ def test_a_kill_between_what_stands_beside_keeps_no_later_call_away(
 def test_files_of_others_are_not_replaced(task_model, tmp_path):
     (tmp_path / "vocab.txt").write_text("mine")
     with pytest.raises(
-        ValueError, match="come with a vocab.txt of their model. Received: .* Choose another"
+        ValueError, match="come with a vocab.txt of their model. Received: .* choose another"
     ):
         export(task_model, tmp_path, ("float32",), sequence_length=LENGTH)
     (tmp_path / "vocab.txt").unlink()
@@ -242,3 +266,20 @@ def test_what_was_changed_is_refused_by_name(facts, folder, tmp_path, task_model
         ValueError, match="must stand beside its model.json. .* Copy the whole folder"
     ):
         opened(tmp_path / "float32.tflite")
+
+
+def test_a_parity_json_tells_of_what_is_exported_later(tmp_path):
+    first, second = (samples.model(tmp_path / str(seed), seed=seed) for seed in (1, 2))
+    common = ["--length", "8", "--allow-drift", "--parity-texts", "2", "--out", tmp_path / "phone"]
+    for source, more in (
+        (first, ["--formats", "float32", "--vectors"]),
+        (first, ["--formats", "int8"]),
+        (second, ["--formats", "float32", "--overwrite"]),
+    ):
+        assert main([*map(str, ["export", "--from", source, *more, *common])]) == 0
+        rows = {row["path"]: row for row in contract.read_model(tmp_path / "phone")["files"]}
+        told = read_json(tmp_path / "phone" / "parity.json")["files"]
+        assert {name: row["sha256"] for name, row in told.items()} == {
+            name: row["sha256"] for name, row in rows.items()
+        }
+    assert [*told] == ["float32.tflite"]  # int8 is of the old weights

@@ -1,5 +1,6 @@
 """One file, a signature for each length, on one copy of the weights."""
 
+import shlex
 import zipfile
 from types import SimpleNamespace
 
@@ -8,10 +9,14 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_compress.bert.tokenizer import Encoding
+from keras_compress.cli import main
+from keras_compress.files import read_json
 from mobile_export import benchmark
 from mobile_export.contract import read_model
 from mobile_export.convert import export, exported_model, formats_for
 from mobile_export.litert import Runner
+from tests import samples
+from tests.experiment.cells import cell, report
 from tests.mobile_export.conftest import LENGTH, TFLITE, converted, split_of, texts, tiny
 
 FORMATS, SHORT = ("float32", "int8", "int4"), 6
@@ -70,9 +75,49 @@ def test_mean_time_by_hand(several, monkeypatch):
     monkeypatch.setattr(benchmark, "interleave", lambda *_, **__: np.array([[1.0], [4.0]]))
     encodings = [Encoding([5] * number, [0] * number) for number in (2, 6, 7, 16)]
     path = several["int8"]["path"]
-    assert benchmark.mean_time(path, encodings) == 0.625
+    found = benchmark.mean_time(path, encodings)
+    assert (found["mean_time"], found["texts"], found["pieces"]) == (0.625, 4, 7.75)
     assert benchmark.mean_time(path, None) is None
     assert all(0 < row["mean_time"] < 2 for row in several.values())
+
+
+def test_the_report_of_a_run_shows_what_several_lengths_gain(tmp_path, capsys):
+    folder = tmp_path / "run"
+    report(folder, [cell("assistant-en", "small", 0, [1, 0, 1], task="classification")])
+    assert main(["table", str(folder)]) == 0 and "pieces a text" not in capsys.readouterr().out
+    data, model = (tmp_path / name for name in ("data", "bert"))
+    samples.data(data, "classification")
+    samples.model(model, "classification")
+    command = [
+        "export",
+        "--from",
+        model,
+        "--data",
+        data,
+        "--formats",
+        "int8",
+        "--lengths",
+        "4,16",
+    ]
+    app, other = folder / "app of 'mine'", folder / "other" / "model.json"
+    other.parent.mkdir()
+    other.write_text('[{"of": "another program"}]', encoding="utf-8")
+    command += ["--android", app, "--out", folder / "phone"]
+    assert main([*map(str, command)]) == 0
+    out, err = capsys.readouterr()
+    assert f"keras_compress android {shlex.quote(str(app))}" in out and "cut off" not in err
+    (row,) = read_model(folder / "phone")["files"]
+    told = {"pieces": f"{row['timed']['pieces']:.1f}", "time": f"{row['timed']['mean_time']:.2f}"}
+    assert "20 dev texts of {pieces} pieces take {time} of the time that all".format(**told) in out
+    assert f"Report: {folder / 'report.html'}" in out
+    for name in ("report.md", "report.html"):
+        assert "Files of several lengths" in (folder / name).read_text(encoding="utf-8")
+    (gain,) = read_json(folder / "report.json")["lengths"]  # the app's copy is no second file
+    assert gain["timed"] == row["timed"] and gain["file"] == "phone/int8.tflite"
+    assert main(["table", str(folder)]) == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "phone/int8.tflite" in x]
+    start = "| phone/int8.tflite | 4, 16 | 20 | {pieces} | {time} | ".format(**told)
+    assert line.startswith(start) and line.endswith(f" {benchmark.device()} |")
 
 
 def test_what_cannot_have_several_lengths_is_refused(task_model):

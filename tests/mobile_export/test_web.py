@@ -1,4 +1,4 @@
-"""The web page: its server, and, in headless Chromium, that it shows what Python gives and asks nobody else."""
+"""The web page: its server, and, in headless Chromium, that it shows what Python gives, tests itself, and asks nobody else."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ import pytest
 
 from keras_compress.bert.task_model import TaskModel
 from mobile_export import serve
+from mobile_export.contract import write_vectors
 from mobile_export.convert import export, exported_model
 from tests.mobile_export.conftest import LENGTH, tiny
 
@@ -59,10 +60,10 @@ def running(web):
 @pytest.fixture
 def get(models, tmp_path, monkeypatch):
     """What a server with stand-ins for the node modules answers: path -> (status, type, body)."""
-    package = tmp_path / "web" / serve.PACKAGE
-    (package / "wasm").mkdir(parents=True)
-    for name in ("text_bundle.mjs", "wasm/text.wasm", "README.md"):
-        (package / name).write_bytes(b"x")
+    for package in serve.PACKAGES:
+        (tmp_path / "web" / package / "wasm").mkdir(parents=True)
+        for name in ("text_bundle.mjs", "wasm/text.wasm", "README.md"):
+            (tmp_path / "web" / package / name).write_bytes(b"x")
     for name in serve.PAGE:
         shutil.copy(serve.WEB / name, tmp_path / "web")
     (tmp_path / "secret.js").write_text("secret", encoding="utf-8")
@@ -83,10 +84,12 @@ def test_what_is_served(get, models):
     status, kind, body = get("/models.json")
     listed = json.loads(body)
     assert (status, kind) == (200, "application/json")
-    assert [model["name"] for model in listed] == ["a b/float32", "a b/int8"]
+    names = ["a b/float32", "a b/float32 · MediaPipe", "a b/int8", "a b/int8 · MediaPipe"]
+    assert [model["name"] for model in listed] == names
+    assert [model["engine"] for model in listed] == ["LiteRT", "MediaPipe"] * 2
     for model in listed:
         status, kind, body = get("/" + model["path"])
-        name = model["name"].removeprefix("a b/") + ".tflite"
+        name = model["name"].removeprefix("a b/").removesuffix(" · MediaPipe") + ".tflite"
         assert (
             body == (models[0] / "models" / "a b" / name).read_bytes()
             and len(body) == model["bytes"]
@@ -96,8 +99,10 @@ def test_what_is_served(get, models):
         ("/", "text/html; charset=utf-8"),
         ("/app.js", "text/javascript; charset=utf-8"),
         ("/style.css?v=1", "text/css; charset=utf-8"),
-        (f"/{serve.PACKAGE}/text_bundle.mjs", "text/javascript; charset=utf-8"),
-        (f"/{serve.PACKAGE}/wasm/text.wasm", "application/wasm"),
+        ("/files/models/a%20b/model.json", "application/json"),
+        ("/files/models/a%20b/vocab.txt", "text/plain; charset=utf-8"),
+        (f"/{serve.PACKAGES[0]}/text_bundle.mjs", "text/javascript; charset=utf-8"),
+        (f"/{serve.PACKAGES[1]}/wasm/text.wasm", "application/wasm"),
     ):
         assert get(path)[:2] == (200, wanted)
 
@@ -114,7 +119,7 @@ def test_what_is_served(get, models):
         "/files/models/vocab.txt",
         "/files/models/bare.tflite",
         "/files/",
-        f"/{serve.PACKAGE}/README.md",
+        f"/{serve.PACKAGES[2]}/README.md",
         "/package.json",
     ],
 )
@@ -133,8 +138,10 @@ def test_a_file_that_has_gone_is_not_found(get):
     assert get("/style.css")[0] == 404
 
 
-def test_only_this_machine_and_clear_refusals(get, models, tmp_path):
+def test_only_this_machine_and_clear_refusals(get, models, tmp_path, caplog):
     with serve.server(models[0], 0) as web:
+        assert "not on the page, as no model.json tells of it: " in caplog.text
+        assert "bare.tflite" in caplog.text and "int8.tflite" not in caplog.text
         host, port = web.server_address
         assert host == "127.0.0.1"
         with pytest.raises(ValueError, match=f"`port` must be free, .* Received: {port} .*--port"):
@@ -145,11 +152,13 @@ def test_only_this_machine_and_clear_refusals(get, models, tmp_path):
             serve.server(models[0], 99999)
     with pytest.raises(
         ValueError,
-        match="must hold classifiers as .tflite files with metadata. Received: .*nothing",
+        match="must hold .tflite files beside their model.json, or with .* Received: .*nothing",
     ):
         serve.server(tmp_path / "nothing")
-    shutil.rmtree(serve.WEB / "node_modules")
-    with pytest.raises(ValueError, match="needs its node modules: .* run `npm ci` in "):
+    shutil.rmtree(serve.WEB / serve.PACKAGES[0])
+    with pytest.raises(
+        ValueError, match="needs its node modules.* lacks .*litertjs/core. .* run `npm ci` in "
+    ):
         serve.server(models[0], 0)
 
 
@@ -170,21 +179,23 @@ def test_the_lockfile_names_no_registry():
     packages = json.loads((folder / "package-lock.json").read_text(encoding="utf-8"))["packages"]
     assert packages.keys() == {
         "",
-        "node_modules/@mediapipe/tasks-text",
+        *serve.PACKAGES,
         "node_modules/playwright-core",
     }
     assert all(
         ("integrity" in package and "resolved" not in package) or not name
         for name, package in packages.items()
     )
-    assert "innerHTML" not in (folder / "app.js").read_text(encoding="utf-8")
+    code = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.js"))
+    assert "innerHTML" not in code and "eval(" not in code
 
 
 def browse(folder, texts, **asked):
     """What drive_page.mjs finds on the page; what else may be asked of it is said there."""
     if not CHROMIUM or not shutil.which("node"):
         pytest.skip("needs chromium and node (bash .ci/system installs them)")
-    if not (serve.WEB / "node_modules" / "playwright-core").is_dir():
+    needed = ("node_modules/playwright-core", *serve.PACKAGES)
+    if not all((serve.WEB / name).is_dir() for name in needed):
         pytest.skip("needs node modules: npm ci in mobile_export/web")
     with running(serve.server(folder, 0)) as web:
         address = "http://{}:{}/".format(*web.server_address)
@@ -204,9 +215,11 @@ def browse(folder, texts, **asked):
     return address, json.loads(found.stdout)
 
 
-def test_the_page_shows_what_python_gives(models):
+@pytest.mark.parametrize("engine", ["", " · MediaPipe"])
+def test_the_page_shows_what_python_gives(models, engine):
     folder, task_model = models
-    address, page = browse(folder, TEXTS)
+    files = [f"a b/{name}{engine}" for name in ("float32", "int8")]
+    address, page = browse(folder, TEXTS, choose=files if engine else [])
     assert (
         page["errors"] == []
         and page["markup"] == 0
@@ -214,29 +227,111 @@ def test_the_page_shows_what_python_gives(models):
         and page["chinese"].startswith("两个模型")
     )
     assert all(request.startswith(address) for request in page["requests"])
-    assert page["blocked"] and not any(
-        request.startswith(address) for request in page["blocked"]
-    )  # MediaPipe's own
+    assert bool(page["blocked"]) == bool(engine)  # MediaPipe's own; LiteRT.js asks nobody
+    assert not any(request.startswith(address) for request in page["blocked"])
     for place, name, tolerance in ((0, "float32", 1e-5), (1, "int8", 2e-2)):
         path = folder / "models" / "a b" / f"{name}.tflite"
         expected = exported_model(path, task_model).predict(TEXTS)
         for shown, probabilities in zip(page["shown"], expected):
             panel = shown["models"][place]
             assert (
-                panel["name"] == f"a b/{name}"
+                panel["name"] == f"a b/{name}{engine}"
                 and panel["size"] == f"{path.stat().st_size / 1e6:.1f} MB"
             )
-            scores = dict(panel["scores"])
+            scores = {label: value for label, value, _ in panel["scores"]}
             assert scores.keys() == {*LABELS} and panel["median"].endswith(" ms")
             np.testing.assert_allclose(
                 [scores[label] for label in LABELS], probabilities, atol=tolerance
             )
-            assert [score for _, score in panel["scores"]] == sorted(scores.values(), reverse=True)
+            assert [score for _, score, _ in panel["scores"]] == sorted(
+                scores.values(), reverse=True
+            )
     for shown in page["shown"]:
         first, second = (panel["scores"][0][0] for panel in shown["models"])
         assert shown["verdict"] == (
             "Both models say the same." if first == second else "The models disagree."
         )
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """A folder with models of the tasks that MediaPipe does not take, two of them in two lengths; {task: model}."""
+    folder, found = tmp_path_factory.mktemp("others"), {}
+    for task, length, form in (
+        ("tagging", (6, LENGTH), "float32"),
+        ("matching", LENGTH, "float32"),
+        ("multilabel", (6, LENGTH), "int4"),
+        ("regression", LENGTH, "int8"),
+    ):
+        labels = ("score",) if task == "regression" else LABELS
+        found[task] = TaskModel(tiny().config, tiny().tokenizer, task, labels, seed=3)
+        settings = {"sequence_length": length, "allow_drift": True, "parity_texts": 2}
+        export(found[task], folder / task, (form,), **settings)
+        write_vectors(folder / task, found[task])
+    return folder, found
+
+
+def test_taggers_pairs_and_several_lengths_on_the_page(others):
+    folder, found = others
+    texts = ["wa wb wc", "wa wb wc wd we wf wg", ["wa wb", "wc"]]
+    files = ["tagging/float32", "matching/float32"]
+    address, page = browse(folder, texts, choose=files, test=True)
+    assert page["errors"] == page["blocked"] == []
+    assert all(request.startswith(address) for request in page["requests"])
+    for shown, length in zip(page["shown"], ["6", "16"]):  # the shortest that a text fits
+        assert shown["models"][0]["length"] == length and shown["verdict"] == ""
+    ((words, tags), *_) = found["tagging"].predict(texts[:1], max_length=LENGTH)
+    rows = page["shown"][0]["models"][0]["scores"]
+    assert [(word, told.split(" · ")[0]) for word, _, told in rows] == [*zip(words, tags)]
+    (expected,) = found["matching"].predict([tuple(texts[2])], max_length=LENGTH)
+    scores = {label: value for label, value, _ in page["shown"][2]["models"][1]["scores"]}
+    np.testing.assert_allclose([scores[label] for label in LABELS], expected, atol=1e-5)
+    for told in page["tested"][:2]:
+        assert told.startswith("Self-test passed. Texts with the same ids: 50 / 50; largest")
+        assert told.endswith("(allowed: 1.0e-5); same answer: 100.0 %")
+    assert all(told.startswith("自检通过。id 相同的文本：50 / 50；") for told in page["tested"][2:])
+
+
+def test_int4_names_and_numbers_on_the_page(others):
+    folder, found = others
+    texts, files = ["wa wb wc", "wa wb wc wd we wf wg"], ["multilabel/int4", "regression/int8"]
+    _, page = browse(folder, texts, choose=files, test=True)
+    assert page["errors"] == page["blocked"] == []
+    expected = [
+        exported_model(folder / f"{file}.tflite", found[file.partition("/")[0]]).predict(texts)
+        for file in files
+    ]
+    for number, (shown, length) in enumerate(zip(page["shown"], ["6", "16"])):
+        names, numbers = shown["models"]
+        assert names["length"] == length and numbers["length"] == "16"
+        scores = {label: value for label, value, _ in names["scores"]}
+        given = [scores[label] for label in LABELS]
+        np.testing.assert_allclose(given, expected[0][number], atol=2e-2)
+        ((label, _, told),) = numbers["scores"]
+        assert label == "score"
+        np.testing.assert_allclose(float(told), np.ravel(expected[1])[number], atol=5e-2)
+    for told in page["tested"][:2]:
+        assert told.startswith("Self-test passed. Texts with the same ids: 50 / 50; largest")
+        assert "same answer" not in told
+
+
+def test_a_self_test_that_fails_is_seen_on_the_page(others, tmp_path):
+    shutil.copytree(others[0], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "tagging" / "parity.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    told["files"]["float32.tflite"]["outputs"][1][0][0] += 0.25
+    told["inputs"][str(LENGTH)][2]["ids"][1] = 7
+    path.write_text(json.dumps(told), encoding="utf-8")
+    path = tmp_path / "matching" / "parity.json"
+    path.write_bytes(path.read_bytes()[:500])
+    _, page = browse(tmp_path, [], choose=["tagging/float32", "matching/float32"], test=True)
+    first, second, *chinese = page["tested"]
+    assert first.startswith(
+        "Self-test FAILED: do not use this file here. Texts with the same ids: 49"
+    )
+    assert "largest difference of an output: 2.5e-1" in first
+    assert second.startswith("Self-test FAILED") and second.endswith("parity.json: damaged")
+    assert all(told.startswith("自检未通过：") for told in chinese)
 
 
 def test_a_file_that_does_not_load_is_said_on_the_page(models, tmp_path):

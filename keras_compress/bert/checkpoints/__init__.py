@@ -32,6 +32,7 @@ from keras_compress.bert.checkpoints import (
 from keras_compress.bert.checkpoints.names import matches, unknown, without_optimiser
 from keras_compress.bert.checkpoints.published import Checkpoint, without_spare_rows
 from keras_compress.bert.checkpoints.unread import what_is
+from keras_compress.bert.encoder import check_pairs
 from keras_compress.bert.labels import HeadError, known_names, unnamed
 from keras_compress.bert.stored import saved_tokenizer
 from keras_compress.bert.task_model import TaskModel
@@ -77,8 +78,7 @@ def load(
             trained head that has no names (LABEL_0, LABEL_1, ...).
     Returns:
         `TaskModel`; its history tells what was loaded and what was left out or made new.
-    Raises:
-        ValueError: if the source is no BERT that can be read, or does not fit task and labels.
+    Raises ValueError if the source is no BERT that can be read, or does not fit task and labels.
     """
     saved = TaskModel.load(source) if is_saved(source) else None
     headless = saved and saved.task == "mlm" and (labels or task not in (None, "mlm"))
@@ -102,12 +102,13 @@ def load_with(source, dataset, *, labels=None, **settings):
     Args:
         source, settings: as in `load`. dataset: `Dataset`.
         labels: in the order of the model's training, where its files do not tell; default: those of the data.
-    Returns:
-        (`TaskModel`, `Dataset`).
+    Returns (`TaskModel`, `Dataset`).
     """
     settings |= {"ordered": dataset.ordered} if labels is None else {}
     settings["task"] = "mlm" if dataset.task == "unlabelled" else dataset.task
     model = load(source, labels=dataset.labels if labels is None else labels, **settings)
+    if dataset.pairs:
+        check_pairs(model.config)
     return model, dataset.with_labels(model.labels)
 
 
@@ -119,8 +120,7 @@ def from_bert4keras(
     Args:
         model: `keras.Model` made by `build_transformer_model`, with or without one Dense as a classifier.
         tokenizer: a `Tokenizer`, bert4keras' tokenizer or the path of a vocab.txt.
-    Raises:
-        ValueError: also if the answers are not those of the model, on random ids.
+    Raises ValueError also if the answers are not those of the model, on random ids.
     """
     num_labels = None if new_head else len(labels)
     checkpoint = bert4keras.read_model(model, tokenizer, num_labels, ignore_weights)

@@ -125,6 +125,12 @@ def _check_layout(prefix, names):
             "TensorFlow 2. Take the one for TensorFlow 1, or load it in bert4keras and write "
             "model.save_weights('name.h5')."
         )
+    if any(name.startswith("electra/") for name in names):
+        raise ValueError(
+            f"{prefix}: a checkpoint must be of Google's BERT, ALBERT or MobileBERT. Received: Google's ELECTRA. Take its "
+            "Hugging Face folder (google/electra-small-discriminator and others), or convert it in `transformers`: "
+            "convert_electra_original_tf_checkpoint_to_pytorch.py, for its discriminator."
+        )
     if any("/layer_shared/" in name for name in names):
         raise ValueError(
             f"{prefix}: an ALBERT must have the layout of google-research/albert. Received: that of the early "

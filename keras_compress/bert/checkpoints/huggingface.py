@@ -14,6 +14,7 @@ from keras_compress.bert.checkpoints.published import published, read_config
 from keras_compress.bert.checkpoints.relatives import RELATIVES, model_type
 from keras_compress.bert.checkpoints.torch_pickle import read_torch
 from keras_compress.bert.tasks import SCORE
+from keras_compress.bert.tokenizer_kinds import gives_token_types
 from keras_compress.files import one_of, read_json, read_safetensors
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ def read(source, num_labels=0, above=None):
     if (folder / "adapter_config.json").is_file():
         about = "%s: the adapter beside the weights is not read: right if it was merged into them, else merge it in `peft`"
         log.warning(about, folder)
+    if any(name.startswith("AutoModel") for name in values.get("auto_map") or ()):
+        about = "%s: `auto_map` names code of its own, which is not run: the weights are read as a plain %s. Compare answers"
+        log.warning(about, path, RELATIVES[model_type(values)].name)
     kind, names = RELATIVES[model_type(values)], values.get("architectures") or ()
     names = [names] if isinstance(names, str) else names
     heads = [kind.heads[name] for name in names if name in kind.heads]
@@ -75,6 +79,14 @@ def read(source, num_labels=0, above=None):
         activation = _activation(above or folder, values)
         task, labels = _answer(path, values, task, count, activation)
         sigmoid = task == "regression" and activation == "Sigmoid"
+    if not gives_token_types(folder) and config.type_vocab_size:
+        about = "%s: its tokenizer gives no token types, so all pieces have the first one; [SEP] tells pairs apart"
+        log.info(about, folder)
+        positions = "position_embeddings/embeddings"
+        if {positions, "type_embeddings/embeddings"} <= tensors.keys():
+            first = tensors.pop("type_embeddings/embeddings")[0]
+            tensors[positions] = np.float32(tensors[positions]) + np.float32(first)
+            config = config.replace(type_vocab_size=0)
     checkpoint = published(config, folder, tensors, left_out, task, labels, special_in_text=True)
     # A MobileBERT may do without a pooler. Where another's is missing, nothing tells what the classifier read.
     told = "pooler/kernel" in tensors or values.get("classifier_activation") is False
@@ -122,7 +134,9 @@ def _answer(path, values, task, count, activation):
             log.warning(about + pair, path, activation)
         return task, SCORE
     numbers = [str(k) for k in range(count)]
-    if {*numbers} != {*names} and not all(str(x).startswith("LABEL_") for x in names.values()):
+    default = all(str(x).startswith("LABEL_") for x in names.values())
+    no_name = any(x is None or isinstance(x, (list, dict)) for x in names.values())
+    if no_name or ({*numbers} != {*names} and not default):
         raise ValueError(
             f"{path}: `id2label` must name each output of the classifier, numbered from 0. Received: {count} outputs "
             f"and {names!s:.90}. Correct it, or delete it and pass `labels` (`--labels`) in the model's order."

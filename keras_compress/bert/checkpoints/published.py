@@ -31,7 +31,8 @@ embedding_size           embedding_size                -
 """
 _FIELDS = [line.split() for line in FIELDS.strip().splitlines()]
 _NUM_SIZES = 5  # a config must name the first
-_GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
+_ACTIVATIONS = {"gelu_python": "gelu", **dict.fromkeys(_TANH, "gelu_tanh")}
 _NEEDED = {
     "is_decoder": (False, "The checkpoint must be an encoder"),
     "position_embedding_type": ("absolute", "Position embeddings must be absolute"),
@@ -124,11 +125,13 @@ def read_config(folder, *names):
     fields = RELATIVES[kind].config | fields
     if kind == "mobilebert":
         fields |= mobilebert_fields(values, google="model_type" not in values)
-    if fields.get("activation") in _GELU_TANH:
-        fields["activation"] = "gelu_tanh"
+    if "activation" in fields:
+        fields["activation"] = _ACTIVATIONS.get(str(fields["activation"]), fields["activation"])
     if "embedding_size" in fields:
         fields.setdefault("embedding_norm", "embedding")
     try:
         return path, BertConfig(**fields), values
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(
+            f"{path}: {error} Put back the file that came with the weights, or choose another checkpoint."
+        ) from error

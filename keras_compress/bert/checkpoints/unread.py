@@ -53,6 +53,8 @@ def _known(path):
             "AutoPeftModelForSequenceClassification.from_pretrained(folder), or the class of its task; "
             f"model = model.merge_and_unload(); {_SAVE}"
         )
+    if path.name == "config.json" and str(read_json(path).get("module")).startswith("keras_"):
+        return "a preset of KerasHub. Take the Hugging Face folder of the same BERT, and fine-tune it here (`train`)"
     if path.name in _FILES or path.suffix in _SUFFIXES:
         return _FILES.get(path.name) or _SUFFIXES[path.suffix]
     with open(path, "rb") as file:

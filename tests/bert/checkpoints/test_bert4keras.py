@@ -219,6 +219,12 @@ def test_other_checkpoints_say_what_they_are(google, tmp_path):
     write_checkpoint(tmp_path / "early/m.ckpt", {"bert/encoder/layer_shared/output/bias": (8,)})
     with pytest.raises(ValueError, match="the early albert_zh .*_g in its name"):
         weights.load(tmp_path / "early", **TASK)
+    (tmp_path / "electra").mkdir()
+    write_checkpoint(tmp_path / "electra/m.ckpt", {"electra/embeddings/word_embeddings": (8, 4)})
+    with pytest.raises(
+        ValueError, match="Google's ELECTRA. .*convert_electra_original_tf_checkpoint"
+    ):
+        weights.load(tmp_path / "electra", **TASK)
 
 
 def test_google_checkpoint_for_tagging(google):

@@ -79,6 +79,9 @@ def folder_of(tmp_path, tensors=None, remove=(), **config):
     return copy
 
 
+TYPES = "bert.embeddings.token_type_embeddings.weight"
+
+
 def stored():
     return load_file(FINE_TUNED / "model.safetensors")
 
@@ -235,7 +238,7 @@ def test_labels_of_a_fine_tuned_folder(tmp_path, caplog):
     usual = {"0": "LABEL_0", "1": "LABEL_1"}  # of transformers, whatever the width
     listed = folder_of(tmp_path / "usual", id2label=usual, label2id=None)
     assert weights.load(listed).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
-    for place, names in enumerate(("abcd", "ab", {"1": "a", "2": "b", "3": "c"})):
+    for place, names in enumerate(("abcd", "ab", ["a", None, "c"], {"1": "a", "2": "b", "3": "c"})):
         names = [*names] if isinstance(names, str) else names
         other = folder_of(tmp_path / str(place), id2label=names)
         with pytest.raises(ValueError, match="`id2label` must name each .* 3 outputs and .*delete"):
@@ -283,6 +286,47 @@ def test_an_adapter_beside_the_weights_is_said(tmp_path, caplog):
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     assert logits_like_expected(weights.load(folder)) < 1e-5
     assert "the adapter beside the weights is not read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model_input_names": ["input_ids", "attention_mask"]},
+        {"tokenizer_class": "DistilBertTokenizer"},
+    ],
+)
+def test_a_tokenizer_that_gives_no_token_types(tmp_path, values, caplog):
+    """`transformers` then reads both texts of a pair with the first type; [SEP] alone tells them apart."""
+    before, folder = weights.load(FINE_TUNED, task="matching"), folder_of(tmp_path)
+    (folder / "tokenizer_config.json").write_text(json.dumps(values | {"do_lower_case": True}))
+    with caplog.at_level("INFO"):
+        model = weights.load(folder, task="matching")
+    assert "all pieces have the first one" in caplog.text
+    single = model.tokenizer.encode(["the cats", "x"], 16)
+    np.testing.assert_allclose(
+        np.stack(model.forward(single)), np.stack(before.forward(single)), atol=1e-5
+    )
+    pairs = model.tokenizer.encode([("the cat", "a dog sat"), ("x", "on")], 16)
+    assert {1} <= {*pairs[0].type_ids}
+    one_type = [each._replace(type_ids=[0] * len(each.ids)) for each in pairs]
+    np.testing.assert_allclose(model.forward(pairs), before.forward(one_type), atol=1e-5)
+    assert np.abs(np.subtract(model.forward(pairs), before.forward(pairs))).max() > 1e-3
+
+
+def test_a_model_with_code_of_its_own_is_said(tmp_path, caplog):
+    own = {"AutoModelForSequenceClassification": "modeling_own.OwnBert"}
+    weights.load(folder_of(tmp_path, auto_map={"AutoConfig": "configuration_own.Own"} | own))
+    assert "code of its own, which is not run: the weights are read as a plain Bert" in caplog.text
+
+
+def test_one_token_type_reads_no_pairs_whatever_the_task(tmp_path):
+    one = stored() | {TYPES: stored()[TYPES][:1]}
+    folder = folder_of(tmp_path, one, type_vocab_size=1)
+    split = Split([("a", "cat"), ("the", "dog")], [[0], [1]])
+    data = Dataset("d", "multilabel", ("x", "y"), split, split)
+    with pytest.raises(ValueError, match="must have two token types, or none"):
+        weights.load_with(folder, data, new_head=True)
+    assert weights.load(folder).config.type_vocab_size == 1
 
 
 def test_the_architecture_as_one_string(tmp_path):
@@ -538,11 +582,11 @@ def test_added_words_take_their_rows(tmp_path):
         ),
         (
             {"num_hidden_layers": 2},
-            "copy: The weights must hold `layer_1_query/kernel`. It is missing",
+            "copy: The weights must hold `layer_1_query/kernel`. It is missing. Take a config and weights that came together",
         ),
         (
             {"intermediate_size": 13},
-            r"`layer_0_intermediate/kernel` must have shape \(8, 13\). Received: \(8, 12\)",
+            r"`layer_0_intermediate/kernel` must have shape \(8, 13\). Received: \(8, 12\). Take a config and",
         ),
         (
             {"max_position_embeddings": 8},
@@ -721,6 +765,10 @@ def test_unknown_sources_say_what_they_are(tmp_path, monkeypatch):
         (
             written(tmp_path / "xenova" / "onnx" / "model.onnx").parents[1],
             "model.onnx, an exported",
+        ),
+        (
+            written(tmp_path / "hub" / "config.json", b'{"module": "keras_hub.src.models"}').parent,
+            "config.json, a preset of KerasHub. Take the Hugging Face folder",
         ),
         (written(tmp_path / "ov" / "openvino_model.xml").parent, "a model for OpenVINO"),
         (written(tmp_path / "llama" / "bert-q8.gguf").parent, "bert-q8.gguf, a file for llama.cpp"),

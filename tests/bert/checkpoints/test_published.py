@@ -57,6 +57,8 @@ def test_huggingface_config(tmp_path):
     }
     config = read(tmp_path, GOOGLE | more)
     assert (config.layer_norm_eps, config.activation) == (1e-7, "gelu_tanh")
+    for name, ours in {"gelu_python": "gelu", "gelu_fast": "gelu_tanh", "relu": "relu"}.items():
+        assert read(tmp_path, GOOGLE | {"hidden_act": name}).activation == ours
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_huggingface_config(tmp_path):
             "must have all attention heads. Received: `pruned_",
         ),
         (GOOGLE | {"num_hidden_groups": 3}, "An ALBERT must share one layer with all"),
-        (GOOGLE | {"hidden_act": "silu"}, "must .*gelu.* Received: 'silu'"),
+        (GOOGLE | {"hidden_act": "silu"}, "must .*gelu.* Received: 'silu'. .* another checkpoint"),
         ({"hidden_size": 8}, "must name its sizes. Missing: vocab_size, num_hidden_layers, "),
         ("{", "not valid JSON"),
         ("[]", "must hold a JSON object"),

@@ -76,7 +76,9 @@ fun selfTest(model: Model, file: ModelFile, parity: Map<*, *>, run: (Inputs) -> 
     val texts = parity.list("texts")
     val ids = parity.member("inputs").rows("$length").map { it.list("ids") }
     val outputs = row.list("outputs").map(::numbers)
-    if (ids.size != texts.size || outputs.size != texts.size) throw ModelError(Problem.NO_METADATA, "parity.json")
+    val sizes = ids.map { model.labels.size * if (model.perToken) it.size else 1 }
+    // Without texts, or with fewer values, nothing would have been tested.
+    if (texts.isEmpty() || ids.size != texts.size || outputs.map { it.size } != sizes) throw ModelError(Problem.NO_METADATA, "parity.json")
     var same = 0
     var largest = 0.0
     texts.forEachIndexed { index, text ->
