@@ -17,6 +17,8 @@ from glob import escape
 from importlib.util import find_spec
 from pathlib import Path
 
+from keras_compress.depth import check_depth
+
 # Of the clone; data/cache and data/downloads are not in git.
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -143,6 +145,7 @@ def read_json(path, beside=False, listed=False):
     text = read_text(path)
     try:
         value = json.loads(text)
+        check_depth(value)
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: not valid JSON ({error}). Correct it, or copy it again."
@@ -164,6 +167,12 @@ def read_json(path, beside=False, listed=False):
                 f"from {path.name}."
             )
     return value
+
+
+def sealed_beside(path):
+    """{name: SHA-256} of the files beside a JSON file that `write_sealed` was given."""
+    seal = json.loads(read_text(path)).get(SEAL)
+    return seal if isinstance(seal, dict) else {}
 
 
 def read_safetensors(path):

@@ -1,6 +1,8 @@
-"""One process at a time in a folder: the lock of what is at work."""
+"""One process at a time in a folder: the lock of what is at work. Windows has no such locks: there nobody is refused."""
 
 import contextlib
+import errno
+import logging
 import os
 from pathlib import Path
 
@@ -9,6 +11,9 @@ try:
 except ImportError:  # Windows
     LOCK_EX = LOCK_NB = LOCK_SH = 0
     flock = lambda file, how: None
+
+log = logging.getLogger(__name__)
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
@@ -20,10 +25,18 @@ def alone(path, shared=False):
     path, how = Path(path).resolve(), LOCK_SH if shared else LOCK_EX
     lock = path.with_name(f".{path.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "w") as file:
+    try:
+        file = os.open(lock, os.O_CREAT | os.O_RDWR, 0o666)
+    except OSError as error:
+        if error.errno not in READ_ONLY or lock.exists() or not path.is_dir():
+            raise
+        form = "warning: nothing can be written beside %s: it is locked against processes of which that is true, too"
+        log.warning(form, path)
+        lock, file = path, os.open(path, os.O_RDONLY)
+    try:
         try:
             flock(file, how | LOCK_NB)
-            if not os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+            if not os.path.samestat(os.fstat(file), os.stat(lock)):
                 raise BlockingIOError  # it was the lock of one that ended just now; another one has begun
         except (BlockingIOError, FileNotFoundError):
             raise ValueError(
@@ -35,4 +48,7 @@ def alone(path, shared=False):
         finally:
             with contextlib.suppress(OSError):  # others share it
                 flock(file, LOCK_EX | LOCK_NB)
-                lock.unlink(missing_ok=True)
+                if lock != path:
+                    lock.unlink(missing_ok=True)
+    finally:
+        os.close(file)

@@ -8,7 +8,7 @@ import shlex
 import shutil
 from pathlib import Path
 
-from keras_compress.files import atomic_folder
+from keras_compress.files import atomic_folder, read_json
 from mobile_export.contract import LABELS, MODEL, VECTORS, VOCABULARY, read_model
 
 PROJECT = Path(__file__).parent / "android"
@@ -71,7 +71,10 @@ def write_app(folder, exported, overwrite=False):
             _replace(new / STRINGS, ">keras_compress<", f">{name}<")
             _replace(new / SETTINGS, '"keras-compress"', f'"{name}"')
     names += [name for name in (MODEL, VOCABULARY, LABELS, VECTORS) if (exported / name).is_file()]
-    with atomic_folder(place, overwrite, sign=MODEL) as new:
+    own = [MODEL, VOCABULARY, LABELS, VECTORS]
+    if (place / MODEL).is_file():
+        own += [row["path"] for row in read_json(place / MODEL).get("files", ())]
+    with atomic_folder(place, overwrite, MODEL, own) as new:
         for name in names:
             shutil.copyfile(exported / name, new / name)
     return place

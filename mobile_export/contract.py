@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_compress.bert.tasks import TASKS, encoding
 from keras_compress.bert.tokenizer_kinds import BERT_PIECES, SPECIAL_PIECES
-from keras_compress.files import atomic_write, read_json, sha256_of, write_sealed
+from keras_compress.files import atomic_write, read_json, sealed_beside, sha256_of, write_sealed
 from mobile_export.litert import INPUT_NAMES, OUTPUT_NAME, signature_of
 from mobile_export.ort import open_model
 
@@ -88,13 +88,20 @@ def describe(task_model):
 
 def check_folder(folder, task_model):
     """Raises ValueError if what stands in a folder keeps the files of this model's contract from being written there."""
-    told = read_model(folder) if (folder / MODEL).is_file() else None
+    told = _told(folder)
+    seal = sealed_beside(folder / MODEL) if told else {}
     for name, content in _beside(task_model).items():
-        others = (folder / name).is_file() and _differs(folder / name, content)
+        path = folder / name
+        others = path.is_file() and _differs(path, content)
         if others and (not told or (folder / "config.json").is_file()):
             raise ValueError(
                 f"Exported files come with a {name} of their model. Received: {folder}, whose {name} is another one's. "
-                "Choose another folder."
+                "Move it away, or choose another folder."
+            )
+        if others and seal.get(name, digest := sha256_of(path)) != digest:
+            raise ValueError(
+                f"{path}: only what `export` wrote is replaced. Received: another content than {MODEL} tells of, so it "
+                "was damaged, or edited. Move it away, or delete it, and it is written anew."
             )
 
 
@@ -107,22 +114,23 @@ def weights_sha256(task_model):
     return digest.hexdigest()
 
 
-def check_same(folder, task_model):
-    """Raises ValueError if a model's files would take from what is in a folder: another model's, or its parity.json."""
+def check_same(folder, task_model, overwrite=False):
+    """Raises ValueError if a model's files would take from what is in a folder: another program's parity.json, or, unless
+    `overwrite`, another model's files.
+    """
     folder = Path(folder)
-    told = read_model(folder) if (folder / MODEL).is_file() else {}
+    told = _told(folder) or {}
     rows, contents = told.pop("files", ()), _beside(task_model)
-    same = told == describe(task_model) and not any(
-        _differs(folder / x, contents[x]) for x in contents
-    )
-    source = weights_sha256(task_model) if rows else None
-    lost = [row["path"] for row in rows if not same or row.get("weights") != source]
+    source, others = weights_sha256(task_model), _others(folder, told, task_model, contents)
+    rows = [row["path"] for row in rows if others or row.get("weights") != source]
+    lost = [] if overwrite else rows
+    way = "pass `--overwrite`" if lost else "move that away"
     if (folder / VECTORS).is_file() and not is_ours(folder / VECTORS):
         lost += [VECTORS]
     if lost:
         raise ValueError(
             f"A folder of exported files is one model's. Received: {folder}, whose {', '.join(lost)} would be lost or "
-            "no longer told about. Choose another folder, or pass `--overwrite`."
+            f"no longer told about. Choose another folder, or {way}."
         )
 
 
@@ -134,11 +142,11 @@ def add_file(task_model, facts):
     """
     path, longest, about = Path(facts["path"]), facts["sequence_length"], describe(task_model)
     folder, contents = path.parent, _beside(task_model)
-    told = read_model(folder) if (folder / MODEL).is_file() else {}
+    told = _told(folder) or {}
     names = {each.name for each in folder.iterdir()} - {path.name}
     rows = [row for row in told.pop("files", ()) if row["path"] in names]
     changed = [name for name in contents if _differs(folder / name, contents[name])]
-    source, others = weights_sha256(task_model), changed or told != about
+    source, others = weights_sha256(task_model), _others(folder, told, task_model, contents)
     for row in [row for row in rows if others or row.get("weights") != source]:
         form = "warning: %s: no longer tells about %s, of another model. Export it again (`--formats %s`), or remove it"
         log.warning(form, folder / MODEL, row["path"], row["format"])
@@ -160,6 +168,13 @@ def add_file(task_model, facts):
     write_sealed(folder / MODEL, {**about, "files": rows}, [folder / name for name in contents])
 
 
+def _others(folder, told, task_model, contents):
+    """Whether model.json tells of a model with another description, vocabulary or labels."""
+    seal = sealed_beside(folder / MODEL) if told else {}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return told != describe(task_model) or any(seal.get(name) != digests[name] for name in digests)
+
+
 def _differs(path, content):
     return not path.is_file() or path.read_bytes() != content
 
@@ -172,15 +187,20 @@ def _beside(task_model):
         return {VOCABULARY: vocabulary.read_bytes(), LABELS: labels.encode()}
 
 
-def read_model(folder):
-    """What model.json of a folder holds. ValueError if it is damaged, edited, or another program's."""
+def _told(folder):
+    """What model.json of a folder to write holds, None if there is none; what stands beside it may be damaged."""
+    return read_model(folder, beside=False) if (folder / MODEL).is_file() else None
+
+
+def read_model(folder, beside=True):
+    """What model.json of a folder holds. ValueError if it, or a file `beside`, is damaged or edited, or another program's."""
     path = Path(folder) / MODEL
     if not path.is_file():
         raise ValueError(
             f"An exported file must stand beside its {MODEL}. Received: {folder}, which has none. Name a file, not "
             "its folder. Copy the whole folder, or export the model again."
         )
-    value = read_json(path, beside=True)
+    value = read_json(path, beside)
     if value.get(KIND) != VERSION:
         raise ValueError(
             f"{path}: `{KIND}` must be {VERSION}. Received: {value.get(KIND)!r}. Move it away, or choose another folder."

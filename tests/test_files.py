@@ -6,9 +6,10 @@ import os
 
 import pytest
 
-from keras_compress import files, lock
+from keras_compress import depth, files, lock
 from keras_compress.files import atomic_folder, atomic_write, new_folder, read_json
 from keras_compress.lock import alone
+from keras_compress.own import files_in, remove_own
 from tests.support import in_new_process
 
 
@@ -231,3 +232,77 @@ def test_the_lock_of_one_that_ended_is_no_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "flock", late)
     with pytest.raises(ValueError, match="another one is at work"), alone(tmp_path / "run"):
         pass
+
+
+def test_a_folder_whose_parent_cannot_be_written_is_locked_itself(tmp_path, monkeypatch, caplog):
+    (tmp_path / "run").mkdir()
+
+    def read_only(path, flags, *mode, _open=os.open):
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return _open(path, flags)
+
+    monkeypatch.setattr(lock.os, "open", read_only)
+    with alone(tmp_path / "run"):
+        with pytest.raises(ValueError, match="another one is at work"), alone(tmp_path / "run"):
+            pass
+    with alone(tmp_path / "run"):
+        pass
+    assert names(tmp_path) == ["run"] and "it is locked against processes" in caplog.text
+    with pytest.raises(OSError, match="Read-only"), alone(tmp_path / "new"):
+        pass
+
+
+def test_without_locks_as_on_windows_nobody_is_refused(tmp_path):
+    code = "import sys; sys.modules['fcntl'] = None\nfrom keras_compress.lock import alone\n"
+    code += "with alone(sys.argv[1]), alone(sys.argv[1]):\n    print('in')"
+    assert in_new_process(code, tmp_path / "run").stdout == "in\n"
+
+
+@pytest.mark.parametrize("deep", [depth.DEEPEST, 300, 993, 100_000])
+def test_what_is_nested_too_deep_is_one_line(tmp_path, deep):
+    path = tmp_path / "run.json"
+    path.write_text('{"a": ' * deep + "1" + "}" * deep)
+    if deep == depth.DEEPEST:
+        files.write_sealed(path, read_json(path))
+        assert {*read_json(path)} == {"a"}
+        return
+    with pytest.raises(
+        ValueError, match="run.json: not valid JSON .(lists|maximum rec).*Correct it"
+    ):
+        read_json(path)
+    for text in ("a = " + "[" * deep + "]" * deep, ".".join("a" * deep) + " = 1"):
+        with pytest.raises(ValueError, match="at most 100 (deep|parts)"):
+            depth.toml_of(text)
+
+
+def test_text_of_many_dots_is_no_long_key():
+    text = "a.b." * 500
+    assert depth.toml_of(f'x.y = "{text}" # {text}') == {"x": {"y": text}}
+
+
+def test_only_our_files_are_removed(tmp_path, caplog):
+    own = (
+        "asked.json ckpt-4.index ckpt-4.data-00000-of-00001 ckpt-4.json best-2/config.json".split()
+    )
+    own += [
+        "log/events.out.tfevents.1.x.2.v2",
+        ".best-4.17.x_9.part/best-4/vocab.txt",
+        "ckpt-6_temp/a",
+    ]
+    others = ["ckpt-4 (copy).json", "ckpt-4.notes", "best-2/notes.txt", "log/mine.csv", ".notes"]
+    for name in (*own, *others):
+        (tmp_path / "x" / "finetune" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x" / "finetune" / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "asked.json").touch()
+    (tmp_path / "x" / "link").symlink_to(tmp_path / "elsewhere")
+    remove_own(tmp_path / "x")
+    left = [name for _, name in files_in(tmp_path / "x")]
+    assert sorted(left) == sorted([*(f"finetune/{name}" for name in others), "link"])
+    assert "finetune/.notes" in caplog.text and (tmp_path / "elsewhere" / "asked.json").is_file()
+    for name in others:
+        (tmp_path / "x" / "finetune" / name).unlink()
+    (tmp_path / "x" / "link").unlink()
+    remove_own(tmp_path / "x")
+    assert names(tmp_path) == ["elsewhere"]

@@ -23,7 +23,8 @@ from keras_compress.datasets import readers
 from keras_compress.experiment import recipe
 from mobile_export import serve
 from mobile_export.ort import open_model
-from tests import attack, samples
+from tests import samples
+from tests.attack import damage
 from tests.bert import tiny
 
 SECONDS = 5
@@ -164,7 +165,7 @@ def model_folders(place):
 
 def exported_files(place):
     """An exported file; a damaged one without its stamp could end the process, so that none is made."""
-    folder, _ = attack.exported(place)
+    folder, _ = damage.exported(place)
     ((path, content),) = files_of(folder, ".tflite").items()
 
     def attempt(choice, edits):

@@ -93,8 +93,8 @@ def _exported(
             )
     model, dataset = source.load(texts.given(), texts.task)
     dev = dataset and dataset.dev
-    if not overwrite:
-        check_same(written, model)
+    if vectors or android or not overwrite:
+        check_same(written, model, overwrite)
     if "all" in names:
         place, several = names.index("all"), bool(lengths)
         names[place : place + 1] = convert.formats_for(model, several)

@@ -6,9 +6,7 @@ docstring tells what they mean. Nothing heavy is imported before a verb is at wo
 
 import inspect
 import logging
-import shutil
 import sys
-import tomllib
 from glob import escape
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,10 +16,12 @@ from keras_compress.bert.stored import FILES
 from keras_compress.cli.answers import evaluate, evaluated, predict
 from keras_compress.cli.exported import android, benchmark, diff, export, serve
 from keras_compress.cli.options import COMMAS, AnySource, Source, Texts
+from keras_compress.depth import toml_of
 from keras_compress.experiment.recipe import hash_of, recipes
 from keras_compress.files import new_folder, read_json
 from keras_compress.lock import alone
 from keras_compress.method import Count, Positive, Whole
+from keras_compress.own import remove_own
 from keras_compress.training.settings import Training
 
 log = logging.getLogger(__name__)
@@ -118,9 +118,9 @@ def compress(
     settings: KEY=VALUE, a setting of the method, e.g. num_layers=3 (see `methods METHOD`); may be repeated
     """
     out = Path(out).resolve()
-    if not [*out.parent.glob(f"{escape(out.name)}.checkpoints-*{ENDED}")]:
-        new_folder(out, overwrite, "history.csv", FILES)
     with alone(out):
+        if not [*out.parent.glob(f"{escape(out.name)}.checkpoints-*{ENDED}")]:
+            new_folder(out, overwrite, "history.csv", FILES)
         return _compressed(method, settings, source, seed, out, overwrite, texts, training)
 
 
@@ -145,7 +145,7 @@ def _compressed(method, settings, source, seed, out, overwrite, texts, training)
     checkpoints = out.with_name(f"{out.name}.checkpoints-{hash_of(command)}")
     ended = checkpoints.with_name(checkpoints.name + ENDED)
     if ended.is_dir() and (out / "metrics.json").is_file() and not overwrite:
-        shutil.rmtree(ended)  # the same command was killed while it cleaned up
+        remove_own(ended)  # the same command was killed while it cleaned up
         return {"folder": str(out), **read_json(out / "metrics.json")}, [f"Saved: {out}"]
     new_folder(out, overwrite, "history.csv", FILES)
     if ended.is_dir():
@@ -158,7 +158,7 @@ def _compressed(method, settings, source, seed, out, overwrite, texts, training)
     if checkpoints.is_dir():
         checkpoints.rename(ended)
     model.save(out, overwrite=overwrite)
-    shutil.rmtree(ended, ignore_errors=True)
+    remove_own(ended)
     return {"folder": str(out), **model.metrics}, [*lines, f"Saved: {out}"]
 
 
@@ -168,8 +168,8 @@ def _setting(text):
     if not equals:
         raise ValueError(f"A setting is NAME=VALUE. Received: {text}. Write {text}=VALUE.")
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        return key, toml_of(f"value = {value}")["value"]
+    except ValueError:
         return key, value
 
 

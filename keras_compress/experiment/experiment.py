@@ -34,6 +34,7 @@ from keras_compress.files import read_json
 from keras_compress.lock import alone
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.method import untrained
+from keras_compress.own import remove_own
 from mobile_export.convert import export
 
 log = logging.getLogger(__name__)
@@ -238,7 +239,7 @@ class Plan:
         for stage in checkpoints.glob("*/log"):
             curves.mkdir(parents=True, exist_ok=True)
             shutil.move(stage, curves / stage.parent.name)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        remove_own(checkpoints)
         return model
 
     def _source(self, step):

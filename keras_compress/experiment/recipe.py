@@ -32,6 +32,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from keras_compress.depth import toml_of
 from keras_compress.method import Positive, Whole, method
 from keras_compress.training.settings import Training
 
@@ -147,9 +148,8 @@ def read_recipe(name):
 def read_toml(path, inside=()):
     """The content of a TOML file and of what it includes; a step of the same name adds to it."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-        repr(content)  # for messages; a key of many dots is as deep as many brackets
-    except (OSError, ValueError, RecursionError) as error:
+        content = toml_of(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not valid TOML ({error}).") from error
     steps, training = content.get("step", []), content.get("training", {})
     named = isinstance(steps, list) and all(

@@ -4,17 +4,16 @@ import contextlib
 import logging
 import os
 import platform
-import shutil
 import time
-from fnmatch import fnmatch
 from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 
-from keras_compress.bert.stored import FILES
+from keras_compress.experiment.parts import check_parts, remove_parts
 from keras_compress.experiment.recipe import READING, identity, read_recipe, steps_of
 from keras_compress.files import DATA_FOLDER, new_folder, read_json, sha256_of, write_sealed
 from keras_compress.method import method
+from keras_compress.own import remove_own
 from mobile_export import contract
 
 log = logging.getLogger(__name__)
@@ -27,12 +26,7 @@ DEFAULTS = {**ANEW, **FREE, **DATA, **MODEL}
 # A resumed run may be asked for ANEW anew. ANEW and FREE leave the cells of a study what they are.
 
 EVALUATIONS = 4  # on dev, where the best is kept
-PARTS = (  # what `overwrite` removes
-    "models checkpoints tensorboard cells phones pictures log.txt run.json report.html report.md report.json"
-)
 EXPORTED = (contract.MODEL, contract.VECTORS)  # beside the files of `export`
-OWN = [f"models/*/{name}" for name in (*FILES, *EXPORTED, "*.tflite", "*.onnx")]
-OWN += "checkpoints/* tensorboard/* cells/*.json phones/*.json pictures/*.png".split()
 MAY_CHANGE = {"steps", "training", "compare", "about"}  # of a recipe, when a run goes on
 NO_FILE = "name method family role data".split()  # keys of a step that name no file of weights
 READ = "*.json *.txt *.safetensors *.bin *.h5 *.index *.data-*".split()  # of a folder of weights
@@ -124,8 +118,9 @@ def new_run(asked, out, grows):
     else:
         folder = out or runs / f"{recipe['name']}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = new_folder(folder, overwrite=asked["overwrite"], sign="run.json")
-        _check_own(folder)
         cells = folder / "cells"
+    if asked["overwrite"]:
+        check_parts(folder)
     before = {}
     if grows and not asked["overwrite"] and (folder / "run.json").is_file():
         before = {"sources": read_json(folder / "run.json").get("sources", {})}
@@ -138,19 +133,6 @@ def new_run(asked, out, grows):
         "created": time.strftime("%Y-%m-%d %H:%M"),
         "spent": 0,
     }
-
-
-def _check_own(folder):
-    """Raises ValueError if parts of a run, which `overwrite` removes, hold what no run writes."""
-    parts = [
-        path for part in PARTS.split() for path in (folder / part).rglob("*") if not path.is_dir()
-    ]
-    names = [path.relative_to(folder).as_posix() for path in parts]
-    if others := [name for name in names if not any(fnmatch(name, own) for own in OWN)]:
-        raise ValueError(
-            f"`--overwrite` removes only what a run wrote. Received: {folder}, which holds {', '.join(others[:5])}, too. "
-            "Move that away, or choose another folder."
-        )
 
 
 def changed(recipe, /, **asked):
@@ -258,12 +240,11 @@ def _ran(folder, step):
 @contextlib.contextmanager
 def at_work(folder, settings):
     """Keeps run.json and log.txt while a run is at work; `overwrite` removes an earlier run first."""
-    for part in PARTS.split() if settings["overwrite"] else ():
-        shutil.rmtree(folder / part, ignore_errors=True)
-        (folder / part).unlink(missing_ok=True)
+    if settings["overwrite"]:
+        remove_parts(folder)
     settings["overwrite"] = False  # done
     for step in settings.pop("corrected", ()):  # its checkpoints are of another training
-        shutil.rmtree(folder / "checkpoints" / step, ignore_errors=True)
+        remove_own(folder / "checkpoints" / step)
     write_sealed(folder / "run.json", settings)
     started, before, root = time.time(), settings["spent"], logging.getLogger()
     lines = logging.FileHandler(folder / "log.txt", encoding="utf-8")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from keras_compress.backend import keras, tf
 from keras_compress.files import claim_folder, read_json, read_safetensors, write_sealed
+from keras_compress.own import of_training
 
 log = logging.getLogger(__name__)
 KEPT = 2
@@ -88,7 +89,8 @@ class Saver:
         write_sealed(path.with_suffix(".json"), {}, self.folder.glob(f"{path.name}.[id]*"))
         for old in self._checkpoints()[KEPT:]:
             for file in self.folder.glob(f"{old.name}.*"):
-                file.unlink()
+                if of_training(file, file.name):
+                    file.unlink()
 
     def save_best(self, task_model):
         self.best = task_model.weights()

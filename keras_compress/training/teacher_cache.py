@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from keras_compress.backend import tf
 from keras_compress.datasets.dataset import batch_order
+from keras_compress.own import remove_own
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +109,8 @@ def cache_outputs(model, dataset, tokenizer, order_by, training, seed, num_steps
 
 def _new_folder(parent, num_bytes):
     """A folder for the file. Removes what a run that was killed left; raises ValueError if the disk is full."""
-    for left in Path(parent).glob("teacher-*") if parent else ():
-        shutil.rmtree(left, ignore_errors=True)
+    for left in Path(parent).glob("teacher-*/outputs.npy") if parent else ():
+        remove_own(left.parent, lambda path, name: path == left)
     free = shutil.disk_usage(parent or tempfile.gettempdir()).free
     if num_bytes > 0.9 * free:
         raise ValueError(

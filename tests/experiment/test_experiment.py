@@ -627,11 +627,28 @@ def test_a_stopped_run_goes_on_with_a_corrected_recipe(place, tmp_path, caplog):
 
 def test_overwrite_refuses_parts_with_files_of_others(finished, asked, tmp_path):
     shutil.copytree(finished[0], tmp_path / "out")
-    (tmp_path / "out" / "models" / "plain-1" / "notes.md").write_text("mine")
-    before = contents(tmp_path / "out")
-    with pytest.raises(ValueError, match="only what a run wrote.*models/plain-1/notes.md, too"):
-        run(**asked, out=tmp_path / "out", overwrite=True)
-    assert contents(tmp_path / "out") == before
+    edited = next((tmp_path / "out" / "cells").glob("*theseus*"))
+    for name in (
+        "models/plain-1/notes.md models/plain-1/mine.tflite checkpoints/x/notes.txt tensorboard/x/ckpt-1.json cells/x.json "
+        f"cells/copy-{edited.name} pictures/mine.png phones/x.json models/plain-1/deeper/config.json"
+    ).split():
+        other = tmp_path / "out" / name
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(edited.read_bytes())
+        before = contents(tmp_path / "out")
+        with pytest.raises(ValueError, match=f"only what a run wrote.*holds {name}, too"):
+            run(**asked, out=tmp_path / "out", overwrite=True)
+        assert contents(tmp_path / "out") == before
+        other.unlink()
+    edited.write_bytes(edited.read_bytes().replace(b"theseus", b"THESEUS"))
+    with pytest.raises(ValueError, match=f"holds cells/{edited.name}, too, of others or changed"):
+        run_folder.open_run(tmp_path / "out", {**asked, "overwrite": True})
+    edited.unlink()
+    _, settings = run_folder.open_run(tmp_path / "out", {**asked, "overwrite": True})
+    (tmp_path / "out" / "pictures" / "mine.png").touch()  # after that was looked at
+    with run_folder.at_work(tmp_path / "out", settings):
+        found = {path for path in (tmp_path / "out").rglob("*") if not path.is_dir()}
+    assert {path.name for path in found} == {"log.txt", "run.json", "mine.png"}
 
 
 def test_a_second_process_is_refused_at_the_start(finished, monkeypatch):

@@ -193,7 +193,7 @@ def test_a_kill_between_what_stands_beside_keeps_no_later_call_away(
 def test_files_of_others_are_not_replaced(task_model, tmp_path):
     (tmp_path / "vocab.txt").write_text("mine")
     with pytest.raises(
-        ValueError, match="come with a vocab.txt of their model. Received: .* Choose another"
+        ValueError, match="come with a vocab.txt of their model. Received: .* choose another"
     ):
         export(task_model, tmp_path, ("float32",), sequence_length=LENGTH)
     (tmp_path / "vocab.txt").unlink()
@@ -203,6 +203,27 @@ def test_files_of_others_are_not_replaced(task_model, tmp_path):
     ):
         export(task_model, tmp_path, ("float32",), sequence_length=LENGTH)
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "labels.txt"])
+def test_what_was_damaged_beside_files_is_not_replaced_until_it_is_moved_away(
+    facts, folder, task_model, tmp_path, name
+):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    whole, other = (tmp_path / name).read_bytes(), tiny()
+    other.labels = ("a", "b", "c")
+    (tmp_path / name).write_bytes(whole[:-2] + b"?\n")
+    for model in (task_model, other):
+        with pytest.raises(ValueError, match=f"{name}: only what `export` wrote.* delete it"):
+            contract.check_folder(tmp_path, model)
+    (tmp_path / name).unlink()
+    row = {**facts["int8"], "path": str(tmp_path / "int8.tflite")}
+    contract.check_folder(tmp_path, task_model)
+    contract.add_file(task_model, row)
+    assert (tmp_path / name).read_bytes() == whole and len(
+        contract.read_model(tmp_path)["files"]
+    ) > 1
+    contract.check_folder(tmp_path, other)  # ours is replaced
 
 
 def test_files_of_another_model_stay_told_about(facts, folder, task_model, tmp_path):
@@ -217,8 +238,9 @@ def test_files_of_another_model_stay_told_about(facts, folder, task_model, tmp_p
     contract.write_vectors(tmp_path, task_model)
     contract.check_same(tmp_path, task_model)
     (tmp_path / "parity.json").write_text('{"mine": 1}')
-    with pytest.raises(ValueError, match="whose parity.json would be lost"):
-        contract.check_same(tmp_path, task_model)
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="whose parity.json would be lost.*or move that away"):
+            contract.check_same(tmp_path, task_model, overwrite)
 
 
 def test_what_was_changed_is_refused_by_name(facts, folder, tmp_path, task_model):

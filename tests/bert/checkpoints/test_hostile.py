@@ -3,74 +3,28 @@
 import json
 import time
 
-import h5py
-import numpy as np
 import pytest
 
 from keras_compress.bert.checkpoints import load
 from keras_compress.bert.config import BertConfig
 from keras_compress.files import check_memory, read_json
 from tests import samples
+from tests.attack import hostile
 from tests.bert import tiny
-
-WEIGHT = "Embedding-Token/embeddings:0"
 
 
 @pytest.fixture
 def elsewhere(tmp_path):
     """A file of numbers that no model should read."""
-    with h5py.File(tmp_path / "secret", "w") as file:
-        file["x"] = np.ones((30, 8), np.float32)
-    return tmp_path / "secret"
-
-
-def external_link(group, secret):
-    group[WEIGHT] = h5py.ExternalLink(str(secret), "x")
-
-
-def soft_link(group, secret):
-    external_link(group.create_group("hidden"), secret)
-    group[WEIGHT] = h5py.SoftLink(f"/Embedding-Token/hidden/{WEIGHT}")
-
-
-def external_storage(group, secret):
-    group.create_dataset(WEIGHT, (30, 8), np.float32, external=[(str(secret), 0, 960)])
-
-
-def virtual(group, secret):
-    layout = h5py.VirtualLayout((30, 8), np.float32)
-    layout[:] = h5py.VirtualSource(str(secret), "x", (30, 8))
-    group.create_virtual_dataset(WEIGHT, layout)
-
-
-def never_written(group, secret):
-    group.create_dataset(WEIGHT, (2**31, 384), np.float32, chunks=(1024, 384))
-
-
-def written_in_part(group, secret):
-    dataset = group.create_dataset(WEIGHT, (2**31, 8), np.float32, chunks=(64, 8), compression=9)
-    dataset[:64] = 1
-
-
-def link_of_a_group(group, secret):
-    group.create_group("Embedding-Token")
-    group["Embedding-Token"].attrs["x"] = 1
-    del group["Embedding-Token"]
-    group["Embedding-Token"] = h5py.ExternalLink(str(secret), "/")
+    return hostile.secret(tmp_path / "secret")
 
 
 @pytest.mark.parametrize(
     "hide",
-    [
-        *(external_link, soft_link, external_storage, virtual),
-        *(never_written, written_in_part, link_of_a_group),
-    ],
+    hostile.H5,
 )
 def test_numbers_of_an_h5_file_are_its_own(tmp_path, elsewhere, hide):
-    with h5py.File(tmp_path / "bert.h5", "w") as file:
-        group = file.create_group("Embedding-Token")
-        hide(group, elsewhere)
-        group.attrs["weight_names"] = [WEIGHT.encode()]
+    hostile.h5(tmp_path / "bert.h5", hide, elsewhere)
     before = time.monotonic()
     with pytest.raises(ValueError, match="bert.h5: .*(a link to elsewhere|are not in this file)"):
         load(tmp_path / "bert.h5", task="classification", labels=("a", "b"))

@@ -1,17 +1,16 @@
-"""Damages what is read back, and counts what comes of it: python -m tests.attack [--tries N] [TARGET ...]
+"""Damages what is read back, and counts what comes of it.
 
 Each try flips a bit, cuts a file off, deletes it, or writes zeros into it, then reads as a user's command would.
     refused   one clear error: ValueError or OSError        same    nothing differs from what was read before
     LOST      anything else: other content in silence, or a traceback
 """
 
-import argparse
-import logging
 import shutil
 import tempfile
-import warnings
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 
@@ -19,6 +18,8 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.experiment.compare import read_cells
 from keras_compress.experiment.run_folder import open_run
 from keras_compress.files import write_sealed
+from keras_compress.training import loop
+from keras_compress.training.checkpoints import Saver
 from keras_compress.training.finetune import finetune
 from mobile_export.convert import export
 from mobile_export.diff import opened
@@ -93,17 +94,36 @@ def run_json(place):
 
 
 def checkpoints(place):
-    """Checkpoints, and best weights, of a training that goes on."""
-    folder = place / "checkpoints"
+    """Checkpoints, and best weights, of a training that goes on: what is restored of them, without the training."""
+    folder, made = place / "checkpoints", []
     dataset = data(dev_labels=[2 - k % 3 for k in range(12)])  # dev contradicts train
     training = TRAINING.replace(epochs=3, evaluations=3, patience=3, checkpoint_every=3)
-    training = training.replace(folder=str(folder))
+    with patch.object(loop, "Saver", lambda *given: made.append(given) or Saver(*given)):
+        finetune(tiny.model(), dataset, training=training.replace(folder=str(folder)))
+    ((stage, model, state, made_from),) = made
+
+    def restored():
+        """(step, all that came back with it)."""
+        best, started = [], {"step": 0, "rows": [], "best": -1.0, "best_step": 0, "worse": 0}
+        saver = Saver(stage, model, started, made_from)
+        saver.restore(with_best=True)
+        saver.restore_best(SimpleNamespace(set_weights=best.append))
+        arrays = [*model.get_weights(), *(x.numpy() for x in model.optimizer.variables)]
+        arrays += best[0].values()
+        return started["step"], (started, [array.tobytes() for array in arrays])
+
+    last, newest = restored()
+    hidden = [path.rename(place / path.name) for path in Path(stage).glob(f"ckpt-{last}.*")]
+    before, older = restored()
+    for path in hidden:
+        path.rename(Path(stage, path.name))
+    whole = {last: newest, before: older}
+    assert len(whole) == 2 and last == state["step"]
 
     def read():
-        tuned = finetune(tiny.model(), dataset, training=training)
-        return {name: array.tobytes() for name, array in tuned.weights().items()}, tuned.curve
+        step, found = restored()
+        return found == whole[step]
 
-    read()
     return folder, read
 
 
@@ -114,7 +134,7 @@ TARGETS = {
     "float32.onnx": (lambda place: exported(place, "onnx_float32"), 300),
     "cells": (cells, 300),
     "run.json": (run_json, 250),
-    "checkpoints": (checkpoints, 100),
+    "checkpoints": (checkpoints, 1000),
 }
 
 
@@ -142,23 +162,3 @@ def attack(target, tries, seed=0):
             shutil.rmtree(folder)
             shutil.copytree(backup, folder)
     return counts
-
-
-def main():
-    parser = argparse.ArgumentParser(prog="tests.attack")
-    parser.add_argument("targets", nargs="*", default=[*TARGETS], help=", ".join(TARGETS))
-    parser.add_argument("--tries", type=int, help="of each target (default: its own)")
-    options = parser.parse_args()
-    logging.disable()
-    warnings.simplefilter("ignore")
-    for name in options.targets:
-        target, tries = TARGETS[name]
-        counts = attack(target, options.tries or tries)
-        print(f"{name}: {counts.total()} tried, {counts.pop('refused', 0)} refused,", end=" ")
-        print(f"{counts.pop('same', 0)} without effect, {counts.total()} lost")
-        for lost, number in counts.most_common():
-            print(f"    {number} x {lost}")
-
-
-if __name__ == "__main__":
-    main()
