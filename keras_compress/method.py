@@ -87,13 +87,12 @@ def compression(**needs):
                     "A method's settings must stand behind `*`, each with an annotation, such as "
                     f"`epsilon: BelowOne = 0.1`. Received: {one} in {name}."
                 )
-        settings = {setting: defaults[setting] for setting in hints}
         models = {
             setting: "mlm" if "mlm" in typing.get_args(hints[setting]) else None
             for setting, hint in typing.get_type_hints(function).items()
             if any(hasattr(kind, "from_source") for kind in typing.get_args(hint))
         }
-        declared = Declaration(name, settings, models, **needs)
+        declared = Declaration(name, {each: defaults[each] for each in hints}, models, **needs)
 
         def check_settings(given):
             if given.get("student") is not None and "layers" in given:
@@ -101,7 +100,7 @@ def compression(**needs):
                     "Either `layers` or `student` says what the student starts from. Received: both. "
                     "Leave one out."
                 )
-            return check(function, {**settings, **given}, f"See `methods {name}`.")
+            return check(function, {**declared.settings, **given}, f"See `methods {name}`.")
 
         @functools.wraps(function)
         def method(task_model, dataset, *, seed=0, training=defaults["training"], **given):
@@ -244,10 +243,8 @@ def untrained(task_model):
     """The weights of a model's head that were made new when it was loaded and never trained since."""
     new = ()
     for entry in task_model.history:
-        if "new" in entry:
-            new = entry["new"]
-        elif "training" in entry and entry.get("num_answers") != 0:  # some train no head
-            new = ()
+        trained = "training" in entry and entry.get("num_answers") != 0  # some train no head
+        new = entry.get("new", () if trained else new)
     return [name for name in new if name.startswith(("classifier/", "mlm_"))]
 
 
@@ -286,15 +283,18 @@ def _listed():
     for room in ROOMS:
         for folder in importlib.import_module(f"keras_compress.{room}").__path__:
             for path in sorted(Path(folder).glob("*.py")):
-                tree = ast.parse(path.read_text(encoding="utf-8"))
-                for node in filter(_is_method, tree.body):
-                    main = node.name == "compress"
-                    about = ast.get_docstring(tree if main else node).partition("\n")[0]
-                    name = path.stem if main else node.name
-                    listed[name] = room, about, path.stem, node.name
+                for name, *facts in _methods_in(path.stem, path.read_text(encoding="utf-8")):
+                    listed[name] = room, *facts
     return listed
 
 
-def _is_method(node):
-    decorators = getattr(node, "decorator_list", ())
-    return any(ast.unparse(each).startswith("compression(") for each in decorators)
+@functools.cache
+def _methods_in(file, code):
+    tree, found = ast.parse(code), []
+    for node in tree.body:
+        decorators = map(ast.unparse, getattr(node, "decorator_list", ()))
+        if any(each.startswith("compression(") for each in decorators):
+            name, described = (file, tree) if node.name == "compress" else (node.name, node)
+            about = ast.get_docstring(described).partition("\n")[0]
+            found.append((name, about, file, node.name))
+    return found

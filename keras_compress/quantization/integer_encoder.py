@@ -7,7 +7,7 @@ import numpy as np
 from keras_compress.backend import keras
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, task_head
 from keras_compress.bert.tasks import encoding
-from keras_compress.method import check_not_quantized
+from keras_compress.method import check_free
 from keras_compress.quantization import integer_functions as I
 
 DECAY, BATCH = 0.95, 32
@@ -135,7 +135,7 @@ def in_integers(task_model, texts):
     Raises:
         ValueError: if the model is another, quantises already, or there are no texts.
     """
-    check_not_quantized(task_model)
+    check_free(task_model)
     config, task = task_model.config, task_model.task
     if config.architecture != "bert" or config.adapter_shapes:
         raise ValueError(

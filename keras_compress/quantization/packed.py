@@ -24,7 +24,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from keras_compress.bert.task_model import TaskModel
-from keras_compress.files import atomic_folder
+from keras_compress.files import atomic_folder, read_json, write_json, write_sealed
 
 MAGIC, VERSION = b"KCPACK", b"01"
 START = len(MAGIC + VERSION) + hashlib.sha256().digest_size
@@ -85,6 +85,8 @@ def save_packed(task_model, folder):
     with atomic_folder(folder) as part:
         task_model.save(part, overwrite=True)
         (part / "model.safetensors").unlink()
+        others = [path for path in part.iterdir() if path.name != "config.json"]
+        write_sealed(part / "config.json", read_json(part / "config.json"), others)
         whole = MAGIC + VERSION + hashlib.sha256(content).digest() + content
         (part / "model.packed").write_bytes(whole)
     return len(whole)
@@ -112,7 +114,7 @@ def load_packed(folder):
         raise ValueError(
             f"{path}: its bytes must be those that were written. Received: a damaged file. Copy it again."
         )
-    tensors = load(body)
+    stored, tensors = read_json(Path(folder) / "config.json", beside=True), load(body)
     for name in [name.removesuffix(":codes") for name in tensors if name.endswith(":codes")]:
         parts = (tensors.pop(f"{name}:{part}") for part in ("codes", "levels", "shape"))
         tensors[name] = unpacked_weight(*parts)
@@ -123,4 +125,5 @@ def load_packed(folder):
         (plain / "model.safetensors").write_bytes(
             save({name: np.ascontiguousarray(w) for name, w in tensors.items()})
         )
+        write_json(plain / "config.json", stored)  # its seal is of other files
         return TaskModel.load(plain)

@@ -49,7 +49,7 @@ def test_labels_pass_through_a_run(tmp_path, monkeypatch, caplog):
     )
     folder, found = run(recipe, tmp_path / "out", data=str(data), new_head=True)
     assert found["confusion"]["labels"] == LABELS
-    assert "left out" not in caplog.text
+    assert "the picture" not in caplog.text
     assert {path.stem for path in (folder / "pictures").iterdir()} >= {"confusion", "intervals"}
     text = (folder / "report.md").read_text("utf-8")
     tables = re.findall(r"(?:^\|.*\n)+", text, re.M)
