@@ -78,18 +78,17 @@ def atomic_write(path, mode="w"):
         os.replace(temp, path)
 
 
-def write_json(path, value):
+def write_json(path, value, indent=1):
     """Writes JSON by `atomic_write`."""
     with atomic_write(path) as file:
-        file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        file.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
-def write_sealed(path, value, beside=()):
+def write_sealed(path, value, beside=(), indent=1):
     """Writes JSON that tells `read_json` whether it, or a file of the paths `beside`, was changed since."""
     path, value = Path(path), json.loads(json.dumps(value))
-    write_json(
-        path, {**value, SEAL: {OWN: sha256_of(value), **{p.name: sha256_of(p) for p in beside}}}
-    )
+    seal = {OWN: sha256_of(value), **{p.name: sha256_of(p) for p in beside}}
+    write_json(path, {**value, SEAL: seal}, indent)
 
 
 def sha256_of(what):
@@ -130,8 +129,8 @@ def _is_gbk(content):
     return len("".join(others).encode("gb2312", "ignore")) > 1.8 * len(others)  # two bytes each
 
 
-def read_json(path, beside=False):
-    """The object in a JSON file, without its seal.
+def read_json(path, beside=False, listed=False):
+    """The object in a JSON file, without its seal; with `listed` also a list of objects, which has none.
 
     Raises ValueError, naming the file, if it holds anything else, or was changed since `write_sealed`; with `beside`
     also if a file was that it was sealed with.
@@ -144,6 +143,8 @@ def read_json(path, beside=False):
         raise ValueError(
             f"{path}: not valid JSON ({error}). Correct it, or copy it again."
         ) from error
+    if listed and isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        return value
     if not isinstance(value, dict):
         raise ValueError(f"{path}: must hold a JSON object. Received: {type(value).__name__}.")
     seal = value.get(SEAL)
@@ -151,7 +152,7 @@ def read_json(path, beside=False):
         return value
     del value[SEAL]
     for name, digest in seal.items() if beside else [(OWN, seal[OWN])]:
-        file = path if name == OWN else one_of(path.parent, name)
+        file = path if name == OWN else one_of(path.parent, Path(name).name)
         if digest != sha256_of(value if name == OWN else file):
             raise ValueError(
                 f"{file}: must be as it was written. Received: another content, so it was damaged, or edited. "
@@ -203,6 +204,8 @@ def new_folder(path, overwrite=False, sign=None, own=None):
         raise ValueError(
             f"The output must be a folder. Received: `{path}`, which is a file. Choose another name."
         )
+    if path.parent.is_dir():  # a folder that a killed writer moved away comes back
+        _clear(path.parent, escape(path.name))
     if path.is_dir():
         _clear(path)
     holds = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []

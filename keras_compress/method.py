@@ -29,7 +29,7 @@ ROOMS = ("training", "pretraining", *FAMILIES)
 
 # Kinds and ranges of settings. Literal["a", "b"] declares a choice, TaskModel | str | None a model.
 Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+Whole = Annotated[int, Field(ge=0, le=10**9)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -250,8 +250,7 @@ def untrained(task_model):
 
 def check_trained(task_model):
     """Raises ValueError if the model's head is new."""
-    new = untrained(task_model)
-    if new:
+    if new := untrained(task_model):
         raise ValueError(
             f"The model's head must be trained. Received: a model whose {', '.join(new)} is new. Train it first "
             "with `train`: on the data of its task; for a masked-LM model that is unlabelled text."

@@ -5,15 +5,20 @@ import logging
 import re
 import time
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from keras_compress.backend import tf
 from keras_compress.bert.tasks import TASKS
 from keras_compress.files import atomic_write
-from mobile_export import ort
-from mobile_export.flatbuffer import add_stamp, edited
+from mobile_export import contract, ort
+from mobile_export.benchmark import mean_time
+from mobile_export.flatbuffer import add_stamp, edited, with_signatures
 from mobile_export.graph import ExportError, exported_graph
+from mobile_export.litert import signature_of
 from mobile_export.low_bits import low_bits
 from mobile_export.metadata import no_metadata, with_metadata
 from mobile_export.parity import Reference, compare, exported_model, in_words  # noqa: F401
@@ -105,9 +110,10 @@ def export(
         task_model: `TaskModel` of a task with labels. With static quantisation (q8bert.py) it gives
             "int8" and "int8_per_tensor" alone.
         path: a folder, for `file_name(format)`; for one format also a file's name with its ending.
-            What is there is replaced.
+            What is there is replaced: before the first new file takes its place, the old ones of all `formats` go.
         formats: names of `FORMATS`.
-        sequence_length: fixed length of the inputs, in pieces; longer texts must be cut.
+        sequence_length: fixed length of the inputs, in pieces; longer texts must be cut. Several: a .tflite file has a
+            signature for each, on the same weights. MediaPipe takes no such file.
         dev: `Split` to compare on, with labels. None: random ids of varied lengths, no accuracy.
         cls_only: compute the last layer for [CLS] alone (exact). None: where task and pooling allow.
         fuse: let the converter fold LayerNorm's gamma into the next weights, which then leave the
@@ -123,6 +129,7 @@ def export(
         `agreement` (0-1; tagging: of tokens; multilabel: of names; regression: None), `max_dp`, `mean_dp` (over
         texts or tokens, of the largest probability difference; regression: as a share of the largest number), `max_dlogit` (floats only), `metric`, `accuracy`,
         `accuracy_keras` (others with dev only), `drift` (None, or what is out of bounds); for multilabel `threshold`.
+        With several lengths `lengths`, {length: these figures}, and `mean_time` of `benchmark.mean_time` on dev.
     Raises:
         ValueError: on wrong arguments. ImportError: if packages for ONNX are missing.
         ExportError: at the end, if formats failed: on an operator that is not built in, a non-finite
@@ -131,10 +138,16 @@ def export(
     """
     path = Path(path)
     check_export(task_model, path, formats, sequence_length)
+    contract.check_folder(path.parent if path.suffix in ENDINGS else path, task_model)
     if exits := task_model.config.exits:
         log.info("exits after layers %s are left out: the files compute all layers", exits)
-    graph = exported_graph(task_model, sequence_length, cls_only)
-    reference = Reference(task_model, sequence_length, dev, parity_texts)
+    lengths = np.unique(sequence_length).tolist()
+    graphs = {length: exported_graph(task_model, length, cls_only) for length in lengths}
+    texts = {length: Reference(task_model, length, dev, parity_texts) for length in lengths}
+    encodings = texts[lengths[-1]].encodings
+    if cut := sum(each.truncated for each in encodings):
+        form = "warning: %d of %d dev texts are longer than the %d pieces that the files read"
+        log.warning(form, cut, len(encodings), lengths[-1])
     files, failures = [], {}
     for name in dict.fromkeys(formats):
         log.info("%s: converting", name)
@@ -142,29 +155,47 @@ def export(
         facts = {
             "format": name,
             "path": str(path if path.suffix in ENDINGS else path / file_name(name)),
-            "no_metadata": "ONNX has none" if name in ONNX_FORMATS else no_metadata(task_model),
-            "sequence_length": sequence_length,
-            "cls_only": graph.cls_only,
+            "no_metadata": no_metadata(task_model, len(lengths)),
+            "sequence_length": lengths[-1],
+            "cls_only": graphs[lengths[-1]].cls_only,
         }
+        if name in ONNX_FORMATS:
+            facts["no_metadata"] = "ONNX has none"
         if TASKS[task_model.task].answer == "sigmoid":
             facts["threshold"] = task_model.threshold
         try:
-            content = FORMATS[name].write(graph, fuse)
+            write, tolerance, _ = FORMATS[name]
+            *others, content = (write(graph, fuse) for graph in graphs.values())
+            if others:
+                content = with_signatures(content, dict(zip(map(signature_of, lengths), others)))
             facts["seconds"] = round(time.perf_counter() - start, 1)
             log.info("%s: %s s; comparing with Keras", name, facts["seconds"])
-            facts |= compare(reference, content, name, FORMATS[name].tolerance)
-            if facts["drift"] and not allow_drift:
-                raise ExportError(f"{facts['drift']}. Pass `allow_drift` to write it anyway.")
+            compared = {n: compare(texts[n], content, name, tolerance) for n in lengths}
+            facts |= compared[lengths[-1]]
+            if others:
+                encodings = dev and texts[lengths[-1]].encodings
+                facts |= {"lengths": compared, "mean_time": mean_time(content, encodings)}
+            drifts = [each["drift"] for each in compared.values() if each["drift"]]
+            if drifts and not allow_drift:
+                raise ExportError(f"{drifts[0]}. Pass `allow_drift` to write it anyway.")
         except ExportError as error:
             failures[name] = f"{name}: {str(error).removeprefix(f'{name}: ')}"
             log.info("%s: failed, not written", name)
             continue
-        if facts["no_metadata"] is None:
-            description = f"{name}, {sequence_length} pieces; {in_words(facts)}"
+        if name not in ONNX_FORMATS:
+            description = f"{name}, {lengths[-1]} pieces; {in_words(facts)}"
+            description = None if facts["no_metadata"] else description
             content = with_metadata(content, task_model, description)
         with atomic_write(facts["path"], "wb") as file:
             file.write(content)
+            file.flush()  # a full disk is told while the old files are there
+            if not files:  # a kill must not leave an old file beside a new one
+                for old in (path / file_name(other) for other in set(formats) - {name}):
+                    if old.is_file():
+                        log.info("%s: removed, of the model before", old)
+                        old.unlink()
         facts |= {"bytes": len(content), "gzip_bytes": len(gzip.compress(content))}
+        contract.add_file(task_model, facts)
         files.append(facts)
         log.info("%s: %s", name, facts["path"])
     if failures:
@@ -196,13 +227,32 @@ def check_export(task_model, path, formats, sequence_length):
             "A model that quantises its activations can be exported as int8 and int8_per_tensor alone. "
             f"Received: {', '.join(formats)}. Export the model that it was trained from."
         )
-    if not 4 <= sequence_length <= config.max_position_embeddings:
+    lengths = np.unique(sequence_length).tolist()
+    if not lengths or not 4 <= lengths[0] <= lengths[-1] <= config.max_position_embeddings:
         raise ValueError(
             f"`sequence_length` must be 4 to {config.max_position_embeddings}, the positions that the "
-            f"model has. Received: {sequence_length}."
+            f"model has. Received: {sequence_length}. Choose a length in between."
+        )
+    whole = config.architecture == "bilstm" or {*formats} & {*ONNX_FORMATS}
+    if len(lengths) > 1 and whole:
+        raise ValueError(
+            "Files of several lengths must be .tflite files of a BERT: ONNX has one graph a file, and a BiLSTM loops. "
+            f"Received: {', '.join(formats)} of a {config.architecture}. Export one length (`--length`)."
         )
     if {*formats} & {*ONNX_FORMATS}:
         ort.require(*ort.PACKAGES)
+
+
+def formats_for(task_model, several_lengths=False):
+    """All formats that a model and the packages that are installed allow; the log tells of the others."""
+    config = task_model.config
+    names = [name for name in FORMATS if name.startswith("int8") or not config.quantization]
+    packages = all(map(find_spec, ort.PACKAGES))
+    if several_lengths or config.architecture == "bilstm" or not packages:
+        names = [name for name in names if name not in ONNX_FORMATS]
+    others = ", ".join(name for name in FORMATS if name not in names)
+    log.info("all formats: %s; not: %s", ", ".join(names), others or "none")
+    return names
 
 
 def reasons_without_metadata(files):

@@ -22,11 +22,17 @@ LOOKUPS = ("GATHER", "EMBEDDING_LOOKUP")
 ONE_PIECE = SimpleNamespace(ids=[0], type_ids=[0])
 
 
+def signature_of(length, longest=None):
+    """The name of the signature of a length: the longest has the usual one."""
+    return SIGNATURE if length == longest else f"length_{length}"
+
+
 class Runner:
     """An exported model in memory.
 
     Attributes:
-        sequence_length: of its inputs. output_shape: (classes,) or (seq, labels).
+        lengths: of its inputs, one a signature; a text takes the shortest that it fits.
+        sequence_length: the longest. output_shape: of that, (classes,) or (seq, labels).
         vocab_size: rows of the embedding matrix; an id beyond them would read foreign memory.
         op_names: list of str, the file's own operators.
         num_partitions: how many XNNPACK partitions it runs in (1: nothing falls back in between).
@@ -45,16 +51,25 @@ class Runner:
             interpreter = _interpreter_class()(model_content=content, num_threads=num_threads)
             interpreter.allocate_tensors()
             operators = interpreter._get_ops_details()
-            self._run = interpreter.get_signature_runner(SIGNATURE)
-            word_ids = self._run.get_input_details()["input_word_ids"]
-            probabilities = self._run.get_output_details()[OUTPUT_NAME]
-            self.sequence_length = int(word_ids["shape"][-1])
+            names = interpreter.get_signature_list()
+            runs = [interpreter.get_signature_runner(each) for each in names]
+            inputs = [run.get_input_details()["input_word_ids"] for run in runs]
+            self._runs = {int(each["shape"][-1]): run for each, run in zip(inputs, runs)}
+            self.lengths = sorted(self._runs)
+            if not self.lengths:
+                raise ValueError(
+                    "it has no signature: TensorFlow leaves it out where the disk of temporary files is full"
+                )
+            self.sequence_length = self.lengths[-1]
+            longest = interpreter.get_signature_runner(SIGNATURE)
+            probabilities = longest.get_output_details()[OUTPUT_NAME]
             self.output_shape = tuple(probabilities["shape"][1:].tolist())
             shapes = {row["index"]: row["shape"] for row in interpreter.get_tensor_details()}
             # The word embeddings have more rows than the other matrices that are looked up.
             looked_up = [i for op in operators if op["op_name"] in LOOKUPS for i in op["inputs"]]
             self.vocab_size = max(int(shapes[i][0]) for i in looked_up if len(shapes[i]) == 2)
-            self.forward([ONE_PIECE])  # some damage shows only here
+            for length in self.lengths:  # some damage shows only here
+                self.run(self.inputs(ONE_PIECE, length))
         except (ValueError, RuntimeError, KeyError) as error:
             raise ValueError(
                 f"{name}: not a TFLite model that this runtime can load ({one_line(error)}). Export it "
@@ -67,7 +82,7 @@ class Runner:
     def outputs(self, inputs):
         """Runs once. {name: int32 (1, seq)} -> {name: float32 (1, classes) or (1, seq, labels)}."""
         with self._lock:  # the interpreter keeps the inputs; threads wait for each other
-            return self._run(**inputs)
+            return self._runs[inputs["input_mask"].shape[-1]](**inputs)
 
     def run(self, inputs):
         """The probabilities alone of `outputs`."""
@@ -81,11 +96,13 @@ class Runner:
         """
         return unpadded([self.run(self.inputs(text))[0] for text in encodings], encodings)
 
-    def inputs(self, encoding):
-        """One encoded text, of at most `sequence_length` pieces, as the three inputs; padded with zeros."""
-        inputs = np.zeros((3, 1, self.sequence_length), np.int32)
-        length = len(encoding.ids)
-        inputs[:, 0, :length] = encoding.ids, np.ones(length), encoding.type_ids
+    def inputs(self, encoding, length=None):
+        """One encoded text, of at most `sequence_length` pieces, as the three inputs; padded with zeros to `length`, or to
+        the shortest of `lengths` that it fits."""
+        number = len(encoding.ids)
+        length = length or next((x for x in self.lengths if x >= number), self.sequence_length)
+        inputs = np.zeros((3, 1, length), np.int32)
+        inputs[:, 0, :number] = encoding.ids, np.ones(number), encoding.type_ids
         return dict(zip(INPUT_NAMES, inputs))
 
 

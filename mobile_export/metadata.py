@@ -1,6 +1,7 @@
-"""TFLite metadata: vocabulary, labels and a description in the .tflite file.
+"""TFLite metadata: how to use it, vocabulary, labels and a description in the .tflite file.
 
-With them, MediaPipe's TextClassifier (Python, Android, iOS, web) needs that file alone to go from text
+Each file has an entry `keras_compress_model`: one line of JSON, with all that model.json has but its list of files
+(contract.py). With the others, MediaPipe's TextClassifier (Python, Android, iOS, web) needs that file alone to go from text
 to label. `vocab.txt` and `labels.txt` stand in a zip archive behind the model. What they are for stands
 in a second flatbuffer, TFLITE_METADATA, which the first one holds (metadata_schema.fbs 1.1.0 of
 TensorFlow and MediaPipe). It is small enough to be written here: the schema's classes come with
@@ -19,6 +20,7 @@ Plain English and Chinese commands: 500 of 500 alike.
 """
 
 import io
+import json
 import re
 import zipfile
 
@@ -26,6 +28,7 @@ import flatbuffers
 from tokenizers.normalizers import BertNormalizer
 
 from keras_compress.bert.tokenizer import clean
+from mobile_export.contract import KIND, describe
 from mobile_export.flatbuffer import add_metadata, edited
 from mobile_export.stamp import stamped
 
@@ -39,13 +42,15 @@ LABELS, VOCABULARY = 2, 5  # AssociatedFileType
 BERT_TOKENIZER = 4  # ProcessUnitOptions
 
 
-def no_metadata(task_model):
-    """Why no metadata can be written for a model; None if they can."""
+def no_metadata(task_model, num_lengths=1):
+    """Why no metadata for MediaPipe can be written for a model; None if they can."""
     client = "MediaPipe's TextClassifier"
     if task_model.task != "classification":
         return f"{client} gives one text one label, which {task_model.task} is not"
     if task_model.config.architecture == "bilstm":
         return f"{client} takes a single graph, and a {task_model.config.architecture} has loops"
+    if num_lengths > 1:
+        return f"{client} takes a single graph, and there is one for each of the lengths"
     tokenizer = task_model.tokenizer
     if not tokenizer.lowercase:
         return f"{client} lower-cases every text, which the model's vocabulary does not expect"
@@ -75,18 +80,26 @@ def mediapipe_compatible(text):
     return BertNormalizer(lowercase=True).normalize_str(clean(text))
 
 
-def with_metadata(content, task_model, description):
-    """An exported file with the metadata of MediaPipe's TextClassifier; the model in it stays as it is.
+def with_metadata(content, task_model, description=None):
+    """An exported file with `contract.describe` as JSON and, with a description, the metadata of MediaPipe's
+    TextClassifier; the model in it stays as it is.
 
     Args:
         content: bytes of a .tflite file that was exported from `task_model`.
-        task_model: `TaskModel` for which `no_metadata` is None.
-        description: str, for whoever opens the file.
+        description: str, for whoever opens the file; `no_metadata` must be None.
     Returns:
         bytes, longer by the vocabulary's size.
     """
 
     def add(model):
+        runs = (
+            (model.subgraphs[x.subgraphIndex], x.inputs[0].tensorIndex) for x in model.signatureDefs
+        )
+        lengths = sorted(int(graph.tensors[place].shape[-1]) for graph, place in runs)
+        about = {**describe(task_model), "lengths": lengths}
+        add_metadata(model, KIND.encode(), f"{json.dumps(about)}\n".encode())
+        if description is None:
+            return
         names = {t.tensorIndex: MEDIAPIPE_NAMES[t.name] for t in model.signatureDefs[0].inputs}
         inputs = [(names[i], None, None, FEATURE) for i in model.subgraphs[0].inputs]
         labels = ("labels.txt", None, LABELS)
@@ -99,13 +112,17 @@ def with_metadata(content, task_model, description):
         builder.Finish(_write(builder, table), b"M001")
         add_metadata(model, b"TFLITE_METADATA", builder.Output())
 
+    content = edited(content, add)
+    if description is None:
+        return content
     # Clients skip empty lines, and the ids after them would move. No word is empty or holds white
     # space: such a piece never matches, and a stand-in keeps its line.
     pieces = [
         piece if re.fullmatch(r"\S+", piece) else f"[piece {i}]"
         for i, piece in enumerate(task_model.tokenizer.vocab)
     ]
-    file = io.BytesIO(edited(content, add))
+    file = io.BytesIO()
+    file.write(content)
     # Clients want the files uncompressed. A fixed date gives the same bytes each time.
     with zipfile.ZipFile(file, "a") as archive:
         for name, lines in (("vocab.txt", pieces), ("labels.txt", task_model.labels)):

@@ -42,6 +42,7 @@ class OnnxRunner:
                 content, options, providers=["CPUExecutionProvider"]
             )
             self.sequence_length = self._session.get_inputs()[0].shape[-1]
+            self.lengths = [self.sequence_length]
             self.output_shape = tuple(self._session.get_outputs()[0].shape[1:])
             self.vocab_size = int(self._session.get_modelmeta().custom_metadata_map["vocab_size"])
             self.forward([ONE_PIECE])  # other inputs than those of an exported model fail here

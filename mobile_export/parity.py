@@ -39,6 +39,7 @@ class Reference:
 
     def __init__(self, task_model, sequence_length, dev=None, num_texts=None):
         self.task_model, self.dev, self.num_texts = task_model, dev, num_texts
+        self.sequence_length = sequence_length
         self.encodings, self._logits = _encodings(task_model, sequence_length, dev), []
 
     def logits(self, number):
@@ -52,7 +53,7 @@ def compare(reference, content, name, tolerance=None):
     """Runs an exported file and Keras on the same inputs.
 
     Args:
-        reference: `Reference`. content: bytes of the file. name: for messages.
+        reference: `Reference`, whose length names the signature. content: bytes of the file. name: for messages.
         tolerance: largest difference of logits, as a share of the largest logit (of 1, if all are
             smaller), since rounding errors grow with the values. None: the rules of drift hold.
     Returns:
@@ -65,9 +66,9 @@ def compare(reference, content, name, tolerance=None):
     with_logits = tolerance and not is_number
     runner = open_model(logits_view(content) if with_logits else content, os.cpu_count())
     check_origin(task_model, runner, name)
-    length = runner.sequence_length
+    length = reference.sequence_length
     texts = reference.encodings[: asked or (NUM_PARITY_TEXTS if tolerance else None)]
-    outputs = _outputs(runner, texts, name, None if asked else MAX_SECONDS)
+    outputs = _outputs(runner, texts, name, None if asked else MAX_SECONDS, length)
     probabilities = outputs[OUTPUT_NAME]
     encodings = texts[: len(probabilities)]
     logits = reference.logits(len(encodings))
@@ -155,13 +156,14 @@ def exported_model(path, task_model):
     return _at_length(task_model, runner.sequence_length, forward)
 
 
-def _outputs(runner, encodings, name, max_seconds=None):
-    """{name of an output: rows of the texts}; of fewer texts, at least MIN_TEXTS, if time runs out."""
+def _outputs(runner, encodings, name, max_seconds=None, length=None):
+    """{name of an output: rows of the texts}; of fewer texts, at least MIN_TEXTS, if time runs out. `length` as in
+    `Runner.inputs`."""
     start, found = time.thread_time(), {}  # what other programs take does not count
     for number, each in enumerate(tqdm(encodings, name, delay=5, leave=False, disable=None)):
         if max_seconds and number >= MIN_TEXTS and time.thread_time() - start > max_seconds:
             break
-        for output, value in runner.outputs(runner.inputs(each)).items():
+        for output, value in runner.outputs(runner.inputs(each, length)).items():
             found.setdefault(output, []).extend(unpadded(value, [each]))
     return found
 
@@ -202,13 +204,14 @@ def _encodings(task_model, sequence_length, dev):
 
 
 def logits_view(content):
-    """A copy of a file with a second output: the logits, which its softmax or sigmoid reads."""
+    """A copy of a file with a second output (of each signature): the logits, which its softmax or sigmoid reads."""
 
     def show_logits(model):
-        graph, signature = model.subgraphs[0], model.signatureDefs[0]
-        last = next(row for row in graph.operators if row.outputs[0] == graph.outputs[0])
-        graph.outputs = [*graph.outputs, *last.inputs]
-        signature.outputs.append(TensorMapT(LOGITS.encode(), last.inputs[0]))
+        for signature in model.signatureDefs:
+            graph = model.subgraphs[signature.subgraphIndex]
+            last = next(row for row in graph.operators if row.outputs[0] == graph.outputs[0])
+            graph.outputs = [*graph.outputs, *last.inputs]
+            signature.outputs.append(TensorMapT(LOGITS.encode(), last.inputs[0]))
 
     if content[4:8] == FILE_IDENTIFIER:
         return edited(content, show_logits)

@@ -8,7 +8,7 @@ import json
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from mobile_export.stamp import check_stamp
 
@@ -40,8 +40,8 @@ def server(folder, port=8000):
     folder = Path(folder).resolve()
     # Metadata end in a zip archive.
     models = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*.tflite"))
+        path.relative_to(folder).as_posix(): path.resolve()
+        for path in filter(Path.is_file, sorted(folder.rglob("*.tflite")))
         if folder in path.resolve().parents and zipfile.is_zipfile(path)
     }
     if not models:
@@ -76,13 +76,15 @@ def server(folder, port=8000):
         timeout = 30  # seconds; a connection that says nothing ends
 
         def do_GET(self):
-            path = unquote(urlsplit(self.path).path)
+            path = unquote(self.path.partition("?")[0])
             file = files.get(path)
             if self.headers.get("Host", "").partition(":")[0] not in OWN_NAMES:
                 return self.send_error(403)  # another site's name that leads to this machine
             if path == "/models.json":
                 content, kind = json.dumps(listed).encode(), TYPES[".json"]
-            elif file and file.is_file():
+            elif (
+                file and file.is_file() and (file.resolve() == file or file not in models.values())
+            ):
                 content, kind = file.read_bytes(), TYPES[file.suffix]
             else:
                 return self.send_error(404)

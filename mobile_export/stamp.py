@@ -6,9 +6,15 @@ STAMP = b"keras_compress sha256 "  # 64 digits follow
 
 
 def stamped(content):
-    """The bytes of an exported file with the SHA-256 that stands behind STAMP in it computed anew."""
+    """The bytes of an exported file with the SHA-256 that stands behind STAMP in it computed anew.
+
+    `content` may be a bytearray, which is changed in place: a file can be as large as half of the memory.
+    """
     place, digits = _stamp(content)
-    return content[:place] + digits + content[place + 64 :] if digits else content
+    if digits:
+        content = content if isinstance(content, bytearray) else bytearray(content)
+        content[place : place + 64] = digits
+    return bytes(content)
 
 
 def check_stamp(name, content):

@@ -8,7 +8,8 @@ emulator and a Python for arm64 from Debian 13, and numpy and LiteRT for arm64 a
 processors, because each takes other int8 kernels: without dot product, with it, and with matrix multiplication.
 
 Printed per processor and file: the largest probability difference to this machine's LiteRT on 20 texts, and how often
-both choose the same label; exit status 1 beyond 1e-5 for float files, 2e-2 for others. For correctness only: an
+both choose the same label; exit status 1 beyond 1e-5 for float files, 2e-2 for others. Where parity.json stands beside a
+file (`export --vectors`), its texts, outputs and tolerance are taken. For correctness only: an
 emulator's time says nothing about a phone's. qemu 7.2 (Debian 12) will not do: on its default processor int8 files
 are wrong by .57, and LiteRT 2.3 crashes.
 """
@@ -25,6 +26,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from keras_compress.files import read_json, sha256_of
+from mobile_export.contract import VECTORS
 from mobile_export.litert import Runner
 
 SOURCE = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n"
@@ -121,9 +124,28 @@ def exported(folder):
     ]
 
 
+def vectors_of(path):
+    """(encodings, outputs, tolerance) of a file, as parity.json beside it has them; None without one."""
+    path = Path(path)
+    if not (path.parent / VECTORS).is_file():
+        return None
+    told = read_json(path.parent / VECTORS)
+    row = told["files"].get(path.name, {})
+    if row.get("sha256") != sha256_of(path):
+        raise ValueError(
+            f"{path.parent / VECTORS}: must hold the outputs of {path.name} as it is. Received: those of other files. "
+            "Export them again with `--vectors`, or move it away."
+        )
+    encodings = [SimpleNamespace(**each) for each in told["inputs"][str(row["max_length"])]]
+    return encodings, [*map(np.float32, row["outputs"])], row["tolerance"]
+
+
 def probabilities(path):
-    """Outputs of a file for 20 texts of random words and lengths, always the same ones: (texts or tokens, classes)."""
+    """Outputs of a file: (texts or tokens, classes), for the texts of parity.json where it stands beside it, else for 20
+    of random words and lengths, always the same ones."""
     runner, random = Runner(path), np.random.default_rng(0)
+    if told := vectors_of(path):
+        return np.vstack(runner.forward(told[0]))
     lengths = random.integers(1, runner.sequence_length + 1, NUM_TEXTS)
     return np.vstack(
         runner.forward(
@@ -140,7 +162,9 @@ def probabilities(path):
 def compare(files, folder):
     """Prints the figures of each file on each processor; returns the exit status."""
     root, paths = folder / "root", os.pathsep.join([str(ROOT), str(folder / "site")])
-    here, failed = [probabilities(path) for path in files], False
+    told = [vectors_of(path) for path in files]
+    here = [np.vstack(x[1]) if x else probabilities(path) for path, x in zip(files, told)]
+    failed = False
     for processor in PROCESSORS:
         emulated = [
             root / "usr/bin/qemu-aarch64",
@@ -156,12 +180,14 @@ def compare(files, folder):
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": paths},
         )
-        for path, ours, theirs in zip(files, here, map(np.array, json.loads(result.stdout))):
+        there = map(np.array, json.loads(result.stdout))
+        for path, ours, theirs, vectors in zip(files, here, there, told):
             difference, agreement = (
                 np.abs(theirs - ours).max(),
                 np.mean(theirs.argmax(-1) == ours.argmax(-1)),
             )
             bound = 1e-5 if Path(path).stem.startswith("float") else 2e-2
+            bound = vectors[2] if vectors else bound
             failed |= not difference <= bound
             print(
                 f"{processor} {Path(path).name}: largest |dp| {difference:.2g} (bound {bound:g}), same label "

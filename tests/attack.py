@@ -21,7 +21,7 @@ from keras_compress.experiment.run_folder import open_run
 from keras_compress.files import write_sealed
 from keras_compress.training.finetune import finetune
 from mobile_export.convert import export
-from mobile_export.ort import open_model
+from mobile_export.diff import opened
 from tests import samples
 from tests.bert import tiny
 from tests.experiment.cells import cell
@@ -56,14 +56,12 @@ def model_folder(place):
 
 
 def exported(place, name="float32"):
-    """An exported file."""
-    export(tiny.model(), place / "files", [name], sequence_length=16, allow_drift=True)
-    (path,) = (place / "files").iterdir()
+    """An exported file with what stands beside it."""
+    (row,) = export(tiny.model(), place / "files", [name], sequence_length=16, allow_drift=True)
 
     def read():
-        runner = open_model(path)
-        ids = runner.inputs(tiny.tokenizer().encode(["the cat sat"], 16)[0])
-        return {key: value.tobytes() for key, value in runner.outputs(ids).items()}
+        model = opened(row["path"])
+        return model.labels, model.threshold, model.predict(tiny.TEXTS).tobytes()
 
     return place / "files", read
 

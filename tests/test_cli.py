@@ -3,11 +3,14 @@
 import ast
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from itertools import chain
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -21,6 +24,7 @@ from keras_compress.bert.task_model import TaskModel
 from keras_compress.cli import main
 from keras_compress.experiment.run_folder import DEFAULTS
 from keras_compress.files import read_json, write_json
+from keras_compress.lock import alone
 from keras_compress.training.checkpoints import Saver
 from tests import samples
 from tests.bert import tiny
@@ -34,8 +38,10 @@ VERBS = [
     "train",
     "compress",
     "export",
+    "android",
     "evaluate",
     "benchmark",
+    "diff",
     "serve",
     "predict",
     "data",
@@ -151,8 +157,14 @@ PRINTED_BY = {
     "keras_compress/bert/tokenizer": LOADS | {"data"},
     "keras_compress/cli/options.py::Source": LOADS,
     "keras_compress/cli/options.py::Texts": with_option("--data"),
+    "keras_compress/cli/exported.py::_phones": {"benchmark"},
+    "keras_compress/cli/exported.py::_exported": {"export"},
     "keras_compress/cli/__init__.py::_look": LOADS,
-    **{f"keras_compress/cli/{file}.py::{v}": {v} for file in ("verbs", "exported") for v in VERBS},
+    **{
+        f"keras_compress/cli/{file}.py::{v}": {v}
+        for file in ("verbs", "answers", "exported")
+        for v in VERBS
+    },
     "keras_compress/datasets/": with_option("--data"),
     "keras_compress/datasets/dataset.py::Dataset": TRAINS,  # in `run` it names the recipe's key, too
     "keras_compress/experiment/": {"run"},
@@ -161,8 +173,12 @@ PRINTED_BY = {
     "keras_compress/measure/": LOADS,
     "keras_compress/method.py": LOADS,
     "mobile_export/": {"export", "run"},
+    "mobile_export/adb.py": {"benchmark"},
     "mobile_export/benchmark.py": {"benchmark", "run"},
+    "mobile_export/contract.py::check_same": {"export"},
+    "mobile_export/diff.py": {"diff"},
     "mobile_export/serve.py": {"serve"},
+    "mobile_export/android_app.py": {"export"},
     **dict.fromkeys([f"keras_compress/{room}/" for room in boundary.ROOMS], TRAINS | {"run"}),
 }
 
@@ -286,14 +302,11 @@ def test_train_compress_export_evaluate_predict_benchmark(call, tmp_path):
     compressed = TaskModel.load(small)
     assert compressed.config.num_layers == 1 and compressed.history[-1]["gate"] == "anneal"
     assert compressed.metrics["value"] == result["value"]
-    status, out, _ = call(
-        "export", "--from", small, "--out", files, "--formats", "float32", "--length", "12"
-    )
-    assert (
-        status == 0
-        and "agrees with Keras on 100.0 %" in out
-        and (files / "float32.tflite").is_file()
-    )
+    exported = ["export", "--from", small, *data, "--out", files, "--formats", "float32"]
+    status, out, _ = call(*exported, "--lengths", "6,12", "--vectors")
+    assert status == 0 and "\n  6 pieces: agrees with Keras on 100.0 %" in out
+    assert re.search(r"\n  dev texts take \d\.\d\d of the time that all take at 12 pieces\n", out)
+    assert f"{files / 'parity.json'}: texts" in out and (files / "float32.tflite").is_file()
     status, out, err = call("export", "--from", small, "--out", files, "--formats", "float32")
     assert status == 1 and "not replaced without `--overwrite`" in err and out == ""
     status, out, _ = call(
@@ -365,10 +378,18 @@ def test_an_export_that_fails_keeps_what_passes(call, monkeypatch, tmp_path):
         and "of 3 random inputs" in out
     )
     assert "int8: mean |dp| must be at most -1. Received: 0." in err.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir()] == ["float32.tflite"]
+    assert [path.name for path in tmp_path.glob("*.tflite")] == ["float32.tflite"]
     status, out, _ = call(*command, "--formats", "int8", "--json")
     (row,) = json.loads(out)
     assert status == 1 and row["format"] == "int8" and row["failed"].startswith("int8: mean |dp|")
+
+
+def test_two_exports_into_one_folder_are_refused(call, tmp_path):
+    command = ["export", "--from", "{}/bert-matching", "--out", tmp_path / "files"]
+    with alone(tmp_path / "files"):
+        status, _, err = call(*command, "--length", "12")
+    assert status == 1 and "where another one is at work" in err
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_onnx_files_are_written_beside_the_others(call, tmp_path):
@@ -389,7 +410,8 @@ def test_onnx_files_are_written_beside_the_others(call, tmp_path):
     assert status == 0 and [line.split(": ")[0] for line in out.splitlines()[:4]] == [
         str(tmp_path / n) for n in names
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    beside = {"model.json", "vocab.txt", "labels.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {*names} | beside
     status, _, err = call(*command, "--formats", "onnx_int8")
     assert status == 1 and "not replaced without `--overwrite`" in err and "int8.onnx" in err
     figures = [
@@ -522,9 +544,23 @@ def test_a_stopped_command_goes_on_and_is_not_mixed_with_another(call, tmp_path,
             assert status == 1 and "resumed" not in err and len(left()) == len(before) + 1
     others = left() - mine
     command[-1] = slash[:-1]
-    status, _, err = call(*command)
-    assert status == 0 and f"{mine.pop()}/finetune/ckpt-2" in err
+    with monkeypatch.context() as patch:  # killed before it saves, then while it cleans up
+        patch.setattr(TaskModel, "save", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            call(*command)
+        ended = {f"{name}.ended" for name in mine}
+        assert left() == {*ended, *others}
+    with monkeypatch.context() as patch:
+        kept = SimpleNamespace(rmtree=lambda path, **_: None)
+        patch.setattr("keras_compress.cli.verbs.shutil", kept)
+        status, _, err = call(*command)
+        assert status == 0 and f"{mine.pop()}/finetune/ckpt-2" in err
+    assert left() == {"small", *ended, *others}
+    status, out, _ = call(*command, "--json")
+    assert status == 0 and json.loads(out)["folder"] == slash[:-1] and "value" in json.loads(out)
     assert left() == {"small", *others}
+    status, _, err = call(*command)
+    assert status == 1 and "must be new or empty" in err
 
 
 READING = "--new-head --labels a,b --pooling mean --cased --ignore-weights x.* --ignore-weights y"
@@ -547,7 +583,7 @@ def test_what_says_how_a_model_is_read_reaches_load(call, monkeypatch, tmp_path,
     monkeypatch.setattr("keras_compress.experiment.experiment.load", load)
     by_place = {"compress": ["theseus"], "benchmark": ["{}/exported/float32.tflite"]}
     data = ["--data", "{}/matching", "--from", "{}/bert-matching"]
-    out = ["--out", tmp_path / "out"] if "--out" in options_of(verb) else []
+    out = ["--out", tmp_path / "out"] if verb != "benchmark" and "--out" in options_of(verb) else []
     status, _, err = call(verb, *by_place.get(verb, []), *data, *out, *READING.split())
     assert status == 1 and err.splitlines()[-1].endswith("seen")
 
@@ -626,8 +662,27 @@ def test_predict_reads_stdin_and_all_tasks(call, monkeypatch):
     )  # shown, not fatal
     status, _, err = call("predict", "--from", "{}/bert-classification")
     assert status == 0 and "1 text(s) hold U+FFFD" in err
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    assert json.loads(call("predict", "--from", "{}/bert-classification", "--json")[1]) == []
+    for nothing in (io.StringIO(""), None):  # None: closed, as of some services
+        monkeypatch.setattr(sys, "stdin", nothing)
+        assert json.loads(call("predict", "--from", "{}/bert-classification", "--json")[1]) == []
+
+
+def test_predict_prints_as_it_reads(call, monkeypatch):
+    texts, predict = (
+        ["the cat", "a \x1b[31mdog", "我", "x"],
+        ["predict", "--from", "{}/bert-matching"],
+    )
+    monkeypatch.setattr("keras_compress.cli.answers.CHUNK", 2)
+    whole = json.loads(call("predict", *texts, "--from", "{}/bert-classification", "--json")[1])
+    out = call("predict", *texts, "--from", "{}/bert-classification", "--jsonl")[1]
+    assert [json.loads(line) for line in out.splitlines()] == whole and len(whole) == 4
+    out = call("predict", *texts, "--from", "{}/bert-classification")[1]
+    assert "\x1b" not in out and "a \\u001b[31mdog" in out
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a\tb\nx\ty\nno tab\n"))
+    status, out, err = call(*predict)
+    assert status == 1 and len(out.splitlines()) == 2 and "Received: 'no tab'" in err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("a\tb\n".encode("utf-16-le"))))
+    assert "text(s) hold U+FFFD or NUL" in call(*predict)[2]
 
 
 def test_speed_skips_layers_of_a_model_with_exits(call, place, tmp_path):
@@ -644,7 +699,7 @@ def test_speed_skips_layers_of_a_model_with_exits(call, place, tmp_path):
     assert "mean layer of exit 1.00" in call(*measure, "--speed", 1)[1]
     assert json.loads(call(*measure, "--json")[1]).keys() == figures.keys() - {"speed", "layer"}
     status, _, err = call("predict", *texts, "--from", "{}/bert-classification", "--speed", 0.5)
-    assert status == 1 and "the model must have exits. Received: 0.5 and exits None. Make" in err
+    assert status == 1 and "the model must have exits. Received: 0.5 and exits None. Give" in err
     _, _, err = call("evaluate", "--from", "{}/bert-tagging", "--data", "{}/tagging", "--speed", 1)
     assert "the model must have exits. Received: 1.0" in err
     file = ["--tflite", "{}/exported/float32.tflite"]
@@ -755,6 +810,29 @@ def test_interrupts_bugs_and_memory(call, monkeypatch):
         call("methods")
 
 
+def test_sigterm_ends_the_process_that_was_started_too(tmp_path):
+    code = """
+import subprocess, sys
+from keras_compress import cli
+def methods():
+    \"\"\"Wait.\"\"\"
+    wait = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    subprocess.check_output([sys.executable, "-c", wait, sys.argv[1]])
+cli.VERBS = (methods,)
+sys.exit(cli.main(["methods"]))
+"""
+    note = tmp_path / "pid"
+    command = [sys.executable, "-c", code, str(note)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (note.is_file() and note.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert "stopped. `run --resume` goes on" in process.communicate(timeout=20)[1]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
+
+
 def test_duplicates_across_splits_are_counted_on_stderr(call, place, tmp_path):
     shutil.copytree(place / "classification", tmp_path / "twice")
     shutil.copy(tmp_path / "twice" / "train.tsv", tmp_path / "twice" / "dev.tsv")
@@ -856,7 +934,7 @@ COMPRESS = (
         (
             "data",
             lambda folder: (folder / "dev.tsv").unlink(),
-            "must have a dev file with examples. Received: none. Write dev.tsv",
+            "must have a dev file with examples. Received: only labels.txt, test.tsv, train.tsv. Write",
         ),
         ("data", replace("labels.txt", "one\n"), "labels.txt: there must be at least two names"),
         ("model", cut, "model.safetensors: not a whole safetensors file"),
@@ -950,6 +1028,14 @@ def test_damaged_data_and_models(call, place, tmp_path, changed, change, message
             "must be some of float32, .* Received: pdf",
         ),
         (("export", "--from", "{}/bert-tagging", "--length", "99"), "must be 4 to 16"),
+        (
+            ("export", "--from", "{}/bert-tagging", "--length", "9", "--lengths", "6,9"),
+            "Either `--length` or `--lengths` .* Received: 9 and .6, 9.. Leave",
+        ),
+        (
+            ("export", "--from", "{}/bert-tagging", "--formats", "onnx_int8", "--lengths", "6,9"),
+            "must be .tflite files of a BERT",
+        ),
         (
             ("export", "--from", "{}/bert-tagging", "--length", "12", "--onnx"),
             "ONNX needs packages .*: pip install onnx",

@@ -9,7 +9,7 @@ import pytest
 
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tokenizer import Tokenizer, read_vocab
-from keras_compress.files import read_json, write_json, write_sealed
+from keras_compress.files import read_json, sha256_of, write_json, write_sealed
 from keras_compress.training.finetune import finetune
 from mobile_export.ort import open_model
 from tests import attack, samples
@@ -42,6 +42,11 @@ def test_sealed_json_tells_what_was_edited_and_how_to_keep_the_edit(tmp_path):
     write_json(path, edited)
     with pytest.raises(ValueError, match="config.json: .*edited.*delete `sha256` from config.json"):
         read_json(path)
+    elsewhere = {"content": sha256_of({"rate": 0.2}), "../other.txt": "0" * 64}
+    write_json(path, {"rate": 0.2, "sha256": elsewhere})
+    (tmp_path.parent / "other.txt").write_text("foreign")
+    with pytest.raises(ValueError, match="must come with other.txt. It is missing"):
+        read_json(path, beside=True)  # a seal leads to nothing outside of the folder
     del edited["sha256"]
     write_json(path, edited)
     assert read_json(path, beside=True)["rate"] == 0.2
@@ -75,6 +80,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
         np.testing.assert_equal(run(), whole)
     assert "ckpt-6 is damaged and left out" in caplog.text
     assert "resumed from" in caplog.text and "ckpt-4" in caplog.text
+    (folder / "ckpt-6 (copy).json").write_text("{}")
     for path in folder.glob("ckpt-*.index"):
         path.unlink()
     with pytest.raises(ValueError, match="2 damaged.*index.*delete .*finetune to have this stage"):

@@ -6,8 +6,9 @@ import os
 
 import pytest
 
-from keras_compress import files
+from keras_compress import files, lock
 from keras_compress.files import atomic_folder, atomic_write, new_folder, read_json
+from keras_compress.lock import alone
 from tests.support import in_new_process
 
 
@@ -165,6 +166,8 @@ def test_the_next_call_clears_what_a_kill_left_and_restores_what_had_no_successo
     other.mkdir()
     assert in_new_process(KILLED, tmp_path, when).returncode == -9
     assert len(names(tmp_path)) == 3 and ("model" in names(tmp_path)) == (when != "replaced")
+    with pytest.raises(ValueError, match="model`, which holds files"):  # not replaced unasked
+        new_folder(tmp_path / "model")
     new_folder(tmp_path, overwrite=True)
     assert names(tmp_path) == [other.name, "model"]
     assert (tmp_path / "model" / "config.json").read_text() == "old"
@@ -183,3 +186,37 @@ def test_overwrite_keeps_what_others_wrote(tmp_path):
     with atomic_folder(tmp_path / "model", True, "config.json", own) as folder:
         (folder / "labels.txt").write_text("new")
     assert names(tmp_path / "model") == ["labels.txt"]
+
+
+def test_one_process_at_a_time(tmp_path):
+    refused = pytest.raises(ValueError, match="run, where another one is at work")
+    with alone(tmp_path / "run"):
+        for shared in (False, True):
+            with refused, alone(tmp_path / "run", shared):
+                pass
+    with alone(tmp_path / "run", shared=True):
+        with alone(tmp_path / "run", shared=True):
+            pass
+        with refused, alone(tmp_path / "run"):
+            pass
+    assert names(tmp_path) == []
+    code = "import os, sys; from keras_compress.lock import alone\nwith alone(sys.argv[1]):\n    os.kill(os.getpid(), 9)"
+    assert in_new_process(code, tmp_path / "run").returncode == -9
+    with alone(tmp_path / "run"):  # what a dead process left is no lock
+        pass
+    assert names(tmp_path) == []
+
+
+def test_the_lock_of_one_that_ended_is_no_lock(tmp_path, monkeypatch):
+    path, flock = tmp_path / ".run.lock", lock.flock
+
+    def late(
+        file, how
+    ):  # meanwhile the one before removed its lock, and a third process made another
+        flock(file, how)
+        path.unlink()
+        path.touch()
+
+    monkeypatch.setattr(lock, "flock", late)
+    with pytest.raises(ValueError, match="another one is at work"), alone(tmp_path / "run"):
+        pass

@@ -20,7 +20,7 @@ def forward():
 
 def compare():
     class Runner:
-        inputs = staticmethod(lambda encoding: encoding)
+        inputs = staticmethod(lambda encoding, length: encoding)
         outputs = staticmethod(lambda encoding: {"probabilities": np.float32([[0.5, 0.5]])})
 
     return parity._outputs(Runner, ["text"] * 5, "int8")

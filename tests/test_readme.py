@@ -18,8 +18,8 @@ from tests.bert import tiny
 from tests.support import TRAINING, data
 
 ROOT = Path(__file__).parent.parent
-LIMITS = {"README": 150, "keras_compress/README": 220, "notebooks/README": 100}
-PAIRS = [*LIMITS, "mobile_export/README"]
+LIMITS = {"README": 112, "keras_compress/README": 220, "notebooks/README": 100}
+PAIRS = [*LIMITS, "mobile_export/README", "mobile_export/PLATFORMS", "notebooks/COURSE"]
 PAGES = [f"{pair}{end}" for pair in PAIRS for end in (".md", ".zh.md")]
 PAGES += ["CONTRIBUTING.md", "data/README.md", "tests/golden/README.md"]
 PAGES += sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("data/results/**/README*.md"))
@@ -79,7 +79,8 @@ def test_links_lead_somewhere_and_commands_parse(page):
 def test_pages_stay_short():
     lengths = {f"{pair}{end}": limit for pair, limit in LIMITS.items() for end in (".md", ".zh.md")}
     for page, limit in {**lengths, "CONTRIBUTING.md": 120}.items():
-        assert len(read(page).splitlines()) <= limit, page
+        written = TABLE.sub("", read(page))  # the table of methods is as long as there are methods
+        assert len(written.splitlines()) <= limit, page
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.zh.md"])

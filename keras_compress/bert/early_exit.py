@@ -48,8 +48,10 @@ def forward(task_model, encodings, batch_size, speed, skipping="segments"):
     if not exits or not 0.0 <= speed <= 1.0:
         raise ValueError(
             "`speed` must be 0 to 1, and the model must have exits. Received: "
-            f"{speed} and exits {exits}. Make exits with the method `fastbert`, or leave `speed` out."
+            f"{speed} and exits {exits}. Give the model exits first, or leave `speed` out."
         )
+    if skipping not in SKIPPING:
+        raise ValueError(f"`skipping` must be {' or '.join(SKIPPING)}. Received: {skipping!r}.")
     if skipping not in task_model.skipping:
         task_model.skipping[skipping] = SKIPPING[skipping](task_model)
     skip = lambda inputs: zip(*task_model.skipping[skipping](inputs, speed))

@@ -38,7 +38,7 @@ def places(labels, names):
         raise HeadError(
             f"Which class is which must be written down: the model calls its {len(names)} classes {names[0]}, "
             f"{names[1]}, ... only. Received: {', '.join(labels[:8])} ({len(labels)}). Write all "
-            f"{len(names)} into labels.txt in the order of the model's training, or pass them so: `labels` (`--labels`)."
+            f"{len(names)} into the data's labels.txt in the order of the model's training, or pass them so: `labels` (`--labels`)."
         )
     other = [label for label in labels if label.casefold() not in {*map(str.casefold, names)}]
     raise HeadError(

@@ -12,15 +12,13 @@ from tqdm import tqdm
 from keras_compress import files
 from keras_compress.backend import keras, tf
 from keras_compress.bert import early_exit
+from keras_compress.bert import stored as saved
 from keras_compress.bert.answers import answers_of
 from keras_compress.bert.config import BertConfig
 from keras_compress.bert.encoder import INPUT_NAMES, LayerStore, build, split_name
 from keras_compress.bert.labels import HeadError
-from keras_compress.bert.stored import FILES, Stored, read_curve, write_curve
 from keras_compress.bert.tasks import TASKS, THRESHOLD, check_labels, encoding
-from keras_compress.bert.tokenizer import saved_tokenizer
 from keras_compress.bert.words import words_of
-from keras_compress.method import check
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -246,40 +244,41 @@ class TaskModel:
         stored |= {"tokenizer": switches} if switches else {}
         stored |= {"threshold": self.threshold} if TASKS[self.task].answer == "sigmoid" else {}
         stored |= {"config": self.config.to_dict(), "history": self.history}
-        with files.atomic_folder(folder, overwrite, FILES[0], FILES) as part:
+        with files.atomic_folder(folder, overwrite, saved.FILES[0], saved.FILES) as part:
             (part / "model.safetensors").write_bytes(save(self.weights()))
             self.tokenizer.save(part / "vocab.txt")
             (part / "labels.txt").write_text("".join(f"{x}\n" for x in self.labels), "utf-8")
             files.write_json(part / "metrics.json", self.metrics)
-            write_curve(part / "history.csv", self.curve)
-            files.write_sealed(part / "config.json", stored, [part / name for name in FILES[1:]])
+            saved.write_curve(part / "history.csv", self.curve)
+            beside = [part / name for name in saved.FILES[1:]]
+            files.write_sealed(part / "config.json", stored, beside)
 
     @classmethod
     def load(cls, folder):
         """Reads what `save` wrote. ValueError names the file that is missing, damaged or does not fit the others."""
         folder = Path(folder)
-        for name in FILES:
+        for name in saved.FILES:
             files.one_of(folder, name)
         try:
             stored = files.read_json(folder / "config.json", beside=True)
             if (version := stored.get("keras_compress")) != FORMAT:
                 raise ValueError(f"`keras_compress` must be {FORMAT}. Received: {version!r}.")
-            check(Stored, {key: stored[key] for key in Stored.__annotations__ if key in stored})
+            saved.check_kinds(stored)
             config = BertConfig.from_dict(stored["config"])
-            tokenizer = saved_tokenizer(folder, stored)
-            labels = list(filter(None, (folder / "labels.txt").read_text("utf-8").split("\n")))
+            tokenizer = saved.saved_tokenizer(folder, stored)
+            labels = saved.read_labels(folder)
             tensors = files.read_safetensors(folder / "model.safetensors")
+            saved.check_layers(config, tensors)
             model = cls(config, tokenizer, stored["task"], labels, loaded=tensors)
             model.set_weights(tensors)
-            other = sorted(tensors.keys() - _variables(model.whole).keys())
-            if other:
+            if other := sorted(tensors.keys() - _variables(model.whole).keys()):
                 raise ValueError(
                     f"config.json must describe all of model.safetensors. Received: {len(other)} weights more, "
                     f"{', '.join(other[:3])}. Restore the file that was changed."
                 )
             model.metrics = files.read_json(folder / "metrics.json")
             model.history, model.threshold = stored["history"], stored.get("threshold", THRESHOLD)
-            model.curve = read_curve(folder / "history.csv")
+            model.curve = saved.read_curve(folder / "history.csv")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder}: {' '.join(str(error).split())}") from error
         return model

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 THRESHOLD = 0.5  # of multilabel, where none was chosen on dev
 SCORE = ("score",)  # the one name of a number, in place of labels
+UNSHOWN = re.compile("[\0-\x08\n-\x1f\x7f-\x9f\ud800-\udfff]|^$")  # no name of a label
 
 
 class Task(NamedTuple):
@@ -50,8 +51,7 @@ def encoding(task, tokenizer):
 
 def check_labels(task, labels):
     """Raises ValueError unless these can be the labels of a model for the task."""
-    no_line = re.compile("[\0-\x08\n-\x1f\x7f-\x9f\ud800-\udfff]|^$").search
-    fit = len({*labels}) == len(labels) >= 2 and not any(map(no_line, labels))
+    fit = len({*labels}) == len(labels) >= 2 and not any(map(UNSHOWN.search, labels))
     only = {"mlm": (), "regression": SCORE}
     if labels != only[task] if task in only else not fit:
         raise ValueError(

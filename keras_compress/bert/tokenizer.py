@@ -18,6 +18,7 @@ from keras_compress.files import one_of, read_json, read_text
 
 CASED_FROM = 0.1  # share of the pieces with letters that hold a capital; see `make_tokenizer`
 WARN_FROM = 0.1  # share of unknown words
+CHUNK = 1024  # texts
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Tokenizer:
         if missing or twice:
             raise ValueError(
                 f"A vocabulary must hold each piece once, {', '.join(SPECIAL_PIECES)} among them. "
-                f"Missing: {missing}; twice: {twice[:3]}."
+                f"Missing: {missing}; twice: {twice[:3]}. Call what stands twice [unused998], [unused999]."
             )
         self.pad_id, self._warned, self._lock = ids["[PAD]"], False, Lock()
         ends = ("[PAD]", "[CLS]", "[SEP]")
@@ -131,8 +132,8 @@ class Tokenizer:
             list of `Encoding`.
         """
         texts = [clean(x) if isinstance(x, str) else tuple(map(clean, x)) for x in texts]
-        encoded = self._encode(texts, max_length)
-        return [Encoding(e.ids, e.type_ids, bool(e.overflowing)) for e in encoded]
+        each = self._encode(texts, max_length)
+        return [Encoding(e.ids, e.type_ids, bool(e.overflowing)) for e in each]
 
     def encode_words(self, texts, max_length):
         """Encodes texts whose words are separated by one space, or lists of words; arguments as in `encode`.
@@ -143,7 +144,7 @@ class Tokenizer:
         encodings = []
         split = (text.split(" ") if isinstance(text, str) else text for text in texts)
         texts = [[clean(word) for word in words] for words in split]
-        for words, e in zip(texts, self._encode(texts, max_length, is_pretokenized=True)):
+        for e, words in zip(self._encode(texts, max_length, is_pretokenized=True), texts):
             starts = [(e.word_to_tokens(k) or [-1])[0] for k in range(len(words))]
             encodings.append(Encoding(e.ids, e.type_ids, bool(e.overflowing), starts))
         return encodings
@@ -154,14 +155,19 @@ class Tokenizer:
         return [word for word, _ in self._engine.pre_tokenizer.pre_tokenize_str(text)]
 
     def _encode(self, texts, max_length, **settings):
+        """Yields what the engine gives, objects hundreds of times as large as their ids; at its end it may warn."""
         if max_length < 4:
             raise ValueError(
                 f"`max_length` must leave room for text between [CLS] and [SEP], at least 4. Received: {max_length}."
             )
-        with self._lock:  # threads may share a tokenizer, and the engine keeps the length
-            self._engine.enable_truncation(int(max_length), direction=self.truncation_side)
-            encoded = self._engine.encode_batch(texts, **settings)
-        share = self.unknown_share([index for e in encoded for index in e.ids])
+        ids = [np.arange(0, dtype=np.int32)]
+        for first in range(0, len(texts), CHUNK):
+            with self._lock:  # threads may share a tokenizer, and the engine keeps the length
+                self._engine.enable_truncation(int(max_length), direction=self.truncation_side)
+                encoded = self._engine.encode_batch(texts[first : first + CHUNK], **settings)
+            ids += [np.array(e.ids, np.int32) for e in encoded]
+            yield from encoded
+        share = self.unknown_share(np.concatenate(ids))
         if share >= WARN_FROM and not self._warned:
             self._warned = True
             warnings.warn(
@@ -170,7 +176,6 @@ class Tokenizer:
                 "vocabulary is for this language, and its case (`--lowercase`, `--cased`).",
                 stacklevel=4,
             )
-        return encoded
 
     def unknown_share(self, ids):
         """Share of the words that are unknown, 0-1; `ids`: int (n,), the pieces of many texts."""
@@ -193,12 +198,6 @@ class Tokenizer:
         """Writes the vocabulary without the words outside it; a piece of several lines, no word, gets a stand-in."""
         own = [f"[piece {i}]" if re.search("[\r\n]", p) else p for i, p in enumerate(self.own)]
         Path(path).write_text("\n".join(own) + "\n", encoding="utf-8")
-
-
-def saved_tokenizer(folder, stored):
-    """The tokenizer of a folder that `save` wrote; `stored`: what its config.json holds."""
-    vocab = read_vocab(folder / "vocab.txt", keep=True)
-    return Tokenizer(vocab, stored["lowercase"], **stored.get("tokenizer", {}))
 
 
 def read_vocab(path, keep=False):

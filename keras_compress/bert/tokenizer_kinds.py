@@ -1,6 +1,9 @@
 """Which tokenizers are BERT's own. A folder whose texts would get other ids is refused, naming file, key and value."""
 
+import logging
 import re
+
+from keras_compress.files import read_text
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 BERT_PIECES = (*SPECIAL_PIECES, "[MASK]")
@@ -35,6 +38,7 @@ _JSON = {
     "clean_text": True,
     "post_processor": _PAIR,
 }
+log = logging.getLogger(__name__)
 _SENTENCE_PIECE = re.compile(r"(tokenizer|spiece|sentencepiece|spm|sp|30k).*\.model|.*\.spm")
 
 
@@ -65,7 +69,8 @@ def tells_nothing(values, vocab_path):
 
 
 def check_json(path, stored):
-    """Raises ValueError unless the content of a tokenizer.json is BERT's tokenizer."""
+    """Raises ValueError unless the content of a tokenizer.json is BERT's tokenizer. A vocab.txt beside it that has other
+    pieces gets a warning: some programs read the one, some the other."""
     parts = [stored.get(name) or {} for name in ("model", "normalizer", "pre_tokenizer")]
     received = dict(zip(_JSON, (part.get("type") for part in parts)))
     received |= {key: part[key] for part in parts for key in _JSON if key in part}
@@ -82,6 +87,13 @@ def check_json(path, stored):
     for key, value in received.items():
         if value != _JSON[key]:
             raise _not_berts(path, f"`{key}` = {value!r} instead of {_JSON[key]!r}")
+
+    beside, vocab = path.with_name("vocab.txt"), stored["model"].get("vocab")
+    if beside.is_file() and isinstance(vocab, dict):
+        pieces = enumerate(read_text(beside).replace("\r\n", "\n").rstrip("\n").split("\n"))
+        if other := [piece for number, piece in pieces if vocab.get(piece) != number]:
+            form = "%s is read, not vocab.txt, which has %d other pieces, such as %s. Remove the file that is wrong."
+            log.warning(form, path, len(other), ", ".join(other[:3]))
 
 
 def check_pieces(path, vocab, split_chinese):

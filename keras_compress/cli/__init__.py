@@ -5,12 +5,14 @@ of groups (options.py) and of `Training` among them.
 """
 
 import argparse
+import contextlib
 import functools
 import inspect
 import json
 import logging
 import os
 import re
+import signal
 import sys
 import typing
 import warnings
@@ -26,6 +28,7 @@ FLAGS = {"source": "--from", "settings": "--set"}
 OPPOSITES = {"lowercase": "--cased"}
 NAMED = ("minilm", "bilstm")  # sources that are no paths
 LONGEST = 3000  # characters of an error
+OBEYED = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")  # by a terminal
 # What wrong input or a full machine raises, with the names of TensorFlow, which need not be imported here.
 EXPECTED = {"ValueError", "OSError", "ImportError", "ResourceExhaustedError", "OutOfRangeError"}
 
@@ -93,7 +96,7 @@ def _help_of(place):
 
 
 def _answer(function, options):
-    """What a verb gives for the options, as text or JSON, and what failed in it."""
+    """Yields what a verb gives for the options, as text or JSON: (lines, what failed in it)."""
 
     @functools.wraps(function)
     def verb(**given):
@@ -108,9 +111,15 @@ def _answer(function, options):
     groups = {name for name, hint in typing.get_type_hints(function).items() if is_dataclass(hint)}
     names = inspect.signature(function).parameters
     given = {name: options if name in groups else options[name] for name in names}
-    result, lines, *failed = validate_call(verb)(**given)
+    answer = validate_call(verb)(**given)
+    if inspect.isgenerator(answer) and not options["json"]:
+        yield from (("\n".join(lines), "") for _, lines in answer)
+        return
+    if inspect.isgenerator(answer):
+        answer = [row for rows, _ in answer for row in rows], []
+    result, lines, *failed = answer
     text = json.dumps(result, ensure_ascii=False) if options["json"] else "\n".join(lines)
-    return text, "".join(failed)
+    yield text, "".join(failed)
 
 
 def _look(options):
@@ -122,7 +131,7 @@ def _look(options):
         from keras_compress import datasets
 
         datasets.find(given("data"))
-    for path in (*given("files", ()), *filter(None, [given("tflite")])):
+    for path in (*given("files", ()), *filter(None, map(given, ("tflite", "old", "new")))):
         os.stat(path)
     source = given("source")
     there = source and (os.path.exists(source) or os.path.exists(f"{source}.index"))
@@ -135,10 +144,35 @@ def _look(options):
         )
 
 
+def shown(text):
+    """Text, or JSON, with what a terminal would obey written as \\u001b."""
+    return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _show(record):
+    record.msg, record.args = shown(record.getMessage()), ()
+    return True
+
+
+@contextlib.contextmanager
+def _as_ctrl_c():
+    """Within it SIGTERM is an interrupt, so that a process that was started ends, too."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not in the main thread
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments=None):
     """Runs one command; returns the exit status. Expected errors become one line on stderr."""
     options = vars(parser().parse_args(arguments))
     logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger().handlers[0].addFilter(_show)
     for room in ("keras_compress", "mobile_export"):
         logging.getLogger(room).setLevel(logging.INFO)
     for stream in (sys.stdin, sys.stdout):
@@ -146,14 +180,16 @@ def main(arguments=None):
             stream.reconfigure(encoding="utf-8", errors="replace")
     warn = logging.getLogger("py.warnings").warning
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _as_ctrl_c():
             warnings.showwarning = lambda message, *rest: warn("warning: %s", message)
-            text, failed = _answer(options["function"], options)
-        if text:
-            print(text, flush=True)
-        if failed:
-            print("error:", " ".join(failed.splitlines()), file=sys.stderr)
-        return int(bool(failed))
+            status = 0
+            for text, failed in _answer(options["function"], options):
+                if text:
+                    print(shown(text), flush=True)
+                if failed:
+                    print("error:", shown(" ".join(failed.splitlines())), file=sys.stderr)
+                    status = 1
+        return status
     except BrokenPipeError:  # the reader, `head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
@@ -164,7 +200,7 @@ def main(arguments=None):
         rule = first["msg"].removeprefix("Input should be ")
         names = [name for name in first["loc"] if name in options]
         options["wrong_usage"](
-            f"{names[-1]} must be {rule}. Received: {first['input']!r}" if names else rule
+            f"{names[-1]} must be {rule}. Received: {first['input']!r:.200}" if names else rule
         )
     except Exception as error:
         if not EXPECTED & {kind.__name__ for kind in type(error).__mro__}:
@@ -174,9 +210,7 @@ def main(arguments=None):
             text = f"A file must exist. Received: {error.filename}. Check the path."
         if "No space left" in text and "Free some" not in text:  # TensorFlow's, of a checkpoint
             text += ". Free some space, then go on: `run --resume`, or the same command again."
-        text = re.sub("[\0-\x1f\x7f-\x9f]", "\ufffd", text)  # what a terminal would obey
-        text = (
-            text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
-        )
-        print("error:", text, file=sys.stderr)
+        text = shown(text)
+        cut = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+        print("error:", text if len(text) <= LONGEST else cut, file=sys.stderr)
     return 1

@@ -9,19 +9,23 @@ import logging
 import shutil
 import sys
 import tomllib
+from glob import escape
+from pathlib import Path
 from typing import Annotated, Literal
 
 from keras_compress import method as boundary
 from keras_compress.bert.stored import FILES
-from keras_compress.bert.tasks import TASKS
-from keras_compress.cli.exported import benchmark, export, serve
+from keras_compress.cli.answers import evaluate, evaluated, predict
+from keras_compress.cli.exported import android, benchmark, diff, export, serve
 from keras_compress.cli.options import COMMAS, AnySource, Source, Texts
 from keras_compress.experiment.recipe import hash_of, recipes
-from keras_compress.files import new_folder
-from keras_compress.method import Count, Positive, Share, Whole
+from keras_compress.files import new_folder, read_json
+from keras_compress.lock import alone
+from keras_compress.method import Count, Positive, Whole
 from keras_compress.training.settings import Training
 
 log = logging.getLogger(__name__)
+ENDED = ".ended"  # ends the name of checkpoints that are done with
 
 
 def run(
@@ -113,7 +117,14 @@ def compress(
     method: see `methods`
     settings: KEY=VALUE, a setting of the method, e.g. num_layers=3 (see `methods METHOD`); may be repeated
     """
-    out = new_folder(out, overwrite, "history.csv", FILES)
+    out = Path(out).resolve()
+    if not [*out.parent.glob(f"{escape(out.name)}.checkpoints-*{ENDED}")]:
+        new_folder(out, overwrite, "history.csv", FILES)
+    with alone(out):
+        return _compressed(method, settings, source, seed, out, overwrite, texts, training)
+
+
+def _compressed(method, settings, source, seed, out, overwrite, texts, training):
     dataset, values = texts.load(), dict(map(_setting, settings))
     unlabelled = dataset.task == "unlabelled"
     if not unlabelled:
@@ -132,13 +143,22 @@ def compress(
     command = [name, values, {**vars(source), "seed": seed}, training.settings(), dataset.summary()]
     command.append(sources_of({"steps": [{"name": name, "from": source.source, **values}]}))
     checkpoints = out.with_name(f"{out.name}.checkpoints-{hash_of(command)}")
+    ended = checkpoints.with_name(checkpoints.name + ENDED)
+    if ended.is_dir() and (out / "metrics.json").is_file() and not overwrite:
+        shutil.rmtree(ended)  # the same command was killed while it cleaned up
+        return {"folder": str(out), **read_json(out / "metrics.json")}, [f"Saved: {out}"]
+    new_folder(out, overwrite, "history.csv", FILES)
+    if ended.is_dir():
+        ended.rename(checkpoints)
     training = training.replace(folder=str(checkpoints))
     model = function(model, dataset, seed=seed, training=training, **values)
     lines = []
     if model.task == dataset.task:
-        model.metrics, lines = _evaluated(model, dataset, "dev")
+        model.metrics, lines = evaluated(model, dataset, "dev")
+    if checkpoints.is_dir():
+        checkpoints.rename(ended)
     model.save(out, overwrite=overwrite)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    shutil.rmtree(ended, ignore_errors=True)
     return {"folder": str(out), **model.metrics}, [*lines, f"Saved: {out}"]
 
 
@@ -151,65 +171,6 @@ def _setting(text):
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
-
-
-def evaluate(
-    *,
-    source: Source,
-    texts: Texts,
-    split: Literal["train", "dev", "test"] = "test",
-    tflite=None,
-    speed: Share | None = None,
-):
-    """Measure a model, or an exported file with its model, on a labelled split.
-
-    split: train, dev or test
-    tflite: an exported file of this model, .tflite or .onnx
-    speed: of a model with exits: a text leaves at the first layer of at most this uncertainty, 0 to 1 (default: at
-        the last)
-    """
-    dataset = texts.load()
-    dataset.check_splits(split)
-    model, dataset = source.load(dataset)
-    if tflite and speed is not None:
-        raise ValueError(
-            "`--speed` belongs to a model, whose layers it skips. Received: `--tflite` beside it. Leave one out."
-        )
-    if tflite:
-        from mobile_export.parity import exported_model
-
-        model = exported_model(tflite, model)
-    return _evaluated(model, dataset, split, speed)
-
-
-def predict(texts: list[str] = [], *, source: Source, data: Texts, speed: Share | None = None):
-    """Label texts from the command line, or from stdin, one a line.
-
-    texts: texts; the two of a pair are separated by a tab (default: stdin's lines)
-    data: a set with the model's labels, where its files do not tell them
-    speed: of a model with exits: a text leaves at the first layer of at most this uncertainty, 0 to 1 (default: at
-        the last)
-    """
-    from keras_compress.bert.answers import told
-
-    model, _ = source.load(data.given(), data.task)
-    given = texts = texts or [line.rstrip("\r\n") for line in sys.stdin]
-    if damaged := sum("\ufffd" in text for text in texts):
-        log.warning("warning: %d text(s) hold U+FFFD, which stands for what is not UTF-8", damaged)
-    kind, tabs = TASKS[model.task], {text.count("\t") for text in texts}
-    if kind.texts == "pair" or (kind.texts == "either" and tabs != {0}):
-        for text in texts:
-            if text.count("\t") != 1:
-                raise ValueError(
-                    f"A pair must be two texts separated by one tab. Received: {text!r:.80}."
-                )
-        given = [tuple(text.split("\t")) for text in texts]
-    if speed is None:
-        return told(model, texts, model.predict(given))
-    predicted, layers = model.predict(given, speed=speed)
-    rows, lines = told(model, texts, predicted)
-    rows = [{**row, "layer": layer} for row, layer in zip(rows, layers.tolist())]
-    return rows, [f"layer {row['layer']}\t{line}" for row, line in zip(rows, lines)]
 
 
 def data(
@@ -267,7 +228,8 @@ def methods(method=None):
     return {"methods": rows, "recipes": known}, lines
 
 
-VERBS = (run, table, train, compress, export, evaluate, benchmark, serve, predict, data, methods)
+VERBS = (run, table, train, compress, export, android, evaluate, benchmark, diff, serve)
+VERBS += (predict, data, methods)
 
 
 def _tokenizer(source):
@@ -280,20 +242,3 @@ def _tokenizer(source):
     from keras_compress.bert.checkpoints import read_tokenizer_of
 
     return read_tokenizer_of(source)
-
-
-def _evaluated(model, dataset, split, speed=None):
-    """(figures, [the same in words]) of a model on a split."""
-    from keras_compress.measure.accuracy import evaluate
-
-    result = evaluate(model, getattr(dataset, split), speed=speed)
-    beside = {"macro_f1": "macro F1 {:.2%}", "spearman": "Spearman {:.2%}", "mse": "MSE {:.4g}"}
-    beside = {key: form for key, form in beside.items() if key in result}
-    measured = {key: result[key] for key in ("metric", "value", "se", *beside)}
-    figures = {"split": split, **measured, "num_examples": result["n"]}
-    if speed is not None:
-        figures |= {"speed": speed, "layer": float(result["layers"].mean())}
-    form = "{split} {metric} {value:.2%} +- {se:.2%} on {num_examples:,} examples; "
-    more = ", ".join(form.format(result[key]) for key, form in beside.items())
-    more += "" if speed is None else ", mean layer of exit {layer:.2f}".format(**figures)
-    return figures, [form.format(**figures) + more]

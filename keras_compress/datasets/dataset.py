@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import warnings
+from array import array
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from keras_compress.bert.words import are_characters
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "dev", "test")
+CHUNK = 8192  # texts that are encoded at once
 WINDOW = 32  # batches per window that is sorted by length
 
 
@@ -164,14 +166,16 @@ class Dataset:
 
     def summary(self):
         """Counts and a hash of the content, for reports: two runs with one hash saw the same data."""
-        splits = self.splits()
-        content = json.dumps([self.task, self.labels, splits], ensure_ascii=False).encode()
+        splits, content = self.splits(), hashlib.sha256()
+        json_of = json.JSONEncoder(ensure_ascii=False)
+        for part in json_of.iterencode([self.task, self.labels, splits]):  # the whole may be large
+            content.update(part.encode())
         return {
             "name": self.name,
             "task": self.task,
             "num_labels": len(self.labels),
             **{name: len(split.texts) if split else 0 for name, split in splits.items()},
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": content.hexdigest(),
         }
 
     def check_splits(self, *wanted):
@@ -219,31 +223,32 @@ class Dataset:
         if words:
             texts = [" ".join(text.split()) for text in texts]
         by_words = words or TASKS[self.task].texts == "words"
-        encodings = encoding("tagging" if words else self.task, tokenizer)(texts, max_length)
-        num_truncated = sum(each.truncated for each in encodings)
+        encode = encoding("tagging" if words else self.task, tokenizer)
+        ids, type_ids, marks, lengths, num_truncated = array("i"), array("i"), array("i"), [], 0
+        for first in range(0, len(texts), CHUNK):  # objects of many texts would fill the memory
+            encodings = encode(texts[first : first + CHUNK], max_length)
+            num_truncated += sum(each.truncated for each in encodings)
+            for each, label in zip(encodings, labels[first : first + CHUNK]):
+                ids.extend(each.ids)
+                type_ids.extend(each.type_ids)
+                lengths.append(len(each.ids))
+                if words:
+                    marks.extend(_word_numbers(each, tokenizer.vocab))
+                elif by_words:
+                    marks.extend(_first_pieces(each, label))
         if num_truncated:
             warnings.warn(
                 f"{self.name}: {num_truncated} of {len(texts)} {split} texts are longer than "
                 f"{max_length} pieces; their {tokenizer.cut_part} are cut off.",
                 stacklevel=3,
             )
-        if words:
-            labels = [_word_numbers(each, tokenizer.vocab) for each in encodings]
-        elif by_words:
-            labels = list(map(_first_pieces, encodings, labels))
-        else:
-            labels = targets(self.task, labels, len(self.labels))
-        lengths = [len(each.ids) for each in encodings]
 
-        def ragged(rows):
-            flat = np.concatenate(rows).astype(np.int32)
-            return tf.RaggedTensor.from_row_lengths(flat, lengths)
+        def ragged(numbers):
+            return tf.RaggedTensor.from_row_lengths(np.asarray(numbers, np.int32), lengths)
 
-        self._encoded[key] = (
-            ragged([each.ids for each in encodings]),
-            ragged([each.type_ids for each in encodings]),
-            ragged(labels) if by_words else tf.constant(labels),
-        )
+        by_text = None if by_words else targets(self.task, labels, len(self.labels))
+        labels = ragged(marks) if by_words else tf.constant(by_text)
+        self._encoded[key] = ragged(ids), ragged(type_ids), labels
         return self._encoded[key]
 
 

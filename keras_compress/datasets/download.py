@@ -13,6 +13,7 @@ A table in sources.toml holds
 import hashlib
 import http.client
 import sys
+import time
 import tomllib
 import urllib.request
 from collections import Counter
@@ -21,6 +22,7 @@ from pathlib import Path
 from keras_compress.files import DATA_FOLDER, atomic_folder
 
 BASE = "https://raw.githubusercontent.com"
+BYTES, SECONDS = 200_000_000, 600  # of one file, at most
 SOURCES = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
 
 
@@ -74,10 +76,17 @@ def download(name, to=None, base=BASE):
 def fetch(url):
     """The bytes at an address. Raises OSError if they do not arrive, or not all of them."""
     print(url, file=sys.stderr)
+    content, end = bytearray(), time.monotonic() + SECONDS
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
-            return answer.read()
-    except (OSError, http.client.HTTPException) as error:
+            while part := answer.read1(1 << 16):
+                content += part
+                if len(content) > BYTES or time.monotonic() > end:
+                    raise OSError(f"more than {BYTES:,} bytes or {SECONDS} s")
+            if answer.length:
+                raise OSError(f"only {len(content):,} bytes came, {answer.length:,} did not")
+            return bytes(content)
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise OSError(
             f"{url}: could not be fetched ({error}). Run the command again when the connection allows; "
             "if the server does not know the file, the source has moved."

@@ -8,99 +8,23 @@
 - They are sets of names if all are JSON lists, or lines of labels.txt with a mark between them (sets.py).
 - They are scores if half are numbers, some of them no whole ones, and there is no labels.txt.
 - Sets and scores may be asked for: what looks like one name or a whole number is one then.
-- What is of one of KINDS is refused.
+- What is of one of kinds.KINDS is refused.
 """
 
 import itertools
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
-from keras_compress.bert.tasks import SCORE
+from keras_compress.bert.tasks import SCORE, UNSHOWN
+from keras_compress.datasets.kinds import TYPED_TAG, check_kind, is_nested
 from keras_compress.datasets.sets import names_of, number, score, separator_of, separators
-from keras_compress.datasets.tables import BRACKETS, short, warn
-
-TYPED_TAG = re.compile(r"O|[BIESMLU]-\S+")
-NO_LABEL = ("", "-", "?", "-1", "-1.0", "-100", "-100.0", "nan", "null", "<na>")
-BETWEEN_NAMES = re.compile(r"\s*[,;|，；、#]\s*|\s+")
-COMMA = re.compile(r"[+-]?\d+(,\d+)?")
-DECIMALS = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.I)
+from keras_compress.datasets.tables import short, warn
 
 
 class Row(NamedTuple):
     where: str  # file:line
     label: object  # as the file has it: text, of JSON anything
     text: str | tuple  # a tuple for a pair
-
-
-def has_no_label(label):
-    return label is None or str(label).strip().lower() in NO_LABEL
-
-
-def _is_nested(label):
-    parts = label if isinstance(label, list) else []
-    return isinstance(label, dict) or any(isinstance(part, dict | list) for part in parts)
-
-
-def _parts(label):
-    return BETWEEN_NAMES.split(str(label))
-
-
-def _is_several(label, known):
-    parts = _parts(label)
-    return len(parts) > 1 and known.issuperset(parts)
-
-
-class Kind(NamedTuple):
-    name: str
-    holds: Callable  # (label, the set of names and numbers that are labels) -> bool
-    way_out: str
-
-
-KINDS = (
-    Kind(
-        "no label (null, or a mark for none)",
-        lambda label, known: has_no_label(label),
-        "Remove the row, or give it a label (a class of such a name must stand in labels.txt).",
-    ),
-    Kind(
-        "an object (entities by place, as in CLUENER)",
-        lambda label, known: _is_nested(label),
-        "Write `text` as tokens separated by spaces, and as many tags, such as O B-PER I-PER.",
-    ),
-    Kind(
-        "a list of names",
-        lambda label, known: isinstance(label, list),
-        "Write a list in every row, if a text may have several labels; else one name in each.",
-    ),
-    Kind(
-        "several tags",
-        lambda label, _: {"O"} < {*_parts(label)} and all(map(TYPED_TAG.fullmatch, _parts(label))),
-        "Separate tags by one space, as the tokens of their text, in every row.",
-    ),
-    Kind(
-        "several names",
-        _is_several,
-        "If a text may have several labels, pass `task` (`--task multilabel`); if it is one name, write labels.txt; if "
-        "it is a number with decimals, write a point for the comma.",
-    ),
-    Kind(
-        "a number with a comma for the decimals, as are all",
-        lambda label, known: "," in str(label) and all(map(COMMA.fullmatch, known)),
-        "Write a point for the comma; or, if a text may have several labels, pass `task` (`--task multilabel`).",
-    ),
-    Kind(
-        "a list or an object as text",
-        lambda label, known: BRACKETS.fullmatch(str(label)),
-        "Write one name, several with commas between them, or tags separated by spaces (if it is one name, write "
-        "labels.txt).",
-    ),
-    Kind(
-        "a number with decimals",
-        lambda label, known: DECIMALS.fullmatch(str(label)),
-        "Write classes as whole numbers, or pass `task` for scores (`--task regression`); if it is a name, write labels.txt.",
-    ),
-)
 
 
 def _kind(rows, names, asked):
@@ -116,7 +40,7 @@ def _kind(rows, names, asked):
         return asked
     if _are_tags(rows, names):
         return "tagging"
-    if all(isinstance(label, list) and not _is_nested(label) for label in labels):
+    if all(isinstance(label, list) and not is_nested(label) for label in labels):
         return "multilabel"
     if names:
         known = {*names, *_by_number(names)}
@@ -162,7 +86,7 @@ def read_labels(path, rows, names, asked=None):
     for row in every:
         for label in parts(row) or [row.label] * (not several):
             if not (names and isinstance(label, str | int | float) and str(label) in known):
-                _check(row, label, known)
+                check_kind(row.where, label, known)
     write = parts if several else lambda row: _written(row, kind == "tagging")
     written = {split: list(map(write, part)) for split, part in rows.items()}
     if names is None:
@@ -191,11 +115,14 @@ def read_labels(path, rows, names, asked=None):
 
 
 def check_names(path, names):
-    """Raises ValueError unless there are names, and all of them differ."""
-    if len(set(names)) < max(2, len(names)) or "" in names:
+    """Raises ValueError, with the line, unless there are names, all of them differ, and all show."""
+    first = {name: line for line, name in reversed([*enumerate(names, 1)])}
+    wrong = [line for line, x in enumerate(names, 1) if first[x] < line or UNSHOWN.search(x)]
+    if wrong or len(names) < 2:
+        line, received = (f":{wrong[0]}", names[wrong[0] - 1]) if wrong else ("", ", ".join(names))
         raise ValueError(
-            f"{path / 'labels.txt'}: there must be at least two names, all different and none empty. Received: "
-            f"{short(', '.join(names), 200)}. Write one name a line."
+            f"{path / 'labels.txt'}{line}: there must be at least two names, all different, none empty, in characters "
+            f"that show. Received: {short(received, 200)}. Write one name a line."
         )
 
 
@@ -237,18 +164,8 @@ def _are_tags(rows, names):
 def _tags(label):
     """The parts of a label as text; none of a label that cannot be tags."""
     if isinstance(label, list):
-        return [] if _is_nested(label) else list(map(str, label))
+        return [] if is_nested(label) else list(map(str, label))
     return [] if isinstance(label, dict | None) else str(label).split(" ")
-
-
-def _check(row, label, known):
-    """Raises ValueError if a label, or a tag, is of one of KINDS."""
-    for kind in KINDS:
-        if kind.holds(label, known):
-            raise ValueError(
-                f"{row.where}: a label must be one name or one whole number. Received: "
-                f"{short(label)}, {kind.name}. {kind.way_out}"
-            )
 
 
 def _written(row, tagging):
@@ -283,10 +200,10 @@ def _numbers(path, names, used):
             "not as a line number from 0. If lines are meant, write the names as labels."
         )
         return inside
-    if any(by_name.get(label, index) != index for label, index in by_number.items()):
-        warn(
-            f"{path}: labels and the names in labels.txt are numbers; each label was read as a line number from 0."
-        )
+    numbered = {*used} <= by_number.keys() and "0" not in used  # from 1, perhaps
+    if numbered or any(by_name.get(x, index) != index for x, index in by_number.items()):
+        about = "each label was read as a line number from 0 of labels.txt"
+        warn(f"{path}: {about}, so that 1 stands for {names[1]!r}. If not, write names as labels.")
     return by_number
 
 

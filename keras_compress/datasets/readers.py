@@ -14,7 +14,8 @@ import re
 from pathlib import Path
 
 from keras_compress.datasets.dataset import SPLITS, Dataset, Split
-from keras_compress.datasets.labels import Row, check_names, has_no_label, read_labels
+from keras_compress.datasets.kinds import has_no_label
+from keras_compress.datasets.labels import Row, check_names, read_labels
 from keras_compress.datasets.tables import ENDINGS, read_records, short, warn
 from keras_compress.files import read_text as _text
 
@@ -80,7 +81,7 @@ def read_folder(path, task=None):
                 f"{row.where}: every row must have as many texts as the first of train. Received: "
                 f"{'one text' if pairs else 'a pair'}. Give all rows one text, or all of them two."
             )
-    kind, read_names, ids = read_labels(path, rows, names, task)
+    kind, read_names, ids = read_labels(path, rows, names or flags or None, task)
     splits = {split: Split([row.text for row in part], ids[split]) for split, part in rows.items()}
     for earlier, later in itertools.combinations(splits, 2):
         seen, texts = set(splits[earlier].texts), splits[later].texts
@@ -92,7 +93,7 @@ def read_folder(path, task=None):
             )
     reason = "it was asked for" if kind == task else None
     task = "matching" if pairs and kind == "classification" else kind
-    source = "labels.txt" if names else "the labels of train"
+    source = "labels.txt" if names else "the columns" if flags else "the labels of train"
     named = "" if kind == "regression" else f"; the names are from {source}"
     log.info("%s: %s, since %s%s", path, task, reason or REASONS[task], named)
     if kind == "multilabel":
@@ -109,7 +110,8 @@ def _split(path, split):
         warn(f"{other} is not read, since {files[0].name} is there.")
     records = [(x, _lower(record)) for x, record in read_records(files[0])] if files else []
     if not records and (files or split != "test"):
-        others = [file.name for name in FILES[split] for file in sorted(path.glob(name + "*"))]
+        others = sorted(file.name for file in path.iterdir())
+        others = [x for x in others if x.casefold().startswith(FILES[split])] or others
         received = f"only {', '.join(others[:5])}" if others and not files else "none"
         raise ValueError(
             f"{files[0] if files else path}: a data set must have a {split} file with examples. Received: "

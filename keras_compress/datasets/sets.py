@@ -14,7 +14,7 @@ def number(label):
     """A finite number, None if a label is none."""
     try:
         value = math.nan if isinstance(label, bool) else float(label)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return value if math.isfinite(value) else None
 

@@ -69,6 +69,9 @@ def _json(where, line):
 def _rows(path, text):
     """Yields (number of the first line, fields) of each row of a table, the header first."""
     header = next(_lines(text), (1, ""))[1]
+    if re.fullmatch("sep=.", header):  # Excel's, for itself
+        text = text.replace(header, "", 1)
+        header = next(_lines(text), (1, ""))[1]
     separator = max("\t,;", key=header.count)
     if header and separator not in header:
         raise ValueError(

@@ -216,7 +216,7 @@ def augmented(dataset, mlm, *, copies=20, vectors=None, folder=None, **settings)
 def _is_whole(line):
     """Whether a line is as it was written: a stop may have cut it off, or a disk damaged it."""
     text, _, check = line.rpartition(b"\t")
-    return line.endswith(b"\n") and (not text or check == b"%08x\n" % crc32(text))
+    return check == b"%08x\n" % crc32(text) if text else check.endswith(b"]\n")
 
 
 def read_vectors(path):

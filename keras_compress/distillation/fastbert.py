@@ -19,7 +19,7 @@ Departures
     The backbone runs without dropout while exits learn; in the authors' code its dropout is on.
     The learning rate reaches 0 at the last update. Theirs follows a schedule of 3 epochs, so that of 10 epochs of
     distillation all after the third have rate 0.
-    Gradients are clipped; theirs are not. A text ends with [SEP]; theirs does only in pairs.
+    Gradients are clipped, and AdamW corrects its bias; theirs does neither. A text ends with [SEP], theirs only in pairs.
     What is followed on dev is how often exits answer as the last layer does, since text may have no labels.
     Speed is chosen on dev: the paper tries three values.
 The paper finds self-distilled exits better than exits trained on labels; a user of the authors' code saw the opposite

@@ -15,13 +15,16 @@ Departures
     numbers of heads are mixed, softmax(M) a_S. Of a deeper teacher every N/L-th layer is learned from.
     The authors' rates (3.0 x these, no warm-up) exist in LAMB alone; their AdamW ignores them. AdamW divides by the
     gradient's size, so a scaled gradient changes nothing; here the finished update is scaled. Earlier layers do not
-    decay. Each phase has warm-up, decay and moments of its own, and its model ends with layer l.
+    decay. Each phase has warm-up, decay and moments of its own, and its model ends with layer l. AdamW's epsilon is 1e-8
+    there: the factors make gradients of norm 40, of which clipping leaves queries and keys about 1e-7, a tenth of the
+    usual epsilon, and they would hardly move. LAMB scales each update to the norm of its weight.
     Embeddings and head start from IB-BERT's and are frozen in the phases. Here the word table starts from the best
-    factors of the teacher's, its NoNorm from the mean LayerNorm, the rest as far as it fits; they train as layer 1 does.
+    factors of the teacher's, its NoNorm from the mean LayerNorm, the rest as far as it fits (the factors turn the axes
+    of a masked-LM head, so its bias alone); they train as layer 1 does.
     The authors' statistics of the teacher are means over all its layers, an error; here each layer has its own.
     Padding counts nowhere; theirs are means over padded queries, too, and padded keys have scores of -6.
-    The authors multiply the teacher's last hidden state by the temperature; here it divides both logits. No
-    next-sentence task; phases read texts without masks. Nothing drops out, and the student's config says so.
+    The authors multiply the teacher's last hidden state by the temperature; here it divides both logits. Their ratio is
+    the labels' share. No next-sentence task; phases read texts without masks. Nothing drops out, as the config says.
 """
 
 import functools
@@ -33,13 +36,9 @@ from keras_compress.backend import keras, tf
 from keras_compress.bert.layer_maps import check_multiple
 from keras_compress.bert.layers import AttentionBias
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.bert.tasks import TASKS
 from keras_compress.method import Count, NotNegative, Positive, Share, Whole, compression, note
-from keras_compress.pretraining.masked_lm import (
-    choosing_model,
-    masked_accuracy,
-    masked_loss,
-    masked_stream,
-)
+from keras_compress.pretraining import masked_lm as mlm
 from keras_compress.training.distill import distill, start_student
 from keras_compress.training.losses import masked_mean, soft_label_loss, soft_targets, true_labels
 from keras_compress.training.optimizer import adamw
@@ -48,9 +47,10 @@ from keras_compress.training.settings import Training
 Factors = dict[Literal["feature", "mean", "variance", "attention"], NotNegative]
 FACTORS = {"feature": 100.0, "mean": 5000.0, "variance": 5.0, "attention": 1.0}
 TRANSFER = 240 / 740  # share of the paper's updates
+EPSILON = 1e-8  # of AdamW in the phases, as in Adam's paper
 STILL = {"dropout": 0.0, "attention_dropout": 0.0}
 WORDS, PROJECTION = "word_embeddings/embeddings", "embedding_projection/kernel"
-STARTS = ("position_embeddings/", "type_embeddings/", "embeddings_norm/", "mlm_bias/")
+STARTS = ("position_embeddings/", "type_embeddings/", "mlm_bias/")
 
 
 def feature_loss(teacher, student, mask):
@@ -73,13 +73,11 @@ def variance_loss(teacher, student, mask):
 
 
 def attention_loss(teacher, student, mask, mix=tf.identity):
-    """KL(a_T || a_S) in nats, mean over heads and real queries.
+    """KL(a_T || a_S) in nats, mean over heads and real queries: a scalar.
 
     Args:
         teacher, student: scores, float (batch, heads, seq, seq), scaled, before mask and softmax.
         mask: int32 (batch, seq). mix: the student's probabilities -> as many heads as the teacher has.
-    Returns:
-        float scalar.
     """
     bias = AttentionBias()(mask)  # (batch, 1, 1, seq)
     a_T, a_S = tf.nn.softmax(teacher + bias), mix(tf.nn.softmax(student + bias))
@@ -112,7 +110,7 @@ def no_norm(weights):
 
 
 def new_student(teacher, num_layers, fields, seed):
-    """A MobileBERT of the paper's proportions on the teacher's width H; `fields` of `BertConfig` override them.
+    """A MobileBERT of the paper's proportions on the teacher's width H and number of heads; `fields` override them.
 
     Returns:
         `TaskModel`; embeddings and head start from the teacher's as far as they fit, all else is random.
@@ -124,19 +122,25 @@ def new_student(teacher, num_layers, fields, seed):
     block = {"architecture": "mobilebert", "attention_input": "shared", "trigram": True}
     block |= {"activation": "relu", "norm": "none", "sharing": "none", "num_groups": 1}
     block |= {"adapter": "linear", "embedding_norm": "hidden", **STILL}
+    block |= {"heads_per_layer": None, "ffn_per_layer": None}
     block["pooling"] = "cls" if before.pooling == "pooler" else before.pooling
     config = before.replace(**{**sizes, **block, **fields})
     small = teacher.rebuilt(config, {}, only=[], seed=seed)
     ours, theirs = small.weights(), teacher.weights()
-    copied = STARTS + (("classifier/",) if config.pooling == before.pooling else ())
+    pools = not TASKS[teacher.task].per_token and before.classifier == "dense"
+    reads_alike = hidden == before.hidden_size and (config.pooling == before.pooling or not pools)
+    copied = STARTS + (("classifier", "pooler/") if reads_alike else ())
+    copied += ("embeddings_norm/",) if config.norm == "layer" else ()
     start = {name: array for name, array in theirs.items() if name.startswith(copied)}
-    if PROJECTION in ours and theirs[WORDS].shape[-1] == hidden:
-        # E ~ (E P) P^T, P: the first right singular vectors; rows of the kernel: the next piece, its own, the last
+    if hidden == before.hidden_size == before.table_size:
         E, size = theirs[WORDS], config.table_size
-        P = np.linalg.eigh(E.T @ E)[1][:, ::-1][:, :size]
-        kernel, own = np.zeros_like(ours[PROJECTION]), size if config.trigram else 0
-        kernel[own : own + size] = P.T
-        start |= {WORDS: E @ P, PROJECTION: kernel}
+        start[WORDS] = E
+        if PROJECTION in ours:
+            # E ~ (E P) P^T, P: the first right singular vectors; rows of the kernel: the next piece, its own, the last
+            P = np.linalg.eigh(E.T @ E)[1][:, ::-1][:, :size]
+            kernel, own = np.zeros_like(ours[PROJECTION]), size if config.trigram else 0
+            kernel[own : own + size] = P.T
+            start |= {WORDS: E @ P, PROJECTION: kernel}
         if config.norm == "none":
             start |= zip(("embeddings_norm/gamma", "embeddings_norm/beta"), no_norm(theirs))
     small.set_weights(start, [x for x in start if x in ours and start[x].shape == ours[x].shape])
@@ -162,7 +166,7 @@ def losses_of(teacher, student, layer, factors, seed):
     num_layers = student.config.num_layers
     n = teacher.config.num_layers // num_layers * layer
     width, student_width = (model.config.hidden_size for model in (teacher, student))
-    heads, student_heads = (model.config.num_heads for model in (teacher, student))
+    heads, student_heads = teacher.config.heads[n - 1], student.config.heads[layer - 1]
     W = mix = tf.identity
     if width != student_width:
         W = keras.layers.Dense(width, kernel_initializer=keras.initializers.GlorotUniform(seed))
@@ -206,7 +210,7 @@ def learn(teacher, student, dataset, answers, length, factors, rate, *, training
         others = [x for x in student.model.layers if not x.name.startswith(f"layer_{layer - 1}_")]
         slow = [v for each in others for v in each.trainable_weights] if layer > 1 else []
         phase = {"stage": f"phase-{layer}", "num_steps": length, "first_step": (layer - 1) * length}
-        optimizer = functools.partial(adamw, slow=slow, rate=rate)
+        optimizer = functools.partial(adamw, slow=slow, rate=rate, epsilon=EPSILON)
         phase |= {"training": early, "seed": seed, "layers": own, "optimizer": optimizer}
         distill(*models, losses, any_heads=True, **phase)
     stage = {"stage": "answers", "num_steps": num_steps - done, "first_step": done}
@@ -245,11 +249,8 @@ def compress(
     """
     small = make_student(task_model, student, num_layers, config, seed)
     answers = {"label": (1.0 - alpha, true_labels), "soft": (alpha, soft_targets(temperature))}
-    return learn(
-        *(task_model, small, dataset, answers, steps_per_layer, factors, earlier_rate),
-        training=training,
-        seed=seed,
-    )
+    phases = steps_per_layer, factors, earlier_rate
+    return learn(task_model, small, dataset, answers, *phases, training=training, seed=seed)
 
 
 @compression(data="unlabelled", bert=True)
@@ -283,7 +284,7 @@ def mobilebert_general(
     small = make_student(task_model, student, num_layers, config, seed)
 
     def label(T, S, labels, mask):
-        return masked_loss(labels, S["logits"])
+        return mlm.masked_loss(labels, S["logits"])
 
     def soft(T, S, labels, mask):
         return masked_mean(soft_label_loss(T["logits"], S["logits"], temperature))
@@ -293,7 +294,7 @@ def mobilebert_general(
         *(task_model, small, dataset, answers, steps_per_layer, factors, earlier_rate),
         training=training,
         seed=seed,
-        batches=masked_stream(dataset, task_model.tokenizer, training, seed),
-        outputs=lambda model, names: choosing_model(model),
-        measure=lambda: masked_accuracy(small, dataset, training),
+        batches=mlm.masked_stream(dataset, task_model.tokenizer, training, seed),
+        outputs=lambda model, names: mlm.choosing_model(model),
+        measure=lambda: mlm.masked_accuracy(small, dataset, training),
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_compress.experiment.kinds import check_cell
 from keras_compress.experiment.recipe import compared
 from keras_compress.files import read_json
 from keras_compress.measure.accuracy import (
@@ -56,6 +57,7 @@ def read_cells(folder):
         try:
             cell = read_json(path)
             cell["data"], cell["method"], cell["metric"], cell["seed"]
+            check_cell(cell)
             unpack_correct(cell["correct"], cell["num_examples"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(

@@ -31,6 +31,7 @@ from keras_compress.experiment.recipe import hash_of, identity, of_seed, run_ste
 from keras_compress.experiment.report import report_of, write_report
 from keras_compress.experiment.run_folder import at_work, check_same, open_run
 from keras_compress.files import read_json
+from keras_compress.lock import alone
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.method import untrained
 from mobile_export.convert import export
@@ -51,9 +52,15 @@ def run(recipe="theseus", out=None, **options):
     Returns:
         (folder, the dict that report.json holds).
     Raises:
-        ValueError: on wrong input; OSError: if a file cannot be written. What was finished stays.
+        ValueError: on wrong input, or if another process writes the folder, unless both make parts, `only` or `seeds`;
+            OSError: if a file cannot be written. What was finished stays.
     """
     folder, settings = open_run(out, {"recipe": recipe, **options})
+    with alone(folder, shared=bool(settings["only"] or settings["seeds"])):
+        return _run(folder, settings)
+
+
+def _run(folder, settings):
     started = time.time()
     plans = [Plan(settings, name, folder) for name in settings["content"]["datasets"]]
     check_same(settings, [plan.dataset.summary() for plan in plans])

@@ -25,13 +25,14 @@ a step without a name is called family-size. A step's own `formats` are compared
 import dataclasses
 import hashlib
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from keras_compress.method import method
+from keras_compress.method import Positive, Whole, method
 from keras_compress.training.settings import Training
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -40,7 +41,7 @@ FIELDS = {field.name for field in dataclasses.fields(Training)} - {"folder"}
 READING = {"new_head": False, "ignore_weights": []}
 READING |= dict.fromkeys(["labels", "pooling", "lowercase"])
 Names = Annotated[list[str], Field(min_length=1)]
-Rates = Annotated[list[float], Field(min_length=1)]
+Rates = Annotated[list[Positive], Field(min_length=1)]
 
 
 class Step(BaseModel):
@@ -57,7 +58,7 @@ class Step(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, extra="allow")
-    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]{0,59}$")]  # of files, too
     method: str
     source: str = Field(alias="from")
     role: Literal["predecessor", "baseline", "control", "helper"] | None = None
@@ -77,9 +78,9 @@ class Recipe(BaseModel):
     training: dict = {}
     data: str = "assistant"
     formats: Names = ["float32", "int8"]
-    sequence_length: int | None = None
+    sequence_length: Annotated[int, Field(ge=4)] | None = None
     datasets: Names | None = None
-    seeds: Annotated[list[int], Field(min_length=1)] | None = None
+    seeds: Annotated[list[Whole], Field(min_length=1)] | None = None
     learning_rates: Rates | None = None
     compare: Names | None = None
     shared: bool = True
@@ -132,9 +133,11 @@ def read_recipe(name):
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
+        rule, keys = first["msg"], ", ".join(Recipe.model_fields)
+        if first["type"] == "extra_forbidden":
+            rule = "must be a key of a recipe; others belong to a [[step]] or an option"
         raise ValueError(
-            f"{path}: `{where}`: {first['msg']}. Received: {first['input']!r:.100}. See the keys in "
-            "experiment/recipe.py."
+            f"{path}: `{where}`: {rule}. Received: {first['input']!r:.100}. Keys are include, {keys}."
         ) from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -145,31 +148,41 @@ def read_toml(path, inside=()):
     """The content of a TOML file and of what it includes; a step of the same name adds to it."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+        repr(content)  # for messages; a key of many dots is as deep as many brackets
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid TOML ({error}).") from error
-    steps = content.get("step", [])
-    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        return {"step": steps}  # what reads it tells
+    steps, training = content.get("step", []), content.get("training", {})
+    named = isinstance(steps, list) and all(
+        isinstance(step, dict) and isinstance(step.get("name", ""), str) for step in steps
+    )
+    if not named or not isinstance(training, dict):
+        key, rule = (
+            ("training", "a table") if named else ("step", "[[step]] tables whose `name` is text")
+        )
+        raise ValueError(
+            f"{path}: `{key}`: must be {rule}. Received: {content[key]!r:.100}. See the keys in experiment/recipe.py."
+        )
     for step in steps:
         if "family" in step:
             step.setdefault("name", f"{step['family']}-{step.get('size', step.get('num_layers'))}")
     name = content.pop("include", None)
     if name is None:
         return content
-    other = path.with_name(f"{name}.toml")
+    is_name = re.fullmatch(r"[\w.-]{1,60}", str(name))
+    other = path.parent / f"{name if is_name else ''}.toml"
     other = other if other.is_file() else FOLDER / other.name
-    if not other.is_file() or other in (path, *inside):
+    if not is_name or not other.is_file() or other in (path, *inside):
         raise ValueError(
             f"{path}: `include` must name another recipe, beside this one or of the package, that does "
-            f"not include this one. Received: {name!r}."
+            f"not include this one. Received: {name!r:.100}."
         )
     base = read_toml(other, (path, *inside))
-    known = {step["name"]: step for step in base["step"]}
+    known = {step.get("name"): step for step in base.get("step", [])}
     new = [step for step in steps if step.get("name") not in known]
     for step in steps:
         known.get(step.get("name"), {}).update(step)
-    training = base.get("training", {}) | content.get("training", {})
-    return {**base, **content, "training": training, "step": [*base["step"], *new]}
+    training = base.get("training", {}) | training
+    return {**base, **content, "training": training, "step": [*base.get("step", []), *new]}
 
 
 def compared(pair):

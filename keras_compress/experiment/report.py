@@ -37,7 +37,8 @@ def report_of(folder):
         `comparisons` (dicts with data, model, baseline, difference, low, high, n, verdict), `engines`
         (None, or model and rows of name, latency_ms_p50, latency_ms_p90), `curves` ({model: rows of
         stage, step, loss, ..}), `confusion` (None, or labels, matrix, model), `pooled` (rows of
-        `pool_cells`), `ship` (rows of `verdict.to_ship`) and `lines` (differences in words).
+        `pool_cells`), `ship` (rows of `verdict.to_ship`), `phones` (rows of phones/*.json: what `benchmark
+        --adb --out` wrote there, or what the Android app shares) and `lines` (differences in words).
     Raises:
         ValueError: if there are no cells.
     """
@@ -78,11 +79,30 @@ def report_of(folder):
         "confusion": next(map(_confusion, sorted(confusions, key=lambda e: bool(e["role"]))), None),
         "pooled": pooled,
         "ship": to_ship(models, run.get("allow_drift")) if alone else [],
+        "phones": [row for path in sorted(folder.glob("phones/*.json")) for row in _on_phone(path)],
         "lines": [
             f"{text}: {in_words(difference)}."
             for text, difference in compare.pooled_differences(entries, recipe.get("compare") or ())
         ],
     }
+
+
+def _on_phone(path):
+    """The rows of a phone, with `name` and `format` of each file, whose folder has the model's name, and `hot`."""
+    told = read_json(path, listed=True)
+    rows = told if isinstance(told, list) else told.get("rows", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(
+            f"{path}: `rows` must be a list of objects. Received: {rows!r:.100}. Measure again, or move it away."
+        )
+    for row in rows:
+        file, heat = Path(str(row.get("path"))), row.get("thermal_after", "unknown")
+        hot = row.get("throttled") or heat not in (
+            "none",
+            "unknown",
+        )  # the app's word, Android's names
+        name = {"name": file.parent.name, "format": file.stem}
+        yield {**row, **name, "hot": "throttled" if hot else None}
 
 
 def _model(entry, row):
@@ -128,7 +148,9 @@ def _notes(run, cells, sets):
         notes += [fill(words[key], fact) for fact in (*cells, *files) if fact.get(key)]
     content = run.get("content", {})
     if "last" in content:
-        notes.append(fill(words["own_data"], {"last": ", ".join(content["last"]) or "none"}))
+        notes.append(words["own_data"])
+        if content["last"]:
+            notes.append(fill(words["own_data_last"], {"last": ", ".join(content["last"])}))
     applies = {
         "parity": run,
         "quick": run.get("quick"),
@@ -208,6 +230,7 @@ def tables(report):
         [{**row, "time": row["latency_ms_p50"] / engines[0]["latency_ms_p50"]} for row in engines],
         _errors(**report["confusion"]) if report["confusion"] else [],
         report["ship"],
+        report["phones"],
     ]
     for about, rows in zip(WORDS["table"], every):
         columns = about["columns"].items()

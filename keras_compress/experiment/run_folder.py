@@ -6,13 +6,16 @@ import os
 import platform
 import shutil
 import time
+from fnmatch import fnmatch
 from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 
-from keras_compress.experiment.recipe import READING, read_recipe, steps_of
+from keras_compress.bert.stored import FILES
+from keras_compress.experiment.recipe import READING, identity, read_recipe, steps_of
 from keras_compress.files import DATA_FOLDER, new_folder, read_json, sha256_of, write_sealed
 from keras_compress.method import method
+from mobile_export import contract
 
 log = logging.getLogger(__name__)
 # What a run may be asked for, with what stands for "not asked".
@@ -25,8 +28,12 @@ DEFAULTS = {**ANEW, **FREE, **DATA, **MODEL}
 
 EVALUATIONS = 4  # on dev, where the best is kept
 PARTS = (  # what `overwrite` removes
-    "models checkpoints tensorboard cells pictures log.txt run.json report.html report.md report.json"
+    "models checkpoints tensorboard cells phones pictures log.txt run.json report.html report.md report.json"
 )
+EXPORTED = (contract.MODEL, contract.VECTORS)  # beside the files of `export`
+OWN = [f"models/*/{name}" for name in (*FILES, *EXPORTED, "*.tflite", "*.onnx")]
+OWN += "checkpoints/* tensorboard/* cells/*.json phones/*.json pictures/*.png".split()
+MAY_CHANGE = {"steps", "training", "compare", "about"}  # of a recipe, when a run goes on
 NO_FILE = "name method family role data".split()  # keys of a step that name no file of weights
 READ = "*.json *.txt *.safetensors *.bin *.h5 *.index *.data-*".split()  # of a folder of weights
 BESIDE = "bert_config.json config.json vocab.txt tokenizer.json tokenizer_config.json".split()
@@ -55,7 +62,9 @@ def sources_of(recipe):
                 }
             elif path.is_file() or path.with_name(f"{path.name}.index").is_file():
                 found |= {*path.parent.glob(f"{escape(path.name)}*"), *map(path.with_name, BESIDE)}
-    return {str(file): sha256_of(file) for file in sorted(found) if file.is_file()}
+    # `export` may have added its own since
+    found = {file for file in found if file.is_file() and file.name not in EXPORTED}
+    return {str(file): sha256_of(file) for file in sorted(found)}
 
 
 def check_same(settings, sets):
@@ -115,6 +124,7 @@ def new_run(asked, out, grows):
     else:
         folder = out or runs / f"{recipe['name']}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = new_folder(folder, overwrite=asked["overwrite"], sign="run.json")
+        _check_own(folder)
         cells = folder / "cells"
     before = {}
     if grows and not asked["overwrite"] and (folder / "run.json").is_file():
@@ -128,6 +138,19 @@ def new_run(asked, out, grows):
         "created": time.strftime("%Y-%m-%d %H:%M"),
         "spent": 0,
     }
+
+
+def _check_own(folder):
+    """Raises ValueError if parts of a run, which `overwrite` removes, hold what no run writes."""
+    parts = [
+        path for part in PARTS.split() for path in (folder / part).rglob("*") if not path.is_dir()
+    ]
+    names = [path.relative_to(folder).as_posix() for path in parts]
+    if others := [name for name in names if not any(fnmatch(name, own) for own in OWN)]:
+        raise ValueError(
+            f"`--overwrite` removes only what a run wrote. Received: {folder}, which holds {', '.join(others[:5])}, too. "
+            "Move that away, or choose another folder."
+        )
 
 
 def changed(recipe, /, **asked):
@@ -201,7 +224,35 @@ def _asked_before(folder, asked):
                 f"A resumed run must be asked for what it was. `{key}` was {before[key]!r}. "
                 f"Received: {value!r}. Leave it out, or start a new run."
             )
+    if before["recipe"].endswith(".toml") and Path(before["recipe"]).is_file():
+        _take_corrections(folder, before)
     return before
+
+
+def _take_corrections(folder, before):
+    """Goes on with a recipe's file as it stands now; ValueError if it says other things of what ran already."""
+    was, now = before["content"], changed(read_recipe(before["recipe"]), **before)
+    now |= {key: was[key] for key in ("datasets", "seeds")}
+    told = [{step.name: identity(step, str) for step in steps_of(recipe)} for recipe in (was, now)]
+    for steps, recipe in zip(told, (was, now)):
+        steps.update({step["name"]: (step, steps[step["name"]]) for step in recipe["steps"]})
+    other = _differing(*told)
+    ran = [name for name in other if _ran(folder, name)]
+    ran += [key for key in was if key not in MAY_CHANGE and was[key] != now.get(key)]
+    if ran:
+        raise ValueError(
+            "A resumed run may have corrected steps where these have not run. Received: a recipe with another "
+            f"{', '.join(ran[:5])}. Restore {before['recipe']}, or start a new run."
+        )
+    if other:
+        log.info("the recipe was corrected since: %s", ", ".join(other))
+    before |= {"content": now, "corrected": other}
+
+
+def _ran(folder, step):
+    """Whether a run holds a step's model or cells."""
+    made = (f"models/{escape(step)}/config.json", f"cells/*-{escape(step)}-[0-9]*.json")
+    return any(path for pattern in made for path in folder.glob(pattern))
 
 
 @contextlib.contextmanager
@@ -211,6 +262,8 @@ def at_work(folder, settings):
         shutil.rmtree(folder / part, ignore_errors=True)
         (folder / part).unlink(missing_ok=True)
     settings["overwrite"] = False  # done
+    for step in settings.pop("corrected", ()):  # its checkpoints are of another training
+        shutil.rmtree(folder / "checkpoints" / step, ignore_errors=True)
     write_sealed(folder / "run.json", settings)
     started, before, root = time.time(), settings["spent"], logging.getLogger()
     lines = logging.FileHandler(folder / "log.txt", encoding="utf-8")

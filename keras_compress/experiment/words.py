@@ -30,7 +30,7 @@ def fill(form, row):
     """A format string with the values of a row; NONE where a value is missing."""
     try:
         return _Form().vformat(form, (), row)
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         return NONE
 
 

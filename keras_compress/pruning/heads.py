@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 
 from keras_compress.backend import keras, tf
+from keras_compress.bert.tasks import TASKS
 from keras_compress.measure.accuracy import evaluate
 from keras_compress.method import BelowOne, Count, compression, note
 from keras_compress.training.finetune import task_loss, tune
@@ -44,7 +45,7 @@ def importance(task_model, batches, unit="example"):
     """I, the mean over texts of |dL / dxi|, for a gate xi = 1 on each head and on each neuron.
 
     Args:
-        task_model: `TaskModel` whose layers share no weights. L is the loss of its task, in nats.
+        task_model: `TaskModel` whose layers share no weights. L: loss of its task in nats, of a tagger the words' sum.
         batches: iterable of (inputs, labels), as from `loop.stream`.
         unit: the absolute value is taken of each "example", or of each "token", then summed over the tokens.
     Returns:
@@ -52,6 +53,7 @@ def importance(task_model, batches, unit="example"):
     """
     sizes, model = sizes_of(task_model.config), task_model.clone().model
     loss_of, layers = task_loss(task_model.task), range(task_model.config.num_layers)
+    per_token = TASKS[task_model.task].per_token
     read = {
         part: [model.get_layer(f"layer_{n}_{reader}").input for n in layers]
         for part, (_, reader, _) in PARTS.items()
@@ -71,7 +73,9 @@ def importance(task_model, batches, unit="example"):
         with tf.GradientTape() as tape:
             outputs = gated(inputs, training=False)
             logits = outputs.pop("logits")
-            loss = loss_of(labels, logits) * tf.cast(tf.shape(logits)[0], tf.float32)
+            # The sum over texts, or words: a mean would let each text's gradient depend on its batch.
+            counts = labels >= 0 if per_token else tf.ones(tf.shape(logits)[:1])
+            loss = loss_of(labels, logits) * tf.reduce_sum(tf.cast(counts, tf.float32))
         gradients = tape.gradient(loss, outputs)
         return [[*map(slopes, sizes[part], outputs[part], gradients[part])] for part in PARTS]
 

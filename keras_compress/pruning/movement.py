@@ -10,8 +10,8 @@ Equation map
     Sec. 5     v(t) and tau(t), cubic between a warm-up and a cool-down          schedule (sparsity.py)
     Sec. 6     (1 - w) CE + w T^2 KL(teacher || student)                         compress
     Lagunas et al., 2021, arXiv:2109.04838, Sec. 3: a score per block            block
-As in the authors' code: embeddings are frozen; S starts at 0, without decay and with a learning rate of its own;
-tau ends at .1, lambda rises with it, and soft keeps at least .5 % of a kernel.
+As in the authors' code: embeddings are frozen; S starts at 0, without decay and with a learning rate of its own; soft
+compares sigmoid(S) with tau (the paper S) and keeps at least .5 % of a kernel; tau ends at .1, lambda rises with it.
 Departures
     Warm-up and cool-down are shares of the run, about those of the authors' updates.
     The zeros stay in plain kernels: dense files are no smaller and no faster, see magnitude.py.

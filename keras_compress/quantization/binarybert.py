@@ -20,7 +20,7 @@ Departures
     the width (prune first: `methods` lists how), so that it ends with as many bits.
     Both matrices share one bias, which is the sum of the paper's two.
     Activations and L_pred as in ternarybert.py; the authors' 4-bit activations (LSQ) and the adaptive splitting
-    (Sec. 3.2) are left out. Their teacher runs with dropout; here it does not.
+    (Sec. 3.2) are left out. Their teacher runs with dropout; here it does not. They clip no ternary weights.
     The result is a plain model with the sums of the two matrices; "int2" stores both parts exactly (mobile_export).
     The authors train the ternary model at 1e-5, the binary one at 5e-5, inner stages at 2.5 times that, 2 epochs each.
 """

@@ -64,7 +64,8 @@ def few_values(w, kind, axis=None):
 def latent(w, kind, axis=None):
     """The same, with the gradient of the float weights themselves."""
     w_c = clipped(w, kind)
-    return w_c + tf.stop_gradient(few_values(w, kind, axis) - w_c)
+    # w^ + 0, not w + (w^ - w): that would round, in an order that TensorFlow chooses anew in each run
+    return tf.stop_gradient(few_values(w, kind, axis)) + (w_c - tf.stop_gradient(w_c))
 
 
 @L.register

@@ -11,8 +11,8 @@ Equation map
     Sec. 3.6   LayerNorm of 22-bit sums, its output of 32 bits requantised to 8                  i_layernorm
     bits       weights 8, bias 32, activations 8, scores 32, probabilities 8, word table 8 and sum of embeddings 16
 Departures
-    While training an activation's range is that of its batch; for integers it is the moving average (.95) of minimum
-    and maximum over batches of texts that are given. In the code one average serves both.
+    While training an activation's range is that of its batch, with padding; for integers it is the moving average (.95)
+    of minimum and maximum over batches of texts that are given. In the code one average serves both.
     While training LayerNorm and the products of attention are float; the word table is rounded in integers alone.
     Weights are clamped to -n .. n; the code's n - 1 above would cut the largest weight of an output.
     The three embeddings are added at once with 16 bits; the code adds them one by one.

@@ -68,14 +68,16 @@ class IntegerEncoder:
         """Word, type and position embeddings of 8 bits, added with 16, normalised."""
         xp, total = I.arrays(word_ids), 0
         positions = np.arange(word_ids.shape[1])
+        S_out = self.ranges["position_embeddings"] / I.largest_code(16)
         for table, ids in {"word": word_ids, "type": type_ids, "position": positions}.items():
             if f"{table}_embeddings/embeddings" in self.weights:
                 floats = self.weights[f"{table}_embeddings/embeddings"]
                 S = np.abs(floats).max() / I.largest_code(8)
-                rows = xp.take(I.quantize(floats, S), ids, axis=0), S
-                added, S = self.rescaled(rows, "position_embeddings", 16)
-                total = total + added
-        return self.norm((total, S), "position_embeddings", "embeddings_norm")
+                rows = xp.take(I.quantize(floats, S), ids, axis=0)
+                # not clamped before the sum: an embedding may be larger than what it adds up to
+                total = total + I.requantize(rows, S / S_out, 22)
+        total = I.requantize(total, 1.0, 16)
+        return self.norm((total, S_out), "position_embeddings", "embeddings_norm")
 
     def dense(self, name, x):
         """x W + b: 8-bit x and W, 32-bit b and sums. Returns (int64 (..., outputs), scale (outputs,))."""

@@ -93,7 +93,7 @@ def save_packed(task_model, folder):
 
 
 def load_packed(folder):
-    """The `TaskModel` of a folder that `save_packed` wrote, bit for bit.
+    """The `TaskModel` of a folder that `save_packed` wrote: equal values; a zero may have lost its sign.
 
     Raises:
         ValueError: if model.packed is missing, damaged, or of another version.

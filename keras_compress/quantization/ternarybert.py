@@ -17,7 +17,9 @@ Departures
     "int2" file 8-bit ones.
     Only TWN, the approximate of the paper's two quantisers; the exact one (loss-aware, LAT) is left out.
     An adapter of a narrow word table (ALBERT) is quantised, too, but for the groups of DeFINE's.
-    L_pred is a mean over texts; the authors' code averages over classes, too. No data augmentation: see tinybert.
+    Weights are clipped to -2.5 .. 2.5, with no gradient beyond, as in the authors' code.
+    Means are over real tokens, theirs over padding, too. L_pred is a mean over texts, theirs also over classes.
+    No data augmentation: see tinybert.
     The authors train with 2e-5 for 3 epochs.
 Put it last in a chain: a later step that trains moves the weights off their three values.
 """

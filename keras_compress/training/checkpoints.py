@@ -76,7 +76,7 @@ class Saver:
     def _checkpoints(self):
         """The paths of all checkpoints without their endings, the newest first."""
         found = self.folder.glob("ckpt-[0-9]*.[ij]*") if self.folder else ()
-        paths = {path.with_suffix("") for path in found}  # of .index and .json
+        paths = {path.with_suffix("") for path in found if path.stem[5:].isdecimal()}
         return sorted(paths, key=lambda path: int(path.name.removeprefix("ckpt-")), reverse=True)
 
     def save(self):

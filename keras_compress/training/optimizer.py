@@ -76,19 +76,20 @@ class AdamW(keras.optimizers.AdamW):
         update(gradient, variable)
 
 
-def adamw(training, num_steps, first_step=0, slow=(), rate=1.0):
+def adamw(training, num_steps, first_step=0, slow=(), rate=1.0, epsilon=1e-6):
     """AdamW (Loshchilov & Hutter, 2019, Alg. 2) with warm-up, decay and clipping as `training` says.
 
     Args:
         num_steps: updates at whose end the learning rate is 0. first_step: updates of them that went before.
         slow, rate: variables that make a share of each update alone, and do not decay; see `AdamW.slow_down`.
+        epsilon: gradients far below it, after clipping, hardly move a weight.
     """
     warmup_steps = round(training.warmup * num_steps)
     optimizer = AdamW(
         learning_rate=WarmUpLinear(training.learning_rate, warmup_steps, num_steps, first_step),
         weight_decay=training.weight_decay,
         global_clipnorm=training.clip_norm,
-        epsilon=1e-6,
+        epsilon=epsilon,
     )
     optimizer.exclude_from_weight_decay(list(slow), var_names=["bias", "_norm/", "scores"])
     optimizer.slow_down(slow, rate)

@@ -11,6 +11,8 @@ from pydantic import Field
 
 from keras_compress.method import BelowOne, Count, NotNegative, Positive, Whole, check
 
+MOST_UPDATES = 10**8
+
 
 @dataclass(frozen=True)
 class Training:
@@ -57,8 +59,14 @@ class Training:
         return dataclasses.replace(self, **changes)
 
     def num_steps(self, num_examples):
-        """Updates in a run over `num_examples` texts."""
-        return max(1, round(self.epochs * math.ceil(num_examples / self.batch_size)))
+        """Updates in a run over `num_examples` texts. Raises ValueError if no machine would end it."""
+        number = self.epochs * math.ceil(num_examples / self.batch_size)
+        if number > MOST_UPDATES:
+            raise ValueError(
+                f"A training may make at most {MOST_UPDATES:,} updates. Received: {number:,.3g}, in {self.epochs:g} "
+                "epochs. Lower `epochs`."
+            )
+        return max(1, round(number))
 
     def scope(self):
         """The context in which a method builds and compiles what it trains."""

@@ -7,12 +7,14 @@ const WORDS = {
     median: "Median", loading: "Loading …", empty: "Waiting for text.", failed: "This file does not load: ",
     same: "Both models say the same.", different: "The models disagree.",
     note: "Everything runs in this browser; no text leaves it. Times are those of this device, from text to scores. A text is read as far as the file's length goes.",
+    phone: `On an Android phone at the USB cable: run “adb reverse tcp:${location.port} tcp:${location.port}” here, then open ${location.origin}/ there.`,
   },
   zh: {
     other: "English", title: "两个模型，左右对比", text: "输入一句话", model: "模型", size: "文件", last: "用时",
     median: "中位数", loading: "正在加载……", empty: "请先输入文字。", failed: "无法加载此文件：",
     same: "两个模型的判断一致。", different: "两个模型的判断不同。",
     note: "一切都在本浏览器内运行，文字不会外传。用时在本设备上测得，从文字到分数。超出文件所定长度的文字不会读到。",
+    phone: `在接了数据线的 Android 手机上看：先在本机运行“adb reverse tcp:${location.port} tcp:${location.port}”，再到手机上打开 ${location.origin}/ 。`,
   },
 };
 const NUM_SCORES = 5, NUM_TIMES = 50;

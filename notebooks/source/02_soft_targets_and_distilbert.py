@@ -218,8 +218,8 @@ axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1));
 
 # %% [markdown]
 r"""
-Compare the dashed line with the label loss's at $T = 1$ and at $T = 20$. With the factor, the soft targets keep their
-voice.
+Compare the dashed line with the label loss's at $T = 1$ and at $T = 20$. With the factor $T^2$, the gradient of the
+soft targets does not vanish as the temperature rises.
 
 **Hinton's limit** (Section 2.1 of their paper): for large $T$ take $\exp(x) \approx 1 + x$. With $N$ classes, and
 logits shifted so that each model's have mean 0, it follows that

@@ -305,10 +305,10 @@ Read the columns *relative error* and *minus predecessor* together. Here the mod
 the smallest in the table costs about ten points before training, and at narrow widths most of what was learned is gone.
 Section 5 shows how much one epoch of training wins back.
 
-Must it cost so much? The SVD treats a piece that no text uses like the most frequent one. So let the squared error of a
-row count as often as its piece occurs in the training texts, compared with the mean, plus one for the pieces never seen:
-a **weighted SVD** (加权 SVD). Each row is multiplied by the root of that; the SVD of these rows gives another projection,
-and the rows themselves are projected as they are. What will happen to the relative error, and what to the accuracy?
+Must it cost so much? The SVD treats a piece that no text uses like the most frequent one. So give the
+squared error of each row a weight, $c_v / \bar c + 1$: $c_v$ counts the piece in the training texts, $\bar c$ is the mean
+count, and the 1 is for pieces never seen. This is a **weighted SVD** (加权 SVD). Each row is multiplied by the root of its
+weight; the SVD of these rows gives another projection, and the rows themselves are projected as they are. What will happen to the relative error, and what to the accuracy?
 """
 
 # %%

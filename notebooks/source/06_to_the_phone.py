@@ -543,9 +543,57 @@ The app needs `normalise` in its own language. The package has this step ready f
 `mobile_export.metadata.mediapipe_compatible`; its file tells what even that does not mend.
 
 The client holds on to one text, one label. For tags, for pairs of texts, or for a vocabulary with upper case, take
-LiteRT itself, the inputs of Exercise 1 and a tokenizer of your own; `export` then leaves the metadata out and says why.
+LiteRT itself, the inputs of Exercise 1 and a tokenizer that follows the model's; MediaPipe's metadata are then left out,
+and `export` says why.
 
-## 9. An honest reading
+## 9. The contract, and an app of your own
+
+A runtime and a file are not yet an app. Exercises 1 and 3 showed what stands between: which number a piece has, what
+happens to case and accents, which input is which, how long a text may be, and what the numbers that come out are called.
+An app whose author guesses one of these does not fail. It answers worse, on some texts, and nobody is told.
+
+So `export` writes it down beside the files, for every task: a **contract** (约定) between the model and whoever runs it.
+
+| file | what it settles |
+|---|---|
+| `vocab.txt`, `labels.txt` | the number of each piece, the name of each output |
+| `model.json` | the task, the names and lengths of the inputs, what the tokenizer does to a text; of each file its SHA-256, and how far it was from Keras |
+| `parity.json` | about fifty texts, untidy ones among them, with the inputs and outputs that they must come to |
+
+The last one is written on request (`export --vectors`), and it is what makes a contract of the rest: **a tokenizer in
+another language is not believed, it is tested**, text by text. Section 5 put the same question to the file; here it is
+put to the client.
+
+With these files there is an app already:
+
+    python -m keras_compress export --from small --data my-data --out phone --android my-app
+    python -m keras_compress android my-app
+
+The first line copies the Android project of `mobile_export/android/` to `my-app`, with your model in it; the folder
+opens in Android Studio. The second prints the commands that bring it to a phone. Read it from the inside out:
+
+- `library/` is plain Kotlin without Android: the tokenizer, the inputs, the answers, a test of itself against
+  `parity.json`. It is the third tokenizer that you meet here, after Python's and MediaPipe's. It follows `model.json`,
+  so it can do what MediaPipe's cannot: tags, pairs, upper case, accents.
+- `app/` is what one sees: it classifies while one types, tags, compares models, and takes their times.
+
+Two kinds of certainty are mixed here, and it pays to keep them apart. What the library makes of a text was *computed*
+on this side, and compared with Python. What a phone makes of the app was not: there was no phone. The project's own page
+says of every part whether it was run, or only checked by a compiler. If you have a phone, its times come without any
+app, too: `benchmark --adb`.
+
+Suppose that an app's first version passes all of `parity.json`, and a user writes that it is wrong on her texts. What
+may be different, and where would you look first?
+
+<details><summary>An answer</summary>
+
+The vectors hold fifty texts. Hers may have a character that none of them has, or be longer than the file's length, so
+that its end was cut. Or the app is right, and so is the file: then the *model* is wrong on her texts, and Python will say
+the same. That is the first thing to look at, because it takes one line.
+
+</details>
+
+## 10. An honest reading
 """
 
 # %%
@@ -568,11 +616,12 @@ And what may we *not* say?
   it.
 - **One seed, one model.** What 4 bits cost depends on the model.
 
-## 10. Where to read on
+## 11. Where to read on
 
 - `mobile_export/graph.py` and `parity.py` (the graph and its checks), `metadata.py` (what the client reads), `litert.py` (by name);
   Lesson 5 on what the bits are.
-- On the command line: `python -m keras_compress export --help`, and `benchmark --help`.
+- On the command line: `python -m keras_compress export --help`, and `benchmark --help`. The contract in full:
+  `mobile_export/README.md`; iOS, Flutter, React Native and the Raspberry Pi: `mobile_export/PLATFORMS.md`.
 - MediaPipe's guide to text classification: <https://ai.google.dev/edge/mediapipe/solutions/text/text_classifier>.
 - Try it: a `.tflite` file of the three-layer model of Lesson 1; the length 128; a text of your own with an emoji in the
   middle of a word. Write down what you expect before you run it.

@@ -140,6 +140,14 @@ def test_labels_and_pieces_survive_the_files(tmp_path):
     )
 
 
+def test_labels_that_an_editor_saved(saved, tmp_path):
+    folder = copied(saved[1], tmp_path)
+    write_json(folder / "config.json", read_json(folder / "config.json"))  # without its SHA-256
+    path = folder / "labels.txt"
+    path.write_bytes(path.read_text("utf-8").replace("\n", "\r\n").encode("utf-8-sig"))
+    assert TaskModel.load(folder).labels == saved[0].labels
+
+
 def test_switches_of_the_tokenizer_are_saved(tmp_path):
     added = [{"content": "<url>", "normalized": False}]
     switches = {"strip_accents": False, "split_chinese": False, "special_in_text": True}
@@ -223,6 +231,10 @@ def edited(folder, **changes):
             "must hold `layer_1_query/kernel`. It is missing",
         ),
         (lambda f: edited(f, config={"bottleneck": 3}), r"Received: \['bottleneck'\]"),
+        (
+            lambda f: edited(f, config={**tiny.config().to_dict(), "num_layers": 500}),
+            "Each layer must have weights. Received: 500 layers",
+        ),
     ],
 )
 def test_load_refuses_a_damaged_folder(saved, tmp_path, damage, message):

@@ -225,6 +225,18 @@ def test_a_tokenizer_json_is_read(tmp_path):
         read_tokenizer(tokenizer_json(tmp_path, lambda t: t["model"]["vocab"].update({"!": 99})))
 
 
+def test_a_vocab_txt_that_was_changed_beside_tokenizer_json_is_said(tmp_path, caplog):
+    """Own words on the lines of [unused1] and others: only programs that read vocab.txt see them."""
+    folder = tokenizer_json(tmp_path, lambda stored: None)
+    vocab = list(read_tokenizer(folder).own)
+    (folder / "vocab.txt").write_text("\r\n".join(vocab) + "\r\n", "utf-8")
+    assert read_tokenizer(folder).own == vocab
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    (folder / "vocab.txt").write_text("\n".join([*vocab[:-1], "disco"]) + "\n", "utf-8")
+    assert read_tokenizer(folder).own == vocab
+    assert "is read, not vocab.txt, which has 1 other pieces, such as disco" in caplog.text
+
+
 # --- switches of BERT's tokenizer ---
 
 

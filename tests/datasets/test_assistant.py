@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from keras_compress.datasets import assistant
@@ -195,3 +196,17 @@ def test_pairs_are_balanced_and_share_nothing_across_splits(language):
 def test_unknown_language_or_task(arguments, message):
     with pytest.raises(ValueError, match=message):
         assistant.load(*arguments)
+
+
+@pytest.mark.parametrize("task", ["classification", "matching"])
+def test_a_salt_makes_another_test_split_without_published_texts(task, monkeypatch):
+    if task == "matching":  # a few pairs: making them takes seconds
+        assistant.utterances("en", True)
+        monkeypatch.setitem(assistant.NUM_PAIRS, "test", 60)
+    published, salted = assistant.load("en", task), assistant.load("en", task, salt="secret")
+    assert (salted.train, salted.dev) == (published.train, published.dev)
+    assert len({*Counter(salted.test.labels).values()}) == 1  # as many of each label
+    assert salted.test != assistant.load("en", task, salt="other").test
+    texts = {t for split in SPLITS for t in np.ravel(getattr(published, split).texts)}
+    new = list(np.ravel(salted.test.texts))
+    assert not texts & {*new} and len({*new}) == len(new)

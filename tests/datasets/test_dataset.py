@@ -196,3 +196,18 @@ def test_training_on_unknown_words_is_refused_above_a_limit():
         data.check_unknown(tiny.tokenizer(), Training(max_length=16))
     with pytest.warns(UserWarning):
         data.check_unknown(tiny.tokenizer(), Training(max_length=16, max_unknown=0.6))
+
+
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+def test_many_texts_are_encoded_as_few(task, monkeypatch):
+    texts = ["the cat", "a", "un cafe sat on", "我 你"] * 3
+    labels = [[0] * len(text.split()) for text in texts] if task == "tagging" else [0] * 12
+    data = lambda: Dataset("x", task, tiny.LABELS[task], Split(texts, labels))
+    whole = data()._encode("train", tiny.tokenizer(), 16, words=task == "tagging")
+    monkeypatch.setattr("keras_compress.datasets.dataset.CHUNK", 5)
+    monkeypatch.setattr("keras_compress.bert.tokenizer.CHUNK", 2)
+    again = data()._encode("train", tiny.tokenizer(), 16, words=task == "tagging")
+    for a, b in zip(whole, again):
+        assert a.dtype == b.dtype == "int32"
+        a, b = (x.to_list() if hasattr(x, "to_list") else x.numpy().tolist() for x in (a, b))
+        assert a == b

@@ -115,3 +115,11 @@ def test_hold_out_is_deterministic_and_takes_texts_that_occur_once():
     )
     assert not {f"text {i}" for i in range(10)} & {row[1] for row in test}
     assert module.hold_out(rows[::-1], 20) == (train, test)  # whatever the order in the file
+
+
+@pytest.mark.parametrize("bound", [{"BYTES": 10}, {"SECONDS": -1}])
+def test_a_download_has_bounds(server, monkeypatch, bound):
+    for name, value in bound.items():
+        monkeypatch.setattr(module, name, value)
+    with pytest.raises(OSError, match="x.train: could not be fetched .more than"):
+        fetch(f"{server}/x.train")

@@ -45,6 +45,8 @@ REFUSED = [
     ([[{"start": 0, "label": "PER"}], []], "entities by place"),
     (["1.0", "0.0"], "'1.0', a number with decimals.*--task regression"),
     ([0, 1.0], "1.0, a number with decimals"),
+    ([0, 1, float("inf")], "inf, a number with decimals"),
+    ([0, 1, 10**400, True], "True, true or false beside others"),
     (["beta", "alpha", "2.5"], "a number with decimals"),
     (["4,5", "3,0", "5"], "'4,5', a number with a comma for the decimals.*Write a point"),
     (["4,5", "4", "5"], "'4,5', several names.*write a point"),
@@ -271,3 +273,8 @@ def test_what_was_decided_stands_in_the_log(tmp_path, caplog):
     assert re.search(
         r"tagging, since a label holds a tag for each token; .* labels of train", caplog.text
     )
+
+
+def test_a_name_that_a_terminal_would_obey_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="train.jsonl:2: .*characters that do not show"):
+        read_folder(write(tmp_path, ["joy", "lo\x1bve"]))

@@ -69,6 +69,14 @@ def test_numbers_that_could_also_be_names_are_line_numbers_and_said_so(tmp_path)
     assert data.train.labels == [0, 1]
 
 
+def test_numbers_that_may_count_from_1_are_said(tmp_path):
+    """AG News and Yelp count classes from 1; where the highest does not occur, all would be one off."""
+    rows = {f"{split}_tsv": "label\ttext\n1\ta\n2\tb\n" for split in ("train", "dev", "test")}
+    with pytest.warns(UserWarning, match="number from 0 of labels.txt, so that 1 stands for 'so'"):
+        data = read_folder(folder(tmp_path, **rows, labels_txt="bad\nso\ngood\n"))
+    assert data.train.labels == [1, 2]
+
+
 STARS = "1 star\n2 stars\n3 stars\n"
 
 
@@ -99,10 +107,14 @@ def test_columns_of_0_and_1_are_several_labels(tmp_path, caplog):
     caplog.set_level("INFO")
     with pytest.warns(UserWarning) as told:
         data = read_folder(tmp_path)
-    assert (data.task, data.labels) == ("multilabel", ("Insult", "toxic"))
-    assert [*map(sorted, data.train.labels)] == [[0, 1], [], [0]] and not data.test
+    assert (data.task, data.labels) == ("multilabel", ("toxic", "Insult"))
+    assert [*map(sorted, data.train.labels)] == [[0, 1], [], [1]] and not data.test
+    assert not data.ordered  # how the columns stand says nothing of a model's order
     assert "of 0 and 1 are several labels a text: 'toxic, Insult'" in str(told[0].message)
     assert "labels from label; not read: id" in caplog.text
+    (tmp_path / "train.csv").write_text(JIGSAW.replace(",1\n", ",0\n"))  # none is an insult
+    with pytest.warns(UserWarning):
+        assert read_folder(tmp_path).labels == ("toxic", "Insult")
     (tmp_path / "dev.csv").write_text(JIGSAW.replace("0,1", "0,-1"))
     with pytest.raises(ValueError, match="dev.csv:4: a label must .*no label"), pytest.warns():
         read_folder(tmp_path)
@@ -276,7 +288,9 @@ def test_duplicates_are_counted_and_kept(tmp_path):
             {"dev_tsv": "label\ttext_a\ttext_b\n0\tx\ty\n"},
             r"dev\.tsv:2: every row must have as many texts as the first of train. Received: a pair",
         ),
-        ({"labels_txt": "on\non\n"}, "at least two names, all different"),
+        ({"labels_txt": "on\noff\non\n"}, r"labels\.txt:3: .* all different.* Received: 'on'"),
+        ({"labels_txt": "on\n\noff\n"}, r"labels\.txt:2: .* none empty"),
+        ({"labels_txt": "on\noff\x1b[31m\n"}, r"labels\.txt:2: .* characters that show"),
         ({"labels_txt": "on\n"}, "at least two names"),
         ({"labels_txt": ""}, "at least two names"),
     ],

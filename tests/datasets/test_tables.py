@@ -51,6 +51,13 @@ def test_csv_with_an_index_as_pandas_writes_it(tmp_path):
     ]
 
 
+def test_the_line_that_excel_writes_for_itself(tmp_path):
+    content = "sep=;\n" + written(delimiter=";")
+    assert read(tmp_path, content, "csv").train.texts == [text for _, text in ROWS]
+    with pytest.raises(ValueError, match=r"train\.csv:4: a row must have 2 fields"):
+        read(tmp_path, "sep=;\nlabel;text\npos;good\nneg;bad;film\n", "csv")
+
+
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 def test_a_quoted_tsv_is_unquoted_with_a_warning(tmp_path, quoting):
     rows = [*ROWS, ["neg", "two\nlines"]]
@@ -156,7 +163,9 @@ def test_a_byte_order_mark_in_any_file(tmp_path, file):
     assert read_folder(tmp_path).summary() == expected.summary()
 
 
-@pytest.mark.parametrize("name", ["train.txt", "train.TSV", "train-00000-of-00001.parquet"])
+@pytest.mark.parametrize(
+    "name", ["train.txt", "train.TSV", "Train.tsv", "train-00000-of-00001.parquet", "all.csv"]
+)
 def test_a_file_that_is_there_and_not_read_is_named(tmp_path, name):
     (tmp_path / name).write_text("label\ttext\n")
     with pytest.raises(

@@ -172,8 +172,9 @@ def test_a_stopped_run_goes_on(mlm, tmp_path):
     killed = b"".join(lines[:5]) + lines[5][:3]  # in the middle of a line
     damaged = b"".join([*lines[:3], lines[3].replace(b"a", b"e"), *lines[4:]])
     old = b"".join(line.partition(b"\t")[0] + b"\n" for line in lines[:4])  # without a checksum
+    without_tab = b"".join([*lines[:3], lines[3].replace(b"\t", b"\b"), *lines[4:]])
     assert damaged != b"".join(lines)
-    for left in (killed, damaged, old):
+    for left in (killed, damaged, without_tab, old):
         file.write_bytes(left)
         again = A.augmented(plain, mlm, copies=4, folder=tmp_path / "a", seed=1)
         assert again.train == whole.train and file.read_bytes().endswith(b"".join(lines[4:]))

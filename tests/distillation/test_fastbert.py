@@ -282,7 +282,9 @@ def test_exits_are_saved_and_leave_with_their_layers(model, tmp_path, caplog):
 )
 def test_a_speed_out_of_range_or_without_exits(speed, exits):
     model = with_exits(exits) if exits else shared_still()
-    rule = "`speed` must be 0 to 1, and the model must have exits. Received: .* Make exits with"
+    rule = (
+        "`speed` must be 0 to 1, and the model must have exits. Received: .* Give the model exits"
+    )
     with pytest.raises(ValueError, match=rule):
         model.predict(LENGTHS, speed=speed)
 
@@ -299,3 +301,8 @@ def test_what_cannot_have_exits(model):
         method("soft_targets")(foreign(labels=CLASSES), data(), student=model, training=TRAINING)
     with pytest.raises(ValueError, match="`exits` must be 1 different ones among 1 to 1, rising"):
         fastbert.compress(shared_still(), data(), exits=[2], training=TRAINING)
+
+
+def test_a_way_that_is_none_is_told(model):
+    with pytest.raises(ValueError, match="must be segments or graph. Received: 'layers'"):
+        model.predict(LENGTHS, speed=0.5, skipping="layers")

@@ -12,6 +12,7 @@ from keras_compress.distillation.mobilebert import (
     mean_loss,
     variance_loss,
 )
+from keras_compress.pruning import heads
 from keras_compress.training.distill import distill
 from tests.support import (
     TRAINING,
@@ -137,6 +138,20 @@ def test_the_phase_gate_and_the_rates_of_layers(monkeypatch):
             np.testing.assert_allclose(moved[part], share * rate, rtol=0.02, err_msg=part)
 
 
+def test_queries_and_keys_move_although_clipping_leaves_them_little(monkeypatch):
+    """AdamW's first update is the rate times g / (|g| + epsilon): far below epsilon, a hundredth of it moves 100 times."""
+    middle = {}
+    for epsilon in (mobilebert.EPSILON, 1e-6):
+        monkeypatch.setattr(mobilebert, "EPSILON", epsilon)
+        stage = stages(monkeypatch, config={"initializer_range": 0.05})[0]
+        before, training = stage["student"].weights(), stage["training"].replace(weight_decay=0.0)
+        after = distill(**{**stage, "num_steps": 1, "training": training}).weights()
+        names = ("layer_0_query/kernel", "layer_0_key/kernel")
+        moved = np.concatenate([np.abs(after[name] - before[name]).ravel() for name in names])
+        middle[epsilon] = np.median(moved) / TRAINING.learning_rate
+    assert middle[1e-8] > 50 * middle[1e-6] > 0.0
+
+
 def test_frozen_earlier_layers_stay_to_the_last_bit(monkeypatch):
     stage = stages(monkeypatch, earlier_rate=0.0)[1]
     before = stage["student"].weights()
@@ -160,6 +175,14 @@ def test_any_bert_teaches_through_projections_which_train(monkeypatch):
         np.testing.assert_allclose(short[name], long[name], rtol=1e-4, atol=1e-6)
 
 
+def test_a_teacher_that_lost_heads_is_mixed_layer_by_layer(monkeypatch):
+    teacher = heads.cut(shared_still(), "heads", [[1], [0, 1]])
+    first, second = stages(monkeypatch, teacher)[:2]
+    (mix,) = first["layers"]
+    assert mix.M.shape == (1, 2) and not second["layers"]  # equal numbers need none
+    assert first["student"].config.heads == [2, 2]
+
+
 def test_the_student_starts_from_the_teachers_embeddings_and_head(monkeypatch):
     teacher = still(pooling="cls")
     config = {"embedding_size": 8, "trigram": True}
@@ -181,6 +204,39 @@ def test_the_student_starts_from_the_teachers_embeddings_and_head(monkeypatch):
     np.testing.assert_allclose([normed.mean(), normed.var(-1).mean()], [0, 1], atol=1e-4)
     pooled = stages(monkeypatch)[0]["student"]  # of a teacher with a pooler: a raw [CLS]
     assert pooled.config.pooling == "cls" and "pooler/kernel" not in pooled.weights()
+
+
+@pytest.mark.parametrize(
+    "task, changes", [("tagging", {}), ("classification", {"classifier": "branch"})]
+)
+def test_a_head_that_reads_the_states_themselves_is_the_teachers(monkeypatch, task, changes):
+    """Whatever `pooling` says: nothing pools here."""
+    teacher = still(task, **changes)
+    (stage,) = stages_of(
+        *(mobilebert, monkeypatch, teacher, data(task)), num_layers=2, steps_per_layer=0
+    )
+    ours, theirs = stage["student"].weights(), teacher.weights()
+    for name in [name for name in theirs if name.startswith("classifier")]:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_a_start_without_the_teachers_factors(monkeypatch):
+    """A whole table is copied; a NoNorm takes nothing from a LayerNorm in front of which other vectors stand."""
+    gamma, table = "embeddings_norm/gamma", "word_embeddings/embeddings"
+    teacher = still(pooling="cls")
+    scaled = {gamma: 3.0 * teacher.weights()[gamma]}
+    teacher.set_weights(teacher.weights() | scaled)
+    whole = stages(monkeypatch, teacher, config={"embedding_size": 8, "trigram": False})[0]
+    ours = whole["student"].weights()
+    np.testing.assert_array_equal(ours[table], teacher.weights()[table])
+    np.testing.assert_array_equal(ours[gamma], mobilebert.no_norm(teacher.weights())[0])
+    narrow = still(embedding_size=4)
+    narrow.set_weights(narrow.weights() | scaled)
+    for norm, want in (("none", 1.0), ("layer", 3.0)):
+        student = stages(monkeypatch, narrow, config={"norm": norm})[0]["student"]
+        np.testing.assert_array_equal(student.weights()[gamma], want)
+    thinner = {"hidden_size": 4, "bottleneck_size": 2}  # as wide as the teacher's table
+    assert stages(monkeypatch, narrow, config=thinner)[0]["student"].config.hidden_size == 4
 
 
 def test_the_general_stage_and_then_a_task(monkeypatch):
@@ -240,7 +296,11 @@ def test_what_cannot_be_is_refused(settings, message):
         mobilebert.compress(shared_still(), data(), **settings)
 
 
-def test_all_trains_together(monkeypatch):
+def test_in_the_last_stage_all_trains_and_nothing_drops_out():
     small = mobilebert.compress(still(), data(), training=STEPS, num_layers=1)
     assert small.history[-1]["phase_length"] == 4  # a third of 12 updates
+    assert (small.config.dropout, small.config.attention_dropout) == (0.0, 0.0)
+    start = mobilebert.new_student(still(), 1, {}, seed=0).weights()
+    for name, weight in small.weights().items():
+        assert np.any(weight != start[name]) or name.endswith("key/bias"), name
     assert small.model(inputs_of(small)).shape == (4, 3)

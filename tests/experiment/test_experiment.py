@@ -29,7 +29,8 @@ from keras_compress.experiment.recipe import (
     steps_of,
 )
 from keras_compress.experiment.report import FILE_KEYS, MODEL_KEYS
-from keras_compress.files import DATA_FOLDER
+from keras_compress.files import DATA_FOLDER, write_sealed
+from keras_compress.lock import alone
 from keras_compress.training.checkpoints import Saver
 from mobile_export.benchmark import benchmark
 from mobile_export.convert import exported_model
@@ -210,7 +211,9 @@ def test_report_files_and_keys(finished):
     assert written["settings"]["source"].endswith("bert-classification")
     assert [row["best"] for row in written["ship"]] == ["smallest", "fastest", "most accurate"]
     (note,) = [note for note in written["notes"] if "best evaluation on dev" in note]
-    assert note.endswith("belongs to the last update: none.")
+    assert note.endswith("on dev.") and not any(
+        "the last update" in each for each in written["notes"]
+    )
     trained = TaskModel.load(folder / "models" / "plain-1").history[-1]["training"]
     assert (trained["patience"], trained["evaluations"]) == (4, 4)
     assert written["versions"]["tensorflow"] and written["seconds"] > 0
@@ -594,3 +597,44 @@ def test_committed_cells_are_those_of_the_recipes(study):
             known = {None: cell["data_sha256"], "apidocs": min(own, default=None)}
             made = identity(of_seed(steps[cell["method"]], cell["seed"]), known.get)
             assert cell["hash"] == hash_of(made) and len(own) <= 1, path
+
+
+def test_a_stopped_run_goes_on_with_a_corrected_recipe(place, tmp_path, caplog):
+    recipe, settings = tmp_path / "own.toml", {"data": place / DATA}
+    samples.recipe(recipe, *STEPS)
+    folder, asked = run_folder.open_run(tmp_path / "out", {**settings, "recipe": recipe})
+    write_sealed(folder / "run.json", asked)
+    for part in ("models/predecessor", "checkpoints/theseus-1", "checkpoints/plain-1"):
+        (folder / part).mkdir(parents=True)
+    (folder / "models/predecessor/config.json").write_text("{}")
+    corrected = [*STEPS[:1], (*STEPS[1][:3], "num_layers = 1\nepochs = 2"), *STEPS[2:]]
+    samples.recipe(recipe, *corrected)
+    with caplog.at_level("INFO"):
+        _, asked = run_folder.open_run(folder, {"resume": True})
+    assert "the recipe was corrected since: theseus-1" in caplog.text
+    assert asked["content"]["steps"][1]["epochs"] == 2
+    with run_folder.at_work(folder, asked):
+        assert [path.name for path in (folder / "checkpoints").iterdir()] == ["plain-1"]
+    assert run_folder.open_run(folder, {"resume": True})[1]["content"] == asked["content"]
+    for wrong in (
+        [(*STEPS[0], "epochs = 2"), *corrected[1:]],  # what ran, and what was made of it
+        corrected[1:2],
+    ):
+        samples.recipe(recipe, *wrong)
+        with pytest.raises(ValueError, match="these have not run. Received: .*another predecessor"):
+            run_folder.open_run(folder, {"resume": True})
+
+
+def test_overwrite_refuses_parts_with_files_of_others(finished, asked, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "out")
+    (tmp_path / "out" / "models" / "plain-1" / "notes.md").write_text("mine")
+    before = contents(tmp_path / "out")
+    with pytest.raises(ValueError, match="only what a run wrote.*models/plain-1/notes.md, too"):
+        run(**asked, out=tmp_path / "out", overwrite=True)
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_second_process_is_refused_at_the_start(finished, monkeypatch):
+    monkeypatch.setattr(module, "rehearse", lambda plan: 1 / 0)
+    with alone(finished[0]), pytest.raises(ValueError, match="where another one is at work"):
+        run(out=finished[0], resume=True)

@@ -44,6 +44,38 @@ def test_the_parts_of_a_method_are_the_same_models_in_two_studies():
         assert identity(of_seed(one[name], 1), str) == identity(of_seed(two[name], 1), str)
 
 
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("step = 5", "`step`: must be"),
+        ("[[step]]\nname = [1]", "`step`: must be"),
+        ("training = 5\n" + FIRST, "`training`: must be a table"),
+        ('include = "../_base"\n' + FIRST, "`include` must name another recipe"),
+        ("data = 5\n" + FIRST, "`data`: Input should be a valid string. Received: 5"),
+        ("sequence_length = -1\n" + FIRST, "greater than or equal to 4"),
+        (FIRST + "learning_rates = [-1.0]", "greater than 0"),
+        (STUDY.replace("0", "9" * 20) + FIRST, "less than or equal to 1000000000"),
+        ("a" + ".a" * 2000 + " = 1\n" + FIRST, "not valid TOML"),
+        (f'include = "{"x" * 300}"\n' + FIRST, "`include` must name another recipe"),
+        (FIRST.replace("name = ", f'name = "{"x" * 61}" # '), "should match pattern"),
+    ],
+)
+def test_what_is_misshapen_names_the_file(tmp_path, text, message):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"mine.toml: .*{message}"):
+        read_recipe(path)
+    path.with_name("other.toml").write_text('include = "mine"\n' + FIRST)
+    with pytest.raises(ValueError, match=f".toml: .*{message}"):
+        read_recipe(path.with_name("other.toml"))
+
+
+def test_a_training_has_an_end():
+    assert Training(epochs=1e6).num_steps(3200) == 10**8
+    with pytest.raises(ValueError, match="at most 100,000,000 updates. Received: 1e\\+11, in"):
+        Training(epochs=1e9).num_steps(3200)
+
+
 def test_a_file_of_a_step_can_be_compared(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(STUDY + 'compare = ["a:int8 minus a"]\n' + FIRST + 'formats = ["int8"]\n')
@@ -90,7 +122,7 @@ def test_include_adds_keys_steps_and_changes_steps_of_the_same_name(tmp_path):
         ("", "`step`: Field required"),
         ("step = []", "`step`: .*at least 1 item"),
         ("step = 3", "`step`: .*Received: 3"),
-        ("colour = 1\n" + FIRST, "`colour`: .*not permitted"),
+        ("colour = 1\n" + FIRST, "`colour`: must be a key of a recipe; .* Keys are include, about"),
         ("formats = 'int8'\n" + FIRST, "`formats`: .*valid list. Received: 'int8'"),
         ("sequence_length = '9'\n" + FIRST, "`sequence_length`: .*valid integer"),
         ("seeds = [0]\n" + FIRST, "a study has `datasets` and `seeds`"),

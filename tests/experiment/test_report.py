@@ -144,6 +144,20 @@ def test_a_report_with_next_to_nothing(tmp_path):
         (tmp_path / "cells" / f"odd-{number}.json").unlink()
 
 
+def test_cells_and_phones_of_odd_kinds_are_refused_by_name(tmp_path):
+    odd = [{"seed": "x"}, {"size": [1]}, {"role": {}}, {"files": [{"format": [1]}]}]
+    for change in (*odd, {"files": [{"bytes": 10**400}]}, {"confusion": 5}):
+        with pytest.raises(ValueError, match="0.json: a folder of results must hold cells"):
+            report(tmp_path, [{**cell("sst2", "x-3", 0, [1, 0]), **change}])
+    report(tmp_path, [cell("sst2", "x-3", 0, [1, 0])])
+    (tmp_path / "phones").mkdir()
+    for rows in ('"x"', "5", "[5]"):
+        (tmp_path / "phones" / "p.json").write_text(f'{{"rows": {rows}}}')
+        with pytest.raises(ValueError, match="p.json: `rows` must be a list of objects"):
+            report_of(tmp_path)
+    assert fill("{a:,.1M}", {"a": 10**400}) == "–"
+
+
 def test_numbers_that_json_lacks_become_null(tmp_path):
     curve = [{"stage": "finetune", "step": 1, "loss": float("nan")}]
     write_report(tmp_path, report(tmp_path, cells(curve=curve)))

@@ -55,9 +55,9 @@ def split_of(task_model, number=24):
     return Split(texts(task_model.task, number), found.argmax(-1).tolist())
 
 
-def converted(task_model, name, cls_only=None):
+def converted(task_model, name, cls_only=None, length=LENGTH):
     """The bytes of a file, before metadata."""
-    return FORMATS[name].write(exported_graph(task_model, LENGTH, cls_only), False)
+    return FORMATS[name].write(exported_graph(task_model, length, cls_only), False)
 
 
 def constants(content):

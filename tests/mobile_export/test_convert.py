@@ -7,6 +7,7 @@ from ai_edge_litert.schema_py_generated import ModelT
 
 from keras_compress.backend import tf
 from keras_compress.bert.task_model import TaskModel
+from keras_compress.datasets.dataset import Split
 from keras_compress.measure.accuracy import evaluate
 from mobile_export import convert, parity
 from mobile_export.convert import ExportError, export, exported_model
@@ -140,12 +141,31 @@ def test_one_that_fails_does_not_keep_the_others_back(tmp_path, caplog):
         )
     assert [row["format"] for row in error.value.files] == ["float32", "float16"]
     assert {*error.value.failures} == {"int8"} and "Received: 0." in error.value.failures["int8"]
-    assert {path.name for path in tmp_path.iterdir()} == {"float32.tflite", "float16.tflite"}
+    assert {path.name for path in tmp_path.glob("*lite")} == {"float32.tflite", "float16.tflite"}
     said = [row.getMessage() for row in caplog.records if row.name == "mobile_export.convert"]
     assert (
         said[-1] == f"float16: {tmp_path / 'float16.tflite'}"
         and "int8: failed, not written" in said
     )
+
+
+def test_a_stopped_export_leaves_no_old_file_beside_a_new_one(tmp_path, monkeypatch):
+    def stopped_at(stop):
+        def compare(reference, content, name, tolerance, original=convert.compare):
+            if name == stop:
+                raise KeyboardInterrupt
+            return original(reference, content, name, tolerance)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(convert, "compare", compare)
+            export(tiny(), tmp_path, ("float32", "int8"), sequence_length=LENGTH)
+        paths = sorted(tmp_path.glob("*.tflite"))
+        return {path.name: path.read_bytes() == b"old" for path in paths}
+
+    for name in ("float32", "int8"):
+        (tmp_path / f"{name}.tflite").write_bytes(b"old")
+    assert stopped_at("float32") == {"float32.tflite": True, "int8.tflite": True}
+    assert stopped_at("int8") == {"float32.tflite": False}
 
 
 def test_keras_is_computed_once_and_each_file_once(tmp_path, monkeypatch):
@@ -217,6 +237,12 @@ def test_large_logits_may_differ_in_proportion(task_model, tmp_path):
     large.set_weights({**weights, "classifier/kernel": 1e4 * weights["classifier/kernel"]})
     (row,) = export(large, tmp_path, ("float32",), sequence_length=LENGTH)
     assert row["max_dlogit"] > 1e-4
+
+
+def test_dev_texts_that_the_files_cut_are_counted(task_model, tmp_path, caplog):
+    dev = Split(["the cat sat on the mat " * LENGTH, "a"], [0, 1])
+    export(task_model, tmp_path, ("float32",), sequence_length=LENGTH, dev=dev)
+    assert f"1 of 2 dev texts are longer than the {LENGTH} pieces" in caplog.text
 
 
 def test_operator_that_is_not_built_in_is_refused(tmp_path):

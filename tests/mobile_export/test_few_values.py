@@ -19,11 +19,15 @@ pytest.importorskip("ai_edge_quantizer")
 
 def made(kind):
     """A plain model with the values of a ternary one, or of a split one that has trained on a little."""
-    start = tiny(pooling="pooler")
+    start, random = tiny(pooling="pooler"), np.random.default_rng(0)
+    weights = start.weights()
+    for name in [name for name in weights if name.endswith("/bias")]:  # to be added once
+        weights[name] = random.normal(0, 0.3, weights[name].shape)
+    start = start.rebuilt(start.config, weights)
     ternary = few_values.quantized(start, start.weights(), "ternary")
     if kind == "ternary":
         return few_values.baked(ternary)
-    random, weights = np.random.default_rng(0), binarybert.split(ternary)
+    weights = binarybert.split(ternary)
     for name in [name for name in weights if "kernel" in name or "word" in name]:
         moved = random.normal(0, 0.1, weights[name].shape)
         weights[name] = weights[name] + (moved if "classifier" not in name else 0)

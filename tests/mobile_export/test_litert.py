@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_compress.bert.tokenizer import Encoding
+from mobile_export.flatbuffer import edited
 from mobile_export.litert import Runner
 from mobile_export.stamp import STAMP
 from tests import arm64
@@ -57,6 +59,13 @@ def test_missing_or_damaged_file(facts, tmp_path):
         Runner(tmp_path / "none.tflite")
 
 
+def test_a_file_without_a_signature_is_refused(facts):
+    content = Path(facts["float32"]["path"]).read_bytes()
+    bare = edited(content, lambda model: setattr(model, "signatureDefs", []))
+    with pytest.raises(ValueError, match="it has no signature: .* temporary files is full"):
+        Runner(bare)
+
+
 def test_damage_that_only_running_shows_is_found_when_loading(facts):
     whole, refused = open(facts["float32"]["path"], "rb").read(), 0
     whole = whole.replace(STAMP, bytes(len(STAMP)))  # as earlier versions wrote it
@@ -72,10 +81,11 @@ def test_damage_that_only_running_shows_is_found_when_loading(facts):
 
 
 def test_runs_without_tensorflow_and_says_when_there_is_no_runtime(facts):
+    # What tests/arm64.py imports on a processor of phones' kind, which has no `tokenizers` either.
     script = (
-        "import sys; from mobile_export.litert import Runner\n"
+        "import sys; from mobile_export.litert import Runner; from mobile_export import contract\n"
         "sys.modules.update(dict.fromkeys(sys.argv[2:]))\n"
-        "print(Runner(sys.argv[1]).num_partitions, 'tensorflow' in sys.modules)"
+        "print(Runner(sys.argv[1]).num_partitions, bool({'tensorflow', 'tokenizers'} & {*sys.modules}))"
     )
 
     def run(*without):

@@ -6,6 +6,7 @@ texts of different ids are 100 times further apart than the bar (`test_scores_te
 """
 
 import contextlib
+import socket
 import sys
 import unicodedata
 from ctypes.util import find_library
@@ -189,6 +190,17 @@ def test_tricky_strings(task_model, files, name):
     np.testing.assert_allclose(compatible, ours, atol=SAME_FILE, rtol=0)
     unlike = np.abs(as_they_are - ours).max(-1) > SAME_FILE
     assert [text for text, differs in zip(texts, unlike) if differs] == UNLIKE
+
+
+def test_what_the_client_tells_its_maker_goes_to_a_proxy_alone(files, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(30)
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:{1}".format(*proxy.getsockname()))
+        with client(files["float32"]) as scores:
+            scores(["play"])
+        told, _ = proxy.accept()
+        with told:
+            assert told.recv(99).startswith(b"CONNECT play.googleapis.com:443 ")
 
 
 def stays_different(text):

@@ -146,7 +146,7 @@ def test_export_says_that_there_are_no_metadata(tmp_path, capsys):
         "16",
     ]
     assert main([*command, "--out", str(tmp_path)]) == 0
-    assert f"The .tflite files hold no metadata: {reason}." in capsys.readouterr().out
+    assert f"The .tflite files hold no metadata for MediaPipe: {reason}." in capsys.readouterr().out
     assert main([*command, "--out", str(tmp_path / "again"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["no_metadata"] == reason
 

@@ -125,6 +125,18 @@ def test_the_built_notebook_is_up_to_date(name):
     assert [cell.execution_count for cell in run] == list(range(1, len(run) + 1))
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_the_numbers_of_a_folded_answer_stand_in_the_outputs(name):
+    notebook = nbformat.read(build.FOLDER / f"{name}.ipynb", 4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    told = " ".join(o.get("text", "") + o.get("data", {}).get("text/markdown", "") for o in outputs)
+    numbers = {number.rstrip(",.") for number in re.findall(r"\d[\d,.]*", told)}
+    for cell in notebook.cells:
+        for answer in re.findall(r"<details>.*?</details>", cell.source, re.DOTALL):
+            mine = {number.rstrip(",.") for number in re.findall(r"\d[\d,.]*", answer)}
+            assert not mine - numbers, answer
+
+
 @pytest.mark.parametrize("name", LESSONS)
 def test_cells_are_short_and_explained(name):
     cells = build.read_source(name).cells

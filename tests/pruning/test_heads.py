@@ -61,6 +61,18 @@ def test_importance_knows_no_batches_and_no_padding():
     np.testing.assert_allclose(last, last_token, rtol=1e-4)
 
 
+def test_importance_of_a_tagger_knows_no_batches():
+    model, texts = shared_still("tagging"), ["the cat sat on the mat", "a", "the cat"]
+    inputs = inputs_of(model, texts)
+    labels = np.full(inputs["input_mask"].shape, -1, np.int32)
+    for row, text in zip(labels, texts):
+        row[1 : 1 + len(text.split())] = 1
+    single = [({k: v[i : i + 1] for k, v in inputs.items()}, labels[i : i + 1]) for i in range(3)]
+    whole, parts = (heads.importance(model, each) for each in ([(inputs, labels)], single))
+    for part in heads.PARTS:
+        np.testing.assert_allclose(whole[part], parts[part], rtol=1e-4, atol=1e-7)
+
+
 def test_choose_by_hand():
     # divided by their norms, 5 and 10: .6 .8 and .6 0 .8; .8 stays in both
     scores = [np.array([3.0, 4.0]), np.array([6.0, 0.0, 8.0])]

@@ -113,6 +113,20 @@ def test_padding_changes_no_integer(trained):
     np.testing.assert_array_equal(a[real], b[:, :width][real])
 
 
+def test_embeddings_that_are_larger_than_their_sum_are_not_clamped():
+    start, weights = still(**SIZES), still(**SIZES).weights()
+    weights["word_embeddings/embeddings"][:, 0] += 2.0
+    weights["type_embeddings/embeddings"][:, 0] -= 2.0  # the sum stays below 1.3
+    model, texts = start.rebuilt(start.config, weights), data().train.texts
+    inputs = inputs_of(model, texts)
+    q, S = in_integers(model, texts).encoder.embed(
+        *(inputs[name].numpy().astype(np.int64) for name in ("input_word_ids", "input_type_ids"))
+    )
+    wanted = model.features(["hidden_states"])(inputs)["hidden_states"][0]
+    # both tables are rounded to 2 / 127: .016 at most in the sum, whose standard deviation is .35
+    assert np.abs(q * S - wanted)[inputs["input_mask"].numpy() > 0].max() < 0.15
+
+
 def test_shared_layers_run_in_integers():
     shared = albert.share_layers(still(**SIZES), "all")
     whole = in_integers(shared, data().train.texts)

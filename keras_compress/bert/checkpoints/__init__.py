@@ -33,9 +33,10 @@ from keras_compress.bert.checkpoints.names import matches, unknown, without_opti
 from keras_compress.bert.checkpoints.published import Checkpoint, without_spare_rows
 from keras_compress.bert.checkpoints.unread import what_is
 from keras_compress.bert.labels import HeadError, known_names, unnamed
+from keras_compress.bert.stored import saved_tokenizer
 from keras_compress.bert.task_model import TaskModel
 from keras_compress.bert.tasks import TASKS
-from keras_compress.bert.tokenizer import read_tokenizer, saved_tokenizer
+from keras_compress.bert.tokenizer import read_tokenizer
 from keras_compress.files import minilm_folder, read_json
 
 __all__ = ["from_bert4keras", "from_checkpoint", "load", "load_with", "minilm_folder", "with_head"]
@@ -240,8 +241,7 @@ def read_tokenizer_of(source):
     path = Path(source)
     if is_saved(source):
         return saved_tokenizer(path, read_json(path / "config.json"))
-    reader = _reader(source)
-    if reader in (minilm, sentence_transformers):
+    if (reader := _reader(source)) in (minilm, sentence_transformers):
         return reader.read(source).tokenizer
     return read_tokenizer(path if path.is_dir() else path.parent, reader is huggingface)
 

@@ -35,6 +35,9 @@ def read(source, num_labels=0, above=None):
     """
     folder = Path(source)
     path, config, values = read_config(folder, "config.json")
+    if (folder / "adapter_config.json").is_file():
+        about = "%s: the adapter beside the weights is not read: right if it was merged into them, else merge it in `peft`"
+        log.warning(about, folder)
     kind, names = RELATIVES[model_type(values)], values.get("architectures") or ()
     names = [names] if isinstance(names, str) else names
     heads = [kind.heads[name] for name in names if name in kind.heads]
@@ -73,7 +76,9 @@ def read(source, num_labels=0, above=None):
         task, labels = _answer(path, values, task, count, activation)
         sigmoid = task == "regression" and activation == "Sigmoid"
     checkpoint = published(config, folder, tensors, left_out, task, labels, special_in_text=True)
-    return checkpoint._replace(sigmoid=sigmoid)
+    # A MobileBERT may do without a pooler. Where another's is missing, nothing tells what the classifier read.
+    told = "pooler/kernel" in tensors or values.get("classifier_activation") is False
+    return checkpoint._replace(sigmoid=sigmoid, guessed=not told)
 
 
 def _activation(folder, values):
@@ -101,6 +106,7 @@ def _answer(path, values, task, count, activation):
         about = "a score (regression)" if count == 1 else way
         log.info("%s: without `problem_type`, the %d output(s) are read as %s", path, count, about)
     names = {str(k): name for k, name in enumerate(names)} if isinstance(names, list) else names
+    names = _names(path, names, values.get("label2id"))
     of_texts = {"regression": "regression", several: "multilabel"}
     known = {"single_label_classification": task, **(of_texts if task == "classification" else {})}
     task = known.get(problem or ("regression" if count == 1 else "single_label_classification"))
@@ -122,6 +128,24 @@ def _answer(path, values, task, count, activation):
             f"and {names!s:.90}. Correct it, or delete it and pass `labels` (`--labels`) in the model's order."
         )
     return task, tuple(str(names.get(k, f"LABEL_{k}")) for k in numbers)
+
+
+def _names(path, names, numbers):
+    """`id2label`, or what `label2id` says, if that alone has names; a warning where they name outputs differently."""
+    inverse = {str(k): x for x, k in numbers.items()} if isinstance(numbers, dict) else {}
+    named, also = (
+        {k: x for k, x in each.items() if not str(x).startswith("LABEL_")}
+        for each in (names, inverse)
+    )
+    if also and not named:
+        log.info("%s: `label2id` names the classes, `id2label` does not", path)
+        return inverse
+    if any(also.get(k, name) != name for k, name in named.items()):
+        about = (
+            "%s: `id2label` and `label2id` disagree; the classes are named as `id2label` says: %s"
+        )
+        log.warning(about, path, ", ".join(map(str, names.values())))
+    return names
 
 
 def _read_shards(folder):

@@ -36,6 +36,7 @@ _NEEDED = {
     "is_decoder": (False, "The checkpoint must be an encoder"),
     "position_embedding_type": ("absolute", "Position embeddings must be absolute"),
     "use_relative_position": (False, "Position embeddings must be absolute"),  # NEZHA's
+    "pruned_heads": ({}, "All layers must have all attention heads"),
     "num_hidden_groups": (1, "An ALBERT must share one layer with all"),
     "inner_group_num": (1, "An ALBERT must share one layer with all"),
 }

@@ -48,6 +48,9 @@ def read(source, num_labels=0):
         )
     about = "%s: a new classifier reads %s, as %s says; a classifier does not use Normalize"
     log.info(about, source, mode, path)
+    if (folder / "model_head.pkl").is_file():
+        about = "%s: SetFit's classifier, model_head.pkl, could run code and is not read: train a new one"
+        log.warning(about, source)
     return checkpoint._replace(config=checkpoint.config.replace(pooling=mode))
 
 

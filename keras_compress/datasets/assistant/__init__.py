@@ -73,12 +73,13 @@ def grammar(language):
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
-def load(language="en", task="classification"):
+def load(language="en", task="classification", salt=""):
     """The `assistant` set: about 5,000 / 1,000 / 1,500 texts (pairs: 4,000 / 800 / 1,200), always the same ones.
 
     Args:
         language: "en" or "zh".
         task: "classification" (intent), "tagging" (slots, BIO) or "matching" (do both utterances ask for the same?).
+        salt: any text: gives a test split of its own, without the texts of the published splits (a secret test).
     Raises:
         ValueError: if there is no such language or task.
     """
@@ -89,7 +90,7 @@ def load(language="en", task="classification"):
             f"{', '.join(examples)}. Received: {language!r} and {task!r}. Choose from these."
         )
     labels, example = examples[task](language)
-    splits = utterances(language, in_pairs=task == "matching").values()
+    splits = utterances(language, task == "matching", salt).values()
     rows = [itertools.starmap(example, said) for said in splits]
     return Dataset(
         f"assistant-{language}", task, labels, *(Split(*map(list, zip(*r))) for r in rows)
@@ -121,14 +122,20 @@ def _same(language):
 
 
 @functools.cache
-def utterances(language, in_pairs=False):
+def utterances(language, in_pairs=False, salt=""):
     """{split: list of tuples of one Utterance, or of two}; no text occurs twice, not even in two splits.
 
-    There are as many of each intent; of the pairs, every second asks twice for the same.
+    There are as many of each intent; of the pairs, every second asks twice for the same. With a `salt` the test split
+    is another one, in which no published text occurs.
     """
     intents, seen, splits = list(grammar(language)["intents"]), set(), {}
-    for split, size in (NUM_PAIRS if in_pairs else NUM_TEXTS).items():
-        speaker, kept = Speaker(language, split, "matching" if in_pairs else ""), []
+    sizes, kind = (NUM_PAIRS, "matching") if in_pairs else (NUM_TEXTS, "")
+    if salt:
+        splits = dict(utterances(language, in_pairs))
+        seen = {said.text for rows in splits.values() for row in rows for said in row}
+        sizes, kind = {"test": sizes["test"]}, f"{kind} {salt}"
+    for split, size in sizes.items():
+        speaker, kept = Speaker(language, split, kind), []
         while len(kept) < size:
             if in_pairs:
                 first = speaker.say()

@@ -189,7 +189,9 @@ def test_a_tagger_s_data_may_have_some_of_its_tags(tmp_path):
     with pytest.raises(ValueError, match="by name. Received: B-ORG; the model has O, B-PER, B-LOC"):
         weights.load_with(named, other)
     bare = folder_of(tmp_path / "bare", tensors, **architectures, id2label=None, label2id=None)
-    with pytest.raises(ValueError, match=r"Received: B-LOC, O \(2\). Write all 3 into labels.txt"):
+    with pytest.raises(
+        ValueError, match=r"Received: B-LOC, O \(2\). Write all 3 into the data.s labels.txt"
+    ):
         weights.load_with(bare, data)
     model, fitted = weights.load_with(bare, data, labels=tags)
     assert model.labels == tags and fitted.train.labels == [[0, 2]]
@@ -231,7 +233,7 @@ def test_labels_of_a_fine_tuned_folder(tmp_path, caplog):
     listed = folder_of(tmp_path / "list", id2label=["a", "b", "c"])
     assert weights.load(listed).labels == ("a", "b", "c")
     usual = {"0": "LABEL_0", "1": "LABEL_1"}  # of transformers, whatever the width
-    listed = folder_of(tmp_path / "usual", id2label=usual)
+    listed = folder_of(tmp_path / "usual", id2label=usual, label2id=None)
     assert weights.load(listed).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
     for place, names in enumerate(("abcd", "ab", {"1": "a", "2": "b", "3": "c"})):
         names = [*names] if isinstance(names, str) else names
@@ -251,6 +253,36 @@ def test_labels_of_a_fine_tuned_folder(tmp_path, caplog):
         "pooler/bias",
         "pooler/kernel",
     ]
+
+
+def test_label2id_names_the_classes_where_id2label_does_not(tmp_path, caplog):
+    """Scripts that set one of the two (transformers, issues 13298 and 28589): data may have another order."""
+    inverse = {"pos": 0, "neg": 1, "neu": 2}
+    usual = {str(place): f"LABEL_{place}" for place in range(3)}
+    for place, names in enumerate((None, usual)):
+        folder = folder_of(tmp_path / str(place), id2label=names, label2id=inverse)
+        assert weights.load(folder, labels=["neg", "neu", "pos"]).labels == ("pos", "neg", "neu")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    folder = folder_of(tmp_path, label2id=inverse)
+    assert weights.load(folder).labels == ("neg", "neu", "pos")
+    assert "disagree; the classes are named as `id2label` says: neg, neu, pos" in caplog.text
+
+
+def test_what_a_head_without_its_pooler_reads_is_said(tmp_path, caplog):
+    tensors = {name: w for name, w in stored().items() if "pooler" not in name}
+    folder = folder_of(tmp_path, tensors)
+    with caplog.at_level("INFO"):
+        assert weights.load(folder).config.pooling == "cls"
+    assert "the head is taken to read [CLS], since the file does not tell" in caplog.text
+    assert weights.load(folder, pooling="mean").config.pooling == "mean"
+
+
+def test_an_adapter_beside_the_weights_is_said(tmp_path, caplog):
+    """`save_pretrained` after `merge_and_unload` may leave it there (peft, issue 1381)."""
+    folder = folder_of(tmp_path)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    assert logits_like_expected(weights.load(folder)) < 1e-5
+    assert "the adapter beside the weights is not read" in caplog.text
 
 
 def test_the_architecture_as_one_string(tmp_path):
@@ -746,7 +778,10 @@ def test_sentence_transformers(tmp_path, caplog, place, pooling, expected):
         model = weights.load(folder, **TASK)
     assert model.config.pooling == expected and "pooler/kernel" not in model.weights()
     assert f"a new classifier reads {expected}, as " in caplog.text
-    assert "does not use Normalize" in caplog.text
+    assert "does not use Normalize" in caplog.text and "SetFit" not in caplog.text
+    (folder / "model_head.pkl").write_bytes(b"")
+    weights.load(folder, **TASK)
+    assert "SetFit's classifier, model_head.pkl, could run code and is not read" in caplog.text
     assert weights.load(folder, **TASK, pooling="pooler").config.pooling == "pooler"
     assert weights.read_tokenizer_of(folder).vocab == model.tokenizer.vocab
 

@@ -66,6 +66,10 @@ def test_huggingface_config(tmp_path):
         (GOOGLE | {"is_decoder": True}, "must be an encoder. Received: `is_decoder` = True"),
         (GOOGLE | {"position_embedding_type": "relative_key"}, "must be absolute. Received: "),
         (GOOGLE | {"use_relative_position": True}, "must be absolute. Received: `use_relative_pos"),
+        (
+            GOOGLE | {"pruned_heads": {"0": [1]}},
+            "must have all attention heads. Received: `pruned_",
+        ),
         (GOOGLE | {"num_hidden_groups": 3}, "An ALBERT must share one layer with all"),
         (GOOGLE | {"hidden_act": "silu"}, "must .*gelu.* Received: 'silu'"),
         ({"hidden_size": 8}, "must name its sizes. Missing: vocab_size, num_hidden_layers, "),
