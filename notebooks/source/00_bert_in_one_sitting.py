@@ -255,6 +255,24 @@ Padded from 5 to 11 pieces, the short text spends 39 % of the first layer's atte
 Write the softmax with its mask. Three traps: a score of 0 is not a probability of 0, since $e^0 = 1$; setting
 probabilities to 0 *after* the softmax leaves rows that no longer sum to 1; and minus infinity turns a text without any
 real piece into NaN. Mask the keys (last axis), not the queries.
+
+<details><summary>Hint 1</summary>
+
+Where must the numbers of padded keys end up: before the softmax or after it?
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+`mask` is (batch, seq), the scores have four axes. On which of them do the keys lie?
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+Add a large but finite negative number where the mask is 0, and nothing where it is 1.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "masked_softmax", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -399,6 +417,24 @@ weigh most. So for a small file compress the embeddings (Lesson 4), for speed th
 
 Write the count as one function. The traps are small numbers: biases, and the LayerNorms, of which a layer has two and
 the embeddings one.
+
+<details><summary>Hint 1</summary>
+
+The table above has everything. Write each row as one line.
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+What occurs once, and what occurs `L` times?
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+If you are off by little, count the biases of a dense layer from $a$ to $b$, and the LayerNorms.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "count_parameters", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -602,6 +638,24 @@ show it again. But the *methods* are the same. The interval knows of texts, and 
 
 Write the paired comparison with NumPy. NumPy does not subtract truth values; make numbers of them first. And do not
 forget what the standard deviation must be divided by.
+
+<details><summary>Hint 1</summary>
+
+First the difference text by text, then its mean.
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+Spread of the differences and spread of their mean are not the same.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+Turn the truth values into floats; the standard error has $\sqrt n$ below the line.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "paired_interval", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -747,4 +801,100 @@ paired difference from the fair baseline.
   [arXiv:2002.06305](https://arxiv.org/abs/2002.06305): how much seeds matter. `keras_compress/measure/accuracy.py`.
 - Try it: `LUCK = 0` in Section 8; 500 and 10,000 texts; five seeds. Write down what you expect before you
   run it.
+"""
+
+# %% [markdown]
+r"""
+## 11. In five lines
+
+- A text becomes (1, n, 384), and this shape stays through all layers: so layers can be left out, repeated,
+  exchanged.
+- The mask keeps padding out of attention. Without it the answer depends on the longest text of the batch.
+- Half of MiniLM's parameters are word embeddings, which are looked up and never multiplied.
+- Compare two models text by text: paired, the interval is half as wide (± 1.6 against ± 3.1 points).
+- The interval knows of texts, not of seeds: with one seed the same method is "different" in 25 % of the cases.
+"""
+
+# %% [markdown]
+r"""
+## 12. Five questions
+
+**1.** Why must the mask act *before* the softmax?
+
+- **a** After it the gradient would be zero.
+- **b** After it the rows no longer sum to 1.
+- **c** It makes no difference if padding has the id 0.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. A mask after the softmax passes gradients, too. The rows are the trouble.
+- **b** Right. The share of padding would be lost instead of going to real pieces.
+- **c** No. `[PAD]` has a vector as every piece; its number means nothing.
+
+</details>
+
+**2.** You drop three of MiniLM's six layers. What is left?
+
+- **a** Half of the parameters and half of the work.
+- **b** 76 % of both.
+- **c** 76 % of the parameters and 50 % of the multiplications.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. The word embeddings stay whole.
+- **b** No. Embeddings cost no multiplications, so the work falls with the layers.
+- **c** Right. Bytes and time are different questions. Lesson 4 goes on with that.
+
+</details>
+
+**3.** A paper reports 76.27 % on 1,500 texts. What does the second digit after the point tell?
+
+- **a** Nothing: the standard error is about a hundred times as large.
+- **b** The model is better than one with 76.2 %.
+- **c** The test was done carefully.
+
+<details><summary>Answers, and why</summary>
+
+- **a** Right. More digits are not more certainty.
+- **b** No. A difference of less than a tenth of a point is one text in 1,500.
+- **c** No. Care shows in the number of texts and seeds, and in the interval.
+
+</details>
+
+**4.** Why is the paired interval narrower than the unpaired one?
+
+- **a** It uses twice as many texts.
+- **b** What is hard for one model is hard for the other; such texts give a difference of 0.
+- **c** It ignores the texts on which both are wrong.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. Both use the same answers to the same texts.
+- **b** Right. The noise that both share falls out.
+- **c** No. They count, with 0, in mean and in number of texts.
+
+</details>
+
+**5.** A method with one seed is "significantly better" by one point, paired, 1,500 texts. What do you believe?
+
+- **a** The method is better with 95 % certainty.
+- **b** Nothing at all.
+- **c** These two models differ; about the method I would ask for more seeds.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. The interval says nothing about seeds.
+- **b** No. These two models do differ, most likely; only the step to the method is missing.
+- **c** Right. Of the same method one in four pairs is called different.
+
+</details>
+"""
+
+# %% [markdown]
+r"""
+## 13. A challenge
+
+Halve the false alarms of the column *paired* in Section 8 (true difference 0) without making the power at 2 points
+worse. You may change the rule, not the number of answers: three seeds, 1,500 texts. Write down your rule before you
+simulate it, and say what it costs at 1 point.
 """

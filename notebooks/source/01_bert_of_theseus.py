@@ -6,12 +6,12 @@ r"""
 no loss but the task's own; say at every moment which weights move; judge the small model fairly; and put it into a
 file for a phone.
 
-**You need** Python and NumPy, the idea of a Transformer layer (attention, feed-forward, residual, layer norm), softmax
-and cross-entropy. It helps to have fine-tuned a BERT once.
+**You need** Lesson 0: shapes, mask, intervals. Further Python and NumPy, the idea of a Transformer layer
+(attention, feed-forward, residual, layer norm), softmax and cross-entropy. It helps to have fine-tuned a BERT once.
 
 **Time** about 8 minutes of computing on a laptop CPU with two cores, an hour with the exercises (10 points).
-**Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a
-minute, whose numbers mean nothing.
+**Memory** 5 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a
+dry run in under a minute, whose numbers mean nothing.
 """
 
 # %%
@@ -75,6 +75,14 @@ print({name: len(getattr(data, name).texts) for name in ("train", "dev", "test")
 r"""
 Read two or three of them aloud: which words decide, and which ones mislead?
 
+<details><summary>What came out here</summary>
+
+In "quit playing music, sorry, I meant, look up when the concert is" the first command is withdrawn: `event_query`.
+In the first text "I never ask you to" cancels the music, and the lamp decides: `light_on`. A model that counts
+words sees light and music in both halves and has to guess.
+
+</details>
+
 The method needs a **predecessor** (前辈模型): a model that is already fine-tuned (fine-tuning, 微调) on the task. Ours
 is MiniLM, a small pre-trained BERT with six layers. The next cell takes a minute or two.
 """
@@ -108,6 +116,13 @@ show(("part", "parameters", "share", f"flops at {length} pieces"),
 r"""
 This table is a forecast of what we can win. Half the layers means about half the time, but much less than half off the
 file: the table of word pieces stays. (Later lessons shrink that one.)
+
+<details><summary>What came out here</summary>
+
+The table of word pieces and the classifier hold 53 % of the parameters and cost almost no computing. The 6 layers
+hold 47 % and do all of the 1,040 million operations.
+
+</details>
 
 ## 2. The ship of Theseus
 
@@ -196,6 +211,13 @@ Blue: the successor works in this update. With three modules there are eight dif
 of them. Now the frequencies, each with its standard error $\sqrt{p(1-p)/n}$: two of three should lie within one
 standard error of the rate, nearly all within two. (The three rows look at the same coins, so if one is off, its
 neighbours tend to be off in the same direction.)
+
+<details><summary>What came out here</summary>
+
+The largest distance from the rate is 1.4 standard errors, so the coins are fair. Modules 0 and 1 lie below the rate
+in all three rows: the rows share their random numbers.
+
+</details>
 """
 
 # %%
@@ -249,10 +271,35 @@ The fourth column is the relative distance between the two sides, the fifth that
 leaves it. Where the fourth is not smaller than the fifth, the untrained successor would do no better than a plank that
 lets everything pass. Keep the fourth column in mind; Section 6 returns to it.
 
+<details><summary>What came out here</summary>
+
+The fourth column is smaller everywhere: 0.64 against 0.77, 0.63 against 0.90, 0.76 against 1.55. One layer of the
+predecessor, copied, already does part of its module's work. Yet each successor is still far from it.
+
+</details>
+
 ### Exercise 1 (3 points): a gate for every text
 
 Our gate draws once per batch. One could as well draw once per *text*. Write the equation above for that case. One trap
 is set: $0 \cdot \mathrm{NaN}$ is $\mathrm{NaN}$, so multiply-and-add lets a broken branch poison the healthy one.
+
+<details><summary>Hint 1</summary>
+
+`r` has one axis, the outputs have three. Which axes does `r` lack, and where?
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+Give `r` the shape (batch, 1, 1). Then it applies to all pieces and all hidden values of its text.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+Do not compute with both sides: select. `tf.where` takes a condition and two tensors.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "mix_texts", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -320,6 +367,24 @@ sail alone. Note that $k$ is *per update*. Who doubles the batch size halves the
 ### Exercise 2 (3 points): the curriculum
 
 Write $p(t)$ for a number or a whole array of updates.
+
+<details><summary>Hint 1</summary>
+
+Two steps: a straight line, then a ceiling.
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+Python's `min` compares two single numbers. You need the smaller one at every place of an array.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+NumPy has a function for it that takes a number as well as an array: `np.minimum`.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "curriculum", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -363,6 +428,24 @@ r"""
 A successor that is not drawn gets a gradient (梯度) of zero: it learns nothing from that batch. From how many updates,
 out of `num_steps`, does one successor learn, on average? The answer explains why the authors compare the curriculum with
 the warm-up (预热) of a learning rate.
+
+<details><summary>Hint 1</summary>
+
+In one update with the rate $p$, how often is a successor trained, on average?
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+The mean of a sum is the sum of the means. Which numbers are summed?
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+Ask `schedule` for the rate of each update. The first has the number 0, the last `num_steps - 1`.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "expected_updates", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -477,6 +560,13 @@ Compare the loss and the accuracy. While the rate is low the loss belongs to a s
 little about the new ones; dev accuracy shows how they do alone. Look at what the last stage adds: it is the reason why
 the method does not end with the replacing.
 
+<details><summary>What came out here</summary>
+
+The loss is already low in the first updates, while the successors alone are right on little more than three fifths
+of dev. Their accuracy climbs as the rate climbs. The last stage adds about three points more, up to 80.0 % on dev.
+
+</details>
+
 No loss ever compared a successor with its module. Did it learn to imitate the module all the same? We measure the
 distance of Section 3.2 again, with the trained successors.
 """
@@ -497,6 +587,13 @@ r"""
 Where the blue bar is the shorter one, working among old planks has taught the new plank to do what the old one did,
 although nobody asked for it. Where it is not, the successors have found another way to the same labels, above all in
 the last module, of which the task needs only the class.
+
+<details><summary>What came out here</summary>
+
+All three blue bars are shorter. Before training the distances were 0.64, 0.63 and 0.76. Module 0 gained most;
+module 1 moved little. So the successors did come to imitate their modules in part, without a loss that asks for it.
+
+</details>
 
 ## 7. Was it worth it? Fair baselines
 
@@ -552,6 +649,14 @@ that this test cannot tell them apart.
 Compare the columns *dev* and *test* as well. They need not put the models in the same order: in this set the two hold
 other phrasings and other words, and dev had a say in the settings. Two sets of texts that disagree are a warning not to
 read too much into either.
+
+<details><summary>What came out here</summary>
+
+`theseus-3` is the best small model on both. Behind it the order turns: on dev `spread-3` leads `truncated-3` (77.9
+and 75.2 %), on test it is the other way round (72.1 and 72.9 %). `plain-3` is no better than TF-IDF, which needs no
+BERT: 57.8 and 58.1 %.
+
+</details>
 """
 
 # %%
@@ -592,6 +697,14 @@ Two savings multiply here. Fewer layers save time; smaller numbers save bytes. C
 the file of the three-layer model is far more than half the size of the other one in the same format, because the word
 table came along, while the time falls with the number of layers. A phone is slower than this machine; the *ratios*
 carry over, roughly.
+
+<details><summary>What came out here</summary>
+
+As 32-bit floats the file shrinks from 89.9 to 68.6 MB, and the time from 9.8 to 4.2 ms. With 8-bit weights it
+shrinks from 23.1 to 17.6 MB, and from 3.3 to 1.5 ms. Both together: from 89.9 to 17.6 MB, and from 9.8 to 1.5 ms.
+These are times of this machine; none was taken on a phone.
+
+</details>
 
 The very file that a phone would load, once more on the test set:
 """
@@ -643,4 +756,103 @@ And what may we *not* say?
 - Try it: `module_map=[[0], [1, 2], [3, 4, 5]]`, `schedule="constant"`, `gate="uniform"`, two layers instead of three.
   Write down what you expect before you run it.
 - Your own data: `python -m keras_compress run --data FOLDER`; the form of the folder is in `data/README.md`.
+"""
+
+# %% [markdown]
+r"""
+## 11. In five lines
+
+- Cut the predecessor into modules, and give each a smaller successor. A gate draws which of the two works in an
+  update.
+- The task's loss is the only loss. Until the last stage only the successors move.
+- The replacing rate must reach 1 and stay there, so that the successors learn to work without the old layers.
+- Here `theseus-3` has 76.5 % on test: 4.3 points below the predecessor, 4.4 above `spread-3`, which started from
+  the same layers. One seed.
+- Half of the layers takes less than half of the time, but still three quarters of the bytes: the word table stays.
+"""
+
+# %% [markdown]
+r"""
+## 12. Five questions
+
+**1.** In one update only successor 1 is drawn. What gives it its gradient?
+
+- **a** The distance between its output and that of module 1.
+- **b** The task's loss, through the frozen layers above it.
+- **c** Nothing: the layers above are frozen, and stop the gradient.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. That would be distillation. Theseus has no loss that compares the two models.
+- **b** Right. Frozen weights do not move, but the gradient passes through them.
+- **c** No. Freezing stops updates, not gradients. Section 5 shows that successor 0 moved below frozen layers.
+
+</details>
+
+**2.** Early in the training the loss is low. What does that say about the small model?
+
+- **a** It is nearly as good as the predecessor already.
+- **b** The learning rate is too low, since the loss hardly has to fall.
+- **c** Little: mostly old layers compute it.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. Measured alone, it is far below at that time: look at the panel of dev accuracy.
+- **b** No. The loss is low because trained layers do most of the work, whatever the rate.
+- **c** Right. The loss belongs to the mixture. Only dev accuracy of the successors alone speaks of the small model.
+
+</details>
+
+**3.** Which baseline tells what the *replacing* is worth?
+
+- **a** `spread-3`: same first weights, same number of updates.
+- **b** `plain-3`: it has never seen the predecessor.
+- **c** The predecessor: it is what was replaced.
+
+<details><summary>Answers, and why</summary>
+
+- **a** Right. The two differ in how they were trained, by replacing or all at once.
+- **b** No. It also starts from other weights. The 18.7 points mix a better start with the replacing.
+- **c** No. It has twice the layers. That comparison tells what the small size costs.
+
+</details>
+
+**4.** `theseus-3` minus `truncated-3` is +3.6 [+1.4, +5.8]. What does the interval allow you to say?
+
+- **a** With other seeds Theseus wins, too, 95 times of 100.
+- **b** `theseus-3` is right wherever `truncated-3` is right.
+- **c** On other texts of this kind, this one model would most likely be ahead again.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. The interval knows of texts. No other seed was run (Lesson 0, Section 7).
+- **b** No. It is a difference of means. Each is right on some texts where the other fails.
+- **c** Right. That is what it covers: these two models, other texts.
+
+</details>
+
+**5.** In the package `tf.cond` computes only the side that was drawn. What is the main gain?
+
+- **a** The successor gets a larger gradient.
+- **b** Time: the other side would be computed and thrown away.
+- **c** The draws become independent of each other.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. The gradient is the same: the other side would be multiplied by 0.
+- **b** Right. As the rate rises, more and more updates run the short side alone. A NaN of the other side stays out,
+  too.
+- **c** No. The draws depend on seed, step and module, whatever is computed afterwards.
+
+</details>
+"""
+
+# %% [markdown]
+r"""
+## 13. A challenge
+
+Get more than 80.0 % on dev with three layers and the same number of updates. You may change `schedule`, `rate`,
+`full_at`, `finetune_share`, `start` and `module_map`, nothing else. Choose on dev, then measure once on test, with
+the paired interval against `theseus-3`. Repeat with two more seeds: is the gain larger than the spread of the
+seeds?
 """

@@ -6,12 +6,12 @@ r"""
 to a gradient; write the three losses of DistilBERT and start its student; distil a fine-tuned BERT into a smaller one,
 or into a model of another kind; and judge whether the teacher was worth its cost.
 
-**You need** Lesson 1, or the same ground: Python and NumPy, the Transformer layer, softmax and cross-entropy, what
-fine-tuning is.
+**You need** Lesson 1 (and 0), or the same ground: Python and NumPy, the Transformer layer, softmax and
+cross-entropy, what fine-tuning is.
 
 **Time** about 12 minutes of computing on a laptop CPU with two cores, an hour with the exercises (10 points).
-**Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a
-minute, whose numbers mean nothing.
+**Memory** 5 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a
+dry run in under a minute, whose numbers mean nothing.
 """
 
 # %%
@@ -88,6 +88,13 @@ r"""
 A label says one thing about a text: which intent is right. The teacher says twenty: also what the text is *nearly*, and
 what it is not at all. Look at the second choices. Does the teacher's doubt make sense to you?
 
+<details><summary>What came out here</summary>
+
+Yes, mostly. The second choice is the opposite command or one that the text mentions: `light_on` (0.011 and 0.006)
+and `music_play` (0.005). But all of them are tiny: the first choices have 0.945 to 0.952.
+
+</details>
+
 ## 2. Soft targets
 
 ### 2.1 Temperature
@@ -120,6 +127,14 @@ r"""
 From which temperature on can one see the other choices at all? And from which on does the first one hardly stand out
 any more? DistilBERT takes $T = 2$.
 
+<details><summary>What came out here</summary>
+
+At $T = 2$ the other bars can be seen, and the first still leads clearly. At $T = 20$ nothing stands out. But this
+text hardly raises doubts: the other bars are nearly equal at every temperature. The order is kept, the lesson in it
+is small. Section 2.1 goes on with many texts for that reason.
+
+</details>
+
 One text is an anecdote. The next table looks at many: the probability of the first choice, and the entropy (熵), the
 mean surprise in nats, of texts that the teacher was trained on and of dev texts, which it was not.
 """
@@ -143,6 +158,13 @@ print(f"{len(seen)} and {len(unseen)} texts; entropy if all classes are equally 
 r"""
 Compare *train* and *dev*. Where the teacher is surer of the texts that it was trained on, it has fewer doubts left to
 pass on, and it is on these very texts that the student will listen. It is one reason to distil on additional texts.
+
+<details><summary>What came out here</summary>
+
+It is surer of what it was trained on: 0.95 against 0.88 for the first choice, 0.35 against 0.59 nats of entropy. At
+$T = 2$ the two are close (2.13 and 2.26). At $T = 20$ both are at 2.99 of at most 3.00: nearly uniform.
+
+</details>
 
 ### 2.2 Divergence or cross-entropy?
 
@@ -221,6 +243,13 @@ r"""
 Compare the dashed line with the label loss's at $T = 1$ and at $T = 20$. With the factor $T^2$, the gradient of the
 soft targets does not vanish as the temperature rises.
 
+<details><summary>What came out here</summary>
+
+At $T = 1$ the dashed line meets the label loss: both gradients are about equally large. At $T = 20$ the gradient of
+KL alone is about a thousand times smaller. With the factor $T^2$ it stays within a factor of about three.
+
+</details>
+
 **Hinton's limit** (Section 2.1 of their paper): for large $T$ take $\exp(x) \approx 1 + x$. With $N$ classes, and
 logits shifted so that each model's have mean 0, it follows that
 
@@ -229,6 +258,13 @@ $$T^2\, \frac{\partial\, \mathrm{KL}}{\partial z_i} \;\longrightarrow\; \frac{z_
 But that is the gradient of a squared difference of logits. A hot softmax asks the student to copy all of the teacher's
 logits, the very negative and noisy ones too; a cool one lets it ignore classes that are out of the question. How hot is
 hot?
+
+<details><summary>What came out here</summary>
+
+DistilBERT's temperature is not hot: at 10 the gradient is still 0.2930 from the limit, relative to its length, and
+only at 100 is it 0.0255. With twenty classes, temperatures below 10 are something else than copying logits.
+
+</details>
 """
 
 # %%
@@ -244,6 +280,25 @@ r"""
 
 Write the loss of Section 2.2 with NumPy. One trap is set: $\exp(1000)$ is infinite. Subtracting the same number from
 all logits of a text changes no softmax; which number makes it safe?
+
+<details><summary>Hint 1</summary>
+
+Two steps: softmax at the temperature for both, then the sum over classes and the mean over texts.
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+Which number makes every exponent at most 0? It differs from text to text.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+Do not take the logarithm of a probability that may be 0. Work with $\ln$ of the softmax: shifted logits minus the
+logarithm of their summed exponentials.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "soft_loss", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -322,6 +377,24 @@ are the package's defaults, too: `soft_weight`, `label_weight`, `cosine_weight` 
 Write $L_{\mathrm{cos}}$ with NumPy. Short texts are padded to the length of the longest in the batch. What a model
 computes at padding is noise, so it must not count: not in the sum, not in the number that one divides by, and not even
 when it is NaN.
+
+<details><summary>Hint 1</summary>
+
+First one cosine per token, then a mean over the tokens that count.
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+`NaN` times 0 is `NaN`. Choose the real tokens before you compute anything.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+A truth array as index, `x[mask == 1]`, gives an array (tokens, hidden) for the whole batch.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "direction_loss", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -404,6 +477,24 @@ last, which knows the head. Between them the steps are as even as whole numbers 
 
 Write this rule for any two numbers. Halves are rounded up; beware, Python's `round` rounds 2.5 to 2. And what if only
 one layer stays?
+
+<details><summary>Hint 1</summary>
+
+Where would the layers lie if fractions were allowed?
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+The first is 0, the last `num_layers - 1`; between them there are `keep - 1` equal steps.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+Rounding halves up means: add a half, then round down. Treat a single layer first, or you divide by zero.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "spread", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -474,6 +565,13 @@ show(("after", "moved: largest difference", "moved: relative distance", "lost: r
 r"""
 The first two columns are rounding. The last is what the student would have to learn again if the vector were lost, as
 it is in the authors' code. Whether that changes answers, count for yourself:
+
+<details><summary>What came out here</summary>
+
+With the vector lost, 160 of 200 dev texts keep the teacher's answer; with the vector moved, 200. Yet the table
+holds only 768 of 22,573,076 parameters. Few parameters can matter much.
+
+</details>
 """
 
 # %%
@@ -552,6 +650,14 @@ r"""
 Three things to look for. Which part is the largest at first, and which at the end? A large part is not always a strong
 one: what moves the weights is its gradient. Which part falls least? If it is the cosine: the angle need not become 0 at
 every token, since the classifier reads [CLS] alone. And does dev accuracy still rise where the losses have become flat?
+
+<details><summary>What came out here</summary>
+
+Soft is the largest all along: before training 9.47 of the sum, with 4.00 for the labels and 0.69 for the cosine.
+Soft and label fall together; the cosine falls least, on dev from 0.686 to 0.237. Dev accuracy still rises by about
+two points in the last third, where the losses are flat.
+
+</details>
 
 ## 6. A student of another kind
 
@@ -636,6 +742,15 @@ and dev and test hold other phrasings and other words: where the two disagree, d
 
 Start with `labels-3`: that row, and no other, is about the soft targets and the cosine loss. The row `truncated-3`
 mixes two things, the teacher's voice and the choice of the layers; compare `labels-3` with it to see the second alone.
+
+<details><summary>What came out here</summary>
+
+`distilbert-3` against `labels-3`: +1.3 points, [-0.1, +2.8]. The test cannot tell them apart. `labels-3` against
+`truncated-3`: +2.1 points. So a good part of the gain over `truncated-3` (+3.4) comes from the choice of layers,
+without a teacher's voice. The BiLSTM gains +7.6 points on test and nothing on dev (66.6 and 67.5 %): a warning, not
+a result.
+
+</details>
 """
 
 # %%
@@ -669,6 +784,14 @@ r"""
 Compare `distilbert-3` with `labels-3`, and `bilstm-distilled` with `bilstm`, in the last column. Where the distilled
 one has the larger share, that hints that it has taken over errors along with the doubts; but mind how few texts the
 last column rests on.
+
+<details><summary>What came out here</summary>
+
+In both pairs the distilled model shares *fewer* of the teacher's mistakes: 47.6 against 52.1 %, and 35.8 against
+43.1 %. So nothing here hints that it took over errors. The last column rests on 288 texts, and `truncated-3`
+without a teacher shares most (57.6 %).
+
+</details>
 
 ## 8. What it cost
 
@@ -766,6 +889,13 @@ show(("drawn", "of all pieces (0.15)", "[MASK] (0.8)", "random piece (0.1)", "un
 r"""
 (For whole words the errors are somewhat too small: the pieces of a word are not drawn independently.)
 
+<details><summary>What came out here</summary>
+
+They hold: 0.150 of all pieces are drawn, and of these 0.798 become [MASK], 0.100 another piece, 0.102 stay; all lie
+within two standard errors.
+
+</details>
+
 ### 9.2 Three losses over the vocabulary
 
 The logits now have one place for every piece of the vocabulary, and there is a prediction at every token. So the soft
@@ -798,6 +928,13 @@ r"""
 Compare the label loss with $\ln$ of the vocabulary's size, which is what blind guessing costs, and remember what the
 teacher is here: an encoder under a head that has had one epoch. From here the way to a task is that of every
 pre-trained model: a new head, and fine-tuning.
+
+<details><summary>What came out here</summary>
+
+The label loss falls from 6.70 to 5.07 nats; blind guessing costs 10.33. The student even guesses more masked pieces
+than its teacher (13.5 and 8.6 %): all its weights learned, while only the teacher's head did.
+
+</details>
 """
 
 # %%
@@ -861,4 +998,104 @@ And what may we *not* say?
   we depart from the paper. Look for `stop_gradient`: what would happen without it?
 - Try it: `temperature=1.0` or `8.0`, `label_weight=0.0`, `cosine_weight=0.0`, `layers="bottom"`, two layers instead of
   three. Write down what you expect before you run it.
+"""
+
+# %% [markdown]
+r"""
+## 12. In five lines
+
+- Soft targets are the teacher's probabilities at a temperature. They say what a text is nearly.
+- KL and cross-entropy differ by the teacher's entropy, so their gradients are equal. The factor $T^2$ keeps the
+  gradient from vanishing.
+- DistilBERT adds three losses (factors 5, 2, 1) and starts from every second layer of its teacher.
+- Here `distilbert-3` is 1.3 points above `labels-3`, which started alike: too little for this test to tell them
+  apart.
+- The teacher costs time in training (2,601 against 1,561 Mflops per text and update), nothing in answering.
+"""
+
+# %% [markdown]
+r"""
+## 13. Five questions
+
+**1.** What do soft targets tell the student that labels do not?
+
+- **a** Which texts the teacher gets wrong.
+- **b** How near the wrong classes are to this text.
+- **c** How the teacher's layers reach the answer.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. The teacher's probabilities do not say whether it is right.
+- **b** Right. That is in the small probabilities, which the temperature makes visible.
+- **c** No. They are read at the very end. Lesson 3 looks inside.
+
+</details>
+
+**2.** Someone raises $T$ from 2 to 20 "because more temperature means more knowledge". What happens?
+
+- **a** The student sees classes that were hidden at lower temperatures.
+- **b** The student's own predictions become softer for good.
+- **c** Targets become nearly uniform, and the loss a comparison of all logits.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. Every class has a probability above 0 at each temperature; the order is the same.
+- **b** No. The temperature is used in the loss alone; the student answers at 1.
+- **c** Right. Here the entropy is 2.99 of 3.00 then. Noise in very negative logits counts as much as the rest.
+
+</details>
+
+**3.** A paper trains with cross-entropy to soft targets, its code with KL, at the same factor and temperature. Do
+the students differ?
+
+- **a** No: the difference does not depend on the student.
+- **b** Yes: cross-entropy is much larger and outweighs the labels.
+- **c** Yes: only KL is 0 for a perfect student.
+
+<details><summary>Answers, and why</summary>
+
+- **a** Right. It is the teacher's entropy. Section 2.2 measured equal gradients.
+- **b** No. Its value is larger, its gradient is not. Updates follow gradients.
+- **c** No. True of the values, but a constant does not change where the minimum lies.
+
+</details>
+
+**4.** `distilbert-3` is 3.4 points better than `truncated-3`. How much of this may be credited to the teacher?
+
+- **a** All of it: `truncated-3` had no teacher.
+- **b** None: the interval against `labels-3` contains 0.
+- **c** Rather the 1.3 points over `labels-3`, and even these are not certain.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. It also starts from other layers. Two things changed at once.
+- **b** No. An interval with 0 inside does not prove that there is no effect.
+- **c** Right. `labels-3` has the same start, so this row isolates the teacher; its interval reaches from -0.1 to
+  +2.8.
+
+</details>
+
+**5.** Why is the vector of token type 0 moved into the position table?
+
+- **a** To save 768 parameters.
+- **b** Every token of a single text received it, so without it all later layers read something else.
+- **c** Because the student must tell the two texts of a pair apart.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. Dropping the table saves them in any case, lost or moved.
+- **b** Right. Lost, it changes 40 of 200 answers; moved, none.
+- **c** No. Just that is given up: one type for all.
+
+</details>
+"""
+
+# %% [markdown]
+r"""
+## 14. A challenge
+
+A teacher can answer texts without labels. Take the training texts that the lesson left out (the set has more than
+2,500), hide their labels, and distil on them: `label_weight=0.0`, same number of updates. Compare with
+`distilbert-3`, and with `labels-3` on as many labelled texts. Before you run it, use the entropies of Section 2.1
+to predict which wins.
 """

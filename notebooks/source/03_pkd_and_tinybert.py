@@ -6,13 +6,13 @@ r"""
 which layer learns from which; mask padding out of a loss and prove it; make training texts without an annotator; and
 judge all of that beside small models that had no teacher.
 
-**You need** Python and NumPy, the idea of a Transformer layer (attention, feed-forward, residual, layer norm), softmax
-and cross-entropy. Lessons 1 and 2 help: this one uses the data, the sizes and the large model of Lesson 1, so that the
-tables can be laid side by side, and the soft targets of Lesson 2.
+**You need** Lesson 2 (and with it 0 and 1): this one uses the data, the sizes and the large model of Lesson 1, so that
+the tables can be laid side by side, and the soft targets of Lesson 2.
 
 **Time** about 20 minutes of computing on a laptop CPU with two cores, an hour and a half with the exercises (10
-points); for a first reading leave out Section 4, but run its cells. **Seed** 0, everywhere. Start Jupyter with the
-environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a minute, whose numbers mean nothing.
+points); for a first reading leave out Section 4, but run its cells. **Memory** 6 GB. **Seed** 0, everywhere. Start
+Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in under a minute, whose numbers mean
+nothing.
 """
 
 # %%
@@ -147,6 +147,13 @@ of the vector depends on the text. Look where it is still small: there [CLS] say
 whoever follows it learns little about any of them. (MiniLM was made to be read through the mean of its tokens; nothing
 forced its [CLS] to gather early.) Keep that in mind for the layers that PKD chooses.
 
+<details><summary>What came out here</summary>
+
+In layers 1 to 4 it is 0.1 to 0.9 %: [CLS] says nearly the same of all texts. At 5 it is 29.4 %, at 6 it is 512.6 %.
+The classifier's vector is made in the last two layers.
+
+</details>
+
 The lengths matter too. A squared distance between vectors of different lengths measures the lengths first, and layers
 with long vectors outvote those with short ones. PKD therefore scales each vector to length 1 and compares directions
 only:
@@ -160,6 +167,24 @@ to the answers.
 
 Write $L_{PT}$ as the authors' code has it: not the sum over layers and dimensions, but the **mean** over texts, layers
 and dimensions.
+
+<details><summary>Hint 1</summary>
+
+In which order: scale, difference, square, mean?
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+Each vector has a length of its own. Along which axis do you take it?
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+Keep that axis (`keepdims`), so that the division broadcasts. One mean over everything comes last.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "patience", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -302,6 +327,15 @@ Each line is a part as it enters the sum, on a logarithmic scale. Look for two t
 start, and which at the end? And which one stops falling first? A part that lies still may be learned, outvoted, or out
 of this student's reach. (The height of a line is not the strength of its pull: that is the gradient (梯度).)
 
+<details><summary>What came out here</summary>
+
+$L_{CE}$ is the largest at the start, with $L_{DS}$ close behind; at the end the two are equal. The patience lies
+still from the first update on. It is outvoted: before training it added 0.006, the other two 1.505 and 0.819.
+*Skip* reads layers 2 and 4, where [CLS] hardly depends on the text (0.3 and 0.9 %). So `pkd-3` is close to ordinary
+distillation, and this lesson does not show what patience can do.
+
+</details>
+
 ## 3. TinyBERT: everything inside
 
 TinyBERT (Jiao et al., 2020) compares far more, and at every token: what leaves the embeddings, the attention scores of
@@ -331,6 +365,24 @@ its last ones; the embeddings are compared in all three. *Uniform* is what TinyB
 
 Write $g(1), \dots, g(M)$. A uniform map exists only if $M$ divides $N$; otherwise say so, with a `ValueError`, instead
 of rounding in silence.
+
+<details><summary>Hint 1</summary>
+
+Three formulas stand above the figure in Section 3.1.
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+$m$ runs from 1 to $M$, and $g(0)$ is not part of the answer.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+Check the remainder of $N$ by $M$ before dividing, and for `uniform` alone.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "my_layer_map", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -434,6 +486,14 @@ Compare each picture with the one below it. Vertical stripes are tokens that eve
 that looks at itself or at its neighbour. Note that the loss is stricter than it need be: adding one number to a whole
 row changes the scores, but not the softmax.
 
+<details><summary>What came out here</summary>
+
+The untrained student has lost the structure: the teacher's dark columns and blocks have become even. The weights
+are the same, so it is the missing layers between that make the difference. For layer 1 the loss over 32 texts is
+3.6198.
+
+</details>
+
 ### 3.3 The losses, and the padding
 
 With $H$ for the hidden states, $E$ for what leaves the embeddings, $h$ heads and a matrix $W$ of which more below (the
@@ -479,6 +539,24 @@ Looking at a table is not a proof. A better one: write anything at all into the 
 
 Write $L_{attn}$ of one layer: the mean of $(A^S - A^T)^2$ over all heads and all pairs of **real** tokens of the batch.
 Whatever stands in the padding, even a NaN, must leave no trace.
+
+<details><summary>Hint 1</summary>
+
+A pair counts if both its query and its key are real.
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+From `mask` make an array (batch, 1, seq, seq) of such pairs; each text has one for all heads.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+Choose with `tf.where` before you square or multiply: NaN times 0 is NaN. Divide by pairs times heads.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "masked_attention", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -596,6 +674,14 @@ after $W$: what the projection has learned to correct, the classifier does not s
 cross-entropy, and the least that is possible is not 0 but the teacher's entropy, the dashed line (measured on 500
 training texts without dropout).
 
+<details><summary>What came out here</summary>
+
+Attention and hidden losses fall several times over; $L_{embd}$ does not fall at all, it rises a little. Dev
+accuracy climbs above three quarters without any answer being asked for, since the inside is what the classifier reads. It
+drops at first when the answers begin, and ends at 79.0 %. $L_{pred}$ stays above the dashed line.
+
+</details>
+
 ### 3.6 Attention, after
 
 The same sentence, the same head. The last stage no longer asks for the attention, so what you see is what outlived it.
@@ -609,6 +695,14 @@ draw_maps({"teacher": maps(teacher, g[1:]), "student before": maps(spread, (1, 2
 r"""
 In which columns has the lowest picture come closer to the top one? Try another head (`head=3`): one sentence and one
 head are an anecdote. Section 5.2 has the numbers for 32 texts and all heads.
+
+<details><summary>What came out here</summary>
+
+In all three: the teacher's stripe at the comma (layer 4) and the dark block after it (layer 6) are back in layers 2
+and 3. It holds for 32 texts and all heads, too: 0.925, 1.543 and 2.674, where the untrained student had 3.620,
+3.527 and 6.699.
+
+</details>
 
 ### 3.7 What the teacher's help costs
 
@@ -629,6 +723,12 @@ show(("outputs", "MB", "kB per text"),
 r"""
 Attention grows with the *square* of the length, hidden states with the length, PKD's vectors not at all. For long texts
 and large teachers this decides which method you can afford.
+
+<details><summary>What came out here</summary>
+
+PKD needs 7.9 MB for these texts, TinyBERT 274.2 MB for the hidden states and 133.1 MB for the attention.
+
+</details>
 
 ## 4. More texts: augmentation
 
@@ -690,6 +790,14 @@ own pre-trained head; ours is a stopgap that a laptop can make.) And look for wh
 with an apostrophe never changes, so that a copy keeps its negation; and stop words, to which the authors' list counts
 *off* and *before*. We go on with the second model.
 
+<details><summary>What came out here</summary>
+
+The head alone offers *the, a, of* everywhere: it guesses 10.1 % of the masked pieces, by frequency. The second
+model offers *bathroom* for *kitchen* and *music* for *jazz*. But also *stop* for *play*, and *heating* for
+*lights*: words that fit the gap and change the command.
+
+</details>
+
 ### 4.3 What augmentation does to number and meaning
 
 More copies give more texts, but equal ones are dropped. And does a copy still mean what its text meant? The candidates
@@ -715,6 +823,13 @@ Where the last column is below 100 %, an inherited label would be doubtful. For 
 losses ask the *teacher* about the copy, not the label of the text it came from. For ordinary fine-tuning it is one. So
 the comparison below has both: TinyBERT with copies, and a student that learns from the same copies under their
 inherited labels.
+
+<details><summary>What came out here</summary>
+
+At the chance 0.4 the teacher keeps its answer for 63 to 72 % of the copies, at 0.8 for 40 %. So about a third of
+the inherited labels are doubtful.
+
+</details>
 
 Up to three copies of each text; the number of updates stays what it was, so each single text is seen less often.
 (`tinybert.compress` does the same when given `copies` and `mlm`.)
@@ -792,6 +907,14 @@ model running beside them and no new loss. Where a method's interval against its
 shown here that it is worth its effort; where it lies below 0, the method has done harm on these texts, with this seed.
 Then compare *dev* and *test*: the two hold other phrasings and other words and need not put the models in the same
 order.
+
+<details><summary>What came out here</summary>
+
+`pkd-3` against `truncated-3`: +0.3 [-1.3, +1.9]. `tinybert-3` against `spread-3`: +0.9 [-0.8, +2.5]. Neither method
+has shown here that it is worth its effort. The copies did not help TinyBERT (+0.1), and `spread-3` fell from 72.1
+to 70.7 % with them: doubtful labels.
+
+</details>
 """
 
 # %%
@@ -837,6 +960,14 @@ Look at what each method was *not* asked for. PKD never saw an attention map; Ti
 many, and through the projection, which is gone here; `truncated-3` and `spread-3` saw neither. And compare the columns
 with the table above: a model that imitates better inside need not answer better. The inside was a means; a means can
 succeed and miss the end.
+
+<details><summary>What came out here</summary>
+
+TinyBERT's attention is by far the nearest to its teacher's, and it gives the teacher's answer most often (84.5 %).
+Yet its accuracy is 73.0 %, that of `truncated-3` 72.9 %, whose attention is the farthest in layer 1 (18.820).
+`pkd-3` did not lower $L_{attn}$ either: it was never asked.
+
+</details>
 
 ## 6. An honest reading
 
@@ -889,4 +1020,105 @@ And what may we *not* say?
   `layer_map="top"`, `losses=("attn",)`, `inside_share=0.0`, or the thin student of Section 3.4 with many more updates.
   Write down what you expect before you run it.
 - Your own data: `python -m keras_compress run --data FOLDER`; the form of the folder is in `data/README.md`.
+"""
+
+# %% [markdown]
+r"""
+## 8. In five lines
+
+- PKD follows the teacher's [CLS] in chosen layers; TinyBERT compares every token, and the attention scores before
+  the softmax.
+- A factor has a meaning only with its reduction: sum and mean differ by 768 here.
+- Padding must leave no trace in a loss. Write a NaN into it and look.
+- TinyBERT imitated its teacher well, and was not measurably better than its own start, fine-tuned: +0.9 points,
+  interval with 0.
+- Copies of texts change meaning. A teacher can answer them; an inherited label is doubtful.
+"""
+
+# %% [markdown]
+r"""
+## 9. Five questions
+
+**1.** In this lesson $\beta = 100$ and $L_{PT}$ adds 0.006. What follows?
+
+- **a** Patience does not work.
+- **b** The run cannot speak about patience.
+- **c** The student imitates [CLS] perfectly.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. It was hardly tried: before training it is 0.3 % of the sum.
+- **b** Right. Two other parts outvote it. A fair test needs a $\beta$ that gives it weight, or layers where [CLS]
+  says something.
+- **c** No. It was that small before training, because [CLS] is nearly the same for all texts there.
+
+</details>
+
+**2.** A paper gives $\beta = 500$ and writes a sum; its code takes a mean. You write a sum. Which $\beta$ gives the
+code's loss here?
+
+- **a** 500 divided by layers times width.
+- **b** 500: the minimum is the same.
+- **c** 500 divided by the batch size.
+
+<details><summary>Answers, and why</summary>
+
+- **a** Right. The sum is that many times the mean, so the factor must be that much smaller.
+- **b** No. Of this part alone, yes. But it is added to others, and its weight counts.
+- **c** No. Both forms are means over texts. They differ in layers and dimensions.
+
+</details>
+
+**3.** Why do the scores need no projection in a thinner student, while hidden states do?
+
+- **a** Scores are already normalised by the softmax.
+- **b** The last stage corrects them anyway.
+- **c** Their shape depends on heads and tokens, not on the width.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. They are compared *before* the softmax.
+- **b** No. The last stage compares answers only.
+- **c** Right. Section 3.4: (32, 12, 42, 42) for both.
+
+</details>
+
+**4.** The loss over everything is 3.4573 at length 42 and 4.8973 at 96, for the same texts. What is the harm in
+training?
+
+- **a** None: padding has no gradient.
+- **b** The loss's weight changes from batch to batch with the padding, and noise is learned.
+- **c** The model can no longer be padded differently on a phone.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. It has: the squared difference at padding is part of the mean.
+- **b** Right. Neither lies in the texts. The masked loss stays at 3.6198.
+- **c** No. The mask inside the model is untouched; this is about the loss.
+
+</details>
+
+**5.** `tinybert-3` answers as its teacher in 84.5 %, `truncated-3` in 78.9 %; their accuracies are 73.0 and 72.9 %.
+How can that be?
+
+- **a** It agrees more where the teacher is wrong, too.
+- **b** Agreement was measured on other texts.
+- **c** One of the two numbers must be wrong.
+
+<details><summary>Answers, and why</summary>
+
+- **a** Right. Agreement counts shared mistakes. Imitating better is not answering better.
+- **b** No. Both are over the test texts.
+- **c** No. Both can hold: the teacher itself is right on 80.8 %.
+
+</details>
+"""
+
+# %% [markdown]
+r"""
+## 10. A challenge
+
+Give patience a fair trial: three students with `beta=0.0`, `beta=100.0` and `beta=10000.0`, each with *skip* and
+*last*, all with the same updates. Draw the share of each part in the sum. Which of the six hears its teacher's
+[CLS]? Does it answer better than the one with `beta=0.0`, by a paired interval?
 """

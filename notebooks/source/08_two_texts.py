@@ -6,12 +6,12 @@ r"""
 decide what can be decided with shapes, dates, a few lines of code or an experiment; turn a wish into a loss that can be
 written down; and keep apart what is wrong, what holds, and what was not shown.
 
-**You need** Python and NumPy, Lesson 1 (module replacing) and Lesson 2 (soft targets). Data, sizes and large model are
+**You need** Lesson 1 (module replacing) and Lesson 2 (soft targets). Data, sizes and large model are
 theirs, so that the tables can be laid side by side.
 
 **Time** about 10 minutes of computing on a laptop CPU with two cores, an hour and a quarter with the exercises (10
-points). **Seed** 0, everywhere. Start Jupyter with the environment variable `KERAS_COMPRESS_FAST=1` for a dry run in
-under a minute, whose numbers mean nothing.
+points). **Memory** 5 GB. **Seed** 0, everywhere. Start Jupyter with the environment variable
+`KERAS_COMPRESS_FAST=1` for a dry run in under a minute, whose numbers mean nothing.
 """
 
 # %%
@@ -150,6 +150,24 @@ gives a number all the same.
 
 Write a test that says whether a squared distance compares two outputs number by number. `None` stands for the number of
 texts or of pieces.
+
+<details><summary>Hint 1</summary>
+
+When does a subtraction run although two numbers do not belong together?
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+Neither stretching nor adding an axis may be needed.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+Compare the two tuples as a whole. `None` in the same place stands for the same number.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "can_compare", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -224,6 +242,13 @@ above 1. (That ReLU is flat for negative $x$ is true.) And the model at hand has
 is a true formula inside a wrong story; that is the usual make of a text that convinces. For claim 6 the text names no
 quantity that could be measured. It is not wrong; nothing could show that it is.
 
+<details><summary>What came out here</summary>
+
+The slope of ReLU lies between 0.000 and 1.000, that of GELU between -0.129 and 1.129. Formula and library differ by
+at most 4.8e-07.
+
+</details>
+
 ### 2.4 Two quick looks into a model
 
 Claim 16 says that a word's vector is the same in every sentence. Claim 11 says that a copied layer is a shared layer.
@@ -265,6 +290,14 @@ r"""
 A copy is a way to begin, not a way to share: the copies part at the first update, and no parameter is saved. (Sharing
 as in ALBERT is Lesson 4.) The small table beside it is claim 14: fewer bytes, coarser numbers, lower precision.
 
+<details><summary>What came out here</summary>
+
+The cosine of the two "play" falls from 0.87 after the first layer to 0.55 after the last: a word's vector does depend
+on its sentence. The copied layers differ by 6.5e-04 after one update, and the model has as many parameters as before:
+a copied layer is no shared layer. Both claims are wrong.
+
+</details>
+
 ## 3. What can be built
 
 Claims 8, 9 and 10 are not evidence of anything, but they can be written down so that they compute something. That is
@@ -283,6 +316,24 @@ distillation by the squared distance of logits (Tang et al., 2019; Lesson 2). Ne
 
 Claim 8 speaks of two cases. Write one equation for both, and for everything between: $w = 0$ gives $x$, $w = 1$ the
 average of $x$ and $\mathrm{MLP}(x)$, and $w = \frac{1}{2}$ lies in the middle of these two.
+
+<details><summary>Hint 1</summary>
+
+Write down the two ends: what stands there for $w = 0$ and for $w = 1$?
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+The way from one end to the other is a straight line in $w$.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+At the far end each of the two counts half. How much does `mlp_x` count at $w$?
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "gate", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -329,6 +380,24 @@ r"""
 A student has $M$ layers, counted from 1. Give the layers of $k$ levels, as evenly spaced as whole numbers allow, the
 last layer always among them: level $i$ is at $\lfloor iM / k \rfloor$. Claim 4 has up to 9 levels. What does a student
 of six layers do with them?
+
+<details><summary>Hint 1</summary>
+
+Try $M = 6$ and $k = 3$ on paper.
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+$i$ runs from 1 to $k$; at $i = k$ the formula gives the last layer by itself.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+Integer division rounds down. Refuse first: a list that was cut short looks right.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "my_levels", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -442,6 +511,14 @@ answer the same texts. Start with the column *minus one level*: there stands wha
 Then *minus spread-3*: what any of this adds to the labels. Only then *minus teacher*, which is claim 4. An interval that
 contains 0 says that this test cannot tell the two apart; it does not say that they are equal.
 
+<details><summary>What came out here</summary>
+
+The second level adds -1.1 points [-2.4, +0.1], the third -0.7 in all [-2.0, +0.7]: no gain was shown. One level is
+better than the labels alone, by +1.7 points, two and three cannot be told from them. `theseus-3` is 2.7 points
+better than one level. All are worse than the teacher: claim 4 is wrong here.
+
+</details>
+
 One wish is left, an honest one inside claim 5: a model with ReLU instead of GELU is simpler to run in integers. May one
 just swap the function in a trained model?
 """
@@ -455,6 +532,12 @@ for name, model in (("teacher, GELU", teacher), ("the same weights, ReLU", swapp
 r"""
 What is lost there must be learned again; `student_activation="relu"` of the method does that, and the study
 `levels-study` measures it.
+
+<details><summary>What came out here</summary>
+
+No: dev accuracy falls from 87.2 to 47.5 %. All weights were fitted to GELU.
+
+</details>
 
 ## 5. The matrix
 
@@ -493,6 +576,14 @@ Rows are the claims of Section 1, columns the kinds of evidence. Two things are 
 stands left of the last column**: for the greater part of the claims no training was needed, only a library, a shape
 and a few lines. And **no row of the text is coloured by the text**, but for the one that contradicts itself. It offers
 formulas where evidence is due. Compare your letters from Section 1.
+
+<details><summary>What came out here</summary>
+
+13 cells say *wrong*, 0 say *holds*. Most rows got a *w*. Only two of the sixteen needed the experiment: that all
+comes out better, and that more levels help; the latter was not shown. Row 6 is empty: nothing could show it. If you
+wrote *e* behind more than a handful, try a library and a shape first next time.
+
+</details>
 
 The rows 8, 9 and 10 in the column *shapes* are yellow: they compute something. Whether that something helps is a
 different question, and it is answered in the last column or not at all.
@@ -540,4 +631,99 @@ the baseline and the interval.
   [arXiv:1908.09355](https://arxiv.org/abs/1908.09355): what several levels look like in a paper (Lesson 3).
 - Try it: `head="gelu"` and `head="relu"`, `mix=1.0`, `chained=True`, `target="probabilities"`, two layers instead of
   three. Write down what you expect before you run it.
+"""
+
+# %% [markdown]
+r"""
+## 8. In five lines
+
+- Take a text apart into claims, and ask of each what would decide it.
+- Dates, shapes, slopes and a few lines of code decide most claims without any training.
+- A formula says what is computed, not that it helps. Code that runs need not compare what it should.
+- More levels than one were not shown to help: -1.1 and -0.7 points against one level, intervals with 0.
+- "Not shown" is not "wrong": whoever claims the effect owes the evidence.
+"""
+
+# %% [markdown]
+r"""
+## 9. Five questions
+
+**1.** `three levels` minus `one level` is -0.7 [-2.0, +0.7]. What may you write?
+
+- **a** More levels do harm.
+- **b** The number of levels does not matter.
+- **c** This test did not show that more levels help.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. The interval reaches to +0.7.
+- **b** No. A difference of one point in either direction is allowed by these texts and this seed.
+- **c** Right. It says what was tried and what came out, and no more.
+
+</details>
+
+**2.** A loss between the shapes (32, 1) and (32, 20) runs and gives a number. Is it right?
+
+- **a** No: one number is compared with all twenty.
+- **b** Yes, or else the library would refuse.
+- **c** Yes, if the loss falls in training.
+
+<details><summary>Answers, and why</summary>
+
+- **a** Right. The axis of length 1 is stretched without a word.
+- **b** No. It refuses only what cannot be stretched to fit.
+- **c** No. It falls towards a mean of the targets, which is not what was wanted.
+
+</details>
+
+**3.** Which of these claims needs an experiment?
+
+- **a** "GELU is new and was not in BERT."
+- **b** "Three levels are better than one."
+- **c** "INT8 is more precise than FP32."
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. Dates and a configuration decide it.
+- **b** Right. No date, no shape and no slope can tell. And it needs the baseline with one level.
+- **c** No. Store 1/3 in both and look.
+
+</details>
+
+**4.** The text's GELU formula agrees with the library to 4.8e-07. What does this say about claim 5?
+
+- **a** That the claim holds.
+- **b** That a right formula can stand in a wrong story.
+- **c** That the author tested it.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. The story around it fails: GELU was in BERT, and ReLU's slope cannot explode.
+- **b** Right. Check each part of a claim by itself.
+- **c** No. A formula can be copied; there are neither figures nor code.
+
+</details>
+
+**5.** A method is described so vaguely that it cannot be refuted. Is that in its favour?
+
+- **a** Yes: it has survived all tests.
+- **b** Yes, until someone shows the contrary.
+- **c** No: what nothing could refute, nothing could show either.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. No test could be made of it as a whole.
+- **b** No. The evidence is owed by whoever makes the claim.
+- **c** Right. So say how you read it, test that reading, and claim no more.
+
+</details>
+"""
+
+# %% [markdown]
+r"""
+## 10. A challenge
+
+Take a text about a compression method that you find on the web, not a paper. Write down eight of its claims, and
+your letters *w*, *h*, *e*, *n* before you look anything up. Decide as many as you can without training, then build
+one claim with `multilevel` or a few lines of your own, with its fair baseline. Hand in the matrix.
 """

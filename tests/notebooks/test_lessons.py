@@ -125,16 +125,110 @@ def test_the_built_notebook_is_up_to_date(name):
     assert [cell.execution_count for cell in run] == list(range(1, len(run) + 1))
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_the_numbers_of_a_folded_answer_stand_in_the_outputs(name):
-    notebook = nbformat.read(build.FOLDER / f"{name}.ipynb", 4)
+FOLD = re.compile(r"<details><summary>(.*?)</summary>\n\n(.*?)\n\n</details>", re.DOTALL)
+RESULT, ANSWERS, HINT = (
+    ("What came out here", "这里的结果"),
+    ("Answers, and why", "答案和理由"),
+    ("Hint", "提示"),
+)
+ENDS = ("In five lines", "Five questions", "A challenge"), ("五句话小结", "五个问题", "挑战")
+
+
+def numbers_in(text):
+    return {number.rstrip(",.") for number in re.findall(r"\d[\d,.]*", text)}
+
+
+def unsupported(notebook):
+    """Texts with a number that stands nowhere: of a result in the outputs, of others in the lesson."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    told = " ".join(o.get("text", "") + o.get("data", {}).get("text/markdown", "") for o in outputs)
-    numbers = {number.rstrip(",.") for number in re.findall(r"\d[\d,.]*", told)}
-    for cell in notebook.cells:
-        for answer in re.findall(r"<details>.*?</details>", cell.source, re.DOTALL):
-            mine = {number.rstrip(",.") for number in re.findall(r"\d[\d,.]*", answer)}
-            assert not mine - numbers, answer
+    told = numbers_in(
+        " ".join(o.get("text", "") + o.get("data", {}).get("text/markdown", "") for o in outputs)
+    )
+    *lesson, summary, _, _ = notebook.cells
+    said = told | numbers_in(" ".join(FOLD.sub("", cell.source) for cell in lesson))
+    asked = said | numbers_in(FOLD.sub("", notebook.cells[-2].source))
+    folds = [fold for cell in notebook.cells for fold in FOLD.findall(cell.source)]
+    known = [asked if title.startswith((*ANSWERS, *HINT)) else told for title, _ in folds]
+    texts = [*(text for _, text in folds), summary.source.split("\n", 1)[1]]
+    wrong = [numbers_in(text) - where for text, where in zip(texts, [*known, said], strict=True)]
+    return [(text, numbers) for text, numbers in zip(texts, wrong) if numbers]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_numbers_of_a_folded_text_stand_in_the_outputs(name):
+    notebook = nbformat.read(build.FOLDER / f"{name}.ipynb", 4)
+    assert unsupported(notebook) == []
+    results = [cell for cell in notebook.cells if any(f">{r}<" in cell.source for r in RESULT)]
+    assert len(results) >= 3
+
+
+def test_a_number_that_no_output_holds_is_found():
+    notebook = nbformat.read(build.FOLDER / f"{LESSONS[0]}.ipynb", 4)
+    cell = next(cell for cell in notebook.cells if f">{RESULT[0]}<" in cell.source)
+    cell.source = re.sub(r"\d\.\d+", "987.65", cell.source, count=1)
+    notebook.cells[-3].source += " 543.21"
+    assert [wrong for _, wrong in unsupported(notebook)] == [{"987.65"}, {"543.21"}]
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_results_have_the_same_numbers_in_both_languages(name):
+    for cells in zip(build.read_source(name).cells, build.read_source(f"{name}.zh").cells):
+        folds = [FOLD.findall(cell.source) for cell in cells]
+        for (summary, text), (twin_summary, twin) in zip(*folds, strict=True):
+            assert (summary in RESULT) == (twin_summary in RESULT)
+            assert summary not in RESULT or numbers_in(text) == numbers_in(twin)
+
+
+def check_the_end(cells, language):
+    """A summary of five lines, five questions with every choice explained, a challenge: the last three cells."""
+    for cell, title in zip(cells[-3:], ENDS[language], strict=True):
+        assert re.match(rf"## \d+\. {title}\n\n", cell.source)
+    summary, quiz, challenge = (cell.source for cell in cells[-3:])
+    assert len(re.findall("^- ", summary, re.MULTILINE)) == 5 and "<details>" not in summary
+    questions = re.split(r"^\*\*(\d)\.\*\* ", quiz, flags=re.MULTILINE)
+    assert questions[1::2] == list("12345")
+    marks, right = (("Right. ", "No. "), ("对。", "错。"))[language], []
+    for question in questions[2::2]:
+        ((title, answers),) = FOLD.findall(question)
+        choices, reasons = (
+            re.findall(r"^- \*\*([a-d])\*\* (.+)$", text, re.MULTILINE)
+            for text in (FOLD.sub("", question), answers)
+        )
+        assert title == ANSWERS[language] and len(choices) >= 3
+        assert [letter for letter, _ in choices] == [letter for letter, _ in reasons]
+        assert all(reason.startswith(marks) and len(reason) > 8 for _, reason in reasons)
+        (answer,) = [letter for letter, reason in reasons if reason.startswith(marks[0])]
+        right.append(answer)
+    assert len(set(right)) > 1, "the right choice must not always be the same letter"
+    assert len(challenge.split("\n\n", 1)[1]) > 80 - 40 * language
+    return right
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_ends_with_a_summary_questions_and_a_challenge(name):
+    twins = [build.read_source(twin).cells for twin in (name, f"{name}.zh")]
+    right = [check_the_end(cells, language) for language, cells in enumerate(twins)]
+    assert right[0] == right[1]
+    twins[0][-2].source = re.sub(r"- \*\*b\*\* No\..*\n", "", twins[0][-2].source, count=1)
+    with pytest.raises(AssertionError):
+        check_the_end(twins[0], 0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_exercise_has_hints_and_the_head_says_what_is_needed(name):
+    cells = build.read_source(name).cells
+    exercises = [c for c in cells if re.search("^### (Exercise|练习) ", c.source, re.MULTILINE)]
+    for cell in exercises:
+        titles = [summary for summary, _ in FOLD.findall(cell.source)]
+        assert [t.split()[-1] for t in titles if t.startswith(HINT)] == ["1", "2", "3"]
+    assert len(exercises) == 3
+    first = r"minutes?\b.*10\s+points.*Memory.* GB", r"分钟.*10 分.*内存.* GB"
+    needs = (
+        r"\*\*You need\*\* .*Lesson|No other lesson",
+        r"\*\*预备知识\*\*.*第 \d 课|不以其他课为基础",
+    )
+    for pattern in (first, needs):
+        assert re.search(pattern[name.endswith(".zh")], cells[0].source, re.DOTALL)
 
 
 @pytest.mark.parametrize("name", LESSONS)
