@@ -9,7 +9,7 @@ differences may be smaller than those between seeds.
 **You need** Lesson 2: soft targets, temperature, KL divergence.
 
 **Time** about 3 minutes of computing on a laptop CPU with two cores, an hour with the exercises (10 points). The
-central experiment takes hours; its results are read from `data/results/capacity-study`.
+central experiment takes hours; its results are read from `data/results/capacity-study`. **Memory** 4 GB.
 **Seed** 0 for what is trained here; the study's seeds stand beside its figures. Start Jupyter with the environment variable
 `KERAS_COMPRESS_FAST=1` for a dry run in about a minute, whose numbers (but for the study's) mean nothing.
 """
@@ -96,6 +96,14 @@ r"""
 The last two columns are where the article of the next section looks for the reason. Has the larger model longer
 logits, and is it surer?
 
+<details><summary>What came out here</summary>
+
+Not longer: on the training texts their mean norm is 5.09, that of the small model 6.73. But surer: the first choice gets
+0.788 on average against 0.734. How sure a softmax is depends on the distances between the logits, and the norm is not
+the same thing. (The small model learned at the higher rate, too.)
+
+</details>
+
 ## 2. Only the direction
 
 ### 2.1 Spherical distillation
@@ -130,12 +138,37 @@ print(f"l_avg = {l_avg:.2f}")
 
 # %% [markdown]
 r"""
+<details><summary>What came out here</summary>
+
+SKD stays at 0.2268 whatever the factor, for the teacher and for the student. Soft targets rise from 0.3794 to 17.0008 when
+the teacher's logits are four times as long, and to 27.2770 when the student's are. With the length goes more than the
+teacher's general sureness: that one text has longer logits than another is lost as well.
+
+</details>
+
 ### Exercise 1 (4 points): the gradient through a sphere
 
 A loss that ignores the length of $z$ cannot push along $z$. Write the gradient with respect to $z$, given the gradient
 $g$ with respect to $z' = \bar\ell z / \lVert z \rVert_2$. One trap is set: every text has a norm of its own.
 
-Hint: what remains of $g$ when its share along $z$ is taken out, and how far does $z'$ move when $z$ moves a little?
+<details><summary>Hint 1</summary>
+
+Split $g$ into a part along $z$ and a part at right angles to it. Which of the two can turn $z'$?
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+With $u = z / \lVert z \rVert_2$ the part along $z$ is $(g \cdot u)\, u$: a sum over the classes, for each row by itself
+(`keepdims=True`).
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+What remains is multiplied by $\bar\ell / \lVert z \rVert_2$: the longer $z$ is, the less a push turns it.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "through_sphere", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -157,6 +190,7 @@ def through_sphere(z, gradient, l_avg):
 
 
 # %% nbgrader={"grade": true, "grade_id": "through_sphere_check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+#: banned: tf
 point_, push_ = np.array([[3.0, 4.0]]), np.array([[5.0, 0.0]])
 #: 0.5 points: by hand
 np.testing.assert_allclose(through_sphere(point_, push_, 5.0), [[3.2, -2.4]])     # (5, 0) - 3 (.6, .8), times 5 / 5
@@ -196,6 +230,25 @@ Their script leaves the teacher alone and gives the student's logits the teacher
 
 Write `layernorm` as `norm`: which vectors must be put on a sphere of which radius? The standard deviation divides by
 the number of classes (PyTorch's default divides by one less).
+
+<details><summary>Hint 1</summary>
+
+A standard deviation is nearly a norm. Of which vector?
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+With $C$ classes and $m$ the mean of the logits of one text, its standard deviation is $\lVert z - m \rVert_2 / \sqrt{C}$.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+Put this under the fraction: the root goes up into the radius, and the centred rows are the vectors. Each row has its own
+$m$.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "as_norm", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -244,10 +297,17 @@ for scale in ("norm", "layernorm"):
         tape.watch(pairs)
         p = tf.nn.softmax(spherical.on_one_sphere(pairs, pairs, scale, 2.0)[1])[:, 1]
     rows.append((scale, *(f"{value:.3f}" for value in p), f"{np.abs(tape.gradient(p, pairs)).max():.3f}"))
-show(("scale", *(f"p of {tuple(map(float, pair))}" for pair in pairs.numpy().round(1)), "largest gradient"), rows)
+show(("scale", *(f"p of ({a:.1f}, {b:.1f})" for a, b in pairs.numpy()), "largest gradient"), rows)
 
 # %% [markdown]
 r"""
+<details><summary>What came out here</summary>
+
+With `layernorm` all three pairs get 0.982, and the gradient is 0.000. With `norm` the first two are equal, 0.881, as they
+have one direction; the third gets 0.916, and the gradient is up to 2.100.
+
+</details>
+
 So `spherical` refuses the two centred scales for two labels. The study below takes `norm`, which any set allows.
 
 ## 3. A teacher assistant
@@ -261,6 +321,24 @@ much from one more layer and large ones little, so this is mostly a small one.
 
 Of two that are equally near take the smaller; larger than the teacher or smaller than the student it may not be. One
 trap is set: `scores` may hold such models, too.
+
+<details><summary>Hint 1</summary>
+
+First throw out whom the two bounds forbid, then compare.
+
+</details>
+
+<details><summary>Hint 2</summary>
+
+To be near the mean of two numbers is to be near their sum when doubled; so no halves are needed.
+
+</details>
+
+<details><summary>Hint 3</summary>
+
+`min` takes the first of several that are equally small, so the order matters. With `default` it copes with nobody.
+
+</details>
 """
 
 # %% nbgrader={"grade": false, "grade_id": "choose_ta", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -332,6 +410,13 @@ show(("data", "seed", *(f"{depth} layers, dev, %" for depth in depths), "mean of
 
 # %% [markdown]
 r"""
+<details><summary>What came out here</summary>
+
+Three layers with each seed: their 76.9, 77.1 and 79.5 % lie nearer to the means, 78.8, 76.7 and 78.5, than the 83.8, 78.7
+and 82.2 % of four layers. By size it would always be four.
+
+</details>
+
 Of each student the study keeps its answers on test and its losses while it learned. The **final distillation loss** is
 the mean of the last tenth of the updates.
 """
@@ -396,34 +481,56 @@ def say(name, step, other):
 pairs = [(f"{kind}-of-6", f"{kind}-of-{depth}") for kind in ("soft", "spherical") for depth in (2, 3, 4)]
 pairs += [(f"spherical-of-{depth}", f"soft-of-{depth}") for depth in depths]
 pairs += [("via-3-of-4", "soft-of-4"), ("via-3-of-6", "soft-of-6"), ("via-4-of-6", "soft-of-6")]
+pairs += [("via-3-of-6", "via-4-of-6")]
 pairs += [(f"soft-of-{depth}", "plain-2") for depth in depths]
 show(("data", "student", "minus", "points on test [95 %]", "verdict", "by seed"),
      [say(name, *pair) for name in sets for pair in pairs])
 
 # %%
-show(("data", "model", "test by seed, %", "mean, % ± SE", "examples", "final distillation loss"),
-     [(entry["data"], entry["method"], ", ".join(f"{100 * cell['accuracy']:.1f}" for cell in entry["cells"]),
-       f"{100 * np.mean([cell['accuracy'] for cell in entry['cells']]):.1f} ± {100 * entry['accuracy_se']:.1f}",
-       f"{entry['num_examples']:,}", f"{np.mean([final_loss(cell) for cell in entry['cells']]):.3f}"
-       if "soft" in (entry.get("curve") or [{}])[-1] else "–") for entry in entries if not entry["file"]])
+def mean_of(entry, number, form, has):
+    """The mean over a model's seeds; a dash for a model that has no such number."""
+    return format(np.mean([number(cell) for cell in entry["cells"]]), form) if has else "–"
+
+
+rows, measured = [], [entry for entry in entries if not entry["file"]]
+for entry, row in zip(measured, compare.pool_cells(measured)):
+    by_seed = ", ".join(f"{100 * value:.1f}" for value in row["by_seed"])
+    mean = f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_se']:.1f}"
+    dev = mean_of(entry, lambda cell: 100 * cell["dev"], ".1f", entry.get("dev") is not None)
+    loss = mean_of(entry, final_loss, ".3f", "soft" in (entry.get("curve") or [{}])[-1])
+    rows.append((entry["data"], entry["method"], by_seed, mean, f"{row['num_examples']:,}", dev, loss))
+show(("data", "model", "test by seed, %", "mean, % ± SE", "examples", "dev, mean, %", "final distillation loss"), rows)
 
 # %% [markdown]
 r"""
-**A better teacher made no better student.** With soft targets the students of all four teachers have 66.0 to 66.9 %, though
-the teachers lie 17.8 points apart. Six layers minus two as teacher: -0.9 points, and zero is in the interval.
+Compare with what you predicted.
 
-**The loss does not rise from left to right.** It is highest for the teacher of four layers, 0.431. That teacher has the
-longest logits, 9.1 on average; the six-layer one has the shortest, 6.4. In this study a larger teacher is *not* a surer
-one, since sureness also depends on the learning rate and the epochs. Half of the story is seen, then, and the reason
-that the articles give for it is not.
+<details><summary>What came out here</summary>
+
+**A better teacher made no better student.** With soft targets the students of all four teachers have 66.0 to 66.9 %, though
+the teachers themselves go from 65.4 to 83.3 %. Six layers minus two as teacher: -0.9 points, and zero is in the interval.
+
+**The loss does not rise from left to right.** It is highest for the teacher of four layers, 0.431; for the largest it is
+0.211.
 
 **Spherical distillation gained with the largest teacher**, +2.2 points over soft targets there, in each of the three seeds.
 With the other teachers the two losses cannot be told apart. Before you believe the one: on *dev* the same two students
-have 71.2 and 70.8 %. A gain that one set shows and the other does not is a hint, no result.
+have 71.2 and 70.8 %.
 
 **The assistant did not help.** By accuracy each seed chooses three layers: +0.6, not told apart from no assistant. By size
 it would have been four: -0.3. That accuracy chooses better than size has the article's sign (+0.9), and zero is in its
-interval as well.
+interval as well. Below the teacher of four layers an assistant did harm, -1.3.
+
+</details>
+
+Why is just the teacher of four layers hard to follow? The study's page (`data/results/capacity-study/README.md`) gives
+the mean norms of the teachers' logits: its own are the longest, 9.1, and those of the six-layer one the shortest, 6.4.
+So in this study a larger teacher is *not* one with longer logits, since their length also depends on the learning rate
+and the epochs. Half of the story is seen, then: a better teacher is no help. The reason that the article gives for it
+is not.
+
+And the gain of spherical distillation? The two figures from dev have a standard error of 1.4 points each (1,000 texts).
+They do not contradict a gain, and they do not show one. What one set shows and the other does not is a hint, no result.
 
 ## 6. An honest reading
 
@@ -433,7 +540,7 @@ What may we *not* say?
   training. Four MiniLM teachers of two to six layers lie close together; BERT-base or -large above a student of two
   layers would be another experiment.
 - **The largest teacher is one model.** The others have a model for each seed, as students and assistants do.
-- **Seventeen comparisons stand in one table.** At 95 % one of them may differ by chance alone.
+- **Eighteen comparisons stand in one table.** At 95 % one of them may differ by chance alone.
 - **Equal updates are not equal cost.** Behind a student via an assistant stand two trainings and the stand-alone models
   by which it was chosen.
 - **Little was tuned.** The learning rate is the better of two; one temperature and one mixture serve all. The authors of
@@ -451,4 +558,104 @@ What may we *not* say?
   is a method.
 - Try it: `scale="layernorm"`; `temperature=1.0`; a chain through all sizes, `by="all"` of `teacher_assistant`. Write
   down what you expect before you run it.
+"""
+
+# %% [markdown]
+r"""
+## 8. In five lines
+
+- A capacity gap shows when the same student, with the same updates, learns less from a larger and better teacher.
+- Spherical distillation puts both logits on one sphere: directions are compared, and nothing pushes along $z$.
+- An assistant stands between. Chosen by accuracy it is mostly smaller than chosen by size.
+- Here better teachers made no better students, 66.0 to 66.9 %. Longer logits were harder to follow, and the largest
+  teacher has the shortest.
+- Spherical's +2.2 with the largest teacher is one of eighteen comparisons, and dev does not show it: a hint.
+"""
+
+# %% [markdown]
+r"""
+## 9. Five questions
+
+**1.** Which of these shows a capacity gap?
+
+- **a** The student is 17 points worse than its teacher.
+- **b** The same student is better with a teacher of four layers than with a better one of six.
+- **c** The larger the teacher, the higher the distillation loss.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. A small model is worse than a large one without any teaching, too.
+- **b** Right. Only the teacher was exchanged, the better one teaches less.
+- **c** No. A harder target may still teach more. The loss is an explanation; the student's accuracy is what is to be
+  explained.
+
+</details>
+
+**2.** There are twenty classes, and the scale is `norm`. Is the student equally sure of all texts while it learns?
+
+- **a** No, since each text keeps its own radius.
+- **b** Yes, since logits of one norm give one probability.
+- **c** No, since a direction may favour one class or several.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. The radius $\bar\ell$ is one number for all texts.
+- **b** No. That holds for two centred logits alone (Section 2.3).
+- **c** Right. One long logit and several equal ones may have the same norm and different probabilities.
+
+</details>
+
+**3.** For one text, $z_S$ has the direction of $z_T$, but a tenth of its length. What does the soft part of SKD push?
+
+- **a** Nothing.
+- **b** It makes $z_S$ longer.
+- **c** It pushes, but with a tenth of the force, as $z_S$ is short.
+
+<details><summary>Answers, and why</summary>
+
+- **a** Right. On the sphere the two are equal already.
+- **b** No. That is what plain soft targets do. On the sphere a longer $z_S$ changes nothing.
+- **c** No. For another direction it would be the reverse: the shorter $z_S$, the steeper (Exercise 1).
+
+</details>
+
+**4.** Alone, models of 2, 4, 6 and 10 layers have 60, 71, 78 and 80 % on dev. Ten layers are to teach two. Whom does the
+article make the assistant?
+
+- **a** Six layers: the mean of the sizes.
+- **b** Six layers: the best teacher between the two.
+- **c** Four layers.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. Two points separate six layers from ten, and 18 from two: for the student nearly the old gap remains.
+- **b** No. If the best were the best teacher, no assistant would be needed.
+- **c** Right. 71 is nearest to 70, the mean of 60 and 80.
+
+</details>
+
+**5.** `spherical-of-6` minus `soft-of-6` is +2.2 points on test, interval [+1.0, +3.4], and each of three seeds gains. On dev
+the two have 71.2 and 70.8 %. What may one write?
+
+- **a** Spherical distillation closes the capacity gap.
+- **b** A hint, to be tried with new seeds and on another set.
+- **c** The gain was an error, dev refutes it.
+
+<details><summary>Answers, and why</summary>
+
+- **a** No. It is one of eighteen comparisons with one large teacher; the interval is over texts and knows no other seeds.
+- **b** Right. That says what was seen, and what would make it a result.
+- **c** No. With a standard error of 1.4 points, dev leaves room for a gain as for none.
+
+</details>
+"""
+
+# %% [markdown]
+r"""
+## 10. A challenge
+
+Is it the size or the length? Multiply weights and bias of the six-layer teacher's last layer, so that its logits have
+the mean norm of the four-layer teacher's. It answers every text as before. Distil two layers from it, with soft targets
+and with SKD at the radius from before, three seeds each. Write down first: for which of the two can nothing change, and what
+happens to the final loss and to the accuracy of the other? Decide on dev, and look at test once.
 """
