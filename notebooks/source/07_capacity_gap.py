@@ -9,7 +9,7 @@ differences may be smaller than those between seeds.
 **You need** Lesson 2: soft targets, temperature, KL divergence.
 
 **Time** about 3 minutes of computing on a laptop CPU with two cores, an hour with the exercises (10 points). The
-central experiment takes hours; its results are read from `data/results/capacity-study`. **Memory** 4 GB.
+central experiment takes hours; its results are read from `data/results/capacity-study`. **Memory** 3 GB.
 **Seed** 0 for what is trained here; the study's seeds stand beside its figures. Start Jupyter with the environment variable
 `KERAS_COMPRESS_FAST=1` for a dry run in about a minute, whose numbers (but for the study's) mean nothing.
 """
@@ -509,6 +509,7 @@ Compare with what you predicted.
 
 **A better teacher made no better student.** With soft targets the students of all four teachers have 66.0 to 66.9 %, though
 the teachers themselves go from 65.4 to 83.3 %. Six layers minus two as teacher: -0.9 points, and zero is in the interval.
+The one teacher with a clear gain over no teacher is as small as its student: +1.5.
 
 **The loss does not rise from left to right.** It is highest for the teacher of four layers, 0.431; for the largest it is
 0.211.
@@ -585,7 +586,7 @@ r"""
 <details><summary>Answers, and why</summary>
 
 - **a** No. A small model is worse than a large one without any teaching, too.
-- **b** Right. Only the teacher was exchanged, the better one teaches less.
+- **b** Right. Only the teacher was exchanged, and the better one teaches less.
 - **c** No. A harder target may still teach more. The loss is an explanation; the student's accuracy is what is to be
   explained.
 
@@ -628,7 +629,7 @@ article make the assistant?
 
 <details><summary>Answers, and why</summary>
 
-- **a** No. Two points separate six layers from ten, and 18 from two: for the student nearly the old gap remains.
+- **a** No. Six layers are close to ten and far from two: for the student nearly the old gap remains.
 - **b** No. If the best were the best teacher, no assistant would be needed.
 - **c** Right. 71 is nearest to 70, the mean of 60 and 80.
 
@@ -655,7 +656,8 @@ r"""
 ## 10. A challenge
 
 Is it the size or the length? Multiply weights and bias of the six-layer teacher's last layer, so that its logits have
-the mean norm of the four-layer teacher's. It answers every text as before. Distil two layers from it, with soft targets
-and with SKD at the radius from before, three seeds each. Write down first: for which of the two can nothing change, and what
-happens to the final loss and to the accuracy of the other? Decide on dev, and look at test once.
+the mean norm of the four-layer teacher's. It answers every text as before. Let it teach the study's students (MiniLM's
+bottom two layers, a new head), with soft targets and with SKD at the `l_avg` from before, three seeds each. Write down
+first: for which of the two can nothing change, and what happens to the final loss and to the accuracy of the other?
+Decide on dev, and look at test once.
 """
