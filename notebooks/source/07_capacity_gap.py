@@ -108,7 +108,7 @@ the same thing. (The small model learned at the higher rate, too.)
 
 ### 2.1 Spherical distillation
 
-The softmax of long logits is sure, that of short ones is not. Guo et al. (2020) argue: a small student cannot become as
+Of two logit vectors in one direction, the longer one has the surer softmax. Guo et al. (2020) argue: a small student cannot become as
 sure as a large teacher, and while it tries, it neglects *which* classes are near each other. So take the length
 away. With $z$ the logits of a text, of the teacher or the student, and $\bar\ell$ the mean norm of the *teacher's*
 logits on the training texts,
