@@ -538,7 +538,7 @@ They do not contradict a gain, and they do not show one. What one set shows and 
 What may we *not* say?
 
 - **The gap was shown elsewhere.** Both articles worked with images, students far smaller than their teachers, and long
-  training. Four MiniLM teachers of two to six layers lie close together; BERT-base or -large above a student of two
+  training. Four MiniLM teachers of two to six layers are close in size; BERT-base or -large above a student of two
   layers would be another experiment.
 - **The largest teacher is one model.** The others have a model for each seed, as students and assistants do.
 - **Eighteen comparisons stand in one table.** At 95 % one of them may differ by chance alone.
