@@ -259,6 +259,9 @@ ONE_CALL = {
     "best_factors": "return albert.factorize_table(table, size)",
     "clipped": "return tf.quantization.fake_quant_with_min_max_args(x, -largest, largest, bits, True)",
     "normalise": "from mobile_export.metadata import mediapipe_compatible\nreturn mediapipe_compatible(text)",
+    "through_sphere": "with tf.GradientTape() as tape:\n    tape.watch(x := tf.constant(z))\n    y = spherical.on_sphere(x, l_avg)\nreturn tape.gradient(y, x, gradient)",
+    "as_norm": "return spherical.on_one_sphere(z, z, 'layernorm', multiplier)[1], multiplier * z.shape[-1] ** 0.5",
+    "choose_ta": "return teacher_assistant.choose_assistant(scores, student, teacher)",
     "gate": "return multilevel.GatedMix(lambda x: mlp_x, w)(x)",
     "my_levels": "return multilevel.choose_levels(num_layers, k)",
 }
