@@ -215,7 +215,7 @@ def new_folder(path, overwrite=False, sign=None, own=None):
     path = Path(path).resolve()
     if path.exists() and not path.is_dir():  # a device is no file, and would be moved away
         raise ValueError(
-            f"The output must be a folder. Received: `{path}`, which is a file. Choose another name."
+            f"The output must be a folder. Received: `{path}`, which is a file or a device. Choose another name."
         )
     if path.parent.is_dir():  # a folder that a killed writer moved away comes back
         _clear(path.parent, escape(path.name))
