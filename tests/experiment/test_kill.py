@@ -10,16 +10,8 @@ import time
 import pytest
 
 from tests import samples
+from tests.attack.kills import TIMES, TIMES_OF_FILES
 from tests.support import ROOT
-
-TIMES = {
-    "sha256",
-    "seconds",
-    "versions",
-    "engines",
-    "engine_notes",
-}  # what may differ between equal runs
-TIMES_OF_FILES = {"seconds", "latency_ms_p50", "latency_ms_p90", "times_as_fast"}
 
 
 @pytest.fixture(scope="module")
