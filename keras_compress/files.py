@@ -36,7 +36,7 @@ def _whole(path):
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear(path.parent, escape(path.name))
+        clear_left(path.parent, escape(path.name))
         about = {"prefix": f".{path.name}.{os.getpid()}.", "suffix": ".part"}
         with tempfile.TemporaryDirectory(dir=path.parent, **about) as place:
             yield Path(place, path.name)
@@ -49,7 +49,7 @@ def _whole(path):
         ) from error
 
 
-def _clear(folder, name="*"):
+def clear_left(folder, name="*"):
     """Removes what killed writers left in a folder, where `name` matches; what had no successor goes back."""
     for left in folder.glob(f".{name}.*.part*"):
         place = re.fullmatch(r"\.(.+)\.(\d+)\.\w+\.part(\.old)?", left.name)
@@ -218,9 +218,9 @@ def new_folder(path, overwrite=False, sign=None, own=None):
             f"The output must be a folder. Received: `{path}`, which is a file or a device. Choose another name."
         )
     if path.parent.is_dir():  # a folder that a killed writer moved away comes back
-        _clear(path.parent, escape(path.name))
+        clear_left(path.parent, escape(path.name))
     if path.is_dir():
-        _clear(path)
+        clear_left(path)
     holds = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     if holds and not overwrite:
         raise ValueError(

@@ -177,7 +177,8 @@ def exported_files(place):
 
 def served(place):
     """A server of a folder with one file and one symbolic link out of it, and the list of what failed in it."""
-    (place / "web" / serve.PACKAGE).mkdir(parents=True)
+    for package in serve.PACKAGES:
+        (place / "web" / package).mkdir(parents=True)
     (place / "web" / "index.html").write_text("page")
     (place / "shown").mkdir()
     with zipfile.ZipFile(place / "shown" / "x.tflite", "w") as file:

@@ -18,7 +18,7 @@ from keras_compress.cli.exported import android, benchmark, diff, export, serve
 from keras_compress.cli.options import COMMAS, AnySource, Source, Texts
 from keras_compress.depth import toml_of
 from keras_compress.experiment.recipe import hash_of, recipes
-from keras_compress.files import new_folder, read_json
+from keras_compress.files import clear_left, new_folder, read_json
 from keras_compress.lock import alone
 from keras_compress.method import Count, Positive, Whole
 from keras_compress.own import remove_own
@@ -145,7 +145,8 @@ def _compressed(method, settings, source, seed, out, overwrite, texts, training)
     checkpoints = out.with_name(f"{out.name}.checkpoints-{hash_of(command)}")
     ended = checkpoints.with_name(checkpoints.name + ENDED)
     if ended.is_dir() and (out / "metrics.json").is_file() and not overwrite:
-        remove_own(ended)  # the same command was killed while it cleaned up
+        clear_left(out.parent, escape(out.name))  # the same command was killed while it cleaned up
+        remove_own(ended)
         return {"folder": str(out), **read_json(out / "metrics.json")}, [f"Saved: {out}"]
     new_folder(out, overwrite, "history.csv", FILES)
     if ended.is_dir():

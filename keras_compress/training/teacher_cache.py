@@ -109,8 +109,8 @@ def cache_outputs(model, dataset, tokenizer, order_by, training, seed, num_steps
 
 def _new_folder(parent, num_bytes):
     """A folder for the file. Removes what a run that was killed left; raises ValueError if the disk is full."""
-    for left in Path(parent).glob("teacher-*/outputs.npy") if parent else ():
-        remove_own(left.parent, lambda path, name: path == left)
+    for left in Path(parent).glob("teacher-*/") if parent else ():
+        remove_own(left, lambda path, name: name == "outputs.npy")
     free = shutil.disk_usage(parent or tempfile.gettempdir()).free
     if num_bytes > 0.9 * free:
         raise ValueError(

@@ -22,6 +22,7 @@ LABELS = [
     *("$_$", r"$\frac{$", "a|b", "<b>x</b>", "`code`", "_x_ *y*", "[a](http://b)", "{x} %s"),
     *("\u202eright to left", "שלום", "😀", "打开灯", "back\\", "café\u0301", "&amp;", " blank "),
 ]
+READ = [label.strip() for label in LABELS]
 
 
 def data_of(folder):
@@ -48,7 +49,7 @@ def test_labels_pass_through_a_run(tmp_path, monkeypatch, caplog):
         tmp_path / "small.toml", ("predecessor", "finetune", str(samples.model(tmp_path / "bert")))
     )
     folder, found = run(recipe, tmp_path / "out", data=str(data), new_head=True)
-    assert found["confusion"]["labels"] == LABELS
+    assert found["confusion"]["labels"] == READ
     assert "the picture" not in caplog.text
     assert {path.stem for path in (folder / "pictures").iterdir()} >= {"confusion", "intervals"}
     text = (folder / "report.md").read_text("utf-8")
@@ -59,10 +60,10 @@ def test_labels_pass_through_a_run(tmp_path, monkeypatch, caplog):
     page = (folder / "report.html").read_text("utf-8")
     assert "<i>" not in page and "<b>x" not in page and "<i>| 温 %s {x}" in html.unescape(page)
     model = TaskModel.load(folder / "models" / "predecessor")
-    assert model.labels == tuple(LABELS)
+    assert model.labels == tuple(READ)
     (file,) = (folder / "models" / "predecessor").glob("*.tflite")
     with zipfile.ZipFile(file) as archive:
-        assert archive.read("labels.txt").decode().split("\n")[:-1] == LABELS
+        assert archive.read("labels.txt").decode().split("\n")[:-1] == READ
     with open(folder / "models" / "predecessor" / "history.csv", newline="") as rows:
         assert {row["stage"] for row in csv.DictReader(rows)} == {"finetune"}
     assert run(recipe, folder, resume=True)[1]["confusion"] == found["confusion"]

@@ -240,7 +240,7 @@ def test_the_command_line_makes_an_app(tmp_path, capsys):
     command = ["export", "--from", str(model), "--out", str(tmp_path / "phone"), "--length", "16"]
     command += ["--formats", "float32", "--android", str(app)]
     assert main(command) == 0
-    assert f"python -m keras_compress android {app}" in capsys.readouterr().out
+    assert f"python -m keras_compress android '{app}'" in capsys.readouterr().out
     assert {"float32.tflite", "parity.json"} < {*files(app / android_app.MODELS / "phone")}
     assert main(["android", str(app), "--json"]) == 0
     commands = json.loads(capsys.readouterr().out)["commands"]
