@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_compress.bert.task_model import variables_of
 from keras_compress.bert.tasks import TASKS, encoding
 from keras_compress.bert.tokenizer_kinds import BERT_PIECES, SPECIAL_PIECES
 from keras_compress.files import atomic_write, read_json, sealed_beside, sha256_of, write_sealed
@@ -108,9 +109,9 @@ def check_folder(folder, task_model):
 def weights_sha256(task_model):
     """SHA-256 of a model's weights, by their names: files of a model trained anew come from others."""
     digest = hashlib.sha256()
-    for name, value in sorted(task_model.weights().items()):
-        digest.update(f"{name} {value.shape}\n".encode())
-        digest.update(np.ascontiguousarray(value))
+    for name, variable in sorted(variables_of(task_model.whole).items()):  # no copy of all at once
+        digest.update(f"{name} {tuple(variable.shape)}\n".encode())
+        digest.update(np.ascontiguousarray(variable))
     return digest.hexdigest()
 
 

@@ -108,7 +108,7 @@ class TaskModel:
             only: names that must be found; None = every weight of the model. ValueError names the one that is
                 missing, has another shape or is quantised.
         """
-        variables, way = _variables(self.whole), " Take a config and weights that came together."
+        variables, way = variables_of(self.whole), " Take a config and weights that came together."
         for name in variables if only is None else only:
             if name not in tensors:
                 raise ValueError(f"The weights must hold `{name}`. It is missing.{way}")
@@ -269,7 +269,7 @@ class TaskModel:
             saved.check_layers(config, tensors)
             model = cls(config, tokenizer, stored["task"], labels, loaded=tensors)
             model.set_weights(tensors)
-            if other := sorted(tensors.keys() - _variables(model.whole).keys()):
+            if other := sorted(tensors.keys() - variables_of(model.whole).keys()):
                 raise ValueError(
                     f"config.json must describe all of model.safetensors. Received: {len(other)} weights more, "
                     f"{', '.join(other[:3])}. Restore the file that was changed."
@@ -284,10 +284,11 @@ class TaskModel:
 
 def weights_of(model):
     """All weights of a flat `keras.Model` as {"layer/variable": float array}, dropout's random state left out."""
-    return {name: np.asarray(variable) for name, variable in _variables(model).items()}
+    return {name: np.asarray(variable) for name, variable in variables_of(model).items()}
 
 
-def _variables(model):
+def variables_of(model):
+    """{"layer/variable": variable} of all weights of a flat `keras.Model`, dropout's random state left out."""
     return {
         f"{layer.name}/{v.name.split('/')[-1].split(':')[0]}": v
         for layer in model.layers

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -97,7 +98,10 @@ def _attack(name, tries):
         for lost, number in counts.most_common():
             print(f"    {number} x {lost}")
         status = int(counts.total() > 0)
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         sys.stdout.flush()
         os._exit(status)
 

@@ -61,7 +61,7 @@ def commands(place):
         ]
         known = [a.option_strings[0] for a in options]
         for option in (None, *known):
-            for value in (*ABSURD, device):
+            for value in (*ABSURD, str(device)):
                 given = {key: x for key, x in usual.items() if key in known and key != option}
                 words = [str(word) for pair in given.items() for word in pair]
                 place_values = [value] if option is None else [*map(str, arguments.get(verb, []))]
