@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_compress.bert.task_model import variables_of
 from keras_compress.bert.tasks import TASKS, encoding
 from keras_compress.bert.tokenizer_kinds import BERT_PIECES, SPECIAL_PIECES
 from keras_compress.files import atomic_write, read_json, sealed_beside, sha256_of, write_sealed
@@ -108,6 +107,10 @@ def check_folder(folder, task_model):
 
 def weights_sha256(task_model):
     """SHA-256 of a model's weights, by their names: files of a model trained anew come from others."""
+    from keras_compress.bert.task_model import (
+        variables_of,
+    )  # who only reads does without TensorFlow
+
     digest = hashlib.sha256()
     for name, variable in sorted(variables_of(task_model.whole).items()):  # no copy of all at once
         digest.update(f"{name} {tuple(variable.shape)}\n".encode())
